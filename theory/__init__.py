@@ -1,0 +1,77 @@
+"""Learning dynamics of a model with two heads: the eNTK between generation and understanding, exact and checked.
+
+Everything rests on one contract, ``logp_fn(model, batch) -> Tensor[n]``. Needs torch only.
+"""
+
+from theory.alignment import Alignment, Tested, alignment, own_cosines
+from theory.checks import CheckReport, self_check
+from theory.contract import LogpFn, Source
+from theory.directional import Direction, directional
+from theory.features import Features, SketchNoiseWarning, features
+from theory.fit import Fit, error_order, fit
+from theory.gram import Gram, cross_gram, gram
+from theory.lemmas import (
+    bayes_logp,
+    dpo_generation,
+    dpo_loss,
+    dpo_margins,
+    dpo_understanding,
+    posterior,
+    sft_generation,
+    sft_understanding,
+)
+from theory.methods import Method
+from theory.predictions import Probes, Readings, predict_dpo, predict_sft, read
+from theory.selection import LORA, Select, Selection, select_parameters, trunk_only
+from theory.squeezing import Squeezing, squeezing
+from theory.step_probe import LowPrecisionWarning, StepProbe, StepReport
+from theory.token_kernel import TokenKernel, token_gram, trunk_kernel
+
+__all__ = [
+    "LORA",
+    "Alignment",
+    "CheckReport",
+    "Direction",
+    "Features",
+    "Fit",
+    "Gram",
+    "LogpFn",
+    "LowPrecisionWarning",
+    "Method",
+    "Probes",
+    "Readings",
+    "Select",
+    "Selection",
+    "SketchNoiseWarning",
+    "Source",
+    "Squeezing",
+    "StepProbe",
+    "StepReport",
+    "Tested",
+    "TokenKernel",
+    "alignment",
+    "bayes_logp",
+    "cross_gram",
+    "directional",
+    "dpo_generation",
+    "dpo_loss",
+    "dpo_margins",
+    "dpo_understanding",
+    "error_order",
+    "features",
+    "fit",
+    "gram",
+    "own_cosines",
+    "posterior",
+    "predict_dpo",
+    "predict_sft",
+    "read",
+    "select_parameters",
+    "self_check",
+    "sft_generation",
+    "sft_understanding",
+    "squeezing",
+    "token_gram",
+    "trunk_kernel",
+    "trunk_only",
+]

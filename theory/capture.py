@@ -1,0 +1,180 @@
+"""A layer's forward pass, kept until the gradient at its output turns it into uses of the layer's parameters.
+
+Shape suffixes: n samples; T positions; A inputs; B outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+
+from theory.contract import parameter_slots
+from theory.layers import DenseUse, EmbeddingUse, LinearUse, Use
+
+ADVICE = 'use method="func", which makes no assumption about layers'
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One forward pass of a layer that owns selected parameters.
+
+    Attributes:
+        path: The layer's name in the model.
+        module: The layer.
+        owned: Parameter name by the layer's own attribute.
+        args: Positional arguments it was called with, detached.
+        kwargs: Keyword arguments, detached.
+        n: Number of samples in the batch.
+        values: The layer's parameters as they were, by place in the layer.
+        versions: How often each input had been changed in place when the layer returned.
+    """
+
+    path: str
+    module: nn.Module
+    owned: Mapping[str, str]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    n: int
+    values: Mapping[str, Tensor]
+    versions: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        path: str,
+        module: nn.Module,
+        owned: Mapping[str, str],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        n: int,
+    ) -> Capture:
+        """Captures a forward pass at the moment it returns."""
+        args = tuple(arg.detach() if isinstance(arg, Tensor) else arg for arg in args)
+        kwargs = {key: arg.detach() if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
+        inside = dict(module.named_parameters(remove_duplicate=False))
+        values = {slot: inside[slot] for slot in parameter_slots(module)}
+        versions = tuple(tensor._version for tensor in _tensors(args, kwargs))
+        return cls(path, module, owned, args, kwargs, n, values, versions)
+
+    def uses(self, grad: Tensor) -> dict[str, Use]:
+        """Uses of the layer's selected parameters by parameter name.
+
+        Args:
+            grad: Gradient at the layer's output, of the output's shape.
+
+        Returns:
+            One use a parameter.
+
+        Raises:
+            ValueError: If an input was changed in place meanwhile, or the first axis does not count the samples.
+        """
+        if tuple(tensor._version for tensor in self._inputs()) != self.versions:
+            raise ValueError(
+                f"the input of layer {self.path} was changed in place after the layer read it, which would make its "
+                f"gradients wrong; write x = x + y for x += y, or {ADVICE}"
+            )
+        module, forward = self.module, type(self.module).forward
+        if isinstance(module, nn.Linear) and forward is nn.Linear.forward:
+            return self._linear(grad)
+        if isinstance(module, nn.Embedding) and forward is nn.Embedding.forward:
+            return self._embedding(module, grad)
+        if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and forward in (nn.LayerNorm.forward, nn.RMSNorm.forward):
+            return self._norm(module, grad)
+        return self._any_layer(grad)
+
+    def _inputs(self) -> list[Tensor]:
+        return _tensors(self.args, self.kwargs)
+
+    def _linear(self, grad: Tensor) -> dict[str, Use]:
+        (given,) = self._inputs()
+        a_nTA, b_nTB = self._by_sample(given, given.shape[-1]), self._by_sample(grad, grad.shape[-1])
+        return {
+            name: LinearUse(a_nTA, b_nTB) if attr == "weight" else DenseUse(b_nTB.sum(1).unsqueeze(-1))
+            for attr, name in self.owned.items()
+        }
+
+    def _embedding(self, module: nn.Embedding, grad: Tensor) -> dict[str, Use]:
+        if module.scale_grad_by_freq or module.max_norm is not None:
+            raise ValueError(f"embedding {self.path} scales by frequency or renorms its rows; switch that off")
+        (given,) = self._inputs()
+        ids_nT, b_nTB = self._by_sample(given, None), self._by_sample(grad, grad.shape[-1])
+        if module.padding_idx is not None:
+            b_nTB = b_nTB * (ids_nT != module.padding_idx).unsqueeze(-1)
+        return {name: EmbeddingUse(ids_nT, b_nTB) for name in self.owned.values()}
+
+    def _norm(self, module: nn.LayerNorm | nn.RMSNorm, grad: Tensor) -> dict[str, Use]:
+        (given,) = self._inputs()
+        shape = list(module.normalized_shape)
+        if isinstance(module, nn.LayerNorm):
+            unscaled = F.layer_norm(given, shape, eps=module.eps)
+        else:
+            unscaled = F.rms_norm(given, shape, eps=module.eps)
+        b_nTB, x_nTB = (self._by_sample(t.flatten(t.ndim - len(shape)), math.prod(shape)) for t in (grad, unscaled))
+        return {
+            name: DenseUse((b_nTB * x_nTB if attr == "weight" else b_nTB).sum(1).reshape(self.n, shape[0], -1))
+            for attr, name in self.owned.items()
+        }
+
+    def _by_sample(self, tensor: Tensor, width: int | None) -> Tensor:
+        """Brings (n, ...), (1, ...) or sample-major (n * T, width) to (n, T, width)."""
+        tail = () if width is None else (width,)
+        if tensor.shape[0] == 1 and self.n > 1:
+            tensor = tensor.expand(self.n, *tensor.shape[1:])
+        flat = tensor.ndim == 1 + len(tail) and tensor.shape[0] % self.n == 0
+        if tensor.shape[0] != self.n and not flat:
+            raise ValueError(self._not_samples(tensor))
+        return tensor.reshape(self.n, -1, *tail)
+
+    def _not_samples(self, tensor: Tensor) -> str:
+        return (
+            f"layer {self.path} sees a tensor of shape {tuple(tensor.shape)} for {self.n} samples; its first axis "
+            f"must count the samples: expand shared tensors to the batch, or {ADVICE}"
+        )
+
+    def _any_layer(self, grad: Tensor) -> dict[str, Use]:
+        """Runs the layer again under vmap: norms and other small layers."""
+        for tensor in (*self._inputs(), grad):
+            if tensor.ndim and tensor.shape[0] not in (self.n, 1):
+                raise ValueError(self._not_samples(tensor))
+        own = {attr: self.values[attr] for attr in self.owned}
+        batched = [i for i, arg in enumerate(self.args) if _has_samples(arg, self.n)]
+        named = [key for key, arg in self.kwargs.items() if _has_samples(arg, self.n)]
+
+        def pull_back(positional: list[Tensor], keyed: list[Tensor], grad_one: Tensor) -> dict[str, Tensor]:
+            args, kwargs = list(self.args), dict(self.kwargs)
+            for i, tensor in zip(batched, positional, strict=True):
+                args[i] = tensor.unsqueeze(0)
+            for key, tensor in zip(named, keyed, strict=True):
+                kwargs[key] = tensor.unsqueeze(0)
+
+            def run(given: dict[str, Tensor]) -> Tensor:
+                out: Tensor = functional_call(
+                    self.module, {**self.values, **given}, tuple(args), kwargs, tie_weights=False
+                )
+                return out
+
+            grads: dict[str, Tensor] = vjp(run, own)[1](grad_one.unsqueeze(0))[0]
+            return grads
+
+        positional, keyed = [self.args[i] for i in batched], [self.kwargs[key] for key in named]
+        with torch.enable_grad():
+            grads = vmap(pull_back)(positional, keyed, grad)
+        return {
+            self.owned[attr]: DenseUse(g.detach().reshape(self.n, own[attr].shape[0] if own[attr].ndim else 1, -1))
+            for attr, g in grads.items()
+        }
+
+
+def _has_samples(arg: Any, n: int) -> bool:
+    return isinstance(arg, Tensor) and arg.ndim > 0 and arg.shape[0] == n
+
+
+def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    return [arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor)]

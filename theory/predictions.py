@@ -1,0 +1,171 @@
+"""The lemmas on a model: generation, understanding through Bayes, and the understanding head's own change, together.
+
+Shape suffixes: P probes; A alternative prompts of a probe, the true prompt first; U training samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from theory import lemmas
+from theory.contract import LogpFn, Source, checked_logps, sample_count, take
+from theory.gram import cross_gram
+from theory.methods import Method
+from theory.selection import Select
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Images whose log-likelihoods are watched, in both directions.
+
+    Attributes:
+        generation: log pi(x | y) of an image given a prompt.
+        alternatives: Batch for ``generation`` of P * A rows: A prompts for each image in turn, its own prompt first.
+        n_alternatives: A, at least 2.
+        understanding: log pi(y0 | x0) by the understanding head, and its batch of P rows.
+    """
+
+    generation: LogpFn
+    alternatives: Any
+    n_alternatives: int
+    understanding: Source
+
+    def __post_init__(self) -> None:
+        rows, count = sample_count(self.alternatives), sample_count(self.understanding[1])
+        if self.n_alternatives < 2 or rows != count * self.n_alternatives:
+            raise ValueError(
+                f"{rows} alternatives do not make {self.n_alternatives} prompts for each of {count} probes; "
+                "pass P * A rows, at least 2 prompts a probe, its own first"
+            )
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Log-likelihoods of the probes, or changes of them, shape (P,) each, in nats.
+
+    Attributes:
+        generation: log pi(x0 | y0).
+        bayes: log pi(y0 | x0) through Bayes over the alternatives.
+        head: log pi(y0 | x0) by the understanding head itself.
+    """
+
+    generation: Tensor
+    bayes: Tensor
+    head: Tensor
+
+    def since(self, before: Readings) -> Readings:
+        """The change from ``before`` to these readings."""
+        return Readings(self.generation - before.generation, self.bayes - before.bayes, self.head - before.head)
+
+
+def read(model: nn.Module, probes: Probes) -> Readings:
+    """Reads the probes' log-likelihoods, in float64.
+
+    Args:
+        model: The model, in eval mode.
+        probes: What to read.
+
+    Returns:
+        The readings.
+    """
+    logps_PA = _alternative_logps(model, probes)
+    fn, batch = probes.understanding
+    with torch.no_grad():
+        head = checked_logps(fn(model, batch), sample_count(batch), 1)
+    return Readings(logps_PA[:, 0], lemmas.bayes_logp(logps_PA), head.double())
+
+
+def predict_sft(
+    model: nn.Module,
+    probes: Probes,
+    train: Source,
+    eta: float,
+    select: Select = None,
+    method: Method = "auto",
+    dtype: torch.dtype | None = None,
+) -> Readings:
+    """Predicts one SGD step on the mean negative log-likelihood: Lemmas 1 and 2, beside the head's own change.
+
+    Args:
+        model: The model before the step, in eval mode.
+        probes: P probes.
+        train: Log-likelihood and batch of the U samples trained on.
+        eta: Learning rate.
+        select: The parameters the step moves.
+        method: How the kernel is computed.
+        dtype: The dtype of the kernel.
+
+    Returns:
+        Predicted changes.
+    """
+    kernel_PAU = _alternative_kernel(model, probes, train, select, method, dtype)
+    head_PU = cross_gram(model, probes.understanding, train, select, method, dtype)
+    weights_PA = lemmas.posterior(_alternative_logps(model, probes))
+    return Readings(
+        lemmas.sft_generation(kernel_PAU[:, 0], eta),
+        lemmas.sft_understanding(kernel_PAU, weights_PA, eta),
+        lemmas.sft_generation(head_PU, eta),
+    )
+
+
+def predict_dpo(
+    model: nn.Module,
+    probes: Probes,
+    chosen: Source,
+    rejected: Source,
+    margins: Tensor,
+    beta: float,
+    eta: float,
+    select: Select = None,
+    method: Method = "auto",
+    dtype: torch.dtype | None = None,
+) -> Readings:
+    """Predicts one SGD step on the DPO loss: Lemmas 3 and 4, beside the head's own change.
+
+    Args:
+        model: The policy before the step, in eval mode.
+        probes: P probes.
+        chosen: Log-likelihood and batch of the U chosen samples.
+        rejected: ... of the U rejected samples.
+        margins: alpha from :func:`theory.lemmas.dpo_margins`, before the step, shape (U,).
+        beta: DPO's beta.
+        eta: Learning rate.
+        select: The parameters the step moves.
+        method: How the kernel is computed.
+        dtype: The dtype of the kernel.
+
+    Returns:
+        Predicted changes.
+    """
+    up_PAU = _alternative_kernel(model, probes, chosen, select, method, dtype)
+    down_PAU = _alternative_kernel(model, probes, rejected, select, method, dtype)
+    up_PU = cross_gram(model, probes.understanding, chosen, select, method, dtype)
+    down_PU = cross_gram(model, probes.understanding, rejected, select, method, dtype)
+    weights_PA = lemmas.posterior(_alternative_logps(model, probes))
+    margins = margins.detach().to(up_PU)
+    return Readings(
+        lemmas.dpo_generation(up_PAU[:, 0], down_PAU[:, 0], margins, beta, eta),
+        lemmas.dpo_understanding(up_PAU, down_PAU, margins, weights_PA, beta, eta),
+        lemmas.dpo_generation(up_PU, down_PU, margins, beta, eta),
+    )
+
+
+def _alternative_kernel(
+    model: nn.Module, probes: Probes, train: Source, select: Select, method: Method, dtype: torch.dtype | None
+) -> Tensor:
+    kernel = cross_gram(model, (probes.generation, probes.alternatives), train, select, method, dtype)
+    return kernel.view(-1, probes.n_alternatives, kernel.shape[1])
+
+
+def _alternative_logps(model: nn.Module, probes: Probes, block: int = 64) -> Tensor:
+    rows = sample_count(probes.alternatives)
+    logps = []
+    with torch.no_grad():
+        for start in range(0, rows, block):
+            part = take(probes.alternatives, slice(start, min(rows, start + block)))
+            logps.append(checked_logps(probes.generation(model, part), sample_count(part), 0).double())
+    return torch.cat(logps).view(-1, probes.n_alternatives)

@@ -1,0 +1,263 @@
+"""Estimates with 95 % intervals from a bootstrap that draws whole clusters, because images of one prompt are alike.
+
+Shapes: S samples, C clusters (prompts), R resamples. All arithmetic is float64 on the CPU and repeatable from the seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CONFIDENCE = 0.95
+_ELEMENTS_AT_ONCE = 2**22  # bounds the (R, S) work space of the AUROC to some 100 MB
+
+Arm = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its 95 % interval and how many samples it rests on.
+
+    Attributes:
+        value: The estimate; nan where there was nothing to estimate it from.
+        low: Lower end of the interval; nan where fewer than two clusters leave it unknown.
+        high: Upper end of the interval; nan likewise.
+        n: Samples the value rests on, i.e. those that count in its denominator; 0 when the value is nan.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        """Value, interval and n on one line."""
+        return f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}] n={self.n}"
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """The four numbers by name, with None for nan, which JSON does not know."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return {**{name: None if math.isnan(end) else end for name, end in ends.items()}, "n": self.n}
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """A statistic on the sample and on each resample; ``clusters`` is how many it rests on."""
+
+    value: float
+    draws_R: Tensor
+    n: int
+    clusters: int
+
+    def minus(self, other: _Draws) -> _Draws:
+        n, clusters = min(self.n, other.n), min(self.clusters, other.clusters)
+        return _Draws(self.value - other.value, self.draws_R - other.draws_R, n, clusters)
+
+    def estimate(self) -> Estimate:
+        if self.n == 0:
+            return Estimate(math.nan, math.nan, math.nan, 0)
+        if self.clusters < 2:  # resampling one cluster shows no spread, which is not the same as there being none
+            return Estimate(self.value, math.nan, math.nan, self.n)
+        ends = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.float64)
+        low, high = self.draws_R.nanquantile(ends).tolist()  # nan: a resample that missed every counting sample
+        return Estimate(self.value, low, high, self.n)
+
+
+def bootstrap_ratio(
+    numerator_S: Tensor, denominator_S: Tensor, cluster_S: Tensor, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Ratio of two sums, with a percentile interval from resampling clusters with replacement.
+
+    Args:
+        numerator_S: What is summed above the line, finite, shape (S,).
+        denominator_S: What is summed below the line, finite and >= 0, shape (S,); 0 leaves a sample out.
+        cluster_S: Integer id of the cluster each sample belongs to, shape (S,).
+        resamples: Number of resamples, >= 1.
+        seed: Seed of the resampling.
+
+    Returns:
+        The ratio, resting on the samples with a positive denominator; nan with n = 0 when there are none.
+
+    Raises:
+        ValueError: If shapes differ, a value is not finite, or a denominator is negative.
+
+    >>> print(bootstrap_ratio(torch.tensor([1, 0, 1, 1]), torch.ones(4), torch.tensor([0, 0, 1, 1])))
+    0.750 [0.50, 1.00] n=4
+    """
+    return _bootstrap(_ratio, (numerator_S, denominator_S, cluster_S), resamples, seed)
+
+
+def bootstrap_auroc(
+    score_S: Tensor, truth_S: Tensor, cluster_S: Tensor, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Area under the ROC curve, with a percentile interval from resampling clusters with replacement.
+
+    Args:
+        score_S: Score that should be higher where ``truth_S`` holds, finite, shape (S,); ties count one half.
+        truth_S: True class, bool or 0/1, shape (S,).
+        cluster_S: Integer id of the cluster each sample belongs to, shape (S,).
+        resamples: Number of resamples, >= 1.
+        seed: Seed of the resampling.
+
+    Returns:
+        The AUROC in [0, 1], resting on all samples; nan with n = 0 when a class is missing.
+
+    Raises:
+        ValueError: If shapes differ, a score is not finite, or the truth is neither bool nor 0/1.
+
+    >>> score_S, truth_S = torch.tensor([2.0, 1.0, 1.0, 0.0]), torch.tensor([True, True, False, False])
+    >>> bootstrap_auroc(score_S, truth_S, torch.arange(4)).value
+    0.875
+    """
+    return _bootstrap(_auroc, (score_S, truth_S, cluster_S), resamples, seed)
+
+
+def paired_difference(before: Arm, after: Arm, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """Ratio of sums after minus ratio of sums before, on the same clusters.
+
+    Each resample draws the same clusters in both arms, so what the clusters have in common cancels.
+    The arms may hold different samples, e.g. the drawings of two models for the same prompts.
+
+    Args:
+        before: ``(numerator_S, denominator_S, cluster_S)`` as for `bootstrap_ratio`.
+        after: The same, with its own number of samples.
+        resamples: Number of resamples, >= 1.
+        seed: Seed of the resampling.
+
+    Returns:
+        The difference; n is that of the smaller arm.
+
+    Raises:
+        ValueError: If the two arms do not hold the same clusters, or as for `bootstrap_ratio`.
+
+    >>> prompt_S, ones_S = torch.arange(50), torch.ones(50)
+    >>> print(paired_difference((0 * ones_S, ones_S, prompt_S), (ones_S, ones_S, prompt_S)))
+    1.000 [1.00, 1.00] n=50
+    """
+    return _paired_bootstrap(_ratio, before, after, resamples, seed)
+
+
+def paired_auroc_difference(before: Arm, after: Arm, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """AUROC after minus AUROC before, on the same clusters; the twin of `paired_difference`.
+
+    Args:
+        before: ``(score_S, truth_S, cluster_S)`` as for `bootstrap_auroc`.
+        after: The same, with its own number of samples.
+        resamples: Number of resamples, >= 1.
+        seed: Seed of the resampling.
+
+    Returns:
+        The difference, in [-1, 1]; n is that of the smaller arm.
+
+    Raises:
+        ValueError: If the two arms do not hold the same clusters, or as for `bootstrap_auroc`.
+    """
+    return _paired_bootstrap(_auroc, before, after, resamples, seed)
+
+
+def cluster_weights(clusters: int, resamples: int, seed: int) -> Tensor:
+    """How often each cluster is drawn in each resample: multinomial counts.
+
+    Args:
+        clusters: Number C of clusters, >= 0.
+        resamples: Number R of resamples, >= 1.
+        seed: Seed of the draws.
+
+    Returns:
+        Counts, float64, shape (R, C); each row sums to C.
+
+    Raises:
+        ValueError: If ``resamples`` is below 1.
+    """
+    if resamples < 1:
+        raise ValueError(f"resamples must be >= 1, got {resamples}; 1000 is enough for a 95 % interval")
+    generator = torch.Generator().manual_seed(seed)
+    drawn_RC = torch.randint(max(clusters, 1), (resamples, clusters), generator=generator)
+    drawn_RC += torch.arange(resamples)[:, None] * clusters
+    return drawn_RC.flatten().bincount(minlength=resamples * clusters).view(resamples, clusters).double()
+
+
+def weighted_auroc(score_S: Tensor, truth_S: Tensor, weight_RS: Tensor) -> Tensor:
+    """AUROC of each of several weightings of the same samples, ties counting one half.
+
+    Args:
+        score_S: Scores, float64, shape (S,).
+        truth_S: True class, 0 or 1, float64, shape (S,).
+        weight_RS: Weight of each sample in each weighting, >= 0, float64, shape (R, S).
+
+    Returns:
+        AUROC, shape (R,); nan where a class has no weight.
+    """
+    order_S = score_S.argsort()
+    score_S, truth_S, weight_RS = score_S[order_S], truth_S[order_S], weight_RS[:, order_S]
+    negative_RS = weight_RS * (1 - truth_S)
+    below_RS = torch.nn.functional.pad(negative_RS.cumsum(1), (1, 0))  # column i: negatives among the i lowest scores
+    first_S, end_S = torch.searchsorted(score_S, score_S), torch.searchsorted(score_S, score_S, right=True)
+    positive_S = truth_S.bool()
+    positive_RP = weight_RS[:, positive_S]
+    beaten_RP = (below_RS[:, first_S[positive_S]] + below_RS[:, end_S[positive_S]]) / 2
+    return (positive_RP * beaten_RP).sum(1) / (positive_RP.sum(1) * negative_RS.sum(1))
+
+
+def check_columns(columns: Mapping[str, Tensor]) -> None:
+    """Make sure that columns describe the same samples.
+
+    Args:
+        columns: Tensors by name, each of shape (S,) with one S for all.
+
+    Raises:
+        ValueError: If one is not one-dimensional, has another length than the first, or holds nan or infinity.
+    """
+    first = next(iter(columns))
+    for name, column in columns.items():
+        if column.ndim != 1:
+            raise ValueError(f"{name} must have shape (samples,), got {tuple(column.shape)}; pass one value per sample")
+        if len(column) != len(columns[first]):
+            raise ValueError(
+                f"{name} holds {len(column)} samples but {first} holds {len(columns[first])}; pass equal lengths"
+            )
+        if column.is_floating_point() and not column.isfinite().all():
+            position = int((~column.isfinite()).nonzero()[0])
+            raise ValueError(f"{name} holds {column[position].item()} at position {position}; pass finite numbers only")
+
+
+def _bootstrap(statistic: Callable[..., _Draws], arm: Arm, resamples: int, seed: int) -> Estimate:
+    return statistic(*arm, cluster_weights(torch.unique(arm[2]).numel(), resamples, seed)).estimate()
+
+
+def _paired_bootstrap(statistic: Callable[..., _Draws], before: Arm, after: Arm, resamples: int, seed: int) -> Estimate:
+    clusters_C = torch.unique(before[2]).cpu()
+    if not torch.equal(clusters_C, torch.unique(after[2]).cpu()):
+        raise ValueError("before and after must hold the same clusters; evaluate both on the same prompts")
+    weight_RC = cluster_weights(len(clusters_C), resamples, seed)
+    return statistic(*after, weight_RC).minus(statistic(*before, weight_RC)).estimate()
+
+
+def _ratio(numerator_S: Tensor, denominator_S: Tensor, cluster_S: Tensor, weight_RC: Tensor) -> _Draws:
+    check_columns({"numerator_S": numerator_S, "denominator_S": denominator_S, "cluster_S": cluster_S})
+    numerator_S, denominator_S = numerator_S.cpu().double(), denominator_S.cpu().double()
+    if (denominator_S < 0).any():
+        raise ValueError(f"denominator_S must be >= 0, got {denominator_S.min().item()}; 0 leaves a sample out")
+    index_S = torch.unique(cluster_S.cpu(), return_inverse=True)[1]
+    zeros_C = weight_RC.new_zeros(weight_RC.shape[1])
+    numerator_C = zeros_C.index_add(0, index_S, numerator_S)
+    denominator_C = zeros_C.index_add(0, index_S, denominator_S)
+    value = numerator_C.sum() / denominator_C.sum()
+    draws_R = (weight_RC @ numerator_C) / (weight_RC @ denominator_C)
+    return _Draws(value.item(), draws_R, int((denominator_S > 0).sum()), int((denominator_C > 0).sum()))
+
+
+def _auroc(score_S: Tensor, truth_S: Tensor, cluster_S: Tensor, weight_RC: Tensor) -> _Draws:
+    check_columns({"score_S": score_S, "truth_S": truth_S, "cluster_S": cluster_S})
+    score_S, truth_S = score_S.cpu().double(), truth_S.cpu().double()
+    if not torch.equal(truth_S, truth_S.bool().double()):
+        raise ValueError("truth_S must be bool, or 0 and 1 only; compare the truth with the class you mean")
+    index_S = torch.unique(cluster_S.cpu(), return_inverse=True)[1]
+    value = weighted_auroc(score_S, truth_S, score_S.new_ones(1, len(score_S)))
+    chunks = torch.split(weight_RC, max(1, _ELEMENTS_AT_ONCE // max(1, len(score_S))))
+    draws_R = torch.cat([weighted_auroc(score_S, truth_S, chunk_RC[:, index_S]) for chunk_RC in chunks])
+    return _Draws(value.item(), draws_R, 0 if value.isnan() else len(score_S), weight_RC.shape[1])

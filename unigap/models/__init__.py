@@ -1,0 +1,1 @@
+"""Unified multimodal models behind one protocol, one family a file."""

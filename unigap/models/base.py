@@ -1,0 +1,210 @@
+"""The protocol every unified model follows: draw from text, answer about images, and give the likelihood of both."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+# Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
+# T answer tokens, V image codes, C H W image channels and sides.
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts as token ids, left-padded.
+
+    Attributes:
+        ids_BL: Conditional prompts, int64.
+        mask_BL: 1 for tokens, 0 for padding, int64.
+        uncond_BL: The null prompts of classifier-free guidance, of the same lengths, int64.
+    """
+
+    ids_BL: torch.Tensor
+    mask_BL: torch.Tensor
+    uncond_BL: torch.Tensor
+
+    def repeat(self, n: int) -> PromptBatch:
+        """Each prompt ``n`` times in a row, shape (B * n, L)."""
+        return PromptBatch(*(t.repeat_interleave(n, 0) for t in (self.ids_BL, self.mask_BL, self.uncond_BL)))
+
+    def unconditional(self, where_B: torch.Tensor) -> PromptBatch:
+        """The same batch with the prompts at ``where_B`` (bool) replaced by their null prompts (prompt dropout)."""
+        ids_BL = torch.where(where_B[:, None], self.uncond_BL, self.ids_BL)
+        return PromptBatch(ids_BL, self.mask_BL, self.uncond_BL)
+
+
+@dataclass(frozen=True)
+class SamplingRecipe:
+    """How image tokens are drawn.
+
+    Args:
+        temperature: Divides the logits; 0 takes the most likely code each time.
+        cfg: Classifier-free guidance scale, >= 1; 1 is no guidance and costs half.
+        top_k: Keep only this many most likely codes; 0 keeps all.
+        top_p: Keep the smallest set of codes whose probability reaches this, in (0, 1].
+    """
+
+    temperature: float = 1.0
+    cfg: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be >= 0, got {self.temperature}; 0 is greedy")
+        if not self.cfg >= 1:
+            raise ValueError(f"cfg must be >= 1, got {self.cfg}; 1 is no guidance")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be >= 0, got {self.top_k}; 0 keeps all codes")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Drawn images.
+
+    Attributes:
+        codes_BNM: Image tokens, int64.
+        logp_BNM: Log-probability of each token given the prompt at temperature 1 without guidance, float32, nats.
+    """
+
+    codes_BNM: torch.Tensor
+    logp_BNM: torch.Tensor
+
+
+class UnifiedModel(nn.Module, ABC):
+    """A model that draws images from text and answers questions about images.
+
+    What the framework needs of a family, and nothing else. Differentiable methods run under whatever gradient and
+    train/eval mode the caller has set; ``sample_images`` forces eval mode and no gradients.
+    """
+
+    exact_likelihood: ClassVar[bool]
+    """Whether ``image_logps`` is the exact log-likelihood (autoregressive) or an estimate (masked diffusion)."""
+
+    @property
+    @abstractmethod
+    def n_codes(self) -> int:
+        """V, the size of the image vocabulary."""
+
+    @property
+    @abstractmethod
+    def image_tokens(self) -> int:
+        """M, the number of tokens of one image."""
+
+    @property
+    @abstractmethod
+    def codebook(self) -> torch.Tensor:
+        """Embedding of every image code, shape (V, D)."""
+
+    @property
+    @abstractmethod
+    def trunk(self) -> nn.Module:
+        """The shared LLM: the only part self-improvement trains."""
+
+    @property
+    @abstractmethod
+    def lora_target(self) -> str:
+        """Regular expression for the trunk's linear layers that LoRA adapts, by their full module names."""
+
+    @abstractmethod
+    def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
+        """Turns prompts into left-padded ids, ready for the first image token.
+
+        Raises:
+            ValueError: For an empty prompt, words the tokenizer does not know, or a prompt too long for the context.
+        """
+
+    @abstractmethod
+    def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
+        """Draws N images for each prompt. Equal seeds give equal images whatever else is in the batch."""
+
+    @abstractmethod
+    def image_logps(
+        self, prompt: PromptBatch, codes_BM: torch.Tensor, noise_BM: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Log-probability of each image token given its prompt, float32 (B, M), in nats, at temperature 1.
+
+        Args:
+            prompt: B prompts.
+            codes_BM: One image for each.
+            noise_BM: For families without an exact likelihood, the mask to estimate it with; else ``None``.
+        """
+
+    @abstractmethod
+    def text_logps(
+        self,
+        pixels_BCHW: torch.Tensor,
+        questions_BQ: Sequence[Sequence[str]],
+        answers_BQ: Sequence[Sequence[str]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability of answers, token by token.
+
+        Returns:
+            ``logp_BQT`` float32, in nats, 0 at padding, and ``mask_BQT`` bool. Every question sees its image and
+            itself only, as if it were asked alone.
+        """
+
+    @abstractmethod
+    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
+        """Log-odds of "yes" over "no" for each question, float32 (B, Q), differentiable."""
+
+    @abstractmethod
+    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
+        """Image tokens to pixels in [-1, 1], float32 (B, 3, H, W), no gradient."""
+
+    @abstractmethod
+    def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """Pixels in [-1, 1] to image tokens, int64 (B, M), no gradient. Never use it on the model's own drawings."""
+
+    @abstractmethod
+    def add_lora(self, rank: int, alpha: float, dropout: float) -> None:
+        """Puts a LoRA adapter on the trunk's linear layers; ``train_only_trunk`` then trains the adapter alone."""
+
+    @abstractmethod
+    def save(self, folder: str | Path) -> None:
+        """Writes a checkpoint folder that the family's own library loads, with its processor; LoRA merged."""
+
+    def train_only_trunk(self) -> None:
+        """Freezes everything but the trunk, or, where a LoRA adapter is present, everything but the adapter."""
+        adapted = any(".lora_" in name for name, _ in self.trunk.named_parameters())
+        self.requires_grad_(False)
+        for name, parameter in self.trunk.named_parameters():
+            parameter.requires_grad_(not adapted or ".lora_" in name)
+
+    def trainable_state(self) -> dict[str, torch.Tensor]:
+        """A detached copy of the parameters that train, by name: what a stage has to remember of its starting point."""
+        return {name: p.detach().clone() for name, p in self.named_parameters() if p.requires_grad}
+
+    @contextlib.contextmanager
+    def with_state(self, state: dict[str, torch.Tensor]) -> Iterator[None]:
+        """Runs the body with the parameters of ``state`` in place, then puts the present ones back bit for bit."""
+        parameters = dict(self.named_parameters())
+        present = {name: parameters[name].data for name in state}
+        try:
+            for name, value in state.items():
+                parameters[name].data = value
+            yield
+        finally:
+            for name, value in present.items():
+                parameters[name].data = value
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode for the body, then every submodule back in the mode it was in."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes.items():
+            child.training = training

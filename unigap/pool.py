@@ -1,0 +1,293 @@
+"""The pool: an append-only folder of rounds, each a few Parquet tables under a manifest; it knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from unigap.damage import chain_fault, find_damage
+from unigap.manifest import (
+    MANIFEST,
+    Sealed,
+    altered_files,
+    is_temporary,
+    make_folder,
+    seal,
+    unseal,
+    write_durable,
+)
+from unigap.records import Candidate, Judgment, Prompt
+from unigap.references import References
+from unigap.shards import (
+    CANDIDATES_FILE,
+    JUDGMENTS_FILE,
+    POOL_FILE,
+    PROMPTS_FILE,
+    RECIPE,
+    REFERENCES,
+    RoundWriter,
+    find_rounds,
+    plain_recipe,
+    round_folder,
+)
+from unigap.tables import candidates_of, judgments_of, prompts_of, read_parquet
+
+FORMAT = "unigap-pool-1"
+
+
+class Pool:
+    """An append-only folder of rounds; open one with ``Pool.open``, begin one with ``Pool.create``.
+
+    A committed round is checked against its manifest the first time this object reads it. Rounds that other processes
+    commit meanwhile are seen at once; partial rounds are never seen.
+
+    Attributes:
+        folder: Where the pool lies.
+        model: Fingerprint of the model family whose codes it holds.
+    """
+
+    def __init__(self, folder: Path, identity: Sealed) -> None:
+        self.folder = folder
+        self.model = str(identity.content["model"])
+        self._identity = identity
+        self._references = References(folder / REFERENCES)
+        self._manifests: list[Sealed] = []
+        self._intact: set[int] = set()
+
+    @classmethod
+    def create(cls, folder: str | Path, model: str) -> Pool:
+        """Begin an empty pool.
+
+        Args:
+            folder: A folder that is empty or does not exist yet.
+            model: Fingerprint of the model family the codes will belong to.
+
+        Raises:
+            ValueError: The folder is not empty, or is a file.
+            OSError: The folder cannot be written.
+        """
+        folder = Path(folder)
+        if folder.exists() and not (folder.is_dir() and _is_unused(folder)):
+            raise ValueError(f"cannot create a pool at {folder}: it is not an empty folder; open it or choose another")
+        make_folder(folder)
+        References(folder / REFERENCES).create()
+        # The last file written makes the folder a pool; killed before it, create begins again.
+        write_durable(folder / POOL_FILE, seal({"format": FORMAT, "model": model}))
+        return cls.open(folder, model)
+
+    @classmethod
+    def open(cls, folder: str | Path, model: str | None = None) -> Pool:
+        """Open a pool that exists.
+
+        Args:
+            folder: Where it lies.
+            model: Fingerprint of the model that is going to use it; None accepts the pool of any model.
+
+        Raises:
+            ValueError: There is no pool, its ``pool.json`` is damaged, or its codes belong to another model.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ValueError(f"there is no pool at {folder}: no such folder; check the path")
+        if not (folder / POOL_FILE).exists():
+            raise ValueError(f"{folder} is not a pool: it has no {POOL_FILE}; check the path")
+        identity = unseal(folder / POOL_FILE)
+        if identity.content.get("format") != FORMAT or "model" not in identity.content:
+            raise ValueError(f"{folder} is not a pool this version can read: its format is not {FORMAT!r}")
+        pool = cls(folder, identity)
+        if model is not None and model != pool.model:
+            raise ValueError(
+                f"the pool at {folder} belongs to model {pool.model!r}, not to {model!r}: its codes mean nothing to "
+                "another model; use that model or another pool"
+            )
+        return pool
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """Numbers of the committed rounds: 0, 1, ... without gaps.
+
+        Raises:
+            ValueError: A round is missing.
+        """
+        found = find_rounds(self.folder)
+        for expected, number in enumerate(found):
+            if number != expected:
+                raise ValueError(
+                    f"{round_folder(self.folder, expected)} is missing though round {number} is there; restore it"
+                )
+        return tuple(found)
+
+    def writer(self, round: int, recipe: Mapping[str, Any]) -> RoundWriter:
+        """Begin the next round, or continue it where a killed process left it.
+
+        Args:
+            round: Number of the round; it must be the one after the last committed.
+            recipe: Everything the candidates depend on (seed, sampling, judge, weights), as plain JSON.
+
+        Raises:
+            ValueError: The round is committed or not the next one, or was begun with another recipe.
+            OSError: The folder cannot be written.
+        """
+        rounds = self.rounds
+        if round in rounds:
+            raise ValueError(f"round {round} of {self.folder} is committed; committed rounds are never changed")
+        if round != len(rounds):
+            raise ValueError(f"the next round of {self.folder} is {len(rounds)}, not {round}")
+        return RoundWriter(self.folder, round, plain_recipe(recipe), self._chain(len(rounds)))
+
+    def candidates(self, upto: int | None = None) -> list[Candidate]:
+        """Candidates of rounds 0 to ``upto`` inclusive, sorted by round, prompt id and index.
+
+        Args:
+            upto: Last round to read; None reads all committed rounds, -1 none.
+
+        Raises:
+            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
+        """
+        return [row for round in self._upto(upto) for row in candidates_of(self._table(round, CANDIDATES_FILE))]
+
+    def judgments(self, judge: str | None = None, upto: int | None = None) -> list[Judgment]:
+        """Judgments of rounds 0 to ``upto`` inclusive, in the order of ``candidates``, then by judge.
+
+        Args:
+            judge: Only what this judge said; None for all judges.
+            upto: Last round to read; None reads all committed rounds, -1 none.
+
+        Raises:
+            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
+        """
+        rows = [row for round in self._upto(upto) for row in judgments_of(self._table(round, JUDGMENTS_FILE))]
+        return [row for row in rows if judge in (None, row.judge)]
+
+    def prompts(self, upto: int | None = None) -> dict[int, list[Prompt]]:
+        """Prompts asked in each of the rounds 0 to ``upto`` inclusive, in the order they were given to ``commit``.
+
+        Raises:
+            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
+        """
+        return {round: prompts_of(self._table(round, PROMPTS_FILE)) for round in self._upto(upto)}
+
+    def recipe(self, round: int) -> dict[str, Any]:
+        """How a committed round was drawn.
+
+        Raises:
+            ValueError: The round is not in the pool, or its files are damaged.
+        """
+        if round not in self.rounds:
+            raise ValueError(f"round {round} is not in {self.folder}, which has {len(self.rounds)} rounds")
+        return unseal(self._checked(round) / RECIPE).content
+
+    def references(self, model_key: str) -> dict[str, float]:
+        """Log-likelihoods of candidates under a reference model, by candidate id, in nats.
+
+        Args:
+            model_key: Name of the reference model, e.g. a digest of its weights.
+
+        Raises:
+            ValueError: A file is damaged; the file is named.
+        """
+        return self._references.read(model_key)
+
+    def add_references(self, model_key: str, logps: Mapping[str, float]) -> None:
+        """Store reference log-likelihoods; all of them are durable when this returns, or none is stored.
+
+        One process of a run calls it.
+
+        Args:
+            model_key: Name of the reference model.
+            logps: Log-likelihood by candidate id, in nats; one that is stored already with the same value is fine.
+
+        Raises:
+            ValueError: A value is not finite, or another one is stored for the same candidate.
+            OSError: The disk is full or the folder read-only; what was stored before is safe.
+        """
+        self._references.add(model_key, logps)
+
+    def state(self, upto: int | None = None) -> dict[str, int | str]:
+        """What a checkpoint stores to find the same data again.
+
+        Args:
+            upto: Last round the checkpoint was trained on; None for all committed rounds, -1 for none.
+
+        Returns:
+            ``rounds``, their number, and ``sha256``, a digest that covers every byte of them.
+
+        Raises:
+            ValueError: Round ``upto`` is not in the pool, or a manifest is damaged.
+        """
+        count = len(self._upto(upto))
+        return {"rounds": count, "sha256": self._chain(count)}
+
+    def check_state(self, state: Mapping[str, int | str]) -> None:
+        """Check that the rounds named by ``state`` are all there, byte for byte; newer rounds do not matter.
+
+        Raises:
+            ValueError: A round is missing or altered; the remedy is named.
+        """
+        count, expected = state.get("rounds"), state.get("sha256")
+        if not isinstance(count, int) or count < 0 or not isinstance(expected, str):
+            raise ValueError(f"not the state of a pool: {dict(state)!r}")
+        if count > len(self.rounds):
+            raise ValueError(
+                f"the checkpoint was trained on {count} rounds but {self.folder} has {len(self.rounds)}; "
+                "give the pool the checkpoint was made with"
+            )
+        self._identity = unseal(self.folder / POOL_FILE)
+        self._manifests.clear()
+        self._intact.clear()
+        if self._chain(count) != expected:
+            raise ValueError(
+                f"the first {count} rounds of {self.folder} are not those the checkpoint was trained on; "
+                "give the pool the checkpoint was made with"
+            )
+        for round in range(count):
+            self._checked(round)
+
+    def verify(self) -> list[str]:
+        """Read every byte of the pool again.
+
+        Returns:
+            One line for each file that is damaged, missing or does not belong there; empty if the pool is sound.
+            What killed writes left behind is no damage.
+        """
+        return find_damage(self.folder)
+
+    def _upto(self, upto: int | None) -> range:
+        count = len(self.rounds)
+        last = count - 1 if upto is None else upto
+        if not -1 <= last < count:
+            raise ValueError(f"round {last} is not in {self.folder}, which has {count} rounds, counted from 0")
+        return range(last + 1)
+
+    def _chain(self, count: int) -> str:
+        """Digest of the last of the first ``count`` manifests; each names the one before, so it covers them all."""
+        for round in range(len(self._manifests), count):
+            manifest = unseal(round_folder(self.folder, round) / MANIFEST)
+            previous = self._manifests[-1] if self._manifests else self._identity
+            fault = chain_fault(self.folder, round, manifest, previous.sha256)
+            if fault:
+                raise ValueError(f"{fault}; restore it from a backup")
+            self._manifests.append(manifest)
+        return self._manifests[count - 1].sha256 if count else self._identity.sha256
+
+    def _checked(self, round: int) -> Path:
+        self._chain(round + 1)
+        folder = round_folder(self.folder, round)
+        if round not in self._intact:
+            for damage in altered_files(folder, self._manifests[round].content["files"]):
+                raise ValueError(f"{damage}; restore it, or delete round {round} and all later ones to draw them anew")
+            self._intact.add(round)
+        return folder
+
+    def _table(self, round: int, name: str) -> pa.Table:
+        return read_parquet(self._checked(round) / name)
+
+
+def _is_unused(folder: Path) -> bool:
+    """Whether ``folder`` is empty but for what a killed ``Pool.create`` leaves."""
+    names = {path.name for path in folder.iterdir() if not is_temporary(path.name)}
+    inside = {path.name for path in (folder / REFERENCES).glob("*") if not is_temporary(path.name)}
+    return names <= {REFERENCES} and inside <= {MANIFEST}

@@ -1,0 +1,88 @@
+"""The data of pretraining: an endless, seeded stream of lessons, each batch a function of its number alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from unigap.shapes.lessons import Lesson, crowd, make_lesson, pictures
+
+
+@dataclass(frozen=True)
+class CrowdBatch:
+    """Crowded scenes for the image tokenizer: pixels (B, 3, 32, 32) in [-1, 1] and kinds int64 (B, 16)."""
+
+    pixels_BCHW: torch.Tensor
+    kinds_BK: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LessonBatch:
+    """Lessons for the language model, with their pictures (B, 3, 32, 32) in [-1, 1]."""
+
+    lessons: tuple[Lesson, ...]
+    pixels_BCHW: torch.Tensor
+
+
+def crowd_batch(rng: random.Random, size: int) -> CrowdBatch:
+    """Random crowded scenes."""
+    scenes, kinds = zip(*(crowd(rng) for _ in range(size)), strict=True)
+    return CrowdBatch(pictures(scenes), torch.stack(kinds))
+
+
+def lesson_batch(rng: random.Random, size: int) -> LessonBatch:
+    """Random lessons of the pretraining split."""
+    lessons = tuple(make_lesson(rng) for _ in range(size))
+    return LessonBatch(lessons, pictures([lesson.scene for lesson in lessons]))
+
+
+class _Lessons(Dataset[CrowdBatch | LessonBatch]):
+    def __init__(self, data: ShapesLessons) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return self.data.tokenizer_steps + self.data.trunk_steps
+
+    def __getitem__(self, step: int) -> CrowdBatch | LessonBatch:
+        rng = random.Random(f"{self.data.seed}/{step}")
+        if step < self.data.tokenizer_steps:
+            return crowd_batch(rng, self.data.tokenizer_batch)
+        return lesson_batch(rng, self.data.trunk_batch)
+
+
+class ShapesLessons(LightningDataModule):
+    """Pretraining batches of the embedded world: first crowds for the image tokenizer, then lessons for the LLM.
+
+    Args:
+        tokenizer_steps: Batches of the first phase.
+        trunk_steps: Batches of the second phase.
+        tokenizer_batch: Pictures a batch in the first phase.
+        trunk_batch: Lessons a batch in the second phase.
+        seed: Names the stream; batch k of a seed is always the same.
+    """
+
+    def __init__(
+        self,
+        tokenizer_steps: int = 2800,
+        trunk_steps: int = 5000,
+        tokenizer_batch: int = 16,
+        trunk_batch: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("tokenizer_batch", tokenizer_batch), ("trunk_batch", trunk_batch)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        if min(tokenizer_steps, trunk_steps) < 1:
+            raise ValueError(f"both phases need steps >= 1, got {tokenizer_steps} and {trunk_steps}")
+        self.tokenizer_steps, self.trunk_steps = tokenizer_steps, trunk_steps
+        self.tokenizer_batch, self.trunk_batch = tokenizer_batch, trunk_batch
+        self.seed = seed
+
+    def train_dataloader(self) -> DataLoader[CrowdBatch | LessonBatch]:
+        """Batches in order, made as they are asked for."""
+        return DataLoader(_Lessons(self), batch_size=None, shuffle=False)

@@ -1,0 +1,132 @@
+"""An untrained embedded model: a small genuine Janus with its word-level tokenizer, processor and chat template."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
+from transformers import (
+    GenerationConfig,
+    JanusConfig,
+    JanusForConditionalGeneration,
+    JanusProcessor,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.janus.configuration_janus import JanusVisionConfig, JanusVQVAEConfig
+from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+from unigap.shapes.grammar import WORDS
+from unigap.shapes.scenes import GRID, IMAGE_SIZE
+
+PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
+IMAGE, IMAGE_START, IMAGE_END = "<image_placeholder>", "<begin_of_image>", "<end_of_image>"
+USER, ASSISTANT = "<|User|>", "<|Assistant|>"
+_SPECIAL = (PAD, BOS, EOS, UNK, IMAGE, IMAGE_START, IMAGE_END, USER, ASSISTANT)
+_SPEECH = (":", "\n", "?", ".", "does", "this", "image", "describe", "show", "is", "what", "it", "yes", "no", "in")
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}<|User|>: {% else %}<|Assistant|>: {% endif %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image_placeholder>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if message['role'] == 'user' %}\n\n{% else %}</s>{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|Assistant|>:{% endif %}"
+)
+
+
+def make_processor() -> JanusProcessor:
+    """Tokenizer, image processor and chat template of the embedded world."""
+    words = [*_SPECIAL, *dict.fromkeys([*_SPEECH, *WORDS])]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
+    core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[a-z]+|[^a-z ]"), behavior="removed", invert=True)
+    core.post_processor = processors.TemplateProcessing(f"{BOS} $A", special_tokens=[(BOS, words.index(BOS))])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNK,
+        extra_special_tokens={"image_token": IMAGE, "boi_token": IMAGE_START, "eoi_token": IMAGE_END},
+        padding_side="left",
+        model_max_length=128,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.add_special_tokens({"extra_special_tokens": [USER, ASSISTANT]}, replace_extra_special_tokens=False)
+    images = JanusImageProcessorPil(
+        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    return JanusProcessor(images, tokenizer, chat_template=_CHAT_TEMPLATE, num_image_tokens=GRID * GRID)
+
+
+def make_model(
+    processor: JanusProcessor, hidden_size: int = 128, layers: int = 4, vision_layers: int = 2, n_codes: int = 256
+) -> JanusForConditionalGeneration:
+    """A Janus of about 2.5 M parameters with fresh weights, drawn from torch's global generator."""
+    tokenizer = processor.tokenizer
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=False,
+    )
+    vision = JanusVisionConfig(
+        hidden_size=hidden_size,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=4,
+        image_size=IMAGE_SIZE,
+        patch_size=IMAGE_SIZE // GRID,
+        mlp_ratio=2.0,
+        projection_dim=hidden_size,
+        num_image_tokens=GRID * GRID,
+    )
+    codes = JanusVQVAEConfig(
+        embed_dim=8,
+        num_embeddings=n_codes,
+        latent_channels=64,
+        base_channels=32,
+        channel_multiplier=[1, 1, 2, 2],
+        num_res_blocks=1,
+        num_patches=GRID,
+        projection_dim=hidden_size,
+        image_token_embed_dim=hidden_size,
+    )
+    config = JanusConfig(
+        text_config=text,
+        vision_config=vision,
+        vq_config=codes,
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        tie_word_embeddings=False,
+    )
+    config.dtype = "float32"
+    model = JanusForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        generation_kwargs={"boi_token_id": tokenizer.convert_tokens_to_ids(IMAGE_START)},
+    )
+    _initialise(model)
+    return model
+
+
+def _initialise(model: JanusForConditionalGeneration) -> None:
+    # transformers' own initial scale (0.02) does not learn at this width
+    core = model.model
+    for part in (core.vision_model, core.aligner, core.generation_aligner, core.generation_head, core.language_model):
+        for module in part.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+    nn.init.xavier_uniform_(model.lm_head.weight)
+    nn.init.normal_(core.language_model.embed_tokens.weight, std=0.25)
+    nn.init.normal_(core.generation_embeddings.weight, std=1.0)
+    with torch.no_grad():
+        core.language_model.embed_tokens.weight[core.language_model.config.pad_token_id].zero_()

@@ -1,0 +1,83 @@
+"""Training the stock ``JanusVQVAE``: a straight-through loss, codes seeded from latents, dead codes revived."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unigap.shapes.scenes import KINDS
+
+# Shape legend: B images, D latent width, K cells of an image, V codes.
+
+
+class TokenizerTrainer(nn.Module):
+    """The losses that teach a ``JanusVQVAE`` to keep every object of a picture.
+
+    transformers' class gives the encoder no gradient in ``forward`` and normalises codes only when it decodes, so
+    both are done here. An auxiliary head names the object in each cell from the latents: without it, shapes and
+    sizes merge into one code.
+
+    Args:
+        vqmodel: The tokenizer; its codebook is kept at unit norm.
+        commitment: Weight of the pull of latents towards their codes.
+        naming: Weight of the auxiliary cross-entropy.
+        foreground: Weight of pixels that are not background.
+    """
+
+    def __init__(self, vqmodel: nn.Module, commitment: float = 0.25, naming: float = 0.1, foreground: float = 5.0):
+        super().__init__()
+        self.vqmodel = vqmodel
+        self.namer = nn.Linear(vqmodel.config.embed_dim, len(KINDS) + 1)
+        self.commitment, self.naming, self.foreground = commitment, naming, foreground
+
+    def latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """Unit-norm latents, (B, D, H, W)."""
+        return F.normalize(self.vqmodel.quant_conv(self.vqmodel.encoder(pixels_BCHW)), dim=1)
+
+    def forward(self, pixels_BCHW: torch.Tensor, kinds_BK: torch.Tensor, quantise: bool) -> torch.Tensor:
+        """The training loss, a scalar."""
+        latent = self.latents(pixels_BCHW)
+        flat_BKD = latent.flatten(2).transpose(1, 2)
+        named = F.cross_entropy(self.namer(flat_BKD * latent.shape[1] ** 0.5).transpose(1, 2), kinds_BK)
+        through, pull = flat_BKD, torch.zeros((), device=latent.device)
+        if quantise:
+            book_VD = F.normalize(self.vqmodel.quantize.embedding.weight, dim=-1)
+            code_BKD = book_VD[(flat_BKD.detach() @ book_VD.detach().T).argmax(-1)]
+            pull = F.mse_loss(code_BKD, flat_BKD.detach()) + self.commitment * F.mse_loss(flat_BKD, code_BKD.detach())
+            through = flat_BKD + (code_BKD - flat_BKD).detach()
+        decoded = self.vqmodel.decoder(self.vqmodel.post_quant_conv(through.transpose(1, 2).view_as(latent)))
+        empty = pixels_BCHW[:, :, :1, :1].amax((0, 2, 3), keepdim=True)
+        weight = 1 + (self.foreground - 1) * ((pixels_BCHW - empty).abs().amax(1, keepdim=True) > 0.05)
+        rebuilt = (weight * (decoded - pixels_BCHW).square()).mean()
+        return rebuilt + self.naming * named + pull * latent.shape[1]
+
+    @torch.no_grad()
+    def seed_codes(self, pixels_BCHW: torch.Tensor) -> None:
+        """Places all codes on latents of real pictures, far from each other (k-means++)."""
+        points_ND = self.latents(pixels_BCHW).flatten(2).transpose(1, 2).flatten(0, 1)
+        weight = self.vqmodel.quantize.embedding.weight
+        nearest_N = torch.full((len(points_ND),), 4.0)
+        for code in range(len(weight)):
+            pick = torch.multinomial(nearest_N.clamp_min(1e-9), 1)
+            weight[code] = points_ND[pick]
+            nearest_N = torch.minimum(nearest_N, (points_ND - points_ND[pick]).square().sum(-1))
+
+    @torch.no_grad()
+    def revive_codes(self, pixels_BCHW: torch.Tensor) -> int:
+        """Moves codes that no latent of these pictures uses onto the worst-served latents; returns how many."""
+        points_ND = self.latents(pixels_BCHW).flatten(2).transpose(1, 2).flatten(0, 1)
+        weight = self.vqmodel.quantize.embedding.weight
+        likeness_N, used_N = (points_ND @ F.normalize(weight, dim=-1).T).max(-1)
+        dead = torch.ones(len(weight), dtype=torch.bool)
+        dead[used_N] = False
+        count = int(dead.sum())
+        if count:
+            weight[dead] = points_ND[torch.multinomial((1 - likeness_N).clamp_min(1e-6), count)]
+        return count
+
+    @torch.no_grad()
+    def normalise_codes(self) -> None:
+        """Puts the codebook on the unit sphere, where transformers' ``decode`` looks for it."""
+        weight = self.vqmodel.quantize.embedding.weight
+        weight.copy_(F.normalize(weight, dim=-1))

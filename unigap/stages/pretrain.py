@@ -1,0 +1,154 @@
+"""Making the embedded model: first its image tokenizer, then everything else, in one schedule."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+
+from unigap.models.base import UnifiedModel
+from unigap.models.janus import Janus
+from unigap.shapes.lesson_data import CrowdBatch, LessonBatch, ShapesLessons, crowd_batch
+from unigap.shapes.newborn import make_model, make_processor
+from unigap.shapes.tokenizer_training import TokenizerTrainer
+
+QUESTION = "Does this image describe {prompt}?"
+CAPTION_REQUEST = "Describe this image."
+
+
+class PretrainStage(LightningModule):
+    """Trains a small genuine Janus on the embedded world and writes it as a transformers folder.
+
+    Args:
+        out: Folder the checkpoint is written to.
+        tokenizer_lr: Peak learning rate of the image tokenizer.
+        trunk_lr: Peak learning rate of all other weights.
+        judge_weight: Weight of the yes/no answers beside the image tokens.
+        caption_weight: Weight of the captions.
+        prompt_dropout: Share of prompts replaced by the null prompt, which makes guidance possible.
+        rebuilt_share: Share of pictures shown to the vision encoder as the tokenizer rebuilds them.
+        hidden_size: Width of the trunk.
+        layers: Depth of the trunk.
+        n_codes: Size of the image vocabulary.
+    """
+
+    def __init__(
+        self,
+        out: str = "runs/pretrain/checkpoint",
+        tokenizer_lr: float = 2.0e-3,
+        trunk_lr: float = 2.0e-3,
+        judge_weight: float = 1.0,
+        caption_weight: float = 0.25,
+        prompt_dropout: float = 0.1,
+        rebuilt_share: float = 0.5,
+        hidden_size: int = 128,
+        layers: int = 4,
+        n_codes: int = 256,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.out = Path(out)
+        self.model = newborn(hidden_size, layers, n_codes)
+        self.model.requires_grad_(True)
+        self.tokenizer = TokenizerTrainer(self.model.core.vqmodel)
+        self.peak = (tokenizer_lr, trunk_lr)
+        self.judge_weight, self.caption_weight = judge_weight, caption_weight
+        self.prompt_dropout, self.rebuilt_share = prompt_dropout, rebuilt_share
+
+    @property
+    def phases(self) -> ShapesLessons:
+        """The data module, which knows how long each phase lasts."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, ShapesLessons):
+            raise ValueError("PretrainStage learns from ShapesLessons; name it under data.class_path")
+        return data
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One AdamW for the tokenizer, one for the rest."""
+        tokenizer = list(self.tokenizer.parameters())
+        taken = set(map(id, tokenizer))
+        rest = [p for p in self.parameters() if id(p) not in taken]
+        return [
+            torch.optim.AdamW(tokenizer, betas=(0.9, 0.99)),
+            torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.02),
+        ]
+
+    def training_step(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
+        """One step of whichever phase the batch belongs to."""
+        tokenizer_optimizer, rest_optimizer = self.optimizers()  # type: ignore[misc]
+        if isinstance(batch, CrowdBatch):
+            length, start, which, optimizer = self.phases.tokenizer_steps, 0, 0, tokenizer_optimizer
+            loss = self._tokenizer_loss(batch, batch_idx)
+        else:
+            start = self.phases.tokenizer_steps
+            length, which, optimizer = self.phases.trunk_steps, 1, rest_optimizer
+            loss = self._lesson_loss(batch)
+        for group in optimizer.param_groups:
+            group["lr"] = self.peak[which] * warmup_cosine(batch_idx - start, length)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        self.clip_gradients(optimizer, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
+        optimizer.step()
+        if which == 0:
+            self.tokenizer.normalise_codes()
+
+    def _tokenizer_loss(self, batch: CrowdBatch, step: int) -> torch.Tensor:
+        # quantising from the start fixes bad codes; reviving at the very end leaves codes the decoder has not seen
+        steps, tend = self.phases.tokenizer_steps, 100
+        first = int(0.3 * steps)
+        if step == first:
+            self.tokenizer.seed_codes(crowd_batch(random.Random("seed codes"), 512).pixels_BCHW)
+        elif first < step < 0.85 * steps and step % tend == 0:
+            self.tokenizer.revive_codes(crowd_batch(random.Random(f"revive {step}"), 256).pixels_BCHW)
+        self.tokenizer.train()
+        loss = self.tokenizer(batch.pixels_BCHW, batch.kinds_BK, quantise=step >= first)
+        self.log("tokenizer/loss", loss, prog_bar=True)
+        return loss
+
+    def _lesson_loss(self, batch: LessonBatch) -> torch.Tensor:
+        codes_BM = self.model.encode(batch.pixels_BCHW)
+        faithful = [i for i, lesson in enumerate(batch.lessons) if lesson.faithful]
+        prompt = self.model.encode_prompt([batch.lessons[i].caption.text for i in faithful])
+        dropped_B = torch.rand(len(faithful), device=self.device) < self.prompt_dropout
+        image_logp = self.model.image_logps(prompt.unconditional(dropped_B), codes_BM[faithful]).mean()
+
+        shown = batch.pixels_BCHW.clone()
+        rebuilt = torch.rand(len(shown), device=self.device) < self.rebuilt_share
+        shown[rebuilt] = self.model.decode(codes_BM[rebuilt])
+        questions = [[QUESTION.format(prompt=d.text) for d, _ in lesson.statements] for lesson in batch.lessons]
+        answers = [["yes" if true else "no" for _, true in lesson.statements] for lesson in batch.lessons]
+        for i, lesson in enumerate(batch.lessons):
+            questions[i].append(CAPTION_REQUEST)
+            answers[i].append(lesson.caption.text)
+        logp_BQT, mask_BQT = self.model.text_logps(shown, questions, answers)
+        judged = logp_BQT[:, :-1].sum(-1).mean()
+        captions = logp_BQT[faithful, -1].sum() / mask_BQT[faithful, -1].sum()
+        self.log_dict({"image_nll": -image_logp, "judge_nll": -judged, "caption_nll": -captions}, prog_bar=True)
+        return -(image_logp + self.judge_weight * judged + self.caption_weight * captions)
+
+    def on_train_end(self) -> None:
+        """Writes the checkpoint, once, when the schedule has run to its end."""
+        if self.trainer.is_global_zero and self.trainer.state.status == "running":
+            self.model.save(self.out)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Nothing beside the weights has to be kept: every batch is a function of its number."""
+
+
+def newborn(hidden_size: int, layers: int, n_codes: int) -> Janus:
+    """An untrained embedded model behind the protocol."""
+    processor = make_processor()
+    return Janus.from_parts(make_model(processor, hidden_size, layers, n_codes=n_codes), processor)
+
+
+def warmup_cosine(step: int, length: int, warmup: int = 200) -> float:
+    """Share of the peak learning rate at a step: linear up, then half a cosine down to zero."""
+    rise = min(warmup, length // 10 + 1)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, length - rise)))
