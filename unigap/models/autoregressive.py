@@ -14,9 +14,7 @@ from unigap.models.base import Samples, SamplingRecipe
 def uniforms(seeds_R: torch.Tensor, length: int) -> torch.Tensor:
     """One stream of uniform numbers in [0, 1) for each seed, float64 (R, length), the same on every device."""
     generator = torch.Generator()
-    rows = [
-        torch.rand(length, dtype=torch.float64, generator=generator.manual_seed(seed)) for seed in seeds_R.tolist()
-    ]
+    rows = [torch.rand(length, dtype=torch.float64, generator=generator.manual_seed(seed)) for seed in seeds_R.tolist()]
     return torch.stack(rows)
 
 

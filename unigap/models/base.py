@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -180,6 +181,14 @@ class UnifiedModel(nn.Module, ABC):
         for name, parameter in self.trunk.named_parameters():
             parameter.requires_grad_(not adapted or ".lora_" in name)
 
+    def codebook_digest(self) -> str:
+        """Fingerprint of the image vocabulary: pools of equal digest hold codes this model can decode."""
+        return _digest({"codebook": self.codebook})
+
+    def weights_digest(self) -> str:
+        """Fingerprint of the parameters that train: equal digests draw equal images."""
+        return _digest({name: p for name, p in self.named_parameters() if p.requires_grad})
+
     def trainable_state(self) -> dict[str, torch.Tensor]:
         """A detached copy of the parameters that train, by name: what a stage has to remember of its starting point."""
         return {name: p.detach().clone() for name, p in self.named_parameters() if p.requires_grad}
@@ -196,6 +205,14 @@ class UnifiedModel(nn.Module, ABC):
         finally:
             for name, value in present.items():
                 parameters[name].data = value
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
 
 
 @contextlib.contextmanager

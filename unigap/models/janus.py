@@ -284,9 +284,7 @@ class Janus(UnifiedModel):
         bias = torch.zeros(allowed.shape, dtype=embeds.dtype, device=embeds.device)
         bias.masked_fill_(~allowed, torch.finfo(embeds.dtype).min)
         cache.setdefault("use_cache", False)
-        return self.core.language_model(
-            inputs_embeds=embeds, attention_mask=bias, position_ids=positions, **cache
-        )
+        return self.core.language_model(inputs_embeds=embeds, attention_mask=bias, position_ids=positions, **cache)
 
     def _chat(self, content: list[dict[str, str]]) -> str:
         messages = [{"role": "user", "content": content}]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
 COLORS = ("red", "green", "blue", "yellow", "purple", "black")
@@ -32,11 +33,7 @@ class Thing:
 
     def fits(self, other: Thing) -> bool:
         """Whether ``other``, a fully specified object, is of this kind."""
-        return (
-            self.shape == other.shape
-            and self.color in ("", other.color)
-            and self.size in ("", other.size)
-        )
+        return self.shape == other.shape and self.color in ("", other.color) and self.size in ("", other.size)
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,8 @@ class Description:
             return mirrored.text
         if self.relation:
             return self.text
-        return replace(self, groups=tuple(sorted(self.groups, key=lambda group: (group[1], group[0])))).text
+        counts = Counter(self.things)
+        return Description(tuple((counts[thing], thing) for thing in sorted(counts))).text
 
 
 def _phrase(count: int, thing: Thing) -> str:
@@ -91,7 +89,7 @@ def parse(text: str) -> Description:
     Raises:
         ValueError: When the text is not a sentence of the embedded world; names the first word that does not fit.
     """
-    words = re.sub(r"\s+", " ", text.strip().lower().rstrip("."))
+    words = re.sub(r"\s+", " ", text.strip().lower().rstrip(" ."))
     for word in re.findall(r"[^\s,]+|,", words):
         if word not in WORDS:
             near = difflib.get_close_matches(word, WORDS, 1)
@@ -101,7 +99,9 @@ def parse(text: str) -> Description:
     parts = words.split(f" {relation} ") if relation else re.split(r", (?:and )?| and ", words)
     groups = tuple(_read_group(part, text) for part in parts)
     if relation and (len(groups) != 2 or any(count != 1 for count, _ in groups)):
-        raise ValueError(f"prompt {_shown(text)}: {relation!r} relates exactly two single objects; write 'a .. {relation} a ..'")
+        raise ValueError(
+            f"prompt {_shown(text)}: {relation!r} relates exactly two single objects; write 'a .. {relation} a ..'"
+        )
     if sum(count for count, _ in groups) > MAX_OBJECTS:
         raise ValueError(f"prompt {_shown(text)}: names more than {MAX_OBJECTS} objects; name fewer")
     return Description(groups, relation)

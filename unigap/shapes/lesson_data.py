@@ -19,6 +19,10 @@ class CrowdBatch:
     pixels_BCHW: torch.Tensor
     kinds_BK: torch.Tensor
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> CrowdBatch:
+        """The batch on another device (Lightning moves objects that have this method)."""
+        return CrowdBatch(self.pixels_BCHW.to(device), self.kinds_BK.to(device))
+
 
 @dataclass(frozen=True)
 class LessonBatch:
@@ -26,6 +30,10 @@ class LessonBatch:
 
     lessons: tuple[Lesson, ...]
     pixels_BCHW: torch.Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LessonBatch:
+        """The batch on another device."""
+        return LessonBatch(self.lessons, self.pixels_BCHW.to(device))
 
 
 def crowd_batch(rng: random.Random, size: int) -> CrowdBatch:

@@ -44,6 +44,17 @@ class Lesson:
         """Whether the scene shows what the caption says."""
         return describes(self.caption, self.scene)
 
+    @property
+    def captions(self) -> list[Description]:
+        """All wordings that may be drawn as this picture: true, and naming objects in the order they stand in."""
+        standing = sorted(self.scene, key=lambda placed: (placed.row, placed.col))
+        wordings = {d for d, true in self.statements if true}
+        if not self.caption.relation:
+            wordings = {
+                d for d in wordings if all(thing.fits(p.thing) for thing, p in zip(d.things, standing, strict=True))
+            }
+        return sorted(wordings, key=lambda d: d.text)
+
 
 def make_lesson(rng: random.Random, split: str = "pretrain", slip_rate: float = 0.35) -> Lesson:
     """A random lesson whose captions and statements all come from one split."""
@@ -90,7 +101,7 @@ def twist(description: Description, rng: random.Random) -> Description:
         return replace(description, relation=rng.choice([r for r in RELATIONS if r != description.relation]))
     i = rng.randrange(len(groups))
     count, thing = groups[i]
-    if way == "count":
+    if way == "count" and count + MAX_OBJECTS - len(description.things) > 1:
         room = MAX_OBJECTS - sum(n for n, _ in groups) + count
         options = [n for n in range(1, room + 1) if n != count]
         groups[i] = (rng.choice(sorted(options, key=lambda n: abs(n - count))[:2]), thing)

@@ -125,6 +125,9 @@ def _initialise(model: JanusForConditionalGeneration) -> None:
         for module in part.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
+    for module in core.vqmodel.modules():
+        if isinstance(module, nn.Conv2d):
+            module.reset_parameters()
     nn.init.xavier_uniform_(model.lm_head.weight)
     nn.init.normal_(core.language_model.embed_tokens.weight, std=0.25)
     nn.init.normal_(core.generation_embeddings.weight, std=1.0)

@@ -14,10 +14,12 @@ from unigap.shapes.scenes import CELL, GRID, IMAGE_SIZE, JITTER, KINDS, Placed, 
 
 # Shape legend: B images, C cells (16, row by row), T templates, D values in a cell (3 * 8 * 8), K kinds.
 
-MAX_RESIDUAL = 0.30
+MAX_RESIDUAL = 0.45
 """Largest root-mean-square distance, on the [-1, 1] scale, at which a cell still counts as drawn."""
-MIN_MARGIN = 0.02
-"""Smallest lead, on the same scale, of the best kind over the next one: below it the cell is ambiguous."""
+MAX_STAIN = 0.11
+"""The same for a cell that counts as empty: the faintest object lies 0.40 from it, so half of one is not lost."""
+MAX_RATIO = 0.78
+"""Largest distance to the best kind as a share of that to the next one: above it the cell is ambiguous."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ def read(pixels_BCHW: torch.Tensor) -> list[Reading]:
     Raises:
         ValueError: When the shape is not (B, 3, H, W).
     """
-    if pixels_BCHW.ndim != 4 or pixels_BCHW.shape[1] != 3:
+    if pixels_BCHW.ndim != 4 or pixels_BCHW.shape[1] != 3 or 0 in pixels_BCHW.shape[2:]:
         raise ValueError(f"images must have shape (B, 3, H, W), got {tuple(pixels_BCHW.shape)}; stack RGB images")
     pixels = pixels_BCHW.detach().float().cpu()
+    pixels = pixels.where(pixels.isfinite(), torch.nan)
     if pixels.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
         pixels = F.interpolate(pixels, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True)
     cells_BCD = F.unfold(pixels.clamp(-1, 1), CELL, stride=CELL).transpose(1, 2)
@@ -73,8 +76,9 @@ def read(pixels_BCHW: torch.Tensor) -> list[Reading]:
         2, kind_T.expand_as(rms_BCT), rms_BCT, "amin"
     )
     two_BC2 = rms_BCK.topk(2, dim=2, largest=False).values
-    good_BC = (two_BC2[..., 0] <= MAX_RESIDUAL) & (two_BC2[..., 1] - two_BC2[..., 0] >= MIN_MARGIN)
     best_BC = rms_BCT.argmin(2)
+    limit_BC = torch.where(kind_T[best_BC] > 0, MAX_RESIDUAL, MAX_STAIN)
+    good_BC = (two_BC2[..., 0] <= limit_BC) & (two_BC2[..., 0] <= MAX_RATIO * two_BC2[..., 1])
     return [_reading(best, good, names) for best, good in zip(best_BC.tolist(), good_BC.tolist(), strict=True)]
 
 
@@ -91,5 +95,6 @@ def verdicts(descriptions: Sequence[Description], pixels_BCHW: torch.Tensor) -> 
     """Whether each image is what its description says, bool (B,)."""
     readings = read(pixels_BCHW)
     return torch.tensor(
-        [reading.shows(description) for reading, description in zip(readings, descriptions, strict=True)]
+        [reading.shows(description) for reading, description in zip(readings, descriptions, strict=True)],
+        dtype=torch.bool,
     )

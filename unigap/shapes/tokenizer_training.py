@@ -25,7 +25,7 @@ class TokenizerTrainer(nn.Module):
         foreground: Weight of pixels that are not background.
     """
 
-    def __init__(self, vqmodel: nn.Module, commitment: float = 0.25, naming: float = 0.1, foreground: float = 5.0):
+    def __init__(self, vqmodel: nn.Module, commitment: float = 0.25, naming: float = 1.0, foreground: float = 5.0):
         super().__init__()
         self.vqmodel = vqmodel
         self.namer = nn.Linear(vqmodel.config.embed_dim, len(KINDS) + 1)

@@ -100,7 +100,7 @@ class PretrainStage(LightningModule):
     def _tokenizer_loss(self, batch: CrowdBatch, step: int) -> torch.Tensor:
         # quantising from the start fixes bad codes; reviving at the very end leaves codes the decoder has not seen
         steps, tend = self.phases.tokenizer_steps, 100
-        first = int(0.3 * steps)
+        first = int(0.2 * steps)
         if step == first:
             self.tokenizer.seed_codes(crowd_batch(random.Random("seed codes"), 512).pixels_BCHW)
         elif first < step < 0.85 * steps and step % tend == 0:
@@ -112,10 +112,11 @@ class PretrainStage(LightningModule):
 
     def _lesson_loss(self, batch: LessonBatch) -> torch.Tensor:
         codes_BM = self.model.encode(batch.pixels_BCHW)
+        pairs = [(i, caption.text) for i, lesson in enumerate(batch.lessons) for caption in lesson.captions]
+        prompt = self.model.encode_prompt([text for _, text in pairs])
+        dropped_B = torch.rand(len(pairs), device=self.device) < self.prompt_dropout
+        image_logp = self.model.image_logps(prompt.unconditional(dropped_B), codes_BM[[i for i, _ in pairs]]).mean()
         faithful = [i for i, lesson in enumerate(batch.lessons) if lesson.faithful]
-        prompt = self.model.encode_prompt([batch.lessons[i].caption.text for i in faithful])
-        dropped_B = torch.rand(len(faithful), device=self.device) < self.prompt_dropout
-        image_logp = self.model.image_logps(prompt.unconditional(dropped_B), codes_BM[faithful]).mean()
 
         shown = batch.pixels_BCHW.clone()
         rebuilt = torch.rand(len(shown), device=self.device) < self.rebuilt_share

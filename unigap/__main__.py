@@ -1,0 +1,82 @@
+"""The command line: picks the verb, and turns every user mistake into one line and exit status 2."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from unigap import __version__
+
+VERBS = {
+    "demo": ("unigap.verbs", "watch the gap close on the embedded world, a few minutes on a CPU"),
+    "fit": ("unigap.cli", "train a stage: --config configs/shapes/sft.yaml"),
+    "validate": ("unigap.cli", "measure the gap of a stage's model on held-out prompts"),
+    "predict": ("unigap.cli", "draw and judge candidates into a pool"),
+    "gap": ("unigap.verbs", "measure the gap of a checkpoint"),
+    "report": ("unigap.verbs", "make the HTML report of a run folder"),
+    "pool": ("unigap.verbs", "pool verify DIR: check every file of a pool"),
+}
+HELP = "usage: unigap VERB [options]\n\n" + "".join(f"  {verb:<10} {text}\n" for verb, (_, text) in VERBS.items())
+HELP += "\nunigap VERB --help tells the options of a verb; --debug shows the traceback of an error.\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: The words after ``unigap``; the process's own where left out.
+
+    Returns:
+        The exit status: 0, or 2 after a user mistake.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"unigap {__version__}")
+        return 0
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if words[0] not in VERBS:
+        near = difflib.get_close_matches(words[0], VERBS, 1)
+        return _fail(
+            f"unknown verb {words[0]!r}; "
+            + (f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(VERBS)}")
+        )
+    # W&B would wait for a key or the network otherwise
+    os.environ.setdefault("WANDB_MODE", "offline")
+    if debug:
+        return _runner(words[0])(words)
+    try:
+        return _runner(words[0])(words)
+    except KeyboardInterrupt:
+        return _fail("interrupted", status=130)
+    except (ValueError, OSError, TypeError, LookupError) as error:
+        return _fail(_one_line(error))
+    except Exception as error:
+        if type(error).__name__ not in ("ArgumentError", "MisconfigurationException", "UnpicklingError"):
+            raise
+        return _fail(_one_line(error))
+
+
+def _runner(verb: str) -> Callable[[Sequence[str]], int]:
+    runner: Callable[[Sequence[str]], int] = importlib.import_module(VERBS[verb][0]).run
+    return runner
+
+
+def _one_line(error: BaseException) -> str:
+    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    return text[:600] or type(error).__name__
+
+
+def _fail(message: str, status: int = 2) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Keeps the learning curves of a run as JSON, for the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from unigap.manifest import write_durable
+from unigap.stages import ImproveStage
+
+
+class CurveLog(Callback):
+    """Writes ``curves.json``: one row an epoch with the training loss and every validation figure.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: str = "runs") -> None:
+        self.folder = Path(folder)
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds a row."""
+        if not isinstance(pl_module, ImproveStage):
+            return
+        loss = trainer.callback_metrics.get("train/loss")
+        self.add(trainer.current_epoch + 1, pl_module, None if loss is None else float(loss))
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_durable(self.folder / "curves.json", json.dumps(self.rows, indent=1).encode())
+
+    def add(self, epoch: int, stage: ImproveStage, loss: float | None) -> None:
+        """Adds a row by hand; epoch 0 is before training."""
+        figures = {name: groups["all"].to_dict()["value"] for name, groups in stage.results.items()}
+        self.rows.append({"epoch": epoch, "train_loss": loss, "pool_rows": len(stage.pool_data.rows), **figures})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, so that a resumed run continues its curves."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues the curves."""
+        self.rows = state_dict["rows"]

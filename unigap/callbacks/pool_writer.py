@@ -1,0 +1,64 @@
+"""Stores what ``unigap predict`` draws and judges as the first round of a pool."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from unigap.shards import RoundWriter
+from unigap.stages import ImproveStage
+
+
+class PoolWriter(BasePredictionWriter):
+    """Writes each predicted batch as a shard and commits the round at the end; a killed one is drawn again."""
+
+    def __init__(self) -> None:
+        super().__init__("batch")
+        self._writer: RoundWriter | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins the round."""
+        if not isinstance(pl_module, ImproveStage):
+            raise ValueError(f"PoolWriter stores what self-improvement stages draw, not {type(pl_module).__name__}")
+        pool = pl_module.pool_data.open_pool(pl_module.model.codebook_digest(), create=trainer.is_global_zero)
+        if pool.rounds:
+            raise ValueError(
+                f"pool {pool.folder} holds {len(pool.rounds)} round(s) already; choose a new data.pool folder"
+            )
+        recipe = dataclasses.asdict(pl_module.predict_plan)
+        del recipe["images_per_batch"]
+        recipe["judges"] = [pl_module.judge.name, pl_module.external.name]
+        self._writer = pool.writer(0, recipe | {"weights": pl_module.model.weights_digest()})
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Writes a shard of what is not there yet."""
+        assert self._writer is not None
+        candidates, judgments = prediction
+        done = self._writer.done()
+        fresh = {c.id for c in candidates if c.prompt.id not in done}
+        if fresh:
+            self._writer.write(
+                [c for c in candidates if c.id in fresh],
+                [j for j in judgments if j.candidate_id in fresh],
+                trainer.global_rank,
+            )
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Commits the round."""
+        assert self._writer is not None and isinstance(pl_module, ImproveStage)
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            self._writer.commit(pl_module.pool_data.prompts)

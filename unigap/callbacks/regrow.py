@@ -1,0 +1,161 @@
+"""The only way back in the flow of data: fills the pool before training and comes back to discarded prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+from tqdm import tqdm
+
+from unigap.data import PoolData
+from unigap.pool import Pool
+from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods
+from unigap.selection import discarded_prompts
+from unigap.stages import CurriculumStage, ImproveStage
+
+Counts = dict[str, int]
+
+
+class Regrow(Callback):
+    """Draws the first pool, and, in a curriculum, redraws the discarded prompts with the model as it has become.
+
+    New rows are trained on in the very next epoch.
+
+    Args:
+        plan: How candidates are drawn; null draws 8 a prompt.
+        every_n_epochs: Redraw after every so many epochs; 0 does not.
+        at_epochs: Redraw after these epochs, counted from 1 (the paper: 10).
+        patience: Redraw when validation generation accuracy has not risen for this many epochs; 0 does not.
+    """
+
+    def __init__(
+        self,
+        plan: RoundPlan | None = None,
+        every_n_epochs: int = 0,
+        at_epochs: Sequence[int] = (),
+        patience: int = 0,
+    ) -> None:
+        for name, value in (("every_n_epochs", every_n_epochs), ("patience", patience)):
+            if value < 0:
+                raise ValueError(f"{name} must be >= 0, got {value}; 0 turns it off")
+        if any(epoch < 1 for epoch in at_epochs):
+            raise ValueError(f"at_epochs counts from 1, got {list(at_epochs)}")
+        self.plan = plan or RoundPlan()
+        self.every_n_epochs, self.at_epochs, self.patience = every_n_epochs, tuple(at_epochs), patience
+        self.counts: list[Counts] = []
+        self._best, self._stalled = -math.inf, 0
+
+    @property
+    def replays(self) -> bool:
+        """Whether anything is ever redrawn."""
+        return bool(self.every_n_epochs or self.at_epochs or self.patience)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses combinations in which regrowth would be lost without a word."""
+        if stage != "fit" or not isinstance(pl_module, ImproveStage):
+            return
+        if self.replays != isinstance(pl_module, CurriculumStage):
+            raise ValueError(
+                "replay and CurriculumStage go together: use CurriculumStage with every_n_epochs, at_epochs or "
+                "patience, or SFTStage / DPOStage without them"
+            )
+        if self.replays and trainer.reload_dataloaders_every_n_epochs != 1:
+            raise ValueError("a pool that grows needs trainer.reload_dataloaders_every_n_epochs=1; set it")
+        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            raise ValueError("spawned processes lose the pool; use strategy=ddp, which starts them by command")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the first round where the pool has none, and takes its rows."""
+        if not isinstance(pl_module, ImproveStage):
+            return
+        stage, data, pool = self._house(trainer, pl_module, create=trainer.is_global_zero)
+        rounds = max(data.rounds, 1)
+        if not pool.rounds:
+            self._draw(trainer, stage, data, pool, 0, data.prompts)
+        self._take(stage, data, pool, rounds)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Redraws the prompts nothing was accepted for, when it is time."""
+        if not isinstance(pl_module, ImproveStage) or not self._due(trainer):
+            return
+        stage, data, pool = self._house(trainer, pl_module, create=False)
+        last = data.rounds - 1
+        logits = {j.candidate_id: j.logit for j in pool.judgments(stage.judge.name, upto=last)}
+        left = discarded_prompts(data.prompts, pool.candidates(upto=last), logits, stage.objective.threshold)
+        if left:
+            self._draw(trainer, stage, data, pool, data.rounds, left)
+            self._take(stage, data, pool, data.rounds + 1)
+
+    def _due(self, trainer: Trainer) -> bool:
+        epoch = trainer.current_epoch + 1
+        due = epoch in self.at_epochs or bool(self.every_n_epochs and epoch % self.every_n_epochs == 0)
+        if self.patience:
+            reached = float(trainer.callback_metrics.get("gap/generation/all", math.nan))
+            self._stalled = 0 if reached > self._best else self._stalled + 1
+            self._best = max(self._best, reached) if reached == reached else self._best
+            if self._stalled >= self.patience:
+                self._stalled, due = 0, True
+        return due and epoch != trainer.max_epochs
+
+    def _house(self, trainer: Trainer, stage: ImproveStage, create: bool) -> tuple[ImproveStage, PoolData, Pool]:
+        data = stage.pool_data
+        digest = stage.model.codebook_digest()
+        if create:
+            data.open_pool(digest, create=True)
+        trainer.strategy.barrier()
+        return stage, data, data.open_pool(digest, create=False)
+
+    def _draw(
+        self, trainer: Trainer, stage: ImproveStage, data: PoolData, pool: Pool, number: int, prompts: Sequence[Any]
+    ) -> None:
+        ranks = Ranks(trainer.global_rank, trainer.world_size, trainer.strategy.barrier)
+        total = len(prompts) * self.plan.candidates
+        quiet = trainer.global_rank > 0 or not trainer.progress_bar_callback
+        with tqdm(total=total, unit="image", desc=f"round {number}", disable=quiet, leave=False) as bar:
+            collect_round(
+                stage.model, prompts, (stage.judge, stage.external), pool, number, self.plan, ranks, bar.update
+            )
+
+    def _take(self, stage: ImproveStage, data: PoolData, pool: Pool, rounds: int) -> None:
+        data.refresh(stage.objective, stage.judge.name, rounds)
+        if stage.objective.needs_reference:
+            members = {c.id: c for row in data.rows for c in stage.objective.members(row)}
+            known = pool.references(stage.start_key)
+            missing = [c for name, c in members.items() if name not in known]
+            if missing:
+                with stage.model.with_state(stage.start_state):
+                    known = known | image_likelihoods(stage.model, missing)
+                if stage.global_rank == 0:
+                    pool.add_references(stage.start_key, {c.id: known[c.id] for c in missing})
+            data.use_references(known)
+        self.counts = [_count(stage, data, pool, number) for number in range(rounds)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What deciding about the next replay depends on."""
+        return {"best": self._best, "stalled": self._stalled}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues with the progress seen so far."""
+        self._best, self._stalled = state_dict["best"], state_dict["stalled"]
+
+
+def _count(stage: ImproveStage, data: PoolData, pool: Pool, number: int) -> Counts:
+    """How a round went; ``truly_right`` are accepted candidates the external judge agrees with."""
+    bar = math.log(stage.objective.threshold / (1 - stage.objective.threshold))
+    own = {j.candidate_id: j.logit for j in pool.judgments(stage.judge.name, upto=number)}
+    external = {j.candidate_id: j.logit > 0 for j in pool.judgments(stage.external.name, upto=number)}
+    every = pool.candidates(upto=number)
+    drawn = [c for c in every if c.round == number]
+    accepted = [c.id for c in drawn if own[c.id] >= bar]
+    return {
+        "round": number,
+        "prompts": len(pool.prompts(upto=number)[number]),
+        "candidates": len(drawn),
+        "accepted": len(accepted),
+        "discarded": len(discarded_prompts(data.prompts, every, own, stage.objective.threshold)),
+        "truly_right": sum(external[name] for name in accepted),
+        "pool_rows": len(stage.objective.rows(every, own)),
+    }

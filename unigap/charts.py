@@ -1,0 +1,381 @@
+"""Small charts as inline SVG, drawn by pure functions.
+
+Every chart is 360 user units wide, so that its text stays readable on a phone. Colours are names of CSS custom
+properties (``"--after"``), which the page defines for light and for dark. Numbers arrive in the unit they are shown in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH = 360
+LETTER = 6.4  # generous width of one letter at the charts' 11 units
+ROW = 50
+BAR_ROW = 38
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured value.
+
+    Attributes:
+        value: The value, in the chart's unit.
+        low: Lower end of its interval, None where there is none.
+        high: Upper end of its interval, None where there is none.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve.
+
+    Attributes:
+        label: Written at the end of the curve.
+        colour: CSS custom property.
+        points: (x, point) in rising x, at least one.
+    """
+
+    label: str
+    colour: str
+    points: Sequence[tuple[float, Point]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row of a dumbbell chart.
+
+    Attributes:
+        label: Name of the row.
+        note: Written small beside the name, e.g. the number of samples.
+        before: Value before.
+        after: Value after.
+    """
+
+    label: str
+    note: str
+    before: Point
+    after: Point
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One piece of a bar.
+
+    Attributes:
+        label: What the piece counts; pieces of one label share a colour.
+        value: Length, >= 0.
+        colour: CSS custom property.
+        hatched: Filled with stripes, to be told apart without colour.
+    """
+
+    label: str
+    value: float
+    colour: str
+    hatched: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of a bar chart.
+
+    Attributes:
+        label: Name of the row.
+        total: The bar's length in words, e.g. ``"1 min 4 s"``.
+        segments: The pieces, from the left.
+    """
+
+    label: str
+    total: str
+    segments: Sequence[Segment]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from values ``[low, high]`` to user units ``[start, end]``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Where a value lies; a value outside is drawn at the edge."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+
+def ticks(low: float, high: float, count: int = 5, smallest: float = 0.0) -> list[float]:
+    """Round numbers that enclose ``[low, high]``, in steps of 1, 2 or 5 times a power of ten.
+
+    Args:
+        low: Smallest value to enclose.
+        high: Largest value to enclose.
+        count: About how many steps to make, >= 1.
+        smallest: Smallest step allowed.
+
+    Returns:
+        At least two rising values.
+
+    >>> ticks(23.0, 61.0)
+    [20.0, 30.0, 40.0, 50.0, 60.0, 70.0]
+    >>> ticks(0, 3, smallest=1)
+    [0.0, 1.0, 2.0, 3.0]
+    """
+    rough = max((high - low) / count, smallest, 1e-9)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first = math.floor(low / step + 1e-9)
+    last = max(math.ceil(high / step - 1e-9), first + 1)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def short(value: float) -> str:
+    """A number for an axis or a label: grouped thousands, a true minus sign, no idle zeros.
+
+    >>> short(12000.0), short(-0.25), short(40.0)
+    ('12,000', '\N{MINUS SIGN}0.25', '40')
+    """
+    text = f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def element(name: str, *children: str, **attributes: object) -> str:
+    """An SVG element; ``class_`` and ``stroke_width`` become ``class`` and ``stroke-width``. Children are markup."""
+
+    def written(value: object) -> str:
+        return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else escape(str(value))
+
+    parts = [name, *(f'{key.rstrip("_").replace("_", "-")}="{written(v)}"' for key, v in attributes.items())]
+    return f"<{' '.join(parts)}>{''.join(children)}</{name}>"
+
+
+def words(x: float, y: float, text: str, class_: str = "", anchor: str = "start") -> str:
+    """A line of text."""
+    return element("text", escape(text), x=float(x), y=float(y), text_anchor=anchor, class_=class_)
+
+
+def rule(x1: float, y1: float, x2: float, y2: float, class_: str) -> str:
+    """A straight line."""
+    return element("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=class_)
+
+
+def coloured(colour: str, *children: str, title: str = "") -> str:
+    """A group drawn in one colour, with a tooltip."""
+    tip = [element("title", escape(title))] if title else []
+    return element("g", *tip, *children, style=f"color:var({colour})")
+
+
+def canvas(name: str, title: str, description: str, height: float, children: Iterable[str]) -> str:
+    """The SVG around a chart; ``name`` must be unique on the page."""
+    heading = element("title", escape(title), id=f"{name}-title")
+    told = element("desc", escape(description), id=f"{name}-desc")
+    labels = f"{name}-title {name}-desc"
+    box = f"0 0 {WIDTH} {height:.0f}"
+    return element("svg", heading, told, *children, viewBox=box, role="img", aria_labelledby=labels, class_="chart")
+
+
+def horizontal_axis(scale: Scale, marks: Sequence[float], top: float, bottom: float, label: str) -> list[str]:
+    """Vertical grid lines, their numbers and the name of the axis below."""
+    lines = [rule(scale(mark), top, scale(mark), bottom, "grid") for mark in marks]
+    numbers = [words(scale(mark), bottom + 14, short(mark), "tick", "middle") for mark in marks]
+    return [*lines, *numbers, words((scale.start + scale.end) / 2, bottom + 31, label, "axis", "middle")]
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move label positions apart by at least ``gap``, keeping their order and, where they fit, within the bounds.
+
+    >>> spread([10, 12, 40], 10, 0, 50)
+    [10, 20, 40]
+    >>> spread([48, 49], 10, 0, 50)
+    [40, 50]
+    """
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    placed, floor, ceiling = list(wanted), low, high
+    for index in order:
+        placed[index] = max(placed[index], floor)
+        floor = placed[index] + gap
+    for index in reversed(order):
+        placed[index] = min(placed[index], ceiling)
+        ceiling = placed[index] - gap
+    return placed
+
+
+def told(point: Point, unit: str) -> str:
+    """A point in words: "41.2 % (36 to 46)"."""
+    interval = "" if point.low is None or point.high is None else f" ({short(point.low)} to {short(point.high)})"
+    return f"{short(point.value)}{unit}{interval}"
+
+
+def curve(line: Line, across: Scale, up: Scale, x_label: str, unit: str) -> str:
+    """One curve with its band and its points."""
+    places = [(across(x), point) for x, point in line.points]
+    banded = [(x, p.low, p.high) for x, p in places if p.low is not None and p.high is not None]
+    edge = [(x, up(high)) for x, _, high in banded] + [(x, up(low)) for x, low, _ in reversed(banded)]
+    band = element("polygon", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in edge), class_="band")
+    path = element("polyline", points=" ".join(f"{x:.1f},{up(p.value):.1f}" for x, p in places), class_="curve")
+    tips = [f"{line.label}, {x_label} {short(x)}: {told(point, unit)}" for x, point in line.points]
+    dots = [
+        element("circle", element("title", escape(tip)), cx=x, cy=up(point.value), r=2.6, class_="dot")
+        for (x, point), tip in zip(places, tips, strict=True)
+    ]
+    return coloured(line.colour, band if len(banded) > 1 else "", path, *dots)
+
+
+def line_chart(name: str, title: str, lines: Sequence[Line], x_label: str, y_label: str, unit: str = "") -> str:
+    """Curves over a whole-numbered axis, labelled at their ends, with bands where points have intervals.
+
+    Args:
+        name: Unique on the page.
+        title: Accessible title.
+        lines: At least one.
+        x_label: Name of the horizontal axis.
+        y_label: Name of the vertical axis, with its unit.
+        unit: Written after values, e.g. ``" %"``.
+
+    Returns:
+        SVG markup.
+    """
+    height, top, bottom, left = 236.0, 28.0, 194.0, 36.0
+    points = [point for line in lines for _, point in line.points]
+    ends = [end for p in points for end in (p.value, p.low, p.high) if end is not None]
+    marks = ticks(min(ends), max(ends))
+    steps = [x for line in lines for x, _ in line.points]
+    x_marks = ticks(min(steps), max(steps), smallest=1)
+    gutter = 14 + LETTER * max(len(line.label) for line in lines)
+    across = Scale(min(steps), max(*steps, min(steps) + 1), left, WIDTH - gutter)
+    up = Scale(marks[0], marks[-1], bottom, top)
+    grid = [rule(left, up(mark), across.end, up(mark), "grid") for mark in marks]
+    numbers = [words(left - 6, up(mark) + 4, short(mark), "tick", "end") for mark in marks]
+    below = [words(across(x), bottom + 16, short(x), "tick", "middle") for x in x_marks if x <= across.high]
+    axes = [words(0, 12, y_label, "axis"), words((left + across.end) / 2, bottom + 34, x_label, "axis", "middle")]
+    lasts = [line.points[-1] for line in lines]
+    heights = spread([up(point.value) for _, point in lasts], 29, top + 6, bottom - 14)
+    labels = [
+        coloured(
+            line.colour,
+            words(across.end + 8, y + 1, line.label, "name"),
+            words(across.end + 8, y + 15, f"{short(point.value)}{unit}", "name strong"),
+        )
+        for line, (_, point), y in zip(lines, lasts, heights, strict=True)
+    ]
+    curves = [curve(line, across, up, x_label, unit) for line in lines]
+    story = "; ".join(
+        f"{line.label} from {told(line.points[0][1], unit)} to {told(line.points[-1][1], unit)}" for line in lines
+    )
+    return canvas(name, title, f"{story}.", height, [*grid, *numbers, *below, *axes, *curves, *labels])
+
+
+def marker(point: Point, across: Scale, y: float, kind: str, caption: str) -> str:
+    """A value on its interval, with a caption beside the interval if one is given."""
+    low, high = (point.value if end is None else end for end in (point.low, point.high))
+    # Beyond the right end there is no room for words; the left end then has some.
+    right = across(high) + 50 < WIDTH
+    x, anchor = (across(high) + 8, "start") if right else (across(low) - 8, "end")
+    return "".join(
+        [
+            rule(across(low), y, across(high), y, f"interval {kind}"),
+            element("circle", cx=across(point.value), cy=y, r=4.2, class_=f"mark {kind}"),
+            words(x, y + 4, caption, "name", anchor) if caption else "",
+        ]
+    )
+
+
+def dumbbell(change: Change, across: Scale, top: float, colour: str, unit: str, captions: bool) -> str:
+    """One row: name and values above, the value before and the value after as two marks joined by a line."""
+    first, second = top + 23, top + 35
+    ends = across(change.before.value), first, across(change.after.value), second
+    tip = f"{change.label}: {told(change.before, unit)} before, {told(change.after, unit)} after; {change.note}"
+    note = element("tspan", escape(change.note), dx=7, class_="tick")
+    title = element("text", escape(change.label), note, x=0, y=top + 10, class_="name strong ink")
+    values = f"{change.before.value:.0f} \N{RIGHTWARDS ARROW} {change.after.value:.0f}{unit}"
+    before, after = ("before", "after") if captions else ("", "")
+    return title + coloured(
+        colour,
+        words(WIDTH, top + 10, values, "name strong", "end"),
+        rule(*ends, "join"),
+        coloured("--before", marker(change.before, across, first, "hollow", before)),
+        marker(change.after, across, second, "full", after),
+        title=tip,
+    )
+
+
+def dumbbell_chart(name: str, title: str, changes: Sequence[Change], colour: str, x_label: str, unit: str = "") -> str:
+    """Before and after in each row, with intervals.
+
+    Args:
+        name: Unique on the page.
+        title: Accessible title.
+        changes: The rows from the top, at least one.
+        colour: CSS custom property of the values after.
+        x_label: Name of the axis, with its unit.
+        unit: Written after values, e.g. ``" %"``.
+
+    Returns:
+        SVG markup.
+    """
+    points = [point for change in changes for point in (change.before, change.after)]
+    ends = [end for p in points for end in (p.value, p.low, p.high) if end is not None]
+    marks = ticks(min(ends), max(ends))
+    across, bottom = Scale(marks[0], marks[-1], 8, WIDTH - 12), ROW * len(changes)
+    rows = [dumbbell(row, across, ROW * index, colour, unit, index == 0) for index, row in enumerate(changes)]
+    grid = horizontal_axis(across, marks, 16, bottom, x_label)
+    story = "; ".join(f"{c.label} from {told(c.before, unit)} to {told(c.after, unit)}" for c in changes)
+    return canvas(name, title, f"{story}.", bottom + 36, [*grid, *rows])
+
+
+def stripes(name: str, colour: str) -> str:
+    """A striped fill in one colour."""
+    line = element("path", d="M-1,1 l2,-2 M0,6 l6,-6 M5,7 l2,-2", stroke="currentColor", stroke_width=1.6)
+    back = element("rect", width=6, height=6, fill="currentColor", fill_opacity="0.18")
+    options = {"patternUnits": "userSpaceOnUse", "style": f"color:var({colour})"}
+    return element("pattern", back, line, id=name, width=6, height=6, **options)
+
+
+def piece(name: str, segment: Segment, x: float, y: float, width: float) -> str:
+    """One rectangle of a bar."""
+    fill = f"url(#{name}-{segment.colour.strip('-')})" if segment.hatched else "currentColor"
+    tip = element("title", escape(f"{segment.label}: {short(segment.value)}"))
+    return coloured(segment.colour, element("rect", tip, x=x, y=y, width=width, height=13.0, fill=fill, rx=1.5))
+
+
+def bar_chart(name: str, title: str, bars: Sequence[Bar], x_label: str) -> str:
+    """Stacked bars, one a row, with a key above if a bar has several pieces.
+
+    Args:
+        name: Unique on the page.
+        title: Accessible title.
+        bars: The rows from the top, at least one.
+        x_label: Name of the axis, with its unit.
+
+    Returns:
+        SVG markup.
+    """
+    kinds = {segment.label: segment for bar in bars for segment in bar.segments}
+    top = 26.0 if len(kinds) > 1 else 0.0
+    longest = max(sum(segment.value for segment in bar.segments) for bar in bars)
+    marks = ticks(0, longest, smallest=1)
+    across, bottom = Scale(0, marks[-1], 1, WIDTH - 16), top + BAR_ROW * len(bars)
+    drawn = [stripes(f"{name}-{kind.colour.strip('-')}", kind.colour) for kind in kinds.values() if kind.hatched]
+    drawn += horizontal_axis(across, marks, top + 16, bottom, x_label)
+    x = 0.0
+    for kind in kinds.values() if len(kinds) > 1 else ():
+        drawn += [piece(name, kind, x, 0, 12), words(x + 17, 10.5, kind.label, "name ink")]
+        x += 17 + LETTER * len(kind.label) + 14
+    for row, bar in enumerate(bars):
+        y, done = top + BAR_ROW * row, 0.0
+        drawn += [words(0, y + 10, bar.label, "name strong ink"), words(WIDTH, y + 10, bar.total, "name ink", "end")]
+        for segment in bar.segments:
+            start, done = done, done + segment.value
+            drawn.append(piece(name, segment, across(start), y + 17, across(done) - across(start)))
+    story = "; ".join(
+        f"{bar.label}: " + ", ".join(f"{segment.label} {short(segment.value)}" for segment in bar.segments)
+        for bar in bars
+    )
+    return canvas(name, title, f"{story}.", bottom + 36, drawn)

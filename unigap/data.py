@@ -1,0 +1,205 @@
+"""The data module of self-improvement: prompts in, training rows out of a pool that grows between epochs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from unigap.objectives import Objective, RowBatch
+from unigap.pool import Pool
+from unigap.prompts import check_no_overlap, load_prompts
+from unigap.records import Candidate, Pair, Prompt
+from unigap.shapes.exam import Exam, shapes_exam
+
+
+@dataclass(frozen=True)
+class PromptRows:
+    """Prompts of one evaluation batch and their numbers in the whole set, int64 (B,)."""
+
+    prompts: tuple[Prompt, ...]
+    index_B: torch.Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PromptRows:
+        """The batch on another device (Lightning moves objects that have this method)."""
+        return dataclasses.replace(self, index_B=self.index_B.to(device))
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches of row numbers whose order is a function of (seed, epoch, pool version) alone.
+
+    Every rank gets equally many full batches; the rows left over sit this epoch out.
+
+    Args:
+        rows: Number of rows in the pool.
+        batch_size: Rows a batch on each rank; fewer where the pool is smaller.
+        key: What the order depends on.
+        rank: Number of this process.
+        world: Number of processes.
+        start: Batches of this epoch that were trained on before a resume.
+    """
+
+    def __init__(self, rows: int, batch_size: int, key: Sequence[int], rank: int = 0, world: int = 1, start: int = 0):
+        self.size = min(batch_size, rows // world)
+        self.rows, self.key, self.rank, self.world, self.start = rows, tuple(key), rank, world, start
+
+    def __len__(self) -> int:
+        return self.rows // (self.size * self.world) if self.size else 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(hash(self.key) % 2**63)
+        order = torch.randperm(self.rows, generator=generator).tolist()
+        for number in range(self.start, len(self)):
+            first = (number * self.world + self.rank) * self.size
+            yield order[first : first + self.size]
+
+
+class PoolData(LightningDataModule):
+    """Training rows from a pool of judged candidates, and the prompts and questions to evaluate on.
+
+    Args:
+        prompts: ``shapes``, or a ``.txt`` or ``.jsonl`` file of prompts to improve on.
+        pool: Folder of the pool; it is begun where there is none.
+        batch_size: Rows a training batch on each process.
+        per_cell: At most this many training prompts for each (category, difficulty); null takes all.
+        eval_prompts: Prompts to evaluate on, as ``prompts``; null takes the validation split of the same source.
+        eval_split: Split of the evaluation prompts.
+        eval_per_cell: At most this many evaluation prompts for each (category, difficulty).
+        eval_batch: Evaluation prompts drawn at once.
+        exam_pictures: Rendered pictures on which understanding is examined; only the embedded world has them.
+        seed: Part of the order of rows.
+    """
+
+    def __init__(
+        self,
+        prompts: str = "shapes",
+        pool: str = "runs/pool",
+        batch_size: int = 32,
+        per_cell: int | None = None,
+        eval_prompts: str | None = None,
+        eval_split: str = "validation",
+        eval_per_cell: int | None = 16,
+        eval_batch: int = 128,
+        exam_pictures: int = 300,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch", eval_batch)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        if exam_pictures < 0:
+            raise ValueError(f"exam_pictures must be >= 0, got {exam_pictures}")
+        self.pool_folder = Path(pool)
+        self.batch_size, self.eval_batch, self.exam_pictures, self.seed = batch_size, eval_batch, exam_pictures, seed
+        self.prompts = load_prompts(prompts, "improve", per_cell)
+        self.eval_prompts = load_prompts(eval_prompts or prompts, eval_split, eval_per_cell)
+        check_no_overlap(self.prompts, self.eval_prompts)
+        self.exam: Exam | None = None
+        if prompts == "shapes" and exam_pictures:
+            self.exam = shapes_exam(eval_split, exam_pictures, seed=0)
+        self.rounds = 0
+        self._pool: Pool | None = None
+        self._rows: list[Candidate] | list[Pair] = []
+        self._references: dict[str, float] = {}
+        self._objective: Objective | None = None
+        self._start = 0
+        self._restored: dict[str, Any] = {}
+
+    @property
+    def rows(self) -> Sequence[Candidate | Pair]:
+        """What the present epoch trains on."""
+        return self._rows
+
+    def open_pool(self, model_digest: str, create: bool) -> Pool:
+        """The pool, begun where there is none if ``create``.
+
+        Raises:
+            ValueError: When the folder holds another model's pool, a damaged one, or something else.
+        """
+        if create and not (self.pool_folder / "pool.json").exists():
+            Pool.create(self.pool_folder, model_digest)
+        self._pool = Pool.open(self.pool_folder, model_digest)
+        if self._restored:
+            self._pool.check_state(self._restored)
+        return self._pool
+
+    def refresh(self, objective: Objective, judge: str, rounds: int) -> None:
+        """Takes the training rows of the first ``rounds`` rounds; the next epoch trains on them.
+
+        Raises:
+            ValueError: When no candidate was accepted: there is nothing to learn from.
+        """
+        assert self._pool is not None, "open_pool comes first"
+        logits = {j.candidate_id: j.logit for j in self._pool.judgments(judge, upto=rounds - 1)}
+        self._rows = objective.rows(self._pool.candidates(upto=rounds - 1), logits)
+        self._objective, self.rounds = objective, rounds
+        if not self._rows:
+            raise ValueError(
+                f"pool {self.pool_folder}: the judge accepted nothing to train on in {rounds} round(s); "
+                "draw more candidates or lower the threshold"
+            )
+
+    def use_references(self, references: dict[str, float]) -> None:
+        """Reference log-likelihoods of the rows' candidates, by id (DPO)."""
+        self._references = references
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of the present rows, in an order that (seed, epoch, rounds) decide."""
+        assert self._objective is not None and self.trainer is not None
+        sampler = EpochBatches(
+            len(self._rows),
+            self.batch_size,
+            (self.seed, self.trainer.current_epoch, self.rounds),
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            self._start,
+        )
+        if not len(sampler):
+            raise ValueError(
+                f"{len(self._rows)} rows cannot be shared by {self.trainer.world_size} processes; draw more"
+            )
+        return DataLoader(self._rows, batch_sampler=sampler, collate_fn=self._collate)  # type: ignore[arg-type]
+
+    def _collate(self, rows: list[Any]) -> RowBatch:
+        assert self._objective is not None
+        return self._objective.collate(rows, self._references)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Evaluation prompts; the exam on renders is part of the data module."""
+        return DataLoader(
+            range(len(self.eval_prompts)),  # type: ignore[arg-type]
+            batch_size=self.eval_batch,
+            collate_fn=lambda numbers: PromptRows(tuple(self.eval_prompts[i] for i in numbers), torch.tensor(numbers)),
+        )
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The prompts to improve on."""
+        return DataLoader(
+            range(len(self.prompts)),  # type: ignore[arg-type]
+            batch_size=self.eval_batch,
+            collate_fn=lambda numbers: PromptRows(tuple(self.prompts[i] for i in numbers), torch.tensor(numbers)),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which rounds were trained on, and how far into the epoch."""
+        if self._pool is None:
+            return {}
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        done = 0 if progress.is_last_batch else progress.current.processed
+        return {**self._pool.state(upto=self.rounds - 1), "batches": done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where ``state`` was taken."""
+        self._restored = {name: state[name] for name in ("rounds", "sha256") if name in state}
+        self.rounds, self._start = int(state.get("rounds", 0)), int(state.get("batches", 0))
+
+    def on_epoch_trained(self) -> None:
+        """A new epoch begins at its first batch."""
+        self._start = 0

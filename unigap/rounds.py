@@ -1,0 +1,119 @@
+"""One round of the pool: draw, judge, store. What a killed round already has is not drawn again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from unigap.judges import Judge
+from unigap.models.base import SamplingRecipe, UnifiedModel, evaluating
+from unigap.pool import Pool
+from unigap.records import Candidate, Judgment, Prompt
+from unigap.sampling import Drawings, draw_candidates
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """How a round is drawn.
+
+    Args:
+        candidates: N, images drawn for each prompt.
+        sampling: Temperature, guidance and filters.
+        images_per_batch: Most images drawn at once; bounds memory and changes nothing else.
+        seed: Part of every sampling seed.
+    """
+
+    candidates: int = 8
+    sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
+    images_per_batch: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "images_per_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Who shares the work: this process, how many there are, and how they wait for each other."""
+
+    rank: int = 0
+    world: int = 1
+    barrier: Callable[[], None] = lambda: None
+
+
+def judge_drawings(model: UnifiedModel, drawings: Drawings, judges: Iterable[Judge]) -> list[Judgment]:
+    """What every judge says of every drawing; a judge that is named twice speaks once."""
+    said = []
+    for name, judge in {judge.name: judge for judge in judges}.items():
+        logits = judge.logits(model, drawings.candidates, drawings.pixels_BCHW).tolist()
+        said += [Judgment(c.id, name, logit) for c, logit in zip(drawings.candidates, logits, strict=True)]
+    return said
+
+
+def collect_round(
+    model: UnifiedModel,
+    prompts: Sequence[Prompt],
+    judges: Sequence[Judge],
+    pool: Pool,
+    round: int,
+    plan: RoundPlan,
+    ranks: Ranks | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> None:
+    """Draws and judges candidates for ``prompts`` and commits them to the pool as ``round``.
+
+    A round the pool already holds, drawn by the same weights in the same way, is left as it is; one that was killed
+    half way continues from the shards it has. Each rank draws every world-th prompt; the result does not depend on
+    how many ranks there are.
+
+    Args:
+        model: Who draws.
+        prompts: What is asked for.
+        judges: The judge that selects, and others whose verdicts are stored beside it for evaluation.
+        pool: Where it is kept.
+        round: Number of the round.
+        plan: How it is drawn.
+        ranks: Which share of the work is this process's; ``None`` is all of it.
+        progress: Called with the number of images drawn and judged since the last call.
+    """
+    ranks = ranks or Ranks()
+    recipe = dataclasses.asdict(plan) | {"judges": [judge.name for judge in judges], "weights": model.weights_digest()}
+    del recipe["images_per_batch"]
+    if round in pool.rounds:
+        if pool.recipe(round) != recipe:
+            raise ValueError(
+                f"pool {pool.folder}: round {round} was drawn by other weights or another recipe; use a new pool folder"
+            )
+        return
+    writer = pool.writer(round, recipe)
+    done = writer.done()
+    ranks.barrier()
+    mine = [prompt for prompt in prompts[ranks.rank :: ranks.world] if prompt.id not in done]
+    for drawings in draw_candidates(
+        model, mine, plan.candidates, round, plan.seed, plan.sampling, plan.images_per_batch
+    ):
+        writer.write(drawings.candidates, judge_drawings(model, drawings, judges), ranks.rank)
+        progress(len(drawings.candidates))
+    ranks.barrier()
+    if ranks.rank == 0:
+        writer.commit(prompts)
+    ranks.barrier()
+
+
+@torch.no_grad()
+def image_likelihoods(model: UnifiedModel, candidates: Sequence[Candidate], batch_size: int = 256) -> dict[str, float]:
+    """Teacher-forced log-likelihood of each candidate, summed over its tokens, in nats, by candidate id."""
+    found: dict[str, float] = {}
+    with evaluating(model):
+        for start in range(0, len(candidates), batch_size):
+            batch = candidates[start : start + batch_size]
+            codes_BM = torch.stack([torch.from_numpy(c.codes).long() for c in batch])
+            prompt = model.encode_prompt([c.prompt.text for c in batch])
+            logp_B = model.image_logps(prompt, codes_BM.to(prompt.ids_BL.device)).double().sum(-1)
+            found |= dict(zip([c.id for c in batch], logp_B.tolist(), strict=True))
+    return found

@@ -1,0 +1,73 @@
+"""Prompts and a model in, candidates out: seeds keyed by what is drawn, batches bounded by a budget."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.records import Candidate, Prompt
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Candidates and their pictures, in the same order; ``pixels_BCHW`` in [-1, 1]."""
+
+    candidates: list[Candidate]
+    pixels_BCHW: torch.Tensor
+
+
+def seed_of(run_seed: int, round: int, prompt_id: str, index: int) -> int:
+    """The sampling seed of a candidate, in [0, 2**63): the same whatever the batch size, world size or restart."""
+    key = f"{run_seed}/{round}/{index}/{prompt_id}"
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) >> 1
+
+
+def draw_candidates(
+    model: UnifiedModel,
+    prompts: Sequence[Prompt],
+    n: int,
+    round: int,
+    run_seed: int,
+    recipe: SamplingRecipe,
+    images_per_batch: int = 512,
+) -> Iterator[Drawings]:
+    """Draws ``n`` candidates for each prompt, whole prompts at a time.
+
+    Args:
+        model: Who draws.
+        prompts: What is asked for.
+        n: Candidates for each prompt.
+        round: Number of the round, part of every seed.
+        run_seed: Seed of the run, part of every seed.
+        recipe: How tokens are drawn.
+        images_per_batch: Most images in one batch (at least one prompt's worth is drawn at once).
+
+    Yields:
+        The drawings of a batch of prompts, candidates of one prompt side by side.
+
+    Raises:
+        ValueError: For ``n`` or ``images_per_batch`` below 1, and for prompts the model cannot read.
+    """
+    if n < 1:
+        raise ValueError(f"candidates per prompt must be >= 1, got {n}")
+    if images_per_batch < 1:
+        raise ValueError(f"images_per_batch must be >= 1, got {images_per_batch}")
+    step = max(1, images_per_batch // n)
+    for start in range(0, len(prompts), step):
+        batch = prompts[start : start + step]
+        seeds = [[seed_of(run_seed, round, prompt.id, index) for index in range(n)] for prompt in batch]
+        encoded = model.encode_prompt([prompt.text for prompt in batch])
+        samples = model.sample_images(encoded, torch.tensor(seeds), recipe)
+        codes_RM = samples.codes_BNM.flatten(0, 1)
+        logp_BN = samples.logp_BNM.double().sum(-1).tolist()
+        rows = codes_RM.to("cpu", torch.int32).numpy()
+        candidates = [
+            Candidate(prompt, round, index, seeds[b][index], rows[b * n + index], logp_BN[b][index])
+            for b, prompt in enumerate(batch)
+            for index in range(n)
+        ]
+        yield Drawings(candidates, model.decode(codes_RM))

@@ -1,0 +1,70 @@
+"""What is learned from judged candidates: accepted rows, preference pairs, and the prompts nothing was accepted for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from unigap.records import Candidate, Pair, Prompt
+
+
+def logit_threshold(threshold: float) -> float:
+    """Log-odds of a probability threshold.
+
+    Raises:
+        ValueError: When it is not in (0, 1).
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must be a probability in (0, 1), got {threshold}; 0.5 is the paper's")
+    return math.log(threshold / (1 - threshold))
+
+
+def ranked_by_prompt(
+    candidates: Iterable[Candidate], logits: Mapping[str, float]
+) -> dict[str, list[tuple[float, Candidate]]]:
+    """Judged candidates of each prompt over all rounds, the surest first; unjudged ones are left out."""
+    ranked: dict[str, list[tuple[float, Candidate]]] = {}
+    for candidate in candidates:
+        if candidate.id in logits:
+            ranked.setdefault(candidate.prompt.id, []).append((logits[candidate.id], candidate))
+    for row in ranked.values():
+        row.sort(key=lambda item: (-item[0], item[1].id))
+    return ranked
+
+
+def accepted_rows(
+    candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5, keep: int = 8
+) -> list[Candidate]:
+    """D_SFT of Algorithm 1: candidates the judge says yes to, the surest ``keep`` of each prompt."""
+    if keep < 1:
+        raise ValueError(f"keep must be >= 1, got {keep}")
+    bar = logit_threshold(threshold)
+    ranked = ranked_by_prompt(candidates, logits)
+    return [candidate for row in ranked.values() for logit, candidate in row[:keep] if logit >= bar]
+
+
+def preference_pairs(
+    candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5, per_prompt: int = 1
+) -> list[Pair]:
+    """Algorithm 1's pairs: the most positive-looking accepted against the most negative-looking rejected candidate.
+
+    With ``per_prompt`` above 1, also the second of each end, and so on, as long as one is accepted and the other not.
+    """
+    if per_prompt < 1:
+        raise ValueError(f"per_prompt must be >= 1, got {per_prompt}")
+    bar = logit_threshold(threshold)
+    pairs = []
+    for row in ranked_by_prompt(candidates, logits).values():
+        yes = [candidate for logit, candidate in row if logit >= bar]
+        no = [candidate for logit, candidate in reversed(row) if logit < bar]
+        pairs += [Pair(chosen, rejected) for chosen, rejected in zip(yes[:per_prompt], no, strict=False)]
+    return pairs
+
+
+def discarded_prompts(
+    prompts: Sequence[Prompt], candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5
+) -> list[Prompt]:
+    """Pool B of Algorithm 1: prompts none of whose candidates was accepted, in any round."""
+    bar = logit_threshold(threshold)
+    solved = {candidate.prompt.id for candidate in candidates if logits.get(candidate.id, -math.inf) >= bar}
+    return [prompt for prompt in prompts if prompt.id not in solved]

@@ -1,0 +1,189 @@
+"""What every self-improvement stage shares: one model, its judge, an external judge, and how the gap is measured."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+
+from unigap.data import PoolData, PromptRows
+from unigap.gap import EVAL_ROUND, exam_scores, sit_exam
+from unigap.gap_meter import GapMeter
+from unigap.intervals import Estimate
+from unigap.judges import Judge, OracleJudge, SelfJudge
+from unigap.models.base import UnifiedModel
+from unigap.objectives import Objective, RowBatch
+from unigap.records import Candidate, Judgment
+from unigap.rounds import RoundPlan, judge_drawings
+from unigap.sampling import Drawings, draw_candidates
+
+
+EVAL_SEED = 20_000
+"""Seed of evaluation drawings where none is given: the same before and after."""
+
+
+class ImproveStage(LightningModule):
+    """Trains the trunk of a unified model on rows of the pool; subclasses only choose the objective.
+
+    ``validate`` draws for held-out prompts and reports the gap with 95 % intervals; ``predict`` gives judged
+    candidates, which ``PoolWriter`` stores.
+
+    Args:
+        model: The unified model.
+        objective: What is learned from the pool.
+        judge: Who selects; the model itself unless a control or a ceiling is wanted.
+        external: Who knows better; its verdicts are stored and reported, and never train anything.
+        lr: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        warmup_steps: Steps over which the learning rate rises; it is constant afterwards, since the pool grows.
+        init_from: Lightning checkpoint of an earlier stage whose weights to start from; empty starts from the model's.
+        eval_plan: How evaluation images are drawn.
+        predict_plan: How ``predict`` draws candidates for the pool.
+    """
+
+    objective: Objective
+
+    def __init__(
+        self,
+        model: UnifiedModel,
+        objective: Objective,
+        judge: Judge | None = None,
+        external: Judge | None = None,
+        lr: float = 3.0e-4,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 20,
+        init_from: str = "",
+        eval_plan: RoundPlan | None = None,
+        predict_plan: RoundPlan | None = None,
+    ) -> None:
+        super().__init__()
+        if not lr > 0:
+            raise ValueError(f"lr must be > 0, got {lr}")
+        if warmup_steps < 0 or weight_decay < 0:
+            raise ValueError(f"warmup_steps and weight_decay must be >= 0, got {warmup_steps} and {weight_decay}")
+        self.model, self.objective = model, objective
+        self.judge, self.external = judge or SelfJudge(), external or OracleJudge()
+        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
+        self.eval_plan = eval_plan or RoundPlan(candidates=4, seed=EVAL_SEED)
+        self.predict_plan = predict_plan or RoundPlan()
+        if init_from:
+            self.model.load_state_dict(stage_weights(init_from))
+        self.start_state = self.model.trainable_state()
+        self.start_key = self.model.weights_digest()
+        self.results: dict[str, dict[str, Estimate]] = {}
+
+    @property
+    def pool_data(self) -> PoolData:
+        """The data module.
+
+        Raises:
+            ValueError: When the trainer runs with another one.
+        """
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, PoolData):
+            raise ValueError("self-improvement stages train on a pool; set data.class_path to unigap.data.PoolData")
+        return data
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW on what trains, with a linear warm-up and then a constant rate."""
+        optimizer = torch.optim.AdamW(
+            [p for p in self.parameters() if p.requires_grad], lr=self.lr, weight_decay=self.weight_decay
+        )
+        rise = max(1, self.warmup_steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        """Only the trunk is in train mode: frozen parts keep their statistics and drop nothing."""
+        self.model.eval()
+        self.model.trunk.train()
+
+    def training_step(self, batch: RowBatch, batch_idx: int) -> torch.Tensor:
+        """The objective's loss.
+
+        Raises:
+            ValueError: When the loss is not finite; names the rows.
+        """
+        result = self.objective.step(self.model, batch)
+        if not torch.isfinite(result.loss):
+            raise ValueError(
+                f"the loss is {result.loss.item()} at step {self.global_step} on rows {', '.join(batch.ids[:4])} ...; "
+                "lower the learning rate and resume from the last checkpoint"
+            )
+        size = len(batch.ids)
+        self.log("train/loss", result.loss.detach(), prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{name}": value for name, value in result.logs.items()}, batch_size=size)
+        return result.loss
+
+    def on_train_epoch_end(self) -> None:
+        """The next epoch begins at its first batch."""
+        self.pool_data.on_epoch_trained()
+
+    # -- measuring the gap
+
+    def on_validation_epoch_start(self) -> None:
+        """Fresh meters."""
+        self.meter = GapMeter(self.pool_data.eval_prompts, self.eval_plan.candidates).to(self.device)
+
+    def validation_step(self, batch: PromptRows, batch_idx: int) -> None:
+        """Draws for a batch of held-out prompts and counts both verdicts."""
+        for drawings in self._draw(batch, EVAL_ROUND, self.eval_plan):
+            own_B = self.own_judge.logits(self.model, drawings.candidates, drawings.pixels_BCHW)
+            right_B = self.external.logits(self.model, drawings.candidates, drawings.pixels_BCHW) > 0
+            self.meter.update(drawings.candidates, own_B.to(self.device), right_B)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs every figure and keeps them, with their intervals, in ``results``."""
+        self.results = self.meter.compute()
+        exam = self.pool_data.exam
+        if exam is not None:
+            scored = exam_scores(exam, sit_exam(self.model, exam, self.own_judge))
+            self.results |= {name: {"all": estimate} for name, estimate in scored.items()}
+        for name, groups in self.results.items():
+            for group, estimate in groups.items():
+                shown = group == "all" and name in ("generation", "non_unification")
+                self.log(f"gap/{name}/{group}", estimate.value, prog_bar=shown, rank_zero_only=True)
+
+    def predict_step(self, batch: PromptRows, batch_idx: int) -> tuple[list[Candidate], list[Judgment]]:
+        """Judged candidates for a batch of prompts; ``PoolWriter`` stores them."""
+        candidates: list[Candidate] = []
+        judgments: list[Judgment] = []
+        for drawings in self._draw(batch, 0, self.predict_plan):
+            candidates += drawings.candidates
+            judgments += judge_drawings(self.model, drawings, (self.judge, self.external))
+        return candidates, judgments
+
+    def _draw(self, batch: PromptRows, round: int, plan: RoundPlan) -> Iterator[Drawings]:
+        return draw_candidates(
+            self.model, batch.prompts, plan.candidates, round, plan.seed, plan.sampling, plan.images_per_batch
+        )
+
+    @property
+    def own_judge(self) -> SelfJudge:
+        """The model's own judge, whoever selects: the gap is always measured with it."""
+        return self.judge if isinstance(self.judge, SelfJudge) else SelfJudge()
+
+
+def stage_weights(path: str) -> dict[str, torch.Tensor]:
+    """The model's weights out of a Lightning checkpoint of another stage; no code in it is run.
+
+    Raises:
+        ValueError: When the file is missing, is a URL, or holds no stage.
+    """
+    if "://" in path:
+        raise ValueError(f"init_from {path!r} is a URL; download it and give the file")
+    if not Path(path).is_file():
+        raise ValueError(f"init_from {path!r}: no such checkpoint; give a .ckpt file of an earlier stage")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        return {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
+        raise ValueError(f"init_from {path!r} is not a sound Lightning checkpoint: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

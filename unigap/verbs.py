@@ -1,0 +1,103 @@
+"""The plain verbs: functions whose signatures are their options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, auto_cli
+
+from unigap.damage import find_damage
+from unigap.report import write_report
+
+
+def gap(
+    checkpoint: str = "shapes",
+    prompts: str = "shapes",
+    split: str = "test",
+    per_cell: int = 20,
+    candidates: int = 4,
+    cfg: float = 1.0,
+    temperature: float = 1.0,
+    seed: int = 0,
+    out: str | None = None,
+) -> None:
+    """Measure the gap of a checkpoint: how often its own judge rejects what it draws, and who is right.
+
+    Args:
+        checkpoint: ``shapes``, a transformers folder, or a hub id.
+        prompts: ``shapes``, or a ``.txt`` or ``.jsonl`` file of sentences of the embedded world.
+        split: Split of the prompts.
+        per_cell: At most this many prompts for each (category, difficulty).
+        candidates: Images drawn for each prompt.
+        cfg: Classifier-free guidance scale, >= 1.
+        temperature: Sampling temperature, >= 0.
+        seed: Seed of the drawings.
+        out: JSON file for the figures.
+    """
+    from unigap.gap_command import measure_checkpoint
+    from unigap.models.base import SamplingRecipe
+    from unigap.rounds import RoundPlan
+
+    plan = RoundPlan(candidates, SamplingRecipe(temperature, cfg), seed=seed)
+    measure_checkpoint(checkpoint, prompts, split, per_cell, plan, out)
+
+
+def demo(
+    out: str = "runs/demo",
+    seed: int = 0,
+    checkpoint: str = "shapes",
+    logger: Literal["csv", "wandb"] = "csv",
+    overwrite: bool = False,
+) -> None:
+    """Watch the gap close on the embedded world: about three minutes on two CPU cores.
+
+    Args:
+        out: Folder for the report, the summary and the pool.
+        seed: Seed of everything that is drawn.
+        checkpoint: The model: the shipped one, or a folder.
+        logger: Where curves go: ``csv``, or ``wandb`` in offline mode (``wandb sync`` uploads it).
+        overwrite: Replace an earlier demo in ``out``.
+    """
+    from unigap.demo import show_demo
+
+    show_demo(out, seed, checkpoint, logger, overwrite)
+
+
+def report(run: str, out: str | None = None) -> None:
+    """Make the HTML report of a run folder.
+
+    Args:
+        run: The run folder, with its ``summary.json``.
+        out: The page; ``report.html`` in the run folder where left out.
+    """
+    print(f"report: {write_report(run, out)}")
+
+
+def verify(folder: str) -> None:
+    """Check every file of a pool against its manifests.
+
+    Args:
+        folder: The pool.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"pool {folder!r}: no such folder")
+    damage = find_damage(folder)
+    if damage:
+        raise ValueError("; ".join(damage))
+    print(f"{folder}: sound")
+
+
+COMMANDS = {"demo": demo, "gap": gap, "report": report, "pool": {"verify": verify}}
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        raise ValueError(message) from ex
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs a plain verb with its options."""
+    auto_cli(COMMANDS, args=list(words), as_positional=True, parser_class=_Parser, allow_abbrev=False)
+    return 0
