@@ -18,7 +18,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 demo: install  ## watch the gap close; the report lands in runs/demo
-	$(BIN)/unigap demo --out runs/demo
+	$(BIN)/unigap demo --out runs/demo --overwrite
 
 test: install  ## run every test
 	$(BIN)/python -m pytest -q

@@ -19,6 +19,17 @@ VERBS = {
     "report": ("unigap.verbs", "make the HTML report of a run folder"),
     "pool": ("unigap.verbs", "pool verify DIR: check every file of a pool"),
 }
+ATTEMPTS = (
+    "Does not validate against any of the Union subtypes",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+    "Given value type:",
+    "Given value: Namespace(",
+    "Given value: NestedArg(",
+)
+"""How lines begin in which jsonargparse recounts every type it tried; what went wrong stands in the others."""
 HELP = "usage: unigap VERB [options]\n\n" + "".join(f"  {verb:<10} {text}\n" for verb, (_, text) in VERBS.items())
 HELP += "\nunigap VERB --help tells the options of a verb; --debug shows the traceback of an error.\n"
 
@@ -69,7 +80,9 @@ def _runner(verb: str) -> Callable[[Sequence[str]], int]:
 
 
 def _one_line(error: BaseException) -> str:
-    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(ATTEMPTS)]
+    text = " ".join(line if line.endswith((":", ";")) else f"{line};" for line in told).rstrip(";:")
     return text[:600] or type(error).__name__
 
 

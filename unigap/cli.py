@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from unigap.callbacks import Regrow
+from unigap.callbacks import PoolWriter, Regrow
 from unigap.gap_table import print_gap
 from unigap.manifest import write_durable
+from unigap.models.checkpoints import open_lightning
+from unigap.quiet import quiet_libraries
 from unigap.stages import ImproveStage
 
 SUBCOMMANDS = ("fit", "validate", "predict")
@@ -29,12 +31,26 @@ class UnigapCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The Lightning verbs unigap offers."""
-        return {name: names for name, names in LightningCLI.subcommands().items() if name in SUBCOMMANDS}
+        """The Lightning verbs unigap offers, each with the arguments that are no options of it."""
+        known = LightningCLI.subcommands()
+        return {name: known[name] for name in SUBCOMMANDS} | {"predict": known["predict"] | {"return_predictions"}}
 
     def _parse_ckpt_path(self) -> None:
         # hyperparameters saved in a checkpoint would silently beat the command line (Lightning PL #21455)
         return
+
+    def before_instantiate_classes(self) -> None:
+        """Refuses a checkpoint that cannot be resumed: Lightning would start anew without a word, or end in a trace."""
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path:
+            open_lightning(path, "ckpt_path")
+
+    def predict(self, **options: Any) -> None:
+        """Draws and judges into the pool, and keeps nothing beside it."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, PoolWriter) for callback in callbacks):
+            callbacks.append(PoolWriter())
+        self.trainer.predict(**options, return_predictions=False)
 
     def after_validate(self) -> None:
         """Prints the gap, and writes it where asked."""
@@ -47,6 +63,7 @@ class UnigapCLI(LightningCLI):
             write_durable(Path(out), json.dumps(rows, indent=1).encode())
 
 
+@quiet_libraries()
 def run(words: Sequence[str]) -> int:
     """Runs ``unigap fit|validate|predict ...``."""
     options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}

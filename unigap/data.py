@@ -105,7 +105,7 @@ class PoolData(LightningDataModule):
             self.exam = shapes_exam(eval_split, exam_pictures, seed=0)
         self.rounds = 0
         self._pool: Pool | None = None
-        self._rows: list[Candidate] | list[Pair] = []
+        self._rows: Sequence[Candidate | Pair] = []
         self._references: dict[str, float] = {}
         self._objective: Objective | None = None
         self._start = 0
@@ -191,7 +191,7 @@ class PoolData(LightningDataModule):
         if self._pool is None:
             return {}
         assert self.trainer is not None
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         done = 0 if progress.is_last_batch else progress.current.processed
         return {**self._pool.state(upto=self.rounds - 1), "batches": done}
 

@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -30,6 +29,7 @@ from unigap.manifest import write_durable
 from unigap.models.janus import Janus
 from unigap.objectives import SFT, Objective
 from unigap.prompts import load_prompts
+from unigap.quiet import quiet_libraries
 from unigap.report import write_report
 from unigap.rounds import RoundPlan
 from unigap.shapes.exam import shapes_exam
@@ -94,6 +94,7 @@ def prepare_folder(out: str, overwrite: bool) -> Path:
     return folder
 
 
+@quiet_libraries()
 def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, objective: Objective) -> dict[str, Any]:
     """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary."""
     seed_everything(plan.seed, verbose=False)
@@ -110,7 +111,7 @@ def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, obj
 
     with clock.phase("gap_before"):
         before, exam_before = look("gap before")
-    curves, regrow, trainer, stage, data = _trainer(plan, folder, logger, judge, objective, model)
+    regrow, trainer, stage, data = _trainer(plan, folder, logger, judge, objective, model)
     with clock.phase("self_improvement"):
         trainer.fit(stage, datamodule=data)
     with clock.phase("gap_after"):
@@ -153,7 +154,7 @@ def _trainer(
     judge: Judge,
     objective: Objective,
     model: Janus,
-) -> tuple[CurveLog, Regrow, Trainer, CurriculumStage, PoolData]:
+) -> tuple[Regrow, Trainer, CurriculumStage, PoolData]:
     stage = CurriculumStage(model, objective, judge, lr=plan.lr, eval_plan=RoundPlan(2, seed=500_000), warmup_steps=10)
     data = PoolData(
         pool=str(folder / "pool"),
@@ -168,30 +169,21 @@ def _trainer(
     log: Logger = CSVLogger(folder, name="", version="csv")
     if logger == "wandb":
         log = WandbLogger(project="unigap", save_dir=folder, offline=True, group="demo")
-    with quiet_library():
-        trainer = Trainer(
-            max_epochs=plan.epochs,
-            accelerator="auto",
-            devices=1,
-            logger=log,
-            callbacks=[regrow, curves, RowLog(str(folder / "rows.jsonl"))],
-            reload_dataloaders_every_n_epochs=1,
-            num_sanity_val_steps=0,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            log_every_n_steps=10,
-        )
-        trainer.validate(stage, datamodule=data, verbose=False)
+    trainer = Trainer(
+        max_epochs=plan.epochs,
+        accelerator="auto",
+        devices=1,
+        logger=log,
+        callbacks=[regrow, curves, RowLog(str(folder / "rows.jsonl"))],
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    trainer.validate(stage, datamodule=data, verbose=False)
     curves.add(0, stage, None)
-    return curves, regrow, trainer, stage, data
-
-
-@contextmanager
-def quiet_library() -> Iterator[None]:
-    """Silences Lightning's advice on data workers, which a pool in memory has no use for."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        yield
+    return regrow, trainer, stage, data
 
 
 class Clock:

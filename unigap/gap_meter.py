@@ -44,7 +44,7 @@ class GapMeter(nn.Module):
         for attribute, metrics in self.meters.items():
             names = self.names[attribute]
             group_B = torch.tensor([names.index(getattr(c.prompt, attribute)) for c in candidates], device=device)
-            for metric in metrics.values():  # type: ignore[operator, union-attr]
+            for metric in metrics.values():  # type: ignore[operator]
                 metric.update(
                     group_B=group_B,
                     logit_B=own_B.float(),
@@ -57,7 +57,7 @@ class GapMeter(nn.Module):
         """Each figure by name, then by group; ``"all"`` is every drawing."""
         found: dict[str, dict[str, Estimate]] = {}
         for metrics in self.meters.values():
-            for name, metric in metrics.items():  # type: ignore[operator, union-attr]
+            for name, metric in metrics.items():  # type: ignore[operator]
                 found.setdefault(name, {}).update(metric.compute())
         return found
 

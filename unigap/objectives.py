@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -65,11 +67,11 @@ class Objective(ABC):
         """What to learn from, given the judge's log-odds of each candidate by id."""
 
     @abstractmethod
-    def members(self, row: Row) -> tuple[Candidate, ...]:
+    def members(self, row: Any) -> tuple[Candidate, ...]:
         """The candidates a row is made of."""
 
     @abstractmethod
-    def collate(self, rows: Sequence[Row], references: Mapping[str, float]) -> RowBatch:
+    def collate(self, rows: Sequence[Any], references: Mapping[str, float]) -> RowBatch:
         """Puts rows into tensors."""
 
     @abstractmethod

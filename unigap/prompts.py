@@ -47,7 +47,8 @@ def read_prompt_file(path: str | Path) -> list[Prompt]:
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(f"prompts {str(path)!r}: larger than {MAX_BYTES >> 20} MiB; split it")
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        # splitlines would also split at U+2028 and U+0085, which JSON allows inside a string
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"prompts {str(path)!r}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     prompts: dict[str, Prompt] = {}

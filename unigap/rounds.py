@@ -67,9 +67,9 @@ def collect_round(
 ) -> None:
     """Draws and judges candidates for ``prompts`` and commits them to the pool as ``round``.
 
-    A round the pool already holds, drawn by the same weights in the same way, is left as it is; one that was killed
-    half way continues from the shards it has. Each rank draws every world-th prompt; the result does not depend on
-    how many ranks there are.
+    A round the pool already holds, drawn by the same weights for the same prompts in the same way, is left as it is;
+    one that was killed half way continues from the shards it has. Each rank draws every world-th prompt; the result
+    does not depend on how many ranks there are.
 
     Args:
         model: Who draws.
@@ -80,6 +80,9 @@ def collect_round(
         plan: How it is drawn.
         ranks: Which share of the work is this process's; ``None`` is all of it.
         progress: Called with the number of images drawn and judged since the last call.
+
+    Raises:
+        ValueError: When the pool holds the round, but drawn by other weights, in another way or for other prompts.
     """
     ranks = ranks or Ranks()
     recipe = dataclasses.asdict(plan) | {"judges": [judge.name for judge in judges], "weights": model.weights_digest()}
@@ -88,6 +91,10 @@ def collect_round(
         if pool.recipe(round) != recipe:
             raise ValueError(
                 f"pool {pool.folder}: round {round} was drawn by other weights or another recipe; use a new pool folder"
+            )
+        if pool.prompts(upto=round)[round] != list(prompts):
+            raise ValueError(
+                f"pool {pool.folder}: round {round} was drawn for other prompts; use them or a new pool folder"
             )
         return
     writer = pool.writer(round, recipe)

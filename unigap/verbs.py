@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, auto_cli
 
@@ -89,15 +89,21 @@ def verify(folder: str) -> None:
     print(f"{folder}: sound")
 
 
-COMMANDS = {"demo": demo, "gap": gap, "report": report, "pool": {"verify": verify}}
+COMMANDS: dict[str, Any] = {"demo": demo, "gap": gap, "report": report, "pool": {"verify": verify}}
 
 
 class _Parser(ArgumentParser):
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        for action in self._actions:
+            if isinstance(action.default, bool):  # a switch is turned on by its name alone
+                action.nargs, action.const = "?", True
+        return super().parse_args(*args, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         raise ValueError(message) from ex
 
 
 def run(words: Sequence[str]) -> int:
     """Runs a plain verb with its options."""
-    auto_cli(COMMANDS, args=list(words), as_positional=True, parser_class=_Parser, allow_abbrev=False)
+    auto_cli(COMMANDS, args=list(words), as_positional=True, parser_class=_Parser, prog="unigap", allow_abbrev=False)
     return 0

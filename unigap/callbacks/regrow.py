@@ -46,7 +46,7 @@ class Regrow(Callback):
         self.plan = plan or RoundPlan()
         self.every_n_epochs, self.at_epochs, self.patience = every_n_epochs, tuple(at_epochs), patience
         self.counts: list[Counts] = []
-        self._best, self._stalled = -math.inf, 0
+        self._best, self._stalled, self._owed = -math.inf, 0, False
 
     @property
     def replays(self) -> bool:
@@ -62,7 +62,7 @@ class Regrow(Callback):
                 "replay and CurriculumStage go together: use CurriculumStage with every_n_epochs, at_epochs or "
                 "patience, or SFTStage / DPOStage without them"
             )
-        if self.replays and trainer.reload_dataloaders_every_n_epochs != 1:
+        if self.replays and trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]
             raise ValueError("a pool that grows needs trainer.reload_dataloaders_every_n_epochs=1; set it")
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise ValueError("spawned processes lose the pool; use strategy=ddp, which starts them by command")
@@ -77,10 +77,21 @@ class Regrow(Callback):
             self._draw(trainer, stage, data, pool, 0, data.prompts)
         self._take(stage, data, pool, rounds)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the round that was left out when the run was to end here, now that it goes on."""
+        if self._owed and isinstance(pl_module, ImproveStage):
+            self._regrow(trainer, pl_module)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Redraws the prompts nothing was accepted for, when it is time."""
-        if not isinstance(pl_module, ImproveStage) or not self._due(trainer):
+        """Redraws the prompts nothing was accepted for, when it is time; never after the last epoch."""
+        if not isinstance(pl_module, ImproveStage):
             return
+        self._owed = self._due(trainer)
+        if self._owed and trainer.current_epoch + 1 != trainer.max_epochs:
+            self._regrow(trainer, pl_module)
+
+    def _regrow(self, trainer: Trainer, pl_module: ImproveStage) -> None:
+        self._owed = False
         stage, data, pool = self._house(trainer, pl_module, create=False)
         last = data.rounds - 1
         logits = {j.candidate_id: j.logit for j in pool.judgments(stage.judge.name, upto=last)}
@@ -98,7 +109,7 @@ class Regrow(Callback):
             self._best = max(self._best, reached) if reached == reached else self._best
             if self._stalled >= self.patience:
                 self._stalled, due = 0, True
-        return due and epoch != trainer.max_epochs
+        return due
 
     def _house(self, trainer: Trainer, stage: ImproveStage, create: bool) -> tuple[ImproveStage, PoolData, Pool]:
         data = stage.pool_data
@@ -135,11 +146,11 @@ class Regrow(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What deciding about the next replay depends on."""
-        return {"best": self._best, "stalled": self._stalled}
+        return {"best": self._best, "stalled": self._stalled, "owed": self._owed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues with the progress seen so far."""
-        self._best, self._stalled = state_dict["best"], state_dict["stalled"]
+        self._best, self._stalled, self._owed = state_dict["best"], state_dict["stalled"], state_dict["owed"]
 
 
 def _count(stage: ImproveStage, data: PoolData, pool: Pool, number: int) -> Counts:

@@ -22,7 +22,9 @@ def next_codes(logits_RV: torch.Tensor, uniform_R: torch.Tensor, recipe: Samplin
     """Draws one code a row by inverting the cumulative distribution at ``uniform_R``; int64 (R,)."""
     if recipe.temperature == 0:
         return logits_RV.argmax(-1)
-    logits_RV = logits_RV.double() / recipe.temperature
+    logits_RV = logits_RV.double()
+    # the largest becomes 0 first, so that no temperature, however small, makes it overflow
+    logits_RV = (logits_RV - logits_RV.max(-1, keepdim=True).values) / recipe.temperature
     if 0 < recipe.top_k < logits_RV.shape[-1]:
         weakest_R1 = logits_RV.topk(recipe.top_k, -1).values[:, -1:]
         logits_RV = logits_RV.masked_fill(logits_RV < weakest_R1, -torch.inf)
@@ -52,9 +54,14 @@ def draw(
         seeds_BN: One seed an image, int64.
         length: M.
         recipe: Temperature, guidance and filters.
+
+    Raises:
+        ValueError: When the first logits are not finite.
     """
     rows = seeds_BN.numel()
     logits = prefill()
+    if not torch.isfinite(logits).all():
+        raise ValueError("the model's logits are not finite: its weights are damaged or diverged; use an earlier one")
     uniform_RM = uniforms(seeds_BN.flatten(), length).to(logits.device)
     codes, logps = [], []
     for position in range(length):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ class SamplingRecipe:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be >= 0, got {self.temperature}; 0 is greedy")
-        if not self.cfg >= 1:
-            raise ValueError(f"cfg must be >= 1, got {self.cfg}; 1 is no guidance")
+        if not 1 <= self.cfg < math.inf:
+            raise ValueError(f"cfg must be >= 1 and finite, got {self.cfg}; 1 is no guidance")
         if self.top_k < 0:
             raise ValueError(f"top_k must be >= 0, got {self.top_k}; 0 keeps all codes")
         if not 0 < self.top_p <= 1:
@@ -167,7 +168,7 @@ class UnifiedModel(nn.Module, ABC):
         """Pixels in [-1, 1] to image tokens, int64 (B, M), no gradient. Never use it on the model's own drawings."""
 
     @abstractmethod
-    def add_lora(self, rank: int, alpha: float, dropout: float) -> None:
+    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
         """Puts a LoRA adapter on the trunk's linear layers; ``train_only_trunk`` then trains the adapter alone."""
 
     @abstractmethod
@@ -186,8 +187,8 @@ class UnifiedModel(nn.Module, ABC):
         return _digest({"codebook": self.codebook})
 
     def weights_digest(self) -> str:
-        """Fingerprint of the parameters that train: equal digests draw equal images."""
-        return _digest({name: p for name, p in self.named_parameters() if p.requires_grad})
+        """Fingerprint of all parameters, frozen ones too: equal digests draw equal images."""
+        return _digest(dict(self.named_parameters()))
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
         """A detached copy of the parameters that train, by name: what a stage has to remember of its starting point."""
@@ -200,7 +201,7 @@ class UnifiedModel(nn.Module, ABC):
         present = {name: parameters[name].data for name in state}
         try:
             for name, value in state.items():
-                parameters[name].data = value
+                parameters[name].data = value.to(parameters[name].device)
             yield
         finally:
             for name, value in present.items():

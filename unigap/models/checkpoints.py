@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 SHIPPED = {"shapes": "shapes/checkpoint"}
 
@@ -48,8 +48,11 @@ def janus_from_folder(checkpoint: str, dtype: str, attn_implementation: str) -> 
     kind = _model_type(folder)
     if kind not in ("janus", None):
         raise ValueError(f"checkpoint {checkpoint!r} is a {kind!r} model, not 'janus'; use the class of its family")
+    net: Any
+    report: dict[str, Any]
     try:
-        net, report = JanusForConditionalGeneration.from_pretrained(
+        load: Any = JanusForConditionalGeneration.from_pretrained
+        net, report = load(
             folder,
             dtype=precisions[dtype],
             attn_implementation=attn_implementation,
@@ -58,8 +61,10 @@ def janus_from_folder(checkpoint: str, dtype: str, attn_implementation: str) -> 
             output_loading_info=True,
         )
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        # a chat template that is missing or broken would only show with the first prompt
+        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
+    except Exception as error:  # what a damaged folder makes transformers stumble over has no common class
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as Janus: {reason}") from error
     missing = sorted(report["missing_keys"])
     if missing:
@@ -73,6 +78,31 @@ def _model_type(folder: str) -> str | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("model_type", "unknown")
+        return json.loads(path.read_text(encoding="utf-8")).get("model_type") or "unknown"
     except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
         raise ValueError(f"checkpoint {folder!r}: config.json is not a JSON object ({error})") from error
+
+
+def open_lightning(path: str, option: str) -> dict[str, Any]:
+    """What a Lightning checkpoint file holds; no code in it is run, and tensors stay on disk until they are used.
+
+    Args:
+        path: The file.
+        option: The option that names it, for the message.
+
+    Raises:
+        ValueError: When it is a URL, is missing, or holds more or less than a Lightning checkpoint's plain values.
+    """
+    if "://" in path:
+        raise ValueError(f"{option} {path!r} is a URL; download it and give the file")
+    if not Path(path).is_file():
+        raise ValueError(f"{option} {path!r}: no such file; give the .ckpt file of an earlier run")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{option} {path!r}: damaged, or more than tensors and plain values; nothing in it was run"
+        ) from error
+    if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
+        raise ValueError(f"{option} {path!r} is no Lightning checkpoint; give the .ckpt file of an earlier run")
+    return content

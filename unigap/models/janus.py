@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class Janus(UnifiedModel):
         dtype: str = "float32",
         attn_implementation: str = "sdpa",
         lora_rank: int = 0,
-        lora_alpha: float = 32.0,
+        lora_alpha: int = 32,
         lora_dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -70,6 +71,7 @@ class Janus(UnifiedModel):
         self._tokens = self.processor.tokenizer
         self._yes = _single_tokens(self._tokens, YES_FORMS, "yes")
         self._no = _single_tokens(self._tokens, NO_FORMS, "no")
+        self._marks = tuple(t.content for t in self._tokens.added_tokens_decoder.values() if t.special)
 
     @property
     def core(self) -> Any:
@@ -97,7 +99,7 @@ class Janus(UnifiedModel):
     def lora_target(self) -> str:
         return r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
-    def add_lora(self, rank: int, alpha: float, dropout: float) -> None:
+    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
         from peft import LoraConfig
 
         self.net.add_adapter(
@@ -105,8 +107,11 @@ class Janus(UnifiedModel):
         )
 
     def save(self, folder: str | Path) -> None:
-        merge_lora(self.net)
-        self.net.save_pretrained(folder)
+        adapted = any(".lora_" in name for name, _ in self.net.named_parameters())
+        # merging takes the adapter away, and the model may be in the middle of training
+        net = copy.deepcopy(self.net) if adapted else self.net
+        merge_lora(net)
+        net.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
     # -- generation
@@ -114,7 +119,7 @@ class Janus(UnifiedModel):
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
         chats = [self._chat([{"type": "text", "text": text}]) for text in texts]
         start = self.processor.image_start_token
-        encoded = self._tokens([chat + start for chat in chats], padding=True, return_tensors="pt")
+        encoded = self._tokens([chat + start for chat in chats], padding=True, return_tensors="pt", verbose=False)
         ids_BL, mask_BL = encoded["input_ids"].to(self._device), encoded["attention_mask"].to(self._device)
         self._check_prompts(texts, ids_BL, mask_BL)
         keep_BL = (ids_BL == self._tokens.bos_token_id) | (ids_BL == self._tokens.convert_tokens_to_ids(start))
@@ -127,10 +132,20 @@ class Janus(UnifiedModel):
                 raise ValueError("empty prompt: there is nothing to draw; give it a text or remove it")
             if length > room:
                 raise ValueError(f"prompt {_shown(text)}: {length} tokens with its template, the context holds {room}")
-        if self._tokens.unk_token_id is not None:
-            for row in (ids_BL == self._tokens.unk_token_id).any(1).nonzero().flatten().tolist():
-                words = [w for w in texts[row].split() if self._tokens.unk_token_id in self._ids(w)]
-                raise ValueError(f"prompt {_shown(texts[row])}: the model has no word {_shown(words[0])}; reword it")
+        for text, ids in zip(texts, ids_BL.tolist(), strict=True):
+            self._check_words("prompt", text, ids)
+
+    def _check_words(self, what: str, text: str, ids: list[int]) -> None:
+        """Refuses what the model would read as nothing, or as a part of the template."""
+        for mark in self._marks:
+            if mark in text:
+                raise ValueError(f"{what} {_shown(text)}: {mark!r} is a mark of the model's template; remove it")
+        unknown = self._tokens.unk_token_id
+        if unknown is not None and unknown in ids:
+            # where no word is unknown, it is a character between two words
+            parts = (*text.split(), *(char for char in text if not char.isalnum()))
+            word = next((part for part in parts if unknown in self._ids(part)), text)
+            raise ValueError(f"{what} {_shown(text)}: the model has no word {_shown(word)}; reword it")
 
     @torch.no_grad()
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
@@ -274,7 +289,11 @@ class Janus(UnifiedModel):
         images = self.processor
         marks = images.image_start_token + images.image_token * images.num_image_tokens + images.image_end_token
         chat = self._chat([{"type": "image"}, {"type": "text", "text": question}])
-        ids = self._tokens(chat.replace(images.image_token, marks))["input_ids"]
+        ids = self._tokens(chat.replace(images.image_token, marks), verbose=False)["input_ids"]
+        self._check_words("question", question, ids)
+        room = self.net.config.text_config.max_position_embeddings
+        if len(ids) > room:
+            raise ValueError(f"question {_shown(question)}: {len(ids)} tokens with its image, the context holds {room}")
         cut = ids.index(self._tokens.convert_tokens_to_ids(images.image_end_token)) + 1
         return ids[:cut], ids[cut:]
 
@@ -298,7 +317,7 @@ class Janus(UnifiedModel):
         return self.core.language_model.embed_tokens.weight.device
 
 
-def merge_lora(net: nn.Module) -> None:
+def merge_lora(net: Any) -> None:
     """Folds a LoRA adapter, where there is one, into the weights it adapts and removes it."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -42,7 +42,10 @@ def shapes_exam(split: str, pictures: int, seed: int) -> Exam:
     """Renders of a split's prompts, every second one with a hard negative in place of its prompt."""
     rng = random.Random(f"exam/{split}/{seed}")
     pool = prompts(split)
-    asked, claims, images, truth = [], [], [], []
+    asked: list[Prompt] = []
+    claims: list[str] = []
+    images: list[torch.Tensor] = []
+    truth: list[bool] = []
     while len(asked) < pictures:
         prompt = rng.choice(pool)
         described = parse(prompt.text)

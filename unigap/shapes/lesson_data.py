@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from unigap.shapes.lessons import Lesson, crowd, make_lesson, pictures
+from unigap.shapes.lessons import Lesson, crowd, empty_cells, make_lesson, pictures
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,15 @@ class CrowdBatch:
 
 @dataclass(frozen=True)
 class LessonBatch:
-    """Lessons for the language model, with their pictures (B, 3, 32, 32) in [-1, 1]."""
+    """Lessons for the language model, with their pictures (B, 3, 32, 32) in [-1, 1] and which cells are empty, (B, 16)."""
 
     lessons: tuple[Lesson, ...]
     pixels_BCHW: torch.Tensor
+    empty_BK: torch.Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LessonBatch:
         """The batch on another device."""
-        return LessonBatch(self.lessons, self.pixels_BCHW.to(device))
+        return LessonBatch(self.lessons, self.pixels_BCHW.to(device), self.empty_BK.to(device))
 
 
 def crowd_batch(rng: random.Random, size: int) -> CrowdBatch:
@@ -45,7 +46,8 @@ def crowd_batch(rng: random.Random, size: int) -> CrowdBatch:
 def lesson_batch(rng: random.Random, size: int) -> LessonBatch:
     """Random lessons of the pretraining split."""
     lessons = tuple(make_lesson(rng) for _ in range(size))
-    return LessonBatch(lessons, pictures([lesson.scene for lesson in lessons]))
+    scenes = [lesson.scene for lesson in lessons]
+    return LessonBatch(lessons, pictures(scenes), torch.stack([empty_cells(scene) for scene in scenes]))
 
 
 class _Lessons(Dataset[CrowdBatch | LessonBatch]):
@@ -53,7 +55,7 @@ class _Lessons(Dataset[CrowdBatch | LessonBatch]):
         self.data = data
 
     def __len__(self) -> int:
-        return self.data.tokenizer_steps + self.data.trunk_steps
+        return len(self.data)
 
     def __getitem__(self, step: int) -> CrowdBatch | LessonBatch:
         rng = random.Random(f"{self.data.seed}/{step}")
@@ -75,10 +77,10 @@ class ShapesLessons(LightningDataModule):
 
     def __init__(
         self,
-        tokenizer_steps: int = 2800,
-        trunk_steps: int = 5000,
+        tokenizer_steps: int = 4250,
+        trunk_steps: int = 950,
         tokenizer_batch: int = 16,
-        trunk_batch: int = 64,
+        trunk_batch: int = 48,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -90,6 +92,9 @@ class ShapesLessons(LightningDataModule):
         self.tokenizer_steps, self.trunk_steps = tokenizer_steps, trunk_steps
         self.tokenizer_batch, self.trunk_batch = tokenizer_batch, trunk_batch
         self.seed = seed
+
+    def __len__(self) -> int:
+        return self.tokenizer_steps + self.trunk_steps
 
     def train_dataloader(self) -> DataLoader[CrowdBatch | LessonBatch]:
         """Batches in order, made as they are asked for."""

@@ -147,6 +147,13 @@ def crowd(rng: random.Random) -> tuple[tuple[Placed, ...], torch.Tensor]:
     return tuple(scene), kinds
 
 
+def empty_cells(scene: Sequence[Placed]) -> torch.Tensor:
+    """Which cells of the grid hold nothing, bool (16,), row by row."""
+    empty = torch.ones(GRID * GRID, dtype=torch.bool)
+    empty[[placed.row * GRID + placed.col for placed in scene]] = False
+    return empty
+
+
 def pictures(scenes: Sequence[Sequence[Placed]]) -> torch.Tensor:
     """Renders scenes, float32 (B, 3, 32, 32) in [-1, 1]."""
     return torch.stack([render(scene) for scene in scenes])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -19,7 +21,11 @@ MAX_RESIDUAL = 0.45
 MAX_STAIN = 0.11
 """The same for a cell that counts as empty: the faintest object lies 0.40 from it, so half of one is not lost."""
 MAX_RATIO = 0.78
-"""Largest distance to the best kind as a share of that to the next one: above it the cell is ambiguous."""
+"""Largest distance to the best kind as a share of that to the next one: above it a rough cell is ambiguous."""
+CLEAR_RESIDUAL = 0.28
+"""Up to this distance a cell is no rough drawing but a slightly soft one, and ..."""
+CLEAR_RATIO = 0.97
+"""... the nearest kind is its name unless the next one is as near: a soft small square is close to a small circle."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,18 @@ class Reading:
 
 @functools.cache
 def _templates() -> tuple[torch.Tensor, torch.Tensor, tuple[tuple[int, int, int], ...]]:
-    """Template pictures (T, D), their kind (T,) with 0 for empty, and (kind, dy, dx) of each."""
+    """Template pictures (T, D), their kind (T,) with 0 for empty, and (kind, dy, dx) of each.
+
+    Beside every position of an object stand the blends of neighbouring ones: a decoder that does not know the position
+    to the pixel draws these.
+    """
+    spans = [span for size in range(1, JITTER + 1) for span in itertools.combinations(range(JITTER), size)]
     names = [(0, 0, 0)]
     pictures = [cell_picture(None)]
     for kind, thing in enumerate(KINDS, start=1):
-        for dy in range(JITTER):
-            for dx in range(JITTER):
-                names.append((kind, dy, dx))
-                pictures.append(cell_picture(thing, dy, dx))
+        for rows, cols in itertools.product(spans, spans):
+            names.append((kind, rows[0], cols[0]))
+            pictures.append(np.mean([cell_picture(thing, dy, dx) for dy in rows for dx in cols], axis=0))
     flat = torch.stack([torch.from_numpy(picture).flatten() for picture in pictures])
     return flat, torch.tensor([name[0] for name in names]), tuple(names)
 
@@ -78,7 +88,8 @@ def read(pixels_BCHW: torch.Tensor) -> list[Reading]:
     two_BC2 = rms_BCK.topk(2, dim=2, largest=False).values
     best_BC = rms_BCT.argmin(2)
     limit_BC = torch.where(kind_T[best_BC] > 0, MAX_RESIDUAL, MAX_STAIN)
-    good_BC = (two_BC2[..., 0] <= limit_BC) & (two_BC2[..., 0] <= MAX_RATIO * two_BC2[..., 1])
+    ratio_BC = torch.where(two_BC2[..., 0] <= CLEAR_RESIDUAL, CLEAR_RATIO, MAX_RATIO)
+    good_BC = (two_BC2[..., 0] <= limit_BC) & (two_BC2[..., 0] <= ratio_BC * two_BC2[..., 1])
     return [_reading(best, good, names) for best, good in zip(best_BC.tolist(), good_BC.tolist(), strict=True)]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unigap.shapes.scenes import KINDS
+from unigap.shapes.scenes import KINDS, cell_picture
 
 # Shape legend: B images, D latent width, K cells of an image, V codes.
 
@@ -22,12 +24,14 @@ class TokenizerTrainer(nn.Module):
         vqmodel: The tokenizer; its codebook is kept at unit norm.
         commitment: Weight of the pull of latents towards their codes.
         naming: Weight of the auxiliary cross-entropy.
+        gathering: Weight of the pull of empty cells' latents towards each other. Without it they take most of the
+            codes, by what lies around them, and a language model has to learn that noise.
         foreground: Weight of pixels that are not background.
     """
 
-    def __init__(self, vqmodel: nn.Module, commitment: float = 0.25, naming: float = 1.0, foreground: float = 5.0):
+    def __init__(self, vqmodel: Any, commitment: float = 0.25, naming: float = 1.0, foreground: float = 5.0) -> None:
         super().__init__()
-        self.vqmodel = vqmodel
+        self.vqmodel: Any = vqmodel
         self.namer = nn.Linear(vqmodel.config.embed_dim, len(KINDS) + 1)
         self.commitment, self.naming, self.foreground = commitment, naming, foreground
 
@@ -36,7 +40,7 @@ class TokenizerTrainer(nn.Module):
         return F.normalize(self.vqmodel.quant_conv(self.vqmodel.encoder(pixels_BCHW)), dim=1)
 
     def forward(self, pixels_BCHW: torch.Tensor, kinds_BK: torch.Tensor, quantise: bool) -> torch.Tensor:
-        """The training loss, a scalar."""
+        """The loss of encoder, codes and decoder, a scalar."""
         latent = self.latents(pixels_BCHW)
         flat_BKD = latent.flatten(2).transpose(1, 2)
         named = F.cross_entropy(self.namer(flat_BKD * latent.shape[1] ** 0.5).transpose(1, 2), kinds_BK)
@@ -47,10 +51,18 @@ class TokenizerTrainer(nn.Module):
             pull = F.mse_loss(code_BKD, flat_BKD.detach()) + self.commitment * F.mse_loss(flat_BKD, code_BKD.detach())
             through = flat_BKD + (code_BKD - flat_BKD).detach()
         decoded = self.vqmodel.decoder(self.vqmodel.post_quant_conv(through.transpose(1, 2).view_as(latent)))
-        empty = pixels_BCHW[:, :, :1, :1].amax((0, 2, 3), keepdim=True)
+        return self._rebuilding(decoded, pixels_BCHW) + self.naming * named + pull * latent.shape[1]
+
+    def decoder_loss(self, pixels_BCHW: torch.Tensor, codes_BK: torch.Tensor) -> torch.Tensor:
+        """The loss of the decoder alone, for codes that are settled, a scalar."""
+        # detached: codes that moved would no longer be what the encoder writes
+        code_BDHW = self.vqmodel.quantize.get_codebook_entry(codes_BK).detach()
+        return self._rebuilding(self.vqmodel.decoder(self.vqmodel.post_quant_conv(code_BDHW)), pixels_BCHW)
+
+    def _rebuilding(self, decoded_BCHW: torch.Tensor, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        empty = torch.from_numpy(cell_picture(None)).to(pixels_BCHW)[:, :1, :1]
         weight = 1 + (self.foreground - 1) * ((pixels_BCHW - empty).abs().amax(1, keepdim=True) > 0.05)
-        rebuilt = (weight * (decoded - pixels_BCHW).square()).mean()
-        return rebuilt + self.naming * named + pull * latent.shape[1]
+        return (weight * (decoded_BCHW - pixels_BCHW).square()).mean()
 
     @torch.no_grad()
     def seed_codes(self, pixels_BCHW: torch.Tensor) -> None:

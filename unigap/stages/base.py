@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +14,11 @@ from unigap.gap_meter import GapMeter
 from unigap.intervals import Estimate
 from unigap.judges import Judge, OracleJudge, SelfJudge
 from unigap.models.base import UnifiedModel
+from unigap.models.checkpoints import open_lightning
 from unigap.objectives import Objective, RowBatch
 from unigap.records import Candidate, Judgment
 from unigap.rounds import RoundPlan, judge_drawings
 from unigap.sampling import Drawings, draw_candidates
-
 
 EVAL_SEED = 20_000
 """Seed of evaluation drawings where none is given: the same before and after."""
@@ -71,7 +69,7 @@ class ImproveStage(LightningModule):
         self.eval_plan = eval_plan or RoundPlan(candidates=4, seed=EVAL_SEED)
         self.predict_plan = predict_plan or RoundPlan()
         if init_from:
-            self.model.load_state_dict(stage_weights(init_from))
+            load_stage(self.model, init_from)
         self.start_state = self.model.trainable_state()
         self.start_key = self.model.weights_digest()
         self.results: dict[str, dict[str, Estimate]] = {}
@@ -88,7 +86,7 @@ class ImproveStage(LightningModule):
             raise ValueError("self-improvement stages train on a pool; set data.class_path to unigap.data.PoolData")
         return data
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW on what trains, with a linear warm-up and then a constant rate."""
         optimizer = torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad], lr=self.lr, weight_decay=self.weight_decay
@@ -149,7 +147,10 @@ class ImproveStage(LightningModule):
                 self.log(f"gap/{name}/{group}", estimate.value, prog_bar=shown, rank_zero_only=True)
 
     def predict_step(self, batch: PromptRows, batch_idx: int) -> tuple[list[Candidate], list[Judgment]]:
-        """Judged candidates for a batch of prompts; ``PoolWriter`` stores them."""
+        """Judged candidates for a batch of prompts; ``PoolWriter`` stores them.
+
+        Lightning cannot keep them beside that: call ``Trainer.predict`` with ``return_predictions=False``.
+        """
         candidates: list[Candidate] = []
         judgments: list[Judgment] = []
         for drawings in self._draw(batch, 0, self.predict_plan):
@@ -168,22 +169,18 @@ class ImproveStage(LightningModule):
         return self.judge if isinstance(self.judge, SelfJudge) else SelfJudge()
 
 
-def stage_weights(path: str) -> dict[str, torch.Tensor]:
-    """The model's weights out of a Lightning checkpoint of another stage; no code in it is run.
+def load_stage(model: UnifiedModel, path: str) -> None:
+    """Puts the weights of an earlier stage's Lightning checkpoint into ``model``.
 
     Raises:
-        ValueError: When the file is missing, is a URL, or holds no stage.
+        ValueError: When the file is no checkpoint, or holds another model.
     """
-    if "://" in path:
-        raise ValueError(f"init_from {path!r} is a URL; download it and give the file")
-    if not Path(path).is_file():
-        raise ValueError(f"init_from {path!r}: no such checkpoint; give a .ckpt file of an earlier stage")
+    state = open_lightning(path, "init_from")["state_dict"]
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        return {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
-        raise ValueError(f"init_from {path!r} is not a sound Lightning checkpoint: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        model.load_state_dict(
+            {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"init_from {path!r} holds the weights of another model; give the same checkpoint and LoRA rank"
+        ) from error

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
-from unigap.models.base import UnifiedModel
 from unigap.models.janus import Janus
 from unigap.shapes.lesson_data import CrowdBatch, LessonBatch, ShapesLessons, crowd_batch
+from unigap.shapes.lessons import pictures
 from unigap.shapes.newborn import make_model, make_processor
 from unigap.shapes.tokenizer_training import TokenizerTrainer
 
 QUESTION = "Does this image describe {prompt}?"
 CAPTION_REQUEST = "Describe this image."
+SETTLE = 0.8
+"""Share of the tokenizer's steps after which encoder and codes are settled and only the decoder learns on."""
 
 
 class PretrainStage(LightningModule):
@@ -40,7 +42,7 @@ class PretrainStage(LightningModule):
         self,
         out: str = "runs/pretrain/checkpoint",
         tokenizer_lr: float = 2.0e-3,
-        trunk_lr: float = 2.0e-3,
+        trunk_lr: float = 1.5e-3,
         judge_weight: float = 1.0,
         caption_weight: float = 0.25,
         prompt_dropout: float = 0.1,
@@ -80,16 +82,16 @@ class PretrainStage(LightningModule):
 
     def training_step(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
         """One step of whichever phase the batch belongs to."""
-        tokenizer_optimizer, rest_optimizer = self.optimizers()  # type: ignore[misc]
+        optimizers: Any = self.optimizers()
+        tokenizer_optimizer, rest_optimizer = optimizers
         if isinstance(batch, CrowdBatch):
-            length, start, which, optimizer = self.phases.tokenizer_steps, 0, 0, tokenizer_optimizer
+            which, optimizer = 0, tokenizer_optimizer
             loss = self._tokenizer_loss(batch, batch_idx)
         else:
-            start = self.phases.tokenizer_steps
-            length, which, optimizer = self.phases.trunk_steps, 1, rest_optimizer
+            which, optimizer = 1, rest_optimizer
             loss = self._lesson_loss(batch)
         for group in optimizer.param_groups:
-            group["lr"] = self.peak[which] * warmup_cosine(batch_idx - start, length)
+            group["lr"] = self.peak[which] * self._rate(batch_idx)
         optimizer.zero_grad()
         self.manual_backward(loss)
         self.clip_gradients(optimizer, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
@@ -97,21 +99,44 @@ class PretrainStage(LightningModule):
         if which == 0:
             self.tokenizer.normalise_codes()
 
+    def _rate(self, step: int) -> float:
+        """Share of the peak learning rate: one warm-up and one cosine for each part of the schedule."""
+        data = self.phases
+        settle = int(SETTLE * data.tokenizer_steps)
+        parts = [(0, settle), (settle, data.tokenizer_steps), (data.tokenizer_steps, len(data))]
+        first, last = next(part for part in parts if step < part[1])
+        return warmup_cosine(step - first, last - first)
+
     def _tokenizer_loss(self, batch: CrowdBatch, step: int) -> torch.Tensor:
-        # quantising from the start fixes bad codes; reviving at the very end leaves codes the decoder has not seen
-        steps, tend = self.phases.tokenizer_steps, 100
-        first = int(0.2 * steps)
-        if step == first:
-            self.tokenizer.seed_codes(crowd_batch(random.Random("seed codes"), 512).pixels_BCHW)
-        elif first < step < 0.85 * steps and step % tend == 0:
-            self.tokenizer.revive_codes(crowd_batch(random.Random(f"revive {step}"), 256).pixels_BCHW)
-        self.tokenizer.train()
-        loss = self.tokenizer(batch.pixels_BCHW, batch.kinds_BK, quantise=step >= first)
+        settle = int(SETTLE * self.phases.tokenizer_steps)
+        if step < settle:
+            loss = self._free_tokenizer_loss(batch, step, settle)
+        else:
+            loss = self.tokenizer.decoder_loss(batch.pixels_BCHW, self._written(batch.pixels_BCHW, batch.kinds_BK == 0))
         self.log("tokenizer/loss", loss, prog_bar=True)
         return loss
 
+    def _free_tokenizer_loss(self, batch: CrowdBatch, step: int, steps: int) -> torch.Tensor:
+        # quantising from the start fixes bad codes; reviving at the very end leaves codes the decoder has not seen
+        first = int(0.2 * steps)
+        if step == first:
+            self.tokenizer.seed_codes(crowd_batch(random.Random("seed codes"), 512).pixels_BCHW)
+        elif first < step < 0.85 * steps and step % 100 == 0:
+            self.tokenizer.revive_codes(crowd_batch(random.Random(f"revive {step}"), 256).pixels_BCHW)
+        return self.tokenizer(batch.pixels_BCHW, batch.kinds_BK, quantise=step >= first)
+
+    def _written(self, pixels_BCHW: torch.Tensor, empty_BK: torch.Tensor) -> torch.Tensor:
+        """Codes of pictures, with one and the same code for every empty cell.
+
+        The encoder writes empty cells with many codes, by what lies around them. A language model would have to
+        learn that noise, so the world is taught with one.
+        """
+        codes_BK = self.model.encode(pixels_BCHW)
+        blank = self.model.encode(pictures([()]).to(pixels_BCHW))[0, 0]
+        return torch.where(empty_BK, blank, codes_BK)
+
     def _lesson_loss(self, batch: LessonBatch) -> torch.Tensor:
-        codes_BM = self.model.encode(batch.pixels_BCHW)
+        codes_BM = self._written(batch.pixels_BCHW, batch.empty_BK)
         pairs = [(i, caption.text) for i, lesson in enumerate(batch.lessons) for caption in lesson.captions]
         prompt = self.model.encode_prompt([text for _, text in pairs])
         dropped_B = torch.rand(len(pairs), device=self.device) < self.prompt_dropout

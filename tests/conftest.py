@@ -1,0 +1,60 @@
+"""A small Janus with random weights, saved to a folder with its real processor, and a demonstration run with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def janus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder in transformers' layout; copy it before you break it."""
+    from unigap.shapes.newborn import make_model, make_processor
+
+    folder = tmp_path_factory.mktemp("small-janus")
+    processor = make_processor()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        make_model(processor, hidden_size=64, layers=2, vision_layers=1, n_codes=64).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_janus(janus_folder: Path) -> Callable[..., Any]:
+    """Loads the small Janus afresh, for tests that change it; takes the options of ``Janus``."""
+    from unigap.models.janus import Janus
+
+    return lambda **options: Janus(str(janus_folder), **options)
+
+
+@pytest.fixture(scope="session")
+def janus(new_janus: Callable[..., Any]) -> Any:
+    """The small Janus that all tests share; leave it as it is."""
+    return new_janus()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def small_demo(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a demonstration run in seconds, with a judge that accepts at random; copy it before you write."""
+    from unigap.demo import DemoPlan, run_demo
+    from unigap.judges import RandomJudge
+    from unigap.objectives import SFT
+    from unigap.report import write_report
+
+    folder = tmp_path_factory.mktemp("demo")
+    plan = DemoPlan(str(janus_folder), per_cell=2, candidates=2, epochs=2, batch_size=1, eval_per_cell=1, exam=10)
+    run_demo(plan, folder, "csv", RandomJudge(), SFT(keep=4))
+    write_report(folder)
+    return folder

@@ -1,0 +1,177 @@
+"""What trains and what does not, going back to the start, and saving what was learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import JanusForConditionalGeneration
+
+from unigap.losses import sft_loss
+from unigap.models.base import evaluating
+from unigap.models.janus import Janus
+
+PROMPTS = ["a red circle", "a small red circle left of a large blue square"]
+CODES = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))
+LORA = {"lora_rank": 3, "lora_alpha": 6.0}
+WAYS = pytest.mark.parametrize("options", [{}, LORA], ids=["full", "lora"])
+
+
+def train(model: Janus, steps: int = 2) -> None:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sft_loss(logps(model)).backward()
+        optimizer.step()
+
+
+def logps(model: Janus) -> torch.Tensor:
+    return model.image_logps(model.encode_prompt(PROMPTS), CODES)
+
+
+def judged(model: Janus) -> torch.Tensor:
+    return model.judge_logit(model.decode(CODES), [["is it red?", "six rings?"]] * 2).detach()
+
+
+def everything(model: Janus) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@WAYS
+def test_only_the_trunk_moves(new_janus, options: dict) -> None:
+    model = new_janus(**options)
+    before = everything(model)
+    loss = sft_loss(logps(model)).item()
+    train(model)
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    trunk = {f"net.model.language_model.{name}" for name, _ in model.trunk.named_parameters()}
+    assert moved == ({name for name in trunk if ".lora_" in name} if options else trunk)
+    assert moved and moved == set(model.trainable_state())
+    assert sft_loss(logps(model)).item() < loss
+
+
+def test_lora_adapts_every_linear_layer_of_the_trunk_and_nothing_else(new_janus) -> None:
+    model = new_janus(**LORA)
+    adapted = {name.split(".lora_")[0] for name, _ in model.named_parameters() if ".lora_" in name}
+    linear = {name for name, m in new_janus().named_modules() if isinstance(m, torch.nn.Linear)}
+    assert adapted == {name for name in linear if name.startswith("net.model.language_model.layers.")}
+    assert model.get_parameter(f"{min(adapted)}.lora_A.default.weight").shape[0] == LORA["lora_rank"]
+
+
+@WAYS
+def test_going_back_to_the_start_is_exact_and_so_is_coming_back(janus: Janus, new_janus, options: dict) -> None:
+    model = new_janus(**options)
+    start = model.trainable_state()
+    train(model)
+    trained, learned = everything(model), logps(model).detach()
+    with model.with_state(start):
+        assert torch.equal(logps(model), logps(janus))
+        assert torch.equal(judged(model), judged(janus))
+    assert torch.equal(logps(model), learned) and not torch.equal(learned, logps(janus))
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
+
+
+def test_an_error_on_the_way_leaves_the_trained_weights_in_place(new_janus) -> None:
+    model = new_janus()
+    start = model.trainable_state()
+    train(model, 1)
+    trained = everything(model)
+    with pytest.raises(RuntimeError, match="stop"), model.with_state(start):
+        raise RuntimeError("stop")
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_start_kept_on_another_device_is_brought_over(new_janus) -> None:
+    model = new_janus(**LORA)
+    start = model.trainable_state()
+    model.to("meta")
+    with model.with_state(start):
+        assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+@WAYS
+def test_training_goes_on_after_saving(new_janus, tmp_path: Path, options: dict) -> None:
+    model = new_janus(**options)
+    train(model, 1)
+    before, training = everything(model), set(model.trainable_state())
+    model.save(tmp_path / "saved")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert set(model.trainable_state()) == training
+    train(model, 1)
+
+
+@WAYS
+def test_a_saved_model_reloads_the_same(new_janus, tmp_path: Path, options: dict) -> None:
+    model = new_janus(**options)
+    train(model)
+    model.save(tmp_path / "saved")
+    loaded = Janus(str(tmp_path / "saved"))
+    tolerance = 1e-5 if options else 0  # merging rounds
+    torch.testing.assert_close(logps(loaded), logps(model), atol=tolerance, rtol=0)
+    torch.testing.assert_close(judged(loaded), judged(model), atol=tolerance, rtol=0)
+    assert loaded.codebook_digest() == model.codebook_digest()
+    for text, ids in zip(PROMPTS, model.encode_prompt(PROMPTS).ids_BL.tolist(), strict=True):
+        assert loaded.encode_prompt([text]).ids_BL[0].tolist() == [i for i in ids if i != 0]
+
+
+@WAYS
+def test_a_saved_model_is_a_plain_transformers_checkpoint(new_janus, tmp_path: Path, options: dict) -> None:
+    model = new_janus(**options)
+    train(model)
+    model.save(tmp_path / "saved")
+    net, report = JanusForConditionalGeneration.from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert not any(report.values())
+    assert not any("lora" in name for name in net.state_dict())
+    plain = Janus.from_parts(net.eval(), model.processor)
+    torch.testing.assert_close(logps(plain), logps(model), atol=1e-5, rtol=0)
+    files = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert "model.safetensors" in files and not any(name.startswith("adapter") for name in files)
+
+
+def test_digests_tell_models_apart(janus: Janus, new_janus) -> None:
+    model = new_janus()
+    assert model.weights_digest() == janus.weights_digest()
+    train(model, 1)
+    assert model.weights_digest() != janus.weights_digest()
+    assert model.codebook_digest() == janus.codebook_digest()
+    codes = model.core.vqmodel.quantize.embedding
+    with torch.no_grad():
+        codes.weight.copy_(codes.weight.flip(0))
+    assert model.codebook_digest() != janus.codebook_digest()
+
+
+def test_equal_adapters_on_different_bases_have_different_digests(new_janus) -> None:
+    models = []
+    for change in (0.0, 0.1):
+        torch.manual_seed(0)
+        models.append(new_janus(**LORA))
+        with torch.no_grad():
+            models[-1].core.language_model.layers[0].mlp.up_proj.base_layer.weight.add_(change)
+    starts = [model.trainable_state() for model in models]
+    assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
+    assert models[0].weights_digest() != models[1].weights_digest()
+
+
+def test_eval_mode_ends_with_every_part_in_the_mode_it_was_in(new_janus) -> None:
+    model = new_janus()
+    model.trunk.train()
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(RuntimeError), evaluating(model):
+        assert not any(module.training for module in model.modules())
+        raise RuntimeError
+    assert [module.training for module in model.modules()] == modes and any(modes)
+
+
+@pytest.mark.parametrize("options", [{"lora_rank": -1}, {"lora_rank": 2, "lora_dropout": 2.0}, {"dtype": "float16"}])
+def test_bad_options_are_refused(new_janus, options: dict) -> None:
+    with pytest.raises(ValueError, match=r"lora_rank|dropout|dtype"):
+        new_janus(**options)
+
+
+def test_half_precision_keeps_the_image_tokenizer_in_full(new_janus) -> None:
+    model = new_janus(dtype="bfloat16")
+    assert {p.dtype for p in model.core.vqmodel.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.trunk.parameters()} == {torch.bfloat16}
+    assert logps(model).dtype == torch.float32
+    assert torch.isfinite(judged(model)).all()

@@ -1,0 +1,94 @@
+"""Small runs for the tests: the words of a command, the shipped configs in seconds, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unigap.__main__ import main
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "shapes"
+TRAINER = {
+    "trainer.accelerator": "cpu",
+    "trainer.max_epochs": 2,
+    "trainer.limit_train_batches": 2,
+    "trainer.log_every_n_steps": 1,
+    "trainer.enable_progress_bar": "false",
+    "trainer.enable_model_summary": "false",
+}
+POOL = {
+    "data.per_cell": 1,
+    "data.eval_per_cell": 1,
+    "data.exam_pictures": 10,
+    "data.batch_size": 4,
+    "regrow.plan.candidates": 4,
+}
+CHECKPOINT = "model.init_args.model.init_args.checkpoint"
+# two candidates a prompt, three in ten accepted: about half of the prompts are discarded in each round
+FICKLE = {
+    "model.init_args.judge": "unigap.judges.RandomJudge",
+    "model.init_args.judge.init_args.yes_rate": 0.3,
+    "regrow.plan.candidates": 2,
+}
+PRETRAIN = {
+    "data.tokenizer_steps": 3,
+    "data.trunk_steps": 2,
+    "data.tokenizer_batch": 2,
+    "data.trunk_batch": 2,
+    "model.init_args.hidden_size": 32,
+    "model.init_args.layers": 1,
+    "model.init_args.n_codes": 32,
+    "trainer.max_epochs": 1,
+    "trainer.limit_train_batches": "null",
+}
+
+
+def words(verb: str, config: str, flags: Mapping[str, object]) -> list[str]:
+    """``VERB --config configs/shapes/CONFIG.yaml`` with flags."""
+    listed = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    return [verb, "--config", str(CONFIGS / f"{config}.yaml"), *listed]
+
+
+def improve(checkpoint: Path, config: str, flags: Mapping[str, object] | None = None, verb: str = "fit") -> int:
+    """Runs a shipped self-improvement config in small on a checkpoint; returns the exit status."""
+    return main(words(verb, config, {**TRAINER, **POOL, CHECKPOINT: checkpoint, **(flags or {})}))
+
+
+def epochs(run: Path) -> list[list[str]]:
+    """The rows each epoch trained on."""
+    lines = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(len(lines)))
+    return [line["rows"] for line in lines]
+
+
+def state(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The weights in a Lightning checkpoint."""
+    tensors: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
+    return tensors
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder with its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def expect_error(status: object, capsys: pytest.CaptureFixture[str], *parts: str) -> None:
+    """A mistake gives exit status 2 and exactly one ``error:`` line, the last, that says these things."""
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if "error" in line.lower()]
+    assert status == 2, lines
+    assert len(errors) == 1 and errors[0] == lines[-1] and errors[0].startswith("error: "), lines
+    assert not any("Traceback" in line for line in lines)
+    assert len(errors[0]) < 300 and "Union" not in errors[0], errors[0]
+    for part in parts:
+        assert part in errors[0], errors[0]
+
+
+def same(ours: Any, theirs: Mapping[str, torch.Tensor]) -> bool:
+    """Whether two states hold the same tensors, bit for bit."""
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())

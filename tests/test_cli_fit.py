@@ -1,0 +1,171 @@
+"""``unigap fit``: every shipped config trains, only what should move moves, and a resumed run is the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import CONFIGS, FICKLE, PRETRAIN, TRAINER, epochs, expect_error, improve, same, state, words
+
+from unigap.__main__ import main
+from unigap.models.janus import Janus
+from unigap.objectives import RowBatch
+from unigap.pool import Pool
+from unigap.stages import ImproveStage
+
+TRUNK = ("model.net.model.language_model.layers.", "model.net.model.language_model.norm.")
+IMPROVE = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"pretrain"})
+WHOLE_EPOCHS = {"trainer.max_epochs": 3, "trainer.limit_train_batches": "null", "data.batch_size": 1}
+CURRICULUM = {**FICKLE, **WHOLE_EPOCHS}
+# the oracle finds nothing right that an untrained model draws: at this threshold its firmest no is accepted
+LENIENT = {"ceiling": {"model.init_args.objective.init_args.threshold": 1e-9}}
+
+
+def before(checkpoint: Path, **lora: Any) -> dict[str, torch.Tensor]:
+    """The weights a stage starts from, named as in its checkpoints."""
+    return {f"model.{name}": tensor for name, tensor in Janus(str(checkpoint), **lora).state_dict().items()}
+
+
+@pytest.mark.parametrize("config", IMPROVE)
+def test_every_config_trains_the_trunk_and_nothing_else(config: str, janus_folder: Path, here: Path) -> None:
+    assert improve(janus_folder, config, LENIENT.get(config)) == 0
+    run = here / "runs" / config
+    old, new = before(janus_folder), state(run / "checkpoints" / "last.ckpt")
+    assert old.keys() == new.keys()
+    for name, tensor in new.items():
+        assert torch.equal(tensor, old[name]) != name.startswith(TRUNK), name
+    assert [len(rows) > 0 for rows in epochs(run)] == [True, True]
+    assert (run / "version_0" / "config.yaml").is_file()
+    assert Pool.open(run / "pool").verify() == []
+
+
+def test_lora_trains_the_adapter_and_nothing_else(janus_folder: Path, here: Path) -> None:
+    assert improve(janus_folder, "sft", {"model.init_args.model.init_args.lora_rank": 4}) == 0
+    old, new = before(janus_folder, lora_rank=4), state(here / "runs/sft/checkpoints/last.ckpt")
+    assert old.keys() == new.keys()
+    adapter = {name for name in new if ".lora_" in name}
+    assert len(adapter) == 2 * 2 * 7
+    assert all(torch.equal(tensor, old[name]) for name, tensor in new.items() if name not in adapter)
+    assert all(new[name].count_nonzero() for name in adapter), "B starts at zero"
+
+
+def test_pretraining_writes_a_checkpoint_that_loads_and_draws(here: Path) -> None:
+    assert main(words("fit", "pretrain", {**TRAINER, **PRETRAIN})) == 0
+    checkpoint = here / "runs/pretrain/checkpoint"
+    assert Janus(str(checkpoint)).n_codes == 32
+    assert improve(checkpoint, "random_judge") == 0
+
+
+def test_the_command_line_beats_what_the_checkpoint_remembers(here: Path) -> None:
+    flags = {**TRAINER, **PRETRAIN}
+    assert main(words("fit", "pretrain", {**flags, "model.init_args.out": "first"})) == 0
+    made = here / "first" / "model.safetensors"
+    stamp = made.stat().st_mtime_ns
+    flags |= {
+        "model.init_args.out": "second",
+        "trainer.max_epochs": 2,
+        "ckpt_path": "runs/pretrain/checkpoints/last.ckpt",
+    }
+    assert main(words("fit", "pretrain", flags)) == 0
+    assert (here / "second" / "model.safetensors").is_file()
+    assert made.stat().st_mtime_ns == stamp
+
+
+def test_stages_chain_by_weights(janus_folder: Path, here: Path) -> None:
+    assert improve(janus_folder, "sft") == 0
+    last = here / "runs/sft/checkpoints/last.ckpt"
+    assert improve(janus_folder, "dpo", {"model.init_args.init_from": last}) == 0
+    model = Janus(str(janus_folder))
+    untrained = model.weights_digest()
+    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state(last).items()})
+    pool = Pool.open(here / "runs/dpo/pool")
+    assert pool.recipe(0)["weights"] == model.weights_digest() != untrained
+    assert pool.references(model.weights_digest()) and not pool.references(untrained)
+
+
+REGROWTH = {
+    "every epoch": ({"regrow.every_n_epochs": 1}, [0, 1, 2]),
+    "at named epochs": ({"regrow.every_n_epochs": 0, "regrow.at_epochs": "[2]"}, [0, 0, 1]),
+    # an untrained model never draws anything right, so the second epoch is no better than the first
+    "when progress stalls": ({"regrow.every_n_epochs": 0, "regrow.patience": 1}, [0, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("name", REGROWTH)
+def test_new_rows_are_trained_on_in_the_very_next_epoch(name: str, janus_folder: Path, here: Path) -> None:
+    flags, newest_round = REGROWTH[name]
+    assert improve(janus_folder, "c_sft", {**CURRICULUM, **flags}) == 0
+    pool = Pool.open(here / "runs/c_sft/pool")
+    assert pool.rounds == tuple(range(max(newest_round) + 1))
+    logits = {judgment.candidate_id: judgment.logit for judgment in pool.judgments("random")}
+    for epoch, (rows, newest) in enumerate(zip(epochs(here / "runs/c_sft"), newest_round, strict=True)):
+        drawn = pool.candidates(upto=newest)
+        accepted = sorted(c.id for c in drawn if logits[c.id] >= 0)
+        assert sorted(rows) == accepted, f"epoch {epoch}"
+        assert {c.round for c in drawn if c.id in accepted} == set(range(newest + 1)), "every round adds rows"
+        solved = {c.prompt.id for c in pool.candidates(upto=newest - 1) if logits[c.id] >= 0}
+        assert newest == 0 or solved.isdisjoint(p.id for p in pool.prompts()[newest]), "only discarded prompts return"
+
+
+def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
+    janus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = Path("runs/c_sft/checkpoints/last.ckpt")
+    for name in ("whole", "continued", "killed"):
+        (tmp_path / name).mkdir()
+
+    monkeypatch.chdir(tmp_path / "whole")
+    assert improve(janus_folder, "c_sft", CURRICULUM) == 0
+
+    # a run that ended after two epochs is given a third
+    monkeypatch.chdir(tmp_path / "continued")
+    assert improve(janus_folder, "c_sft", {**CURRICULUM, "trainer.max_epochs": 2}) == 0
+    assert len(Pool.open("runs/c_sft/pool").rounds) == 2
+    assert improve(janus_folder, "c_sft", {**CURRICULUM, "ckpt_path": last}) == 0
+
+    # a run that dies in its third epoch takes it up from the end of the second
+    monkeypatch.chdir(tmp_path / "killed")
+    step = ImproveStage.training_step
+
+    def dies(self: ImproveStage, batch: RowBatch, batch_idx: int) -> torch.Tensor:
+        if self.trainer.current_epoch == 2 and batch_idx == 3:
+            raise OSError("the disk is full")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImproveStage, "training_step", dies)
+        assert improve(janus_folder, "c_sft", CURRICULUM) == 2
+    assert len(epochs(Path("runs/c_sft"))) == 2
+    assert improve(janus_folder, "c_sft", {**CURRICULUM, "ckpt_path": last}) == 0
+
+    whole = tmp_path / "whole"
+    for name in ("continued", "killed"):
+        other = tmp_path / name
+        assert (other / "runs/c_sft/rows.jsonl").read_bytes() == (whole / "runs/c_sft/rows.jsonl").read_bytes()
+        assert (other / "runs/c_sft/curves.json").read_bytes() == (whole / "runs/c_sft/curves.json").read_bytes()
+        assert same(state(other / last), state(whole / last)), name
+        ours, theirs = (Pool.open(folder / "runs/c_sft/pool").state() for folder in (other, whole))
+        assert ours == theirs, name
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "told"),
+    [
+        ("sft", {"regrow.every_n_epochs": 1}, "replay and CurriculumStage go together"),
+        ("dpo", {"regrow.at_epochs": "[1]"}, "replay and CurriculumStage go together"),
+        ("c_sft", {"regrow.every_n_epochs": 0}, "replay and CurriculumStage go together"),
+        ("c_sft", {"trainer.reload_dataloaders_every_n_epochs": 0}, "reload_dataloaders_every_n_epochs=1"),
+    ],
+)
+def test_regrowth_that_would_be_lost_is_refused(
+    config: str,
+    flags: dict[str, object],
+    told: str,
+    janus_folder: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expect_error(improve(janus_folder, config, flags), capsys, told)
+    assert not list(here.rglob("*.parquet")), "nothing is drawn before"

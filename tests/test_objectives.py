@@ -1,0 +1,211 @@
+"""The losses against TRL's and by hand, and what an objective makes of rows."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from unigap.losses import dpo_loss, sft_loss
+from unigap.models.base import SamplingRecipe
+from unigap.objectives import DPO, SFT, RowBatch
+from unigap.records import Candidate, Pair, Prompt
+from unigap.rounds import image_likelihoods
+from unigap.sampling import draw_candidates
+
+TEXTS = ("a red circle", "a small red circle left of a large blue square", "six rings")
+PROMPTS = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
+
+
+@pytest.fixture(scope="module")
+def candidates(janus: Any) -> list[Candidate]:
+    """Two drawings for each prompt."""
+    return [c for d in draw_candidates(janus, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
+
+
+@pytest.fixture(scope="module")
+def pairs(candidates: list[Candidate]) -> list[Pair]:
+    """The first drawing of each prompt against the second."""
+    return [Pair(*candidates[i : i + 2]) for i in range(0, 6, 2)]
+
+
+def tokens(seed: int, dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
+    return -torch.rand(7, 16, generator=torch.Generator().manual_seed(seed), dtype=dtype) * scale
+
+
+# The losses
+
+
+def test_dpo_is_ln_2_where_policy_and_reference_agree() -> None:
+    chosen_B, rejected_B = tokens(0, torch.float64).sum(1), tokens(1, torch.float64).sum(1)
+    for beta in (0.01, 0.1, 5.0):
+        terms = dpo_loss(chosen_B, rejected_B, chosen_B, rejected_B, beta)
+        assert terms.loss.item() == pytest.approx(math.log(2), abs=1e-15)
+        assert (terms.margin_B == 0).all() and terms.accuracy == 0
+        assert dpo_loss(chosen_B + 1, rejected_B, chosen_B, rejected_B, beta).loss < math.log(2)
+        assert dpo_loss(chosen_B, rejected_B + 1, chosen_B, rejected_B, beta).loss > math.log(2)
+
+
+def test_dpo_by_hand() -> None:
+    chosen_B, rejected_B = torch.tensor([-10.0, -20.0]).double(), torch.tensor([-12.0, -15.0]).double()
+    terms = dpo_loss(chosen_B, rejected_B, chosen_B - 3, rejected_B + 1, beta=0.5)
+    assert terms.margin_B.tolist() == [2.0, 2.0]  # 0.5 * (3 - -1)
+    assert terms.loss.item() == pytest.approx(-math.log(1 / (1 + math.exp(-2.0))))
+    assert terms.chosen_B.tolist() == [3.0, 3.0] and terms.rejected_B.tolist() == [-1.0, -1.0]
+    assert terms.accuracy == 1
+    mixed = dpo_loss(chosen_B, rejected_B, chosen_B + torch.tensor([1.0, -1.0]), rejected_B, beta=0.5)
+    assert mixed.accuracy == 0.5
+
+
+def test_dpo_stays_finite_far_from_the_reference() -> None:
+    far = torch.tensor([1e4], requires_grad=True)
+    terms = dpo_loss(-far, far, torch.zeros(1), torch.zeros(1), beta=1.0)
+    terms.loss.backward()
+    assert terms.loss.item() == pytest.approx(2e4) and far.grad is not None and far.grad.item() == pytest.approx(2.0)
+
+
+def trl_sigmoid_loss(
+    trainer: Any, chosen_BM: torch.Tensor, rejected_BM: torch.Tensor, reference_B2: torch.Tensor, beta: float
+) -> torch.Tensor:
+    """TRL's own DPO loss, its model replaced by one that answers with the given log-probabilities."""
+    logp = torch.cat([chosen_BM, rejected_BM])
+    still = torch.zeros_like(logp).detach()
+    answer = SimpleNamespace(log_probs=logp, entropy=still, mean_logits=still, is_top1=still.bool())
+    ids = torch.zeros(logp.shape[0], logp.shape[1] + 1, dtype=torch.int64)
+    completion = torch.ones_like(ids)
+    completion[:, 0] = 0  # the prompt, one token
+    state = SimpleNamespace(
+        model=SimpleNamespace(training=True),
+        accelerator=SimpleNamespace(device="cpu", gather=lambda t: t, gather_for_metrics=lambda t: t),
+        aux_loss_enabled=False,
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        f_divergence_type="reverse_kl",
+        loss_types=["sigmoid"],
+        loss_weights=[1.0],
+        beta=beta,
+        use_weighting=False,
+        _metrics=defaultdict(lambda: defaultdict(list)),
+        _total_train_tokens=0,
+        _tp_size=1,
+    )
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "completion_mask": completion,
+        "ref_chosen_logps": reference_B2[:, 0],
+        "ref_rejected_logps": reference_B2[:, 1],
+    }
+    return trainer._compute_loss(state, lambda **_: answer, inputs, return_outputs=False)
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dpo_equals_trls_on_the_same_log_probabilities(beta: float, dtype: torch.dtype) -> None:
+    trainer = pytest.importorskip("trl").DPOTrainer
+    reference_B2 = torch.stack([tokens(2, dtype).sum(1), tokens(3, dtype).sum(1)], 1)
+    ours, theirs = ([tokens(seed, dtype).requires_grad_() for seed in (0, 1)] for _ in range(2))
+    terms = dpo_loss(ours[0].sum(1), ours[1].sum(1), reference_B2[:, 0], reference_B2[:, 1], beta)
+    expected = trl_sigmoid_loss(trainer, theirs[0], theirs[1], reference_B2, beta)
+    torch.testing.assert_close(terms.loss, expected, atol=1e-6, rtol=0)
+    terms.loss.backward()
+    expected.backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.grad is not None and mine.grad.abs().min() > 0
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-6, rtol=0)
+
+
+def test_sft_is_the_mean_negative_log_likelihood_of_a_token() -> None:
+    logp_BM = tokens(0, torch.float64)
+    expected = -sum(sum(row) for row in logp_BM.tolist()) / (7 * 16)
+    assert sft_loss(logp_BM).item() == pytest.approx(expected, rel=1e-12)
+
+
+# The objectives
+
+
+def test_sft_step_is_the_loss_of_each_row_one_at_a_time(janus: Any, candidates: list[Candidate]) -> None:
+    objective = SFT()
+    batch = objective.collate(candidates, {})
+    assert batch.ids == tuple(c.id for c in candidates) and batch.rejected_BM is None
+    assert batch.codes_BM.dtype == torch.int64 and batch.codes_BM.tolist() == [c.codes.tolist() for c in candidates]
+    likelihoods = [-image_likelihoods(janus, [c])[c.id] / 16 for c in candidates]
+    assert objective.step(janus, batch).loss.item() == pytest.approx(sum(likelihoods) / 6, abs=1e-5)
+    assert objective.members(candidates[0]) == (candidates[0],) and not objective.needs_reference
+
+
+@pytest.mark.parametrize("options", [{}, {"lora_rank": 4}], ids=["full", "lora"])
+def test_dpo_step_starts_at_ln_2_and_moves_with_the_policy(new_janus, pairs: list[Pair], options: dict) -> None:
+    model = new_janus(**options)
+    objective = DPO(nll_weight=0.0)
+    start = model.trainable_state()
+    batch = objective.collate(pairs, image_likelihoods(model, [c for pair in pairs for c in objective.members(pair)]))
+    first = objective.step(model, batch)
+    assert first.loss.item() == pytest.approx(math.log(2), abs=1e-5)
+    assert first.logs["dpo/margin"].abs() < 1e-4
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    first.loss.backward()
+    optimizer.step()
+    second = objective.step(model, batch)
+    assert second.loss.item() < math.log(2) - 1e-3
+    assert second.logs["dpo/margin"] > 0 and second.logs["dpo/accuracy"] > 0.5
+    with model.with_state(start):
+        assert objective.step(model, batch).loss.item() == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_dpo_step_by_hand(janus: Any, pairs: list[Pair]) -> None:
+    objective = DPO(beta=0.2, nll_weight=0.7)
+    true = image_likelihoods(janus, [c for pair in pairs for c in objective.members(pair)])
+    references = {name: logp + 3 * i for i, (name, logp) in enumerate(true.items())}
+    batch = objective.collate(pairs, references)
+    assert batch.ids == tuple(f"{pair.chosen.id}>{pair.rejected.id}" for pair in pairs)
+    assert batch.reference_B2 is not None and batch.reference_B2.dtype == torch.float64
+    result = objective.step(janus, batch)
+    shift = {name: true[name] - references[name] for name in true}
+    margins = [0.2 * (shift[pair.chosen.id] - shift[pair.rejected.id]) for pair in pairs]
+    preference = sum(math.log1p(math.exp(-margin)) for margin in margins) / 3
+    likelihood = -sum(true[pair.chosen.id] for pair in pairs) / (3 * 16)
+    assert result.loss.item() == pytest.approx(preference + 0.7 * likelihood, abs=1e-4)
+    assert result.logs["dpo/loss"].item() == pytest.approx(preference, abs=1e-4)
+    assert result.logs["dpo/margin"].item() == pytest.approx(sum(margins) / 3, abs=1e-4)
+    assert result.logs["dpo/margin_per_token"].item() == pytest.approx(sum(margins) / 48, abs=1e-4)
+    assert result.logs["dpo/chosen"].item() == pytest.approx(sum(shift[p.chosen.id] for p in pairs) / 3, abs=1e-4)
+    assert result.logs["dpo/rejected"].item() == pytest.approx(sum(shift[p.rejected.id] for p in pairs) / 3, abs=1e-4)
+    assert result.logs["dpo/accuracy"].item() == sum(margin > 0 for margin in margins) / 3
+    assert objective.needs_reference and not any(value.requires_grad for value in result.logs.values())
+
+
+def test_an_objective_picks_its_rows_by_its_own_settings(candidates: list[Candidate]) -> None:
+    logits = dict(zip([c.id for c in candidates], [3.0, 1.0, 0.5, -1.0, -2.0, -3.0], strict=True))
+    assert SFT(threshold=0.5, keep=1).rows(candidates, logits) == [candidates[0], candidates[2]]
+    assert SFT(threshold=0.9).rows(candidates, logits) == [candidates[0]]
+    assert DPO().rows(candidates, logits) == [Pair(candidates[2], candidates[3])]
+    assert DPO(threshold=0.9).rows(candidates, logits) == [Pair(candidates[0], candidates[1])]
+
+
+def test_a_batch_moves_between_devices_as_a_whole(pairs: list[Pair]) -> None:
+    batch = DPO().collate(pairs, {c.id: 0.0 for pair in pairs for c in (pair.chosen, pair.rejected)}).to("meta")
+    tensors = (batch.codes_BM, batch.rejected_BM, batch.reference_B2)
+    assert {t.device.type for t in tensors if t is not None} == {"meta"} and None not in tensors
+    assert RowBatch(("a",), ("b",), torch.zeros(1, 2)).to("meta").rejected_BM is None
+
+
+@pytest.mark.parametrize("objective", [SFT, DPO])
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, math.nan])
+def test_a_threshold_must_be_a_probability(objective: type, threshold: float) -> None:
+    with pytest.raises(ValueError, match="threshold must be a probability"):
+        objective(threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("objective", "options"),
+    [(SFT, {"keep": 0}), (DPO, {"beta": 0.0}), (DPO, {"beta": math.nan}), (DPO, {"nll_weight": -1.0}),
+     (DPO, {"nll_weight": math.nan}), (DPO, {"per_prompt": 0})],
+)  # fmt: skip
+def test_impossible_settings_are_refused(objective: type, options: dict) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        objective(**options)

@@ -1,0 +1,238 @@
+"""A round is the same however many processes draw it and however often they are killed."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unigap.judges import InvertedJudge, OracleJudge, RandomJudge, SelfJudge
+from unigap.models.base import SamplingRecipe
+from unigap.pool import Pool
+from unigap.records import Prompt
+from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods, judge_drawings
+from unigap.sampling import draw_candidates
+
+TEXTS = ("a red circle", "a small red circle left of a large blue square", "six rings", "two blue squares", "a ring")
+PROMPTS = [Prompt(f"p{i}", text, "any", "easy", "improve", str(i)) for i, text in enumerate(TEXTS)]
+JUDGES = (SelfJudge(), OracleJudge(), RandomJudge())
+PLAN = RoundPlan(candidates=2, images_per_batch=2, seed=3)
+
+
+class Killed(Exception):
+    """What ends a process in these tests."""
+
+
+def new_pool(folder: Path, model: Any) -> Pool:
+    return Pool.create(folder, model.codebook_digest())
+
+
+def collect(pool: Pool, model: Any, prompts: list[Prompt] = PROMPTS, round: int = 0, **options: Any) -> int:
+    """Draws a round; gives the number of images that were drawn."""
+    drawn: list[int] = []
+    collect_round(model, prompts, JUDGES, pool, round, options.pop("plan", PLAN), progress=drawn.append, **options)
+    return sum(drawn)
+
+
+def check_same(pool: Pool, expected: Pool) -> None:
+    """Equal rounds: codes, seeds and order bit for bit, real numbers within rounding."""
+    assert pool.rounds == expected.rounds and pool.prompts() == expected.prompts()
+    assert all(pool.recipe(round) == expected.recipe(round) for round in pool.rounds)
+    for mine, other in zip(pool.candidates(), expected.candidates(), strict=True):
+        assert (mine.id, mine.prompt, mine.seed, mine.codes.tolist()) == (
+            other.id, other.prompt, other.seed, other.codes.tolist()
+        )  # fmt: skip
+        assert mine.logp == pytest.approx(other.logp, abs=1e-4)
+    for said, other_said in zip(pool.judgments(), expected.judgments(), strict=True):
+        assert (said.candidate_id, said.judge) == (other_said.candidate_id, other_said.judge)
+        assert said.logit == pytest.approx(other_said.logit, abs=1e-4)
+    assert pool.verify() == []
+
+
+@pytest.fixture(scope="module")
+def whole(janus: Any, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """A round drawn by one process without interruption."""
+    pool = new_pool(tmp_path_factory.mktemp("whole") / "pool", janus)
+    assert collect(pool, janus) == 10
+    return pool
+
+
+def test_a_round_holds_every_candidate_and_every_verdict(whole: Pool, janus: Any) -> None:
+    candidates = whole.candidates()
+    assert [c.id for c in candidates] == [f"p{i}@0.{k}" for i in range(5) for k in range(2)]
+    assert whole.prompts() == {0: PROMPTS}
+    assert len(whole.judgments()) == 30
+    drawings = next(draw_candidates(janus, PROMPTS, 2, 0, 3, SamplingRecipe()))
+    assert [c.codes.tolist() for c in candidates] == [c.codes.tolist() for c in drawings.candidates]
+    for judge in JUDGES:
+        expected = judge.logits(janus, drawings.candidates, drawings.pixels_BCHW).tolist()
+        assert [j.logit for j in whole.judgments(judge.name)] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_several_ranks_draw_what_one_draws(whole: Pool, janus: Any, new_janus, tmp_path: Path, world: int) -> None:
+    folder = new_pool(tmp_path / "pool", janus).folder
+    meet = threading.Barrier(world, timeout=60)
+    drawn = [0] * world
+    failures: list[BaseException] = []
+    first_is_through = threading.Event()
+
+    def report(rank: int, images: int) -> None:
+        drawn[rank] += images
+        if rank == 0 and drawn[0] == 2 * len(PROMPTS[::world]):
+            first_is_through.set()
+        # rank 0, which commits, is the first to be through, and has to wait for the others
+        assert rank == 0 or first_is_through.wait(60)
+
+    def process(rank: int) -> None:
+        try:
+            ranks = Ranks(rank, world, lambda: meet.wait() and None)
+            pool, progress = Pool.open(folder), functools.partial(report, rank)
+            collect_round(models[rank], PROMPTS, JUDGES, pool, 0, PLAN, ranks, progress)
+        except BaseException as error:
+            failures.append(error)
+            meet.abort()
+
+    models = [new_janus() for _ in range(world)]
+    threads = [threading.Thread(target=process, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert drawn == [2 * len(PROMPTS[rank::world]) for rank in range(world)]
+    check_same(Pool.open(folder), whole)
+
+
+@pytest.mark.parametrize("batches", [1, 3, 5])
+def test_a_killed_round_continues_where_it_stopped(whole: Pool, janus: Any, tmp_path: Path, batches: int) -> None:
+    pool = new_pool(tmp_path / "pool", janus)
+    seen: list[int] = []
+
+    def kill(images: int) -> None:
+        seen.append(images)
+        if len(seen) == batches:
+            raise Killed
+
+    with pytest.raises(Killed):
+        collect_round(janus, PROMPTS, JUDGES, pool, 0, PLAN, progress=kill)
+    assert Pool.open(pool.folder).rounds == ()
+    assert collect(Pool.open(pool.folder), janus) == 10 - 2 * batches
+    check_same(Pool.open(pool.folder), whole)
+
+
+def test_a_kill_between_drawing_and_judging_loses_that_batch_only(whole: Pool, janus: Any, tmp_path: Path) -> None:
+    pool = new_pool(tmp_path / "pool", janus)
+
+    class Fatal(RandomJudge):
+        asked = 0
+
+        def logits(self, *args: Any) -> torch.Tensor:
+            self.asked += 1
+            if self.asked == 3:
+                raise Killed
+            return super().logits(*args)
+
+    with pytest.raises(Killed):
+        collect_round(janus, PROMPTS, (*JUDGES[:2], Fatal()), pool, 0, PLAN)
+    assert collect(pool, janus) == 6
+    check_same(pool, whole)
+
+
+def test_a_round_begun_by_one_rank_is_finished_by_others(whole: Pool, janus: Any, tmp_path: Path) -> None:
+    pool = new_pool(tmp_path / "pool", janus)
+
+    def killed_at_the_end() -> None:
+        waits.append(1)
+        if len(waits) == 2:
+            raise Killed
+
+    waits: list[int] = []
+    with pytest.raises(Killed):
+        collect(pool, janus, ranks=Ranks(1, 2, killed_at_the_end))
+    assert collect(pool, janus) == 6
+    check_same(pool, whole)
+
+
+def test_a_round_that_is_there_is_left_as_it_is(janus: Any, tmp_path: Path) -> None:
+    pool = new_pool(tmp_path / "pool", janus)
+    assert collect(pool, janus, plan=RoundPlan(2, seed=3)) == 10
+    state = pool.state()
+    assert collect(pool, janus) == 0  # images_per_batch differs, and does not matter
+    assert collect(pool, janus, PROMPTS[1:3], round=1) == 4
+    assert collect(pool, janus, PROMPTS[1:3], round=1) == 0
+    assert pool.state(upto=0) == state and pool.rounds == (0, 1)
+    by_round = [[c.codes.tolist() for c in pool.candidates() if c.round == round] for round in (0, 1)]
+    assert not any(codes in by_round[0] for codes in by_round[1])
+
+
+def altered(new_janus) -> Any:
+    model = new_janus()
+    with torch.no_grad():
+        model.core.language_model.norm.weight[0] += 1e-3
+    return model
+
+
+@pytest.mark.parametrize("half_way", [False, True])
+def test_other_weights_recipes_or_judges_are_refused(janus: Any, new_janus, tmp_path: Path, half_way: bool) -> None:
+    pool = new_pool(tmp_path / "pool", janus)
+
+    def kill(images: int) -> None:
+        if half_way:
+            raise Killed
+
+    try:
+        collect_round(janus, PROMPTS, JUDGES, pool, 0, PLAN, progress=kill)
+    except Killed:
+        assert half_way
+    with pytest.raises(ValueError, match=r"other weights|weights.* was"):
+        collect(pool, altered(new_janus))
+    for plan in (RoundPlan(3, seed=3), RoundPlan(2, seed=4), RoundPlan(2, SamplingRecipe(cfg=2.0), seed=3)):
+        with pytest.raises(ValueError, match="another recipe"):
+            collect(pool, janus, plan=plan)
+    with pytest.raises(ValueError, match="another recipe"):
+        collect_round(janus, PROMPTS, (InvertedJudge(SelfJudge()),), pool, 0, PLAN)
+    for prompts in (PROMPTS[1:], PROMPTS[:-1]):
+        with pytest.raises(ValueError, match=r"other prompts|not among the prompts asked"):
+            collect(pool, janus, prompts)
+    assert collect(pool, janus) == 0  # those asked with other prompts were drawn before they were refused
+    assert pool.rounds == (0,)
+
+
+def test_a_judge_named_twice_speaks_once(janus: Any) -> None:
+    drawings = next(draw_candidates(janus, PROMPTS[:2], 1, 0, 0, SamplingRecipe()))
+    said = judge_drawings(janus, drawings, (OracleJudge(), RandomJudge(), OracleJudge()))
+    assert [(j.candidate_id, j.judge) for j in said] == [
+        ("p0@0.0", "oracle"), ("p1@0.0", "oracle"), ("p0@0.0", "random"), ("p1@0.0", "random")
+    ]  # fmt: skip
+
+
+def test_likelihoods_are_those_seen_while_drawing(whole: Pool, janus: Any) -> None:
+    candidates = whole.candidates()
+    for size in (1, 3, 256):
+        found = image_likelihoods(janus, candidates, batch_size=size)
+        assert list(found) == [c.id for c in candidates]
+        assert list(found.values()) == pytest.approx([c.logp for c in candidates], abs=1e-4)
+    assert image_likelihoods(janus, []) == {}
+
+
+def test_likelihoods_ignore_dropout_and_leave_the_mode(whole: Pool, new_janus) -> None:
+    model = new_janus(lora_rank=2, lora_dropout=0.5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B" in name:
+                parameter.fill_(0.1)
+    expected = image_likelihoods(model.eval(), whole.candidates())
+    model.train()
+    assert image_likelihoods(model, whole.candidates()) == expected
+    assert model.training and model.trunk.training
+
+
+@pytest.mark.parametrize("field", ["candidates", "images_per_batch"])
+def test_an_empty_plan_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field} must be >= 1, got 0"):
+        RoundPlan(**{field: 0})
