@@ -26,7 +26,7 @@ class CrowdBatch:
 
 @dataclass(frozen=True)
 class LessonBatch:
-    """Lessons for the language model, with their pictures (B, 3, 32, 32) in [-1, 1] and which cells are empty, (B, 16)."""
+    """Lessons for the language model: their pictures (B, 3, 32, 32) in [-1, 1] and which cells are empty, (B, 16)."""
 
     lessons: tuple[Lesson, ...]
     pixels_BCHW: torch.Tensor

@@ -21,11 +21,7 @@ MAX_RESIDUAL = 0.45
 MAX_STAIN = 0.11
 """The same for a cell that counts as empty: the faintest object lies 0.40 from it, so half of one is not lost."""
 MAX_RATIO = 0.78
-"""Largest distance to the best kind as a share of that to the next one: above it a rough cell is ambiguous."""
-CLEAR_RESIDUAL = 0.28
-"""Up to this distance a cell is no rough drawing but a slightly soft one, and ..."""
-CLEAR_RATIO = 0.97
-"""... the nearest kind is its name unless the next one is as near: a soft small square is close to a small circle."""
+"""Largest distance to the best kind as a share of that to the next one: above it the cell is ambiguous."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +84,7 @@ def read(pixels_BCHW: torch.Tensor) -> list[Reading]:
     two_BC2 = rms_BCK.topk(2, dim=2, largest=False).values
     best_BC = rms_BCT.argmin(2)
     limit_BC = torch.where(kind_T[best_BC] > 0, MAX_RESIDUAL, MAX_STAIN)
-    ratio_BC = torch.where(two_BC2[..., 0] <= CLEAR_RESIDUAL, CLEAR_RATIO, MAX_RATIO)
-    good_BC = (two_BC2[..., 0] <= limit_BC) & (two_BC2[..., 0] <= ratio_BC * two_BC2[..., 1])
+    good_BC = (two_BC2[..., 0] <= limit_BC) & (two_BC2[..., 0] <= MAX_RATIO * two_BC2[..., 1])
     return [_reading(best, good, names) for best, good in zip(best_BC.tolist(), good_BC.tolist(), strict=True)]
 
 
