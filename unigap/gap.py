@@ -125,7 +125,7 @@ def exam_scores(exam: Exam, logit_E: torch.Tensor, threshold: float = 0.5) -> di
     """Understanding on renders: accuracy, TPR, TNR and AUROC."""
     numbers = {prompt.id: i for i, prompt in enumerate(dict.fromkeys(exam.prompts))}
     prompt_E = torch.tensor([numbers[prompt.id] for prompt in exam.prompts])
-    names = {"judge_accuracy": "understanding_renders"}
+    names = {"judge_accuracy": "understanding_renders", "yes_rate": "renders_yes_rate"}
     scored = judge_scores(logit_E, exam.truth_B, prompt_E, threshold)
     return {names.get(name, name.replace("judge", "renders")): value for name, value in scored.items()}
 
