@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,7 +68,7 @@ def make_lesson(rng: random.Random, split: str = "pretrain", slip_rate: float = 
     return Lesson(caption, scene, tuple((d, describes(d, scene)) for d in said))
 
 
-def _in_split(make, fallback: Description, split: str, tries: int = 8) -> Description:  # type: ignore[no-untyped-def]
+def _in_split(make: Callable[[], Description], fallback: Description, split: str, tries: int = 8) -> Description:
     """The first made description of the split: statements must not leak the prompts of another one."""
     for _ in range(tries):
         made = make()
