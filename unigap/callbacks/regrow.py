@@ -13,7 +13,7 @@ from tqdm import tqdm
 from unigap.data import PoolData
 from unigap.pool import Pool
 from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods
-from unigap.selection import discarded_prompts
+from unigap.selection import discarded_prompts, logit_threshold
 from unigap.stages import CurriculumStage, ImproveStage
 
 Counts = dict[str, int]
@@ -155,7 +155,7 @@ class Regrow(Callback):
 
 def _count(stage: ImproveStage, data: PoolData, pool: Pool, number: int) -> Counts:
     """How a round went; ``truly_right`` are accepted candidates the external judge agrees with."""
-    bar = math.log(stage.objective.threshold / (1 - stage.objective.threshold))
+    bar = logit_threshold(stage.objective.threshold)
     own = {j.candidate_id: j.logit for j in pool.judgments(stage.judge.name, upto=number)}
     external = {j.candidate_id: j.logit > 0 for j in pool.judgments(stage.external.name, upto=number)}
     every = pool.candidates(upto=number)
