@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from plain_truths import DESCRIPTIONS, SCENES, is_true, meaning
 
 from unigap.shapes.grammar import CATEGORIES, DIFFICULTIES, MAX_OBJECTS, Description, parse
-from unigap.shapes.lessons import STATEMENTS, Lesson, crowd, make_lesson, pictures, reword, slip, twist
+from unigap.shapes.lessons import STATEMENTS, Lesson, crowd, looks, make_lesson, pictures, reword, slip, twist
 from unigap.shapes.prompt_sets import SPLITS, descriptions, prompts, split_of
 from unigap.shapes.scenes import GRID, JITTER, KINDS, Placed, imagine, render
 
@@ -154,11 +154,16 @@ def test_a_crowd_is_labelled_cell_by_cell() -> None:
     rng = random.Random(7)
     sizes, jitters = set(), set()
     for _ in range(300):
-        scene, kinds = crowd(rng)
-        assert kinds.shape == (GRID * GRID,)
-        assert kinds.dtype == torch.int64
-        labelled = {cell: KINDS[kind - 1] for cell, kind in enumerate(kinds.tolist()) if kind}
-        assert labelled == {placed.row * GRID + placed.col: placed.thing for placed in scene}
+        scene = crowd(rng)
+        cells = looks(scene)
+        assert cells.shape == (GRID * GRID, 3)
+        assert cells.dtype == torch.int64
+        labelled = {
+            Placed(KINDS[kind - 1], *divmod(cell, GRID), dy, dx)
+            for cell, (kind, dy, dx) in enumerate(cells.tolist())
+            if kind
+        }
+        assert labelled == set(scene)
         sizes.add(len(scene))
         jitters |= {(placed.dy, placed.dx) for placed in scene}
     assert sizes == set(range(1, 9))

@@ -137,8 +137,7 @@ def test_half_an_object_is_not_another_one_nor_none(half: str) -> None:
     y, x = rows.get(half, slice(TOP, TOP + CELL)), cols.get(half, slice(LEFT, LEFT + CELL))
     images[:, :, y, x] = render([])[:, y, x]
     found = tally(images)
-    # reading soft drawings has this price: a few halves look like a soft picture of something else
-    assert found["missing"] == 0 and found["another"] < 0.05 * len(DRAWN), found
+    assert found["another"] == found["missing"] == 0, found
     assert found["broken"] > 0.8 * len(DRAWN), found
 
 
@@ -167,13 +166,12 @@ def test_the_average_of_two_objects_is_neither() -> None:
     one, two = torch.randint(len(DRAWN), (2, 2500), generator=generator).tolist()
     pairs = [(DRAWN[i], DRAWN[j]) for i, j in zip(one, two, strict=True) if DRAWN[i].thing != DRAWN[j].thing]
     averages = (pictures([[a] for a, _ in pairs]) + pictures([[b] for _, b in pairs])) / 2
-    named = taken = 0
+    named = 0
     for (a, b), reading in zip(pairs, read(averages), strict=True):
         seen = {placed.thing for placed in reading.scene}
+        assert reading.broken or not seen <= {a.thing, b.thing}, (a, b, reading)
         named += not reading.broken
-        taken += not reading.broken and seen <= {a.thing, b.thing}
     assert named < 0.05 * len(pairs)  # red over blue truly is purple
-    assert taken < 0.02 * len(pairs)
 
 
 def test_the_average_of_two_pictures_is_neither(told: list[tuple[Description, tuple[Placed, ...]]]) -> None:

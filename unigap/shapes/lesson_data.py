@@ -9,45 +9,43 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from unigap.shapes.lessons import Lesson, crowd, empty_cells, make_lesson, pictures
+from unigap.shapes.lessons import Lesson, crowd, looks, make_lesson, pictures
 
 
 @dataclass(frozen=True)
 class CrowdBatch:
-    """Crowded scenes for the image tokenizer: pixels (B, 3, 32, 32) in [-1, 1] and kinds int64 (B, 16)."""
+    """Crowded scenes for the image tokenizer: pixels (B, 3, 32, 32) in [-1, 1] and looks of the cells (B, 16, 3)."""
 
     pixels_BCHW: torch.Tensor
-    kinds_BK: torch.Tensor
+    looks_BK3: torch.Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> CrowdBatch:
         """The batch on another device (Lightning moves objects that have this method)."""
-        return CrowdBatch(self.pixels_BCHW.to(device), self.kinds_BK.to(device))
+        return CrowdBatch(self.pixels_BCHW.to(device), self.looks_BK3.to(device))
 
 
 @dataclass(frozen=True)
 class LessonBatch:
-    """Lessons for the language model: their pictures (B, 3, 32, 32) in [-1, 1] and which cells are empty, (B, 16)."""
+    """Lessons for the language model and their pictures (B, 3, 32, 32) in [-1, 1]."""
 
     lessons: tuple[Lesson, ...]
     pixels_BCHW: torch.Tensor
-    empty_BK: torch.Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LessonBatch:
         """The batch on another device."""
-        return LessonBatch(self.lessons, self.pixels_BCHW.to(device), self.empty_BK.to(device))
+        return LessonBatch(self.lessons, self.pixels_BCHW.to(device))
 
 
 def crowd_batch(rng: random.Random, size: int) -> CrowdBatch:
     """Random crowded scenes."""
-    scenes, kinds = zip(*(crowd(rng) for _ in range(size)), strict=True)
-    return CrowdBatch(pictures(scenes), torch.stack(kinds))
+    scenes = [crowd(rng) for _ in range(size)]
+    return CrowdBatch(pictures(scenes), torch.stack([looks(scene) for scene in scenes]))
 
 
 def lesson_batch(rng: random.Random, size: int) -> LessonBatch:
     """Random lessons of the pretraining split."""
     lessons = tuple(make_lesson(rng) for _ in range(size))
-    scenes = [lesson.scene for lesson in lessons]
-    return LessonBatch(lessons, pictures(scenes), torch.stack([empty_cells(scene) for scene in scenes]))
+    return LessonBatch(lessons, pictures([lesson.scene for lesson in lessons]))
 
 
 class _Lessons(Dataset[CrowdBatch | LessonBatch]):
@@ -77,10 +75,10 @@ class ShapesLessons(LightningDataModule):
 
     def __init__(
         self,
-        tokenizer_steps: int = 4250,
-        trunk_steps: int = 950,
+        tokenizer_steps: int = 3400,
+        trunk_steps: int = 4500,
         tokenizer_batch: int = 16,
-        trunk_batch: int = 48,
+        trunk_batch: int = 32,
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -135,23 +135,21 @@ def slip(scene: Sequence[Placed], rng: random.Random) -> tuple[Placed, ...]:
     return tuple(placed)
 
 
-def crowd(rng: random.Random) -> tuple[tuple[Placed, ...], torch.Tensor]:
-    """A crowded random scene and the kind in each cell, int64 (16,) with 0 for empty: food for the image tokenizer."""
+def crowd(rng: random.Random) -> tuple[Placed, ...]:
+    """A crowded random scene: food for the image tokenizer."""
     cells = rng.sample(range(GRID * GRID), rng.randint(1, 8))
-    kinds = torch.zeros(GRID * GRID, dtype=torch.long)
-    scene = []
-    for cell in cells:
-        kind = rng.randrange(len(KINDS))
-        kinds[cell] = kind + 1
-        scene.append(Placed(KINDS[kind], cell // GRID, cell % GRID, rng.randrange(JITTER), rng.randrange(JITTER)))
-    return tuple(scene), kinds
+    return tuple(
+        Placed(rng.choice(KINDS), cell // GRID, cell % GRID, rng.randrange(JITTER), rng.randrange(JITTER))
+        for cell in cells
+    )
 
 
-def empty_cells(scene: Sequence[Placed]) -> torch.Tensor:
-    """Which cells of the grid hold nothing, bool (16,), row by row."""
-    empty = torch.ones(GRID * GRID, dtype=torch.bool)
-    empty[[placed.row * GRID + placed.col for placed in scene]] = False
-    return empty
+def looks(scene: Sequence[Placed]) -> torch.Tensor:
+    """What each cell shows, int64 (16, 3): the number of the kind, 0 for empty, and its jitter (dy, dx)."""
+    cells = torch.zeros(GRID * GRID, 3, dtype=torch.long)
+    for placed in scene:
+        cells[placed.row * GRID + placed.col] = torch.tensor([KINDS.index(placed.thing) + 1, placed.dy, placed.dx])
+    return cells
 
 
 def pictures(scenes: Sequence[Sequence[Placed]]) -> torch.Tensor:

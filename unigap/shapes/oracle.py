@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -43,20 +42,11 @@ class Reading:
 
 @functools.cache
 def _templates() -> tuple[torch.Tensor, torch.Tensor, tuple[tuple[int, int, int], ...]]:
-    """Template pictures (T, D), their kind (T,) with 0 for empty, and (kind, dy, dx) of each.
-
-    Beside every position of an object stand the blends of neighbouring ones: a decoder that does not know the position
-    to the pixel draws these.
-    """
-    spans = [span for size in range(1, JITTER + 1) for span in itertools.combinations(range(JITTER), size)]
-    names = [(0, 0, 0)]
-    pictures = [cell_picture(None)]
-    for kind, thing in enumerate(KINDS, start=1):
-        for rows, cols in itertools.product(spans, spans):
-            names.append((kind, rows[0], cols[0]))
-            pictures.append(np.mean([cell_picture(thing, dy, dx) for dy in rows for dx in cols], axis=0))
+    """Template pictures (T, D), their kind (T,) with 0 for empty, and (kind, dy, dx) of each."""
+    names = [(0, 0, 0), *itertools.product(range(1, len(KINDS) + 1), range(JITTER), range(JITTER))]
+    pictures = [cell_picture(KINDS[kind - 1] if kind else None, dy, dx) for kind, dy, dx in names]
     flat = torch.stack([torch.from_numpy(picture).flatten() for picture in pictures])
-    return flat, torch.tensor([name[0] for name in names]), tuple(names)
+    return flat, torch.tensor([kind for kind, _, _ in names]), tuple(names)
 
 
 def read(pixels_BCHW: torch.Tensor) -> list[Reading]:

@@ -8,88 +8,112 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unigap.shapes.lesson_data import CrowdBatch
 from unigap.shapes.scenes import KINDS, cell_picture
 
-# Shape legend: B images, D latent width, K cells of an image, V codes.
+# Shape legend: B images, D latent width, K cells of an image, V codes, N cells with an object.
+
+BLANK = 0
+"""The code of every empty cell."""
 
 
 class TokenizerTrainer(nn.Module):
-    """The losses that teach a ``JanusVQVAE`` to keep every object of a picture.
+    """The losses that teach a ``JanusVQVAE`` to keep every object of a picture, and where in its cell it stands.
 
     transformers' class gives the encoder no gradient in ``forward`` and normalises codes only when it decodes, so
-    both are done here. An auxiliary head names the object in each cell from the latents: without it, shapes and
-    sizes merge into one code.
+    both are done here. Two things make it learn what a language model can then predict:
+
+    * an auxiliary head names the object in each cell, and its jitter, from the latents; without it shapes and sizes
+      merge into one code, and with names alone the jitter of a kind does;
+    * empty cells have one code from the start. Left free they take more than half of all codes, by what lies around
+      them, and carry the jitter of their neighbours, which a language model would have to learn as noise.
 
     Args:
         vqmodel: The tokenizer; its codebook is kept at unit norm.
         commitment: Weight of the pull of latents towards their codes.
-        naming: Weight of the auxiliary cross-entropy.
-        gathering: Weight of the pull of empty cells' latents towards each other. Without it they take most of the
-            codes, by what lies around them, and a language model has to learn that noise.
+        naming: Weight of the auxiliary cross-entropies.
         foreground: Weight of pixels that are not background.
     """
 
     def __init__(self, vqmodel: Any, commitment: float = 0.25, naming: float = 1.0, foreground: float = 5.0) -> None:
         super().__init__()
         self.vqmodel: Any = vqmodel
-        self.namer = nn.Linear(vqmodel.config.embed_dim, len(KINDS) + 1)
+        width = vqmodel.config.embed_dim
+        self.namer, self.placer = nn.Linear(width, len(KINDS) + 1), nn.Linear(width, 2)
         self.commitment, self.naming, self.foreground = commitment, naming, foreground
+
+    @property
+    def codes(self) -> torch.Tensor:
+        """The code vectors, (V, D)."""
+        weight: torch.Tensor = self.vqmodel.quantize.embedding.weight
+        return weight
 
     def latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Unit-norm latents, (B, D, H, W)."""
         return F.normalize(self.vqmodel.quant_conv(self.vqmodel.encoder(pixels_BCHW)), dim=1)
 
-    def forward(self, pixels_BCHW: torch.Tensor, kinds_BK: torch.Tensor, quantise: bool) -> torch.Tensor:
-        """The loss of encoder, codes and decoder, a scalar."""
-        latent = self.latents(pixels_BCHW)
-        flat_BKD = latent.flatten(2).transpose(1, 2)
-        named = F.cross_entropy(self.namer(flat_BKD * latent.shape[1] ** 0.5).transpose(1, 2), kinds_BK)
-        through, pull = flat_BKD, torch.zeros((), device=latent.device)
-        if quantise:
-            book_VD = F.normalize(self.vqmodel.quantize.embedding.weight, dim=-1)
-            code_BKD = book_VD[(flat_BKD.detach() @ book_VD.detach().T).argmax(-1)]
-            pull = F.mse_loss(code_BKD, flat_BKD.detach()) + self.commitment * F.mse_loss(flat_BKD, code_BKD.detach())
-            through = flat_BKD + (code_BKD - flat_BKD).detach()
-        decoded = self.vqmodel.decoder(self.vqmodel.post_quant_conv(through.transpose(1, 2).view_as(latent)))
-        return self._rebuilding(decoded, pixels_BCHW) + self.naming * named + pull * latent.shape[1]
+    def forward(self, batch: CrowdBatch, quantise: bool) -> torch.Tensor:
+        """The loss of encoder, codes and decoder, a scalar; before ``quantise`` only empty cells have a code."""
+        latent_BDHW = self.latents(batch.pixels_BCHW)
+        latent_BKD = latent_BDHW.flatten(2).transpose(1, 2)
+        kind_BK = batch.looks_BK3[..., 0]
+        book_VD = F.normalize(self.codes, dim=-1)
+        nearest_BK = (latent_BKD.detach() @ book_VD[BLANK + 1 :].detach().T).argmax(-1) + BLANK + 1
+        code_BKD = book_VD[nearest_BK.where(kind_BK > 0, BLANK)]
+        if not quantise:
+            code_BKD = code_BKD.where((kind_BK == 0)[..., None], latent_BKD)
+        pull = F.mse_loss(code_BKD, latent_BKD.detach()) + self.commitment * F.mse_loss(latent_BKD, code_BKD.detach())
+        # straight through: decoded from the codes, with the gradient given to the latents
+        through_BKD = latent_BKD + (code_BKD - latent_BKD).detach()
+        decoded_BCHW = self._decoded(through_BKD.transpose(1, 2).view_as(latent_BDHW))
+        named = self.naming * self._naming(latent_BKD, batch.looks_BK3)
+        return self._rebuilding(decoded_BCHW, batch.pixels_BCHW) + named + pull * latent_BKD.shape[-1]
 
-    def decoder_loss(self, pixels_BCHW: torch.Tensor, codes_BK: torch.Tensor) -> torch.Tensor:
-        """The loss of the decoder alone, for codes that are settled, a scalar."""
-        # detached: codes that moved would no longer be what the encoder writes
-        code_BDHW = self.vqmodel.quantize.get_codebook_entry(codes_BK).detach()
-        return self._rebuilding(self.vqmodel.decoder(self.vqmodel.post_quant_conv(code_BDHW)), pixels_BCHW)
+    def _decoded(self, code_BDHW: torch.Tensor) -> torch.Tensor:
+        pixels_BCHW: torch.Tensor = self.vqmodel.decoder(self.vqmodel.post_quant_conv(code_BDHW))
+        return pixels_BCHW
+
+    def _naming(self, latent_BKD: torch.Tensor, looks_BK3: torch.Tensor) -> torch.Tensor:
+        scaled_BKD = latent_BKD * latent_BKD.shape[-1] ** 0.5
+        kind_BK = looks_BK3[..., 0]
+        kinds = F.cross_entropy(self.namer(scaled_BKD).transpose(1, 2), kind_BK)
+        there = kind_BK > 0
+        return kinds + F.binary_cross_entropy_with_logits(
+            self.placer(scaled_BKD[there]), looks_BK3[there][:, 1:].to(latent_BKD.dtype)
+        )
 
     def _rebuilding(self, decoded_BCHW: torch.Tensor, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         empty = torch.from_numpy(cell_picture(None)).to(pixels_BCHW)[:, :1, :1]
         weight = 1 + (self.foreground - 1) * ((pixels_BCHW - empty).abs().amax(1, keepdim=True) > 0.05)
         return (weight * (decoded_BCHW - pixels_BCHW).square()).mean()
 
+    def _objects(self, batch: CrowdBatch) -> torch.Tensor:
+        """Latents of the cells that hold an object, (N, D)."""
+        return self.latents(batch.pixels_BCHW).flatten(2).transpose(1, 2)[batch.looks_BK3[..., 0] > 0]
+
     @torch.no_grad()
-    def seed_codes(self, pixels_BCHW: torch.Tensor) -> None:
-        """Places all codes on latents of real pictures, far from each other (k-means++)."""
-        points_ND = self.latents(pixels_BCHW).flatten(2).transpose(1, 2).flatten(0, 1)
-        weight = self.vqmodel.quantize.embedding.weight
+    def seed_codes(self, batch: CrowdBatch) -> None:
+        """Places all codes but the blank one on latents of objects, far from each other (k-means++)."""
+        points_ND = self._objects(batch)
         nearest_N = torch.full((len(points_ND),), 4.0)
-        for code in range(len(weight)):
+        for code in range(BLANK + 1, len(self.codes)):
             pick = torch.multinomial(nearest_N.clamp_min(1e-9), 1)
-            weight[code] = points_ND[pick]
+            self.codes[code] = points_ND[pick]
             nearest_N = torch.minimum(nearest_N, (points_ND - points_ND[pick]).square().sum(-1))
 
     @torch.no_grad()
-    def revive_codes(self, pixels_BCHW: torch.Tensor) -> int:
-        """Moves codes that no latent of these pictures uses onto the worst-served latents; returns how many."""
-        points_ND = self.latents(pixels_BCHW).flatten(2).transpose(1, 2).flatten(0, 1)
-        weight = self.vqmodel.quantize.embedding.weight
-        likeness_N, used_N = (points_ND @ F.normalize(weight, dim=-1).T).max(-1)
-        dead = torch.ones(len(weight), dtype=torch.bool)
-        dead[used_N] = False
+    def revive_codes(self, batch: CrowdBatch) -> int:
+        """Moves codes that no object of these pictures uses onto the worst-served latents; returns how many."""
+        points_ND = self._objects(batch)
+        likeness_N, used_N = (points_ND @ F.normalize(self.codes[BLANK + 1 :], dim=-1).T).max(-1)
+        dead = torch.ones(len(self.codes), dtype=torch.bool)
+        dead[BLANK], dead[used_N + BLANK + 1] = False, False
         count = int(dead.sum())
         if count:
-            weight[dead] = points_ND[torch.multinomial((1 - likeness_N).clamp_min(1e-6), count)]
+            self.codes[dead] = points_ND[torch.multinomial((1 - likeness_N).clamp_min(1e-6), count)]
         return count
 
     @torch.no_grad()
     def normalise_codes(self) -> None:
         """Puts the codebook on the unit sphere, where transformers' ``decode`` looks for it."""
-        weight = self.vqmodel.quantize.embedding.weight
-        weight.copy_(F.normalize(weight, dim=-1))
+        self.codes.copy_(F.normalize(self.codes, dim=-1))

@@ -12,14 +12,11 @@ from lightning.pytorch import LightningModule
 
 from unigap.models.janus import Janus
 from unigap.shapes.lesson_data import CrowdBatch, LessonBatch, ShapesLessons, crowd_batch
-from unigap.shapes.lessons import pictures
 from unigap.shapes.newborn import make_model, make_processor
 from unigap.shapes.tokenizer_training import TokenizerTrainer
 
 QUESTION = "Does this image describe {prompt}?"
 CAPTION_REQUEST = "Describe this image."
-SETTLE = 0.8
-"""Share of the tokenizer's steps after which encoder and codes are settled and only the decoder learns on."""
 
 
 class PretrainStage(LightningModule):
@@ -43,7 +40,7 @@ class PretrainStage(LightningModule):
         out: str = "runs/pretrain/checkpoint",
         tokenizer_lr: float = 2.0e-3,
         trunk_lr: float = 1.5e-3,
-        judge_weight: float = 1.0,
+        judge_weight: float = 2.0,
         caption_weight: float = 0.25,
         prompt_dropout: float = 0.1,
         rebuilt_share: float = 0.5,
@@ -100,43 +97,26 @@ class PretrainStage(LightningModule):
             self.tokenizer.normalise_codes()
 
     def _rate(self, step: int) -> float:
-        """Share of the peak learning rate: one warm-up and one cosine for each part of the schedule."""
+        """Share of the peak learning rate: one warm-up and one cosine for each phase."""
         data = self.phases
-        settle = int(SETTLE * data.tokenizer_steps)
-        parts = [(0, settle), (settle, data.tokenizer_steps), (data.tokenizer_steps, len(data))]
-        first, last = next(part for part in parts if step < part[1])
-        return warmup_cosine(step - first, last - first)
+        if step < data.tokenizer_steps:
+            return warmup_cosine(step, data.tokenizer_steps)
+        return warmup_cosine(step - data.tokenizer_steps, data.trunk_steps)
 
     def _tokenizer_loss(self, batch: CrowdBatch, step: int) -> torch.Tensor:
-        settle = int(SETTLE * self.phases.tokenizer_steps)
-        if step < settle:
-            loss = self._free_tokenizer_loss(batch, step, settle)
-        else:
-            loss = self.tokenizer.decoder_loss(batch.pixels_BCHW, self._written(batch.pixels_BCHW, batch.kinds_BK == 0))
+        # quantising from the start fixes bad codes; reviving at the very end leaves codes the decoder has not seen
+        steps = self.phases.tokenizer_steps
+        first = int(0.2 * steps)
+        if step == first:
+            self.tokenizer.seed_codes(crowd_batch(random.Random("seed codes"), 512))
+        elif first < step < 0.85 * steps and step % 100 == 0:
+            self.tokenizer.revive_codes(crowd_batch(random.Random(f"revive {step}"), 256))
+        loss: torch.Tensor = self.tokenizer(batch, quantise=step >= first)
         self.log("tokenizer/loss", loss, prog_bar=True)
         return loss
 
-    def _free_tokenizer_loss(self, batch: CrowdBatch, step: int, steps: int) -> torch.Tensor:
-        # quantising from the start fixes bad codes; reviving at the very end leaves codes the decoder has not seen
-        first = int(0.2 * steps)
-        if step == first:
-            self.tokenizer.seed_codes(crowd_batch(random.Random("seed codes"), 512).pixels_BCHW)
-        elif first < step < 0.85 * steps and step % 100 == 0:
-            self.tokenizer.revive_codes(crowd_batch(random.Random(f"revive {step}"), 256).pixels_BCHW)
-        return self.tokenizer(batch.pixels_BCHW, batch.kinds_BK, quantise=step >= first)
-
-    def _written(self, pixels_BCHW: torch.Tensor, empty_BK: torch.Tensor) -> torch.Tensor:
-        """Codes of pictures, with one and the same code for every empty cell.
-
-        The encoder writes empty cells with many codes, by what lies around them. A language model would have to
-        learn that noise, so the world is taught with one.
-        """
-        codes_BK = self.model.encode(pixels_BCHW)
-        blank = self.model.encode(pictures([()]).to(pixels_BCHW))[0, 0]
-        return torch.where(empty_BK, blank, codes_BK)
-
     def _lesson_loss(self, batch: LessonBatch) -> torch.Tensor:
-        codes_BM = self._written(batch.pixels_BCHW, batch.empty_BK)
+        codes_BM = self.model.encode(batch.pixels_BCHW)
         pairs = [(i, caption.text) for i, lesson in enumerate(batch.lessons) for caption in lesson.captions]
         prompt = self.model.encode_prompt([text for _, text in pairs])
         dropped_B = torch.rand(len(pairs), device=self.device) < self.prompt_dropout
