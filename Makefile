@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test soak lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -22,6 +22,9 @@ demo: install  ## watch the gap close; the report lands in runs/demo
 
 test: install  ## run every test
 	$(BIN)/python -m pytest -q
+
+soak: install  ## kill runs, flip bytes and feed nonsense at random: about 20 minutes
+	$(BIN)/python tests/soak.py
 
 lint: install  ## check style, format and types
 	$(BIN)/ruff check .

@@ -39,17 +39,15 @@ def collect(pool: Pool, model: Any, prompts: list[Prompt] = PROMPTS, round: int 
 
 
 def check_same(pool: Pool, expected: Pool) -> None:
-    """Equal rounds: codes, seeds and order bit for bit, real numbers within rounding."""
+    """Equal rounds, bit for bit."""
     assert pool.rounds == expected.rounds and pool.prompts() == expected.prompts()
     assert all(pool.recipe(round) == expected.recipe(round) for round in pool.rounds)
     for mine, other in zip(pool.candidates(), expected.candidates(), strict=True):
         assert (mine.id, mine.prompt, mine.seed, mine.codes.tolist()) == (
             other.id, other.prompt, other.seed, other.codes.tolist()
         )  # fmt: skip
-        assert mine.logp == pytest.approx(other.logp, abs=1e-4)
-    for said, other_said in zip(pool.judgments(), expected.judgments(), strict=True):
-        assert (said.candidate_id, said.judge) == (other_said.candidate_id, other_said.judge)
-        assert said.logit == pytest.approx(other_said.logit, abs=1e-4)
+        assert mine.logp == other.logp
+    assert pool.judgments() == expected.judgments()
     assert pool.verify() == []
 
 
@@ -78,19 +76,28 @@ def test_several_ranks_draw_what_one_draws(whole: Pool, janus: Any, new_janus, t
     folder = new_pool(tmp_path / "pool", janus).folder
     meet = threading.Barrier(world, timeout=60)
     drawn = [0] * world
+    share = [2 * len(PROMPTS[rank::world]) for rank in range(world)]
+    heard = [""] * world
     failures: list[BaseException] = []
     first_is_through = threading.Event()
 
     def report(rank: int, images: int) -> None:
         drawn[rank] += images
-        if rank == 0 and drawn[0] == 2 * len(PROMPTS[::world]):
+        if rank == 0 and drawn[0] == share[0]:
             first_is_through.set()
         # rank 0, which commits, is the first to be through, and has to wait for the others
         assert rank == 0 or first_is_through.wait(60)
 
+    def gather(rank: int, said: str) -> list[str]:
+        heard[rank] = said
+        meet.wait()
+        everything = list(heard)
+        meet.wait()
+        return everything
+
     def process(rank: int) -> None:
         try:
-            ranks = Ranks(rank, world, lambda: meet.wait() and None)
+            ranks = Ranks(rank, world, functools.partial(gather, rank))
             pool, progress = Pool.open(folder), functools.partial(report, rank)
             collect_round(models[rank], PROMPTS, JUDGES, pool, 0, PLAN, ranks, progress)
         except BaseException as error:
@@ -104,7 +111,7 @@ def test_several_ranks_draw_what_one_draws(whole: Pool, janus: Any, new_janus, t
     for thread in threads:
         thread.join()
     assert not failures
-    assert drawn == [2 * len(PROMPTS[rank::world]) for rank in range(world)]
+    assert drawn == share
     check_same(Pool.open(folder), whole)
 
 
@@ -146,12 +153,13 @@ def test_a_kill_between_drawing_and_judging_loses_that_batch_only(whole: Pool, j
 def test_a_round_begun_by_one_rank_is_finished_by_others(whole: Pool, janus: Any, tmp_path: Path) -> None:
     pool = new_pool(tmp_path / "pool", janus)
 
-    def killed_at_the_end() -> None:
-        waits.append(1)
-        if len(waits) == 2:
+    def killed_at_the_end(said: str) -> list[str]:
+        heard.append(said)
+        if len(heard) == 2:
             raise Killed
+        return [said]
 
-    waits: list[int] = []
+    heard: list[str] = []
     with pytest.raises(Killed):
         collect(pool, janus, ranks=Ranks(1, 2, killed_at_the_end))
     assert collect(pool, janus) == 6

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from unigap import __version__
+from unigap.mistakes import hint, one_line
+from unigap.stop_signal import Stopped
 
 VERBS = {
     "demo": ("unigap.verbs", "watch the gap close on the embedded world, a few minutes on a CPU"),
@@ -19,17 +20,6 @@ VERBS = {
     "report": ("unigap.verbs", "make the HTML report of a run folder"),
     "pool": ("unigap.verbs", "pool verify DIR: check every file of a pool"),
 }
-ATTEMPTS = (
-    "Does not validate against any of the Union subtypes",
-    "Subtypes:",
-    "Errors:",
-    "Expected a <class 'NoneType'>",
-    "Expected a path but",
-    "Given value type:",
-    "Given value: Namespace(",
-    "Given value: NestedArg(",
-)
-"""How lines begin in which jsonargparse recounts every type it tried; what went wrong stands in the others."""
 HELP = "usage: unigap VERB [options]\n\n" + "".join(f"  {verb:<10} {text}\n" for verb, (_, text) in VERBS.items())
 HELP += "\nunigap VERB --help tells the options of a verb; --debug shows the traceback of an error.\n"
 
@@ -53,11 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if words[0] not in VERBS:
-        near = difflib.get_close_matches(words[0], VERBS, 1)
-        return _fail(
-            f"unknown verb {words[0]!r}; "
-            + (f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(VERBS)}")
-        )
+        return _fail(f"unknown verb {words[0]!r}{hint(words[0], VERBS)}")
     # W&B would wait for a key or the network otherwise
     os.environ.setdefault("WANDB_MODE", "offline")
     if debug:
@@ -66,24 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _runner(words[0])(words)
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
+    except Stopped as stopped:
+        return _fail(f"stopped by {stopped.name}; nothing is lost, --resume auto continues", status=stopped.code)
     except (ValueError, OSError, TypeError, LookupError) as error:
-        return _fail(_one_line(error))
+        return _fail(one_line(error))
     except Exception as error:
         if type(error).__name__ not in ("ArgumentError", "MisconfigurationException", "UnpicklingError"):
             raise
-        return _fail(_one_line(error))
+        return _fail(one_line(error))
 
 
 def _runner(verb: str) -> Callable[[Sequence[str]], int]:
     runner: Callable[[Sequence[str]], int] = importlib.import_module(VERBS[verb][0]).run
     return runner
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(ATTEMPTS)]
-    text = " ".join(line if line.endswith((":", ";")) else f"{line};" for line in told).rstrip(";:")
-    return text[:600] or type(error).__name__
 
 
 def _fail(message: str, status: int = 2) -> int:

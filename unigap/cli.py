@@ -6,27 +6,38 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from unigap.callbacks import PoolWriter, Regrow
+from unigap.callbacks import PoolWriter, Regrow, RunCheckpoint
+from unigap.callbacks.run_checkpoint import LAST
 from unigap.gap_table import print_gap
 from unigap.manifest import write_durable
 from unigap.models.checkpoints import open_lightning
+from unigap.parser import ClearParser
 from unigap.quiet import quiet_libraries
 from unigap.stages import ImproveStage
+from unigap.strict_yaml import read_yaml_strictly
 
 SUBCOMMANDS = ("fit", "validate", "predict")
+RESUME = """Continue the run whose checkpoint lies in --checkpoint.folder: "must" continues it or fails, "auto" continues
+it if it is there, "never" begins a new one and refuses to write over another."""
+
+
+class RunParser(ClearParser, LightningArgumentParser):
+    """Lightning's parser with errors that help."""
 
 
 class UnigapCLI(LightningCLI):
-    """LightningCLI in which the command line wins and ``Regrow`` has a path of its own, ``--regrow``."""
+    """LightningCLI in which the command line wins, with paths of their own for ``--regrow`` and ``--checkpoint``."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what every run has beside model, data and trainer."""
         parser.add_lightning_class_args(Regrow, "regrow")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_argument("--resume", type=Literal["auto", "must", "never"], default="never", help=RESUME)
         parser.add_argument("--gap_out", type=str, default="", help="JSON file for the figures of ``validate``.")
 
     @staticmethod
@@ -40,10 +51,17 @@ class UnigapCLI(LightningCLI):
         return
 
     def before_instantiate_classes(self) -> None:
-        """Refuses a checkpoint that cannot be resumed: Lightning would start anew without a word, or end in a trace."""
-        path = self.config[self.subcommand].get("ckpt_path")
-        if path:
-            open_lightning(path, "ckpt_path")
+        """Finds the checkpoint to continue from, and refuses one that cannot be continued.
+
+        Lightning would start anew without a word, or end in a trace.
+        """
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            config["ckpt_path"] = checkpoint_to_resume(
+                config["resume"], config["ckpt_path"], Path(config["checkpoint"]["folder"]) / LAST
+            )
+        if config.get("ckpt_path"):
+            open_lightning(config["ckpt_path"], "ckpt_path")
 
     def predict(self, **options: Any) -> None:
         """Draws and judges into the pool, and keeps nothing beside it."""
@@ -63,11 +81,36 @@ class UnigapCLI(LightningCLI):
             write_durable(Path(out), json.dumps(rows, indent=1).encode())
 
 
+def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | None:
+    """The checkpoint a run continues from.
+
+    Args:
+        resume: ``auto``, ``must`` or ``never``.
+        named: What ``--ckpt_path`` says, if anything.
+        last: Where an earlier run would have left one.
+
+    Raises:
+        ValueError: When there is none and must be one, when a new run would write over one, or when both options speak.
+    """
+    if named:
+        if resume != "never":
+            raise ValueError(f"--ckpt_path {named!r} and --resume {resume} both name a checkpoint; give one of them")
+        return named
+    if last.exists():
+        if resume == "never":
+            raise ValueError(f"{last} is of an earlier run; continue it with --resume must, or use another folder")
+        return str(last)
+    if resume == "must":
+        raise ValueError(f"--resume must: there is no {last}; give the --checkpoint.folder of the run, or begin anew")
+    return None
+
+
 @quiet_libraries()
 def run(words: Sequence[str]) -> int:
     """Runs ``unigap fit|validate|predict ...``."""
     options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     argv, sys.argv = sys.argv, ["unigap", *words]  # LightningCLI warns when it is given args beside sys.argv
+    read_yaml_strictly()
     try:
         UnigapCLI(
             LightningModule,
@@ -76,8 +119,10 @@ def run(words: Sequence[str]) -> int:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
+            parser_class=RunParser,
             parser_kwargs={**options, **{name: options for name in SUBCOMMANDS}},
-            trainer_defaults={"num_sanity_val_steps": 0},
+            # the data module shares the work out itself
+            trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
             seed_everything_default=0,
         )
     finally:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from unigap.objectives import Objective, RowBatch
 from unigap.pool import Pool
+from unigap.progress import batches_behind
 from unigap.prompts import check_no_overlap, load_prompts
 from unigap.records import Candidate, Pair, Prompt
 from unigap.shapes.exam import Exam, shapes_exam
@@ -39,21 +40,37 @@ class EpochBatches(Sampler[list[int]]):
     Args:
         rows: Number of rows in the pool.
         batch_size: Rows a batch on each rank; fewer where the pool is smaller.
-        key: What the order depends on.
+        key: What the order depends on, beside the epoch.
+        epoch: The epoch; Lightning counts it on by ``set_epoch``.
         rank: Number of this process.
         world: Number of processes.
-        start: Batches of this epoch that were trained on before a resume.
+        start: Batches of the first epoch that were trained on before a resume.
     """
 
-    def __init__(self, rows: int, batch_size: int, key: Sequence[int], rank: int = 0, world: int = 1, start: int = 0):
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        key: Sequence[int],
+        epoch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        start: int = 0,
+    ) -> None:
         self.size = min(batch_size, rows // world)
-        self.rows, self.key, self.rank, self.world, self.start = rows, tuple(key), rank, world, start
+        self.rows, self.key, self.rank, self.world = rows, tuple(key), rank, world
+        self.epoch, self.start = epoch, start
+
+    def set_epoch(self, epoch: int) -> None:
+        """Goes on to another epoch, which begins at its first batch."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
         return self.rows // (self.size * self.world) if self.size else 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(hash(self.key) % 2**63)
+        generator = torch.Generator().manual_seed(hash((*self.key, self.epoch)) % 2**63)
         order = torch.randperm(self.rows, generator=generator).tolist()
         for number in range(self.start, len(self)):
             first = (number * self.world + self.rank) * self.size
@@ -155,7 +172,8 @@ class PoolData(LightningDataModule):
         sampler = EpochBatches(
             len(self._rows),
             self.batch_size,
-            (self.seed, self.trainer.current_epoch, self.rounds),
+            (self.seed, self.rounds),
+            self.trainer.current_epoch,
             self.trainer.global_rank,
             self.trainer.world_size,
             self._start,
@@ -171,19 +189,19 @@ class PoolData(LightningDataModule):
         return self._objective.collate(rows, self._references)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Evaluation prompts; the exam on renders is part of the data module."""
-        return DataLoader(
-            range(len(self.eval_prompts)),  # type: ignore[arg-type]
-            batch_size=self.eval_batch,
-            collate_fn=lambda numbers: PromptRows(tuple(self.eval_prompts[i] for i in numbers), torch.tensor(numbers)),
-        )
+        """This process's share of the evaluation prompts; the exam on renders is part of the data module."""
+        return self._share(self.eval_prompts)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The prompts to improve on."""
+        """This process's share of the prompts to improve on."""
+        return self._share(self.prompts)
+
+    def _share(self, prompts: Sequence[Prompt]) -> DataLoader[Any]:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return DataLoader(
-            range(len(self.prompts)),  # type: ignore[arg-type]
+            range(rank, len(prompts), world),  # type: ignore[arg-type]
             batch_size=self.eval_batch,
-            collate_fn=lambda numbers: PromptRows(tuple(self.prompts[i] for i in numbers), torch.tensor(numbers)),
+            collate_fn=lambda numbers: PromptRows(tuple(prompts[i] for i in numbers), torch.tensor(numbers)),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -191,9 +209,7 @@ class PoolData(LightningDataModule):
         if self._pool is None:
             return {}
         assert self.trainer is not None
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
-        done = 0 if progress.is_last_batch else progress.current.processed
-        return {**self._pool.state(upto=self.rounds - 1), "batches": done}
+        return {**self._pool.state(upto=self.rounds - 1), "batches": batches_behind(self.trainer)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where ``state`` was taken."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +23,7 @@ class RoundPlan:
     Args:
         candidates: N, images drawn for each prompt.
         sampling: Temperature, guidance and filters.
-        images_per_batch: Most images drawn at once; bounds memory and changes nothing else.
+        images_per_batch: Most images drawn at once; bounds memory, and is the share of work a process takes at a time.
         seed: Part of every sampling seed.
     """
 
@@ -39,11 +40,34 @@ class RoundPlan:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Who shares the work: this process, how many there are, and how they wait for each other."""
+    """Who shares the work: this process, how many there are, and how they tell each other.
+
+    Attributes:
+        rank: Number of this process.
+        world: How many there are.
+        gather: Gives every process what each of them said, in order of rank; waits until all have spoken.
+    """
 
     rank: int = 0
     world: int = 1
-    barrier: Callable[[], None] = lambda: None
+    gather: Callable[[str], list[str]] = lambda said: [said]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Work of which no process goes on before all are done; what fails on one fails on all, with one message.
+
+        Raises:
+            ValueError: On every process, when one of several failed.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.world > 1:
+                self.gather(f"process {self.rank}: {error}")
+            raise
+        failed = next(filter(None, self.gather("")), None)
+        if failed:
+            raise ValueError(failed)
 
 
 def judge_drawings(model: UnifiedModel, drawings: Drawings, judges: Iterable[Judge]) -> list[Judgment]:
@@ -68,8 +92,8 @@ def collect_round(
     """Draws and judges candidates for ``prompts`` and commits them to the pool as ``round``.
 
     A round the pool already holds, drawn by the same weights for the same prompts in the same way, is left as it is;
-    one that was killed half way continues from the shards it has. Each rank draws every world-th prompt; the result
-    does not depend on how many ranks there are.
+    one that was killed half way continues from the shards it has. Each rank draws every world-th batch; the result does
+    not depend on how many ranks there are, nor on kills, to the last bit.
 
     Args:
         model: Who draws.
@@ -82,7 +106,8 @@ def collect_round(
         progress: Called with the number of images drawn and judged since the last call.
 
     Raises:
-        ValueError: When the pool holds the round, but drawn by other weights, in another way or for other prompts.
+        ValueError: When the pool holds the round, but drawn by other weights, in another way or for other prompts; on
+            every rank, when one of several failed.
     """
     ranks = ranks or Ranks()
     recipe = dataclasses.asdict(plan) | {"judges": [judge.name for judge in judges], "weights": model.weights_digest()}
@@ -97,19 +122,23 @@ def collect_round(
                 f"pool {pool.folder}: round {round} was drawn for other prompts; use them or a new pool folder"
             )
         return
-    writer = pool.writer(round, recipe)
-    done = writer.done()
-    ranks.barrier()
-    mine = [prompt for prompt in prompts[ranks.rank :: ranks.world] if prompt.id not in done]
-    for drawings in draw_candidates(
-        model, mine, plan.candidates, round, plan.seed, plan.sampling, plan.images_per_batch
-    ):
-        writer.write(drawings.candidates, judge_drawings(model, drawings, judges), ranks.rank)
-        progress(len(drawings.candidates))
-    ranks.barrier()
-    if ranks.rank == 0:
-        writer.commit(prompts)
-    ranks.barrier()
+    size = max(1, plan.images_per_batch // plan.candidates)
+    # whole batches are shared out and skipped: what is computed together never depends on ranks or kills
+    batches = [prompts[start : start + size] for start in range(0, len(prompts), size)][ranks.rank :: ranks.world]
+    with ranks.together():
+        writer = pool.writer(round, recipe)
+        done = writer.done()
+    with ranks.together():
+        for batch in batches:
+            left = [prompt for prompt in batch if prompt.id not in done]
+            for drawings in draw_candidates(
+                model, left, plan.candidates, round, plan.seed, plan.sampling, plan.images_per_batch
+            ):
+                writer.write(drawings.candidates, judge_drawings(model, drawings, judges), ranks.rank)
+                progress(len(drawings.candidates))
+    with ranks.together():
+        if ranks.rank == 0:
+            writer.commit(prompts)
 
 
 @torch.no_grad()

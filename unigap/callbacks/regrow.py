@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from tqdm import tqdm
 
+from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.data import PoolData
 from unigap.pool import Pool
 from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods
@@ -71,11 +73,11 @@ class Regrow(Callback):
         """Draws the first round where the pool has none, and takes its rows."""
         if not isinstance(pl_module, ImproveStage):
             return
-        stage, data, pool = self._house(trainer, pl_module, create=trainer.is_global_zero)
+        stage, data, pool = self._house(trainer, pl_module, create=True)
         rounds = max(data.rounds, 1)
         if not pool.rounds:
-            self._draw(trainer, stage, data, pool, 0, data.prompts)
-        self._take(stage, data, pool, rounds)
+            self._draw(trainer, stage, pool, 0, data.prompts)
+        self._take(trainer, stage, data, pool, rounds)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the round that was left out when the run was to end here, now that it goes on."""
@@ -88,6 +90,10 @@ class Regrow(Callback):
             return
         self._owed = self._due(trainer)
         if self._owed and trainer.current_epoch + 1 != trainer.max_epochs:
+            # a round belongs to the weights that drew it: killed while it is drawn, the run continues from these
+            checkpoint = run_checkpoint(trainer)
+            if checkpoint:
+                checkpoint.save(trainer)
             self._regrow(trainer, pl_module)
 
     def _regrow(self, trainer: Trainer, pl_module: ImproveStage) -> None:
@@ -97,8 +103,8 @@ class Regrow(Callback):
         logits = {j.candidate_id: j.logit for j in pool.judgments(stage.judge.name, upto=last)}
         left = discarded_prompts(data.prompts, pool.candidates(upto=last), logits, stage.objective.threshold)
         if left:
-            self._draw(trainer, stage, data, pool, data.rounds, left)
-            self._take(stage, data, pool, data.rounds + 1)
+            self._draw(trainer, stage, pool, data.rounds, left)
+            self._take(trainer, stage, data, pool, data.rounds + 1)
 
     def _due(self, trainer: Trainer) -> bool:
         epoch = trainer.current_epoch + 1
@@ -112,26 +118,36 @@ class Regrow(Callback):
         return due
 
     def _house(self, trainer: Trainer, stage: ImproveStage, create: bool) -> tuple[ImproveStage, PoolData, Pool]:
-        data = stage.pool_data
+        data, ranks = stage.pool_data, ranks_of(trainer)
         digest = stage.model.codebook_digest()
-        if create:
-            data.open_pool(digest, create=True)
-        trainer.strategy.barrier()
-        return stage, data, data.open_pool(digest, create=False)
+        with ranks.together():
+            if create and ranks.rank == 0:
+                data.open_pool(digest, create=True)
+        with ranks.together():
+            return stage, data, data.open_pool(digest, create=False)
 
-    def _draw(
-        self, trainer: Trainer, stage: ImproveStage, data: PoolData, pool: Pool, number: int, prompts: Sequence[Any]
-    ) -> None:
-        ranks = Ranks(trainer.global_rank, trainer.world_size, trainer.strategy.barrier)
-        total = len(prompts) * self.plan.candidates
-        quiet = trainer.global_rank > 0 or not trainer.progress_bar_callback
+    def _draw(self, trainer: Trainer, stage: ImproveStage, pool: Pool, number: int, prompts: Sequence[Any]) -> None:
+        ranks, checkpoint = ranks_of(trainer), run_checkpoint(trainer)
+        total = len(prompts) * self.plan.candidates // ranks.world
+        quiet = ranks.rank > 0 or not trainer.progress_bar_callback
         with tqdm(total=total, unit="image", desc=f"round {number}", disable=quiet, leave=False) as bar:
-            collect_round(
-                stage.model, prompts, (stage.judge, stage.external), pool, number, self.plan, ranks, bar.update
-            )
 
-    def _take(self, stage: ImproveStage, data: PoolData, pool: Pool, rounds: int) -> None:
-        data.refresh(stage.objective, stage.judge.name, rounds)
+            def advance(images: int) -> None:
+                bar.update(images)
+                if checkpoint:
+                    checkpoint.stop.check()
+
+            judges = (stage.judge, stage.external)
+            try:
+                collect_round(stage.model, prompts, judges, pool, number, self.plan, ranks, advance)
+            except ValueError:
+                if checkpoint:  # another process may have been asked to stop first
+                    checkpoint.stop.check()
+                raise
+
+    def _take(self, trainer: Trainer, stage: ImproveStage, data: PoolData, pool: Pool, rounds: int) -> None:
+        with ranks_of(trainer).together():
+            data.refresh(stage.objective, stage.judge.name, rounds)
         if stage.objective.needs_reference:
             members = {c.id: c for row in data.rows for c in stage.objective.members(row)}
             known = pool.references(stage.start_key)
@@ -139,8 +155,9 @@ class Regrow(Callback):
             if missing:
                 with stage.model.with_state(stage.start_state):
                     known = known | image_likelihoods(stage.model, missing)
-                if stage.global_rank == 0:
-                    pool.add_references(stage.start_key, {c.id: known[c.id] for c in missing})
+                with ranks_of(trainer).together():
+                    if trainer.is_global_zero:
+                        pool.add_references(stage.start_key, {c.id: known[c.id] for c in missing})
             data.use_references(known)
         self.counts = [_count(stage, data, pool, number) for number in range(rounds)]
 
@@ -151,6 +168,19 @@ class Regrow(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues with the progress seen so far."""
         self._best, self._stalled, self._owed = state_dict["best"], state_dict["stalled"], state_dict["owed"]
+
+
+def ranks_of(trainer: Trainer) -> Ranks:
+    """The processes of a trainer."""
+
+    def gather(said: str) -> list[str]:
+        if trainer.world_size == 1:
+            return [said]
+        heard: list[str] = [""] * trainer.world_size
+        torch.distributed.all_gather_object(heard, said)
+        return heard
+
+    return Ranks(trainer.global_rank, trainer.world_size, gather)
 
 
 def _count(stage: ImproveStage, data: PoolData, pool: Pool, number: int) -> Counts:

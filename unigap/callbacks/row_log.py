@@ -8,11 +8,14 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from unigap.manifest import make_folder, write_durable
 from unigap.objectives import RowBatch
 
 
 class RowLog(Callback):
-    """Appends one JSON line an epoch, ``{"epoch": k, "rows": [ids]}``, on the first process.
+    """Writes one JSON line an epoch, ``{"epoch": k, "rows": [ids]}``, on the first process.
+
+    A resumed run drops the lines of epochs it trains again.
 
     Args:
         path: The file.
@@ -21,6 +24,13 @@ class RowLog(Callback):
     def __init__(self, path: str = "runs/rows.jsonl") -> None:
         self.path = Path(path)
         self._rows: list[str] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps what was written of the epochs that lie behind."""
+        if trainer.is_global_zero and self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = "".join(line for line in lines if json.loads(line)["epoch"] < trainer.current_epoch)
+            write_durable(self.path, kept.encode())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: RowBatch, batch_idx: int
@@ -31,7 +41,15 @@ class RowLog(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the epoch down."""
         if trainer.is_global_zero:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"epoch": trainer.current_epoch, "rows": self._rows}) + "\n")
         self._rows = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows of the present epoch so far."""
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues the epoch."""
+        self._rows = list(state_dict["rows"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from unigap.progress import batches_behind
 from unigap.shapes.lessons import Lesson, crowd, looks, make_lesson, pictures
 
 
@@ -62,6 +64,19 @@ class _Lessons(Dataset[CrowdBatch | LessonBatch]):
         return lesson_batch(rng, self.data.trunk_batch)
 
 
+class _Remaining(Sampler[int]):
+    """Numbers of the batches from ``start`` on; its length is that of all, by which Lightning tells the last one."""
+
+    def __init__(self, steps: int, start: int) -> None:
+        self.steps, self.start = steps, start
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.steps))
+
+
 class ShapesLessons(LightningDataModule):
     """Pretraining batches of the embedded world: first crowds for the image tokenizer, then lessons for the LLM.
 
@@ -90,10 +105,19 @@ class ShapesLessons(LightningDataModule):
         self.tokenizer_steps, self.trunk_steps = tokenizer_steps, trunk_steps
         self.tokenizer_batch, self.trunk_batch = tokenizer_batch, trunk_batch
         self.seed = seed
+        self._start = 0
 
     def __len__(self) -> int:
         return self.tokenizer_steps + self.trunk_steps
 
     def train_dataloader(self) -> DataLoader[CrowdBatch | LessonBatch]:
         """Batches in order, made as they are asked for."""
-        return DataLoader(_Lessons(self), batch_size=None, shuffle=False)
+        return DataLoader(_Lessons(self), batch_size=None, sampler=_Remaining(len(self), self._start))
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches lie behind."""
+        return {"batches": batches_behind(self.trainer)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continues where ``state_dict`` was taken."""
+        self._start = state_dict["batches"]

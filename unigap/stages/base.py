@@ -19,6 +19,7 @@ from unigap.objectives import Objective, RowBatch
 from unigap.records import Candidate, Judgment
 from unigap.rounds import RoundPlan, judge_drawings
 from unigap.sampling import Drawings, draw_candidates
+from unigap.stages.step_seed import seed_step
 
 EVAL_SEED = 20_000
 """Seed of evaluation drawings where none is given: the same before and after."""
@@ -95,10 +96,14 @@ class ImproveStage(LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_start(self) -> None:
         """Only the trunk is in train mode: frozen parts keep their statistics and drop nothing."""
         self.model.eval()
         self.model.trunk.train()
+
+    def on_train_batch_start(self, batch: RowBatch, batch_idx: int) -> None:
+        """Dropout is a function of the step, so that a resumed run drops the same units."""
+        seed_step(self.trainer, self.pool_data.seed)
 
     def training_step(self, batch: RowBatch, batch_idx: int) -> torch.Tensor:
         """The objective's loss.

@@ -14,6 +14,7 @@ from unigap.models.janus import Janus
 from unigap.shapes.lesson_data import CrowdBatch, LessonBatch, ShapesLessons, crowd_batch
 from unigap.shapes.newborn import make_model, make_processor
 from unigap.shapes.tokenizer_training import TokenizerTrainer
+from unigap.stages.step_seed import seed_step
 
 QUESTION = "Does this image describe {prompt}?"
 CAPTION_REQUEST = "Describe this image."
@@ -76,6 +77,10 @@ class PretrainStage(LightningModule):
             torch.optim.AdamW(tokenizer, betas=(0.9, 0.99)),
             torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.02),
         ]
+
+    def on_train_batch_start(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
+        """What is drawn at random in a step is a function of the step: a resumed run draws the same."""
+        seed_step(self.trainer, self.phases.seed)
 
     def training_step(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
         """One step of whichever phase the batch belongs to."""
@@ -141,9 +146,6 @@ class PretrainStage(LightningModule):
         """Writes the checkpoint, once, when the schedule has run to its end."""
         if self.trainer.is_global_zero and self.trainer.state.status == "running":
             self.model.save(self.out)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Nothing beside the weights has to be kept: every batch is a function of its number."""
 
 
 def newborn(hidden_size: int, layers: int, n_codes: int) -> Janus:

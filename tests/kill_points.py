@@ -1,0 +1,164 @@
+"""Where a run can be killed, how to kill it there, and what a run leaves behind that must not depend on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from small_runs import FICKLE, improve
+
+from unigap.callbacks import run_checkpoint
+from unigap.judges import RandomJudge
+from unigap.models.janus import Janus
+from unigap.pool import Pool
+from unigap.shards import RoundWriter
+from unigap.stages import ImproveStage
+
+STAGES = ("sft", "dpo", "c_sft")
+# dropout, AdamW and a schedule that is still rising when the run is killed
+EXACT = {
+    **FICKLE,
+    "regrow.plan.images_per_batch": 8,
+    "data.batch_size": 1,
+    "trainer.max_epochs": 3,
+    "trainer.limit_train_batches": "null",
+    "trainer.limit_val_batches": 0,
+    "data.exam_pictures": 0,
+    "model.init_args.warmup_steps": 1000,
+    "model.init_args.lr": 1.0e-2,
+    "model.init_args.model.init_args.lora_rank": 2,
+    "model.init_args.model.init_args.lora_dropout": 0.2,
+}
+
+
+class Killed(BaseException):
+    """The process is gone: no handler runs, nothing is saved."""
+
+
+def at_call(number: int, act: Callable[[], None], function: Any) -> Any:
+    """``function``, which acts before its ``number``-th call, counted from 1."""
+    calls = 0
+
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            act()
+        return function(*args, **options)
+
+    return counted
+
+
+def in_step(epoch: int, batch: int, act: Callable[[], None]) -> Any:
+    """A training step that acts in one batch of one epoch; batch -1 is the last."""
+    step = ImproveStage.training_step
+
+    def acting(self: ImproveStage, rows: Any, batch_idx: int) -> torch.Tensor:
+        wanted = batch % self.trainer.num_training_batches
+        if self.trainer.current_epoch == epoch and batch_idx == wanted:
+            act()
+        return step(self, rows, batch_idx)
+
+    return acting
+
+
+def kill() -> None:
+    raise Killed
+
+
+def send(number: int) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+# name: (what is replaced, by what, flags of the run that is killed)
+Point = tuple[Any, str, Callable[[Any], Any], dict[str, object]]
+EVERY_STEP: dict[str, object] = {"checkpoint.every_n_train_steps": 1}
+FIRST_ROUND = 4 // int(os.environ.get("WORLD_SIZE", 1))
+"""Batches of the first round that each process draws."""
+POINTS: dict[str, Point] = {
+    "mid-epoch": (ImproveStage, "training_step", lambda _: in_step(1, 2, kill), EVERY_STEP),
+    "last batch": (ImproveStage, "training_step", lambda _: in_step(1, -1, kill), EVERY_STEP),
+    "after the last batch": (ImproveStage, "on_train_epoch_end", lambda f: at_call(2, kill, f), EVERY_STEP),
+    "epoch end": (ImproveStage, "training_step", lambda _: in_step(2, 0, kill), {}),
+    "first sampling": (Janus, "sample_images", lambda f: at_call(2, kill, f), {}),
+    "judging": (RandomJudge, "logits", lambda f: at_call(2, kill, f), {}),
+    "pool write": (RoundWriter, "write", lambda f: at_call(2, kill, f), {}),
+    "pool commit": (RoundWriter, "commit", lambda f: at_call(1, kill, f), {}),
+    "checkpoint write": (run_checkpoint, "rename_durable", lambda f: at_call(2, kill, f), {}),
+    "SIGTERM": (ImproveStage, "training_step", lambda _: in_step(1, 1, send(signal.SIGTERM)), {}),
+    "SIGINT": (ImproveStage, "training_step", lambda _: in_step(1, 1, send(signal.SIGINT)), {}),
+    "SIGTERM in the last batch": (ImproveStage, "training_step", lambda _: in_step(1, -1, send(signal.SIGTERM)), {}),
+    "SIGTERM while sampling": (Janus, "sample_images", lambda f: at_call(2, send(signal.SIGTERM), f), {}),
+}
+# only a curriculum draws again
+REGROWTH: dict[str, Point] = {
+    "sampling again": (Janus, "sample_images", lambda f: at_call(FIRST_ROUND + 1, kill, f), {}),
+    "pool write of a later round": (RoundWriter, "write", lambda f: at_call(FIRST_ROUND + 1, kill, f), {}),
+    "commit of a later round": (RoundWriter, "commit", lambda f: at_call(2, kill, f), {}),
+    "SIGTERM while sampling again": (
+        Janus,
+        "sample_images",
+        lambda f: at_call(FIRST_ROUND + 1, send(signal.SIGTERM), f),
+        {},
+    ),
+}
+STATUS = {"SIGTERM": 143, "SIGINT": 130}
+
+
+def points_of(stage: str) -> dict[str, Point]:
+    """The kill points a stage can reach."""
+    return POINTS | (REGROWTH if stage.startswith("c_") else {})
+
+
+@contextlib.contextmanager
+def armed(point: Point) -> Iterator[None]:
+    """The kill point is in place."""
+    owner, name, replace, _ = point
+    with patch.object(owner, name, replace(getattr(owner, name))):
+        yield
+
+
+def run_killed(checkpoint: Path, stage: str, name: str, flags: dict[str, object] = EXACT) -> None:
+    """Runs a stage in the present folder until it is killed; checks that it was."""
+    point = points_of(stage)[name]
+    try:
+        with armed(point):
+            status = improve(checkpoint, stage, {**flags, **point[3]})
+    except Killed:
+        status = 0
+    assert status == next((code for signal_name, code in STATUS.items() if name.startswith(signal_name)), 0), name
+
+
+def left_behind(stage: str) -> dict[str, Any]:
+    """Everything a run leaves in the present folder that must be the same after a kill."""
+    run = Path("runs") / stage
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return {
+        "weights": last["state_dict"],
+        "optimizer": last["optimizer_states"],
+        "schedule": last["lr_schedulers"],
+        "pool": Pool.open(run / "pool").state(),
+        "rows": (run / "rows.jsonl").read_text(),
+    }
+
+
+def differences(mine: Any, other: Any, path: str = "") -> list[str]:
+    """Where two nested values are not the same, bit for bit."""
+    if isinstance(mine, torch.Tensor):
+        return [] if torch.equal(mine, other) else [path]
+    if isinstance(mine, dict):
+        if mine.keys() != other.keys():
+            return [f"{path}: keys"]
+        return [found for key in mine for found in differences(mine[key], other[key], f"{path}/{key}")]
+    if isinstance(mine, list):
+        if len(mine) != len(other):
+            return [f"{path}: length"]
+        pairs = zip(mine, other, strict=True)
+        return [found for i, (a, b) in enumerate(pairs) for found in differences(a, b, f"{path}/{i}")]
+    return [] if mine == other else [f"{path}: {mine!r} is not {other!r}"]

@@ -1,0 +1,110 @@
+"""Two processes: exact after kills, one message for all of them, and nobody is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from kill_points import EXACT, STAGES
+from small_runs import CHECKPOINT, POOL, TRAINER, words
+
+from unigap.pool import Pool
+
+HERE = Path(__file__).parent
+DDP = {"trainer.devices": 2, "trainer.strategy": "ddp"}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def environment(**more: str) -> dict[str, str]:
+    quiet = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent))), **quiet, **more}
+
+
+def test_two_processes_killed_and_continued_are_uninterrupted(janus_folder: Path, tmp_path: Path) -> None:
+    shared = environment(WORLD_SIZE="2", TORCHELASTIC_RUN_ID="test")
+    command = [sys.executable, str(HERE / "two_ranks.py"), str(janus_folder), str(tmp_path), *STAGES]
+    logs = [(tmp_path / f"log-{rank}.txt").open("w") for rank in range(2)]
+    ranks = [
+        subprocess.Popen(
+            command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=logs[rank], stderr=logs[rank]
+        )
+        for rank in range(2)
+    ]
+    try:
+        for rank, process in enumerate(ranks):
+            assert process.wait(600) == 0, (tmp_path / f"log-{rank}.txt").read_text()[-3000:]
+    finally:
+        for process in ranks:
+            process.kill()
+    found = json.loads((tmp_path / "rank-0.json").read_text())
+    assert len(found) >= 10 * len(STAGES)
+    assert {name: where for name, where in found.items() if where} == {}
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(word) for word in listed.stdout.split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not (state.is_file() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z")
+
+
+def wait_for(what: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not what.exists():
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        assert time.monotonic() < end, f"{what} never came"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("lost", ["first", "second"])
+def test_when_one_process_dies_the_other_ends_with_one_line(lost: str, janus_folder: Path, tmp_path: Path) -> None:
+    flags = {**TRAINER, **POOL, CHECKPOINT: janus_folder, **EXACT, **DDP, "trainer.max_epochs": 1000}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unigap", *words("fit", "sft", flags)],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(tmp_path / "runs/sft/checkpoints/last.ckpt", process)
+        other = children(process.pid)
+        assert len(other) == 1
+        victim, survivor = (process.pid, other[0]) if lost == "first" else (other[0], process.pid)
+        os.kill(victim, signal.SIGKILL)
+        end = time.monotonic() + 60
+        while alive(survivor) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert not alive(survivor)
+        status = process.wait(10)
+        assert status != 0
+        told = process.communicate()[1].splitlines()
+        if lost == "first" or status == 1:
+            assert [line for line in told if line.startswith("error: ")] == [told[-1]]
+            assert "--resume must" in told[-1]
+        assert not any("Traceback" in line for line in told), told[-5:]
+    finally:
+        for pid in (process.pid, *children(process.pid)):
+            subprocess.run(["kill", "-9", str(pid)], capture_output=True)
+    assert Pool.open(tmp_path / "runs/sft/pool").verify() == []

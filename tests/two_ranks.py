@@ -1,0 +1,46 @@
+"""One of two processes that kill and continue runs together: ``python two_ranks.py CHECKPOINT FOLDER STAGE...``.
+
+What it finds goes to ``FOLDER/rank-K.json``: for each stage and kill point, where the continued run differs from the
+uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from kill_points import EXACT, differences, left_behind, points_of, run_killed
+from small_runs import improve
+
+TWO = {**EXACT, "trainer.devices": 2, "trainer.strategy": "ddp"}
+# only the first process comes to these: what the second one sees is tested where one process is killed
+FIRST_ONLY = ("pool commit", "commit of a later round", "checkpoint write")
+
+
+def in_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+
+
+def main(checkpoint: Path, folder: Path, stages: list[str]) -> None:
+    found: dict[str, list[str]] = {}
+    for stage in stages:
+        in_folder(folder / stage / "whole")
+        assert improve(checkpoint, stage, TWO) == 0
+        whole = left_behind(stage)
+        for name in points_of(stage):
+            if name in FIRST_ONLY:
+                continue
+            in_folder(folder / stage / name.replace(" ", "-"))
+            run_killed(checkpoint, stage, name, TWO)
+            assert improve(checkpoint, stage, {**TWO, "resume": "auto"}) == 0
+            found[f"{stage}: {name}"] = differences(left_behind(stage), whole)
+    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
