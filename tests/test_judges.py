@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from unigap.judges import InvertedJudge, OracleJudge, RandomJudge, SelfJudge
+from unigap.judges import AlwaysYesJudge, FlippedJudge, InvertedJudge, OracleJudge, RandomJudge, SelfJudge
 from unigap.records import Candidate, Prompt
 from unigap.shapes.grammar import parse
 from unigap.shapes.scenes import imagine, render
@@ -54,7 +54,8 @@ def test_the_size_of_a_batch_changes_no_verdict(janus: Any, pictures: torch.Tens
 
 def test_nothing_to_judge(janus: Any) -> None:
     nothing = torch.zeros(0, 3, 32, 32)
-    for judge in (SelfJudge(), OracleJudge(), RandomJudge(), InvertedJudge(SelfJudge())):
+    own = SelfJudge()
+    for judge in (own, OracleJudge(), RandomJudge(), InvertedJudge(own), AlwaysYesJudge(), FlippedJudge(own)):
         assert judge.logits(janus, [], nothing).shape == (0,)
 
 
@@ -128,3 +129,30 @@ def test_the_random_judge_knows_a_candidate_again_and_looks_at_nothing_else(janu
 def test_a_coin_that_always_falls_the_same_way_is_refused(yes_rate: float) -> None:
     with pytest.raises(ValueError, match="yes_rate must be in"):
         RandomJudge(yes_rate)
+
+
+def test_the_collapsed_judge_accepts_everything(janus: Any, pictures: torch.Tensor) -> None:
+    said = AlwaysYesJudge().logits(janus, candidates(TEXTS), pictures)
+    assert said.shape == (5,) and said.dtype == torch.float32 and (said > 0).all() and torch.isfinite(said).all()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_the_flipped_judge_turns_its_share_of_verdicts_round(janus: Any, share: float) -> None:
+    many, nothing = candidates(["a ring"] * 4000), torch.zeros(4000, 0)
+    plain, flipped = RandomJudge(), FlippedJudge(RandomJudge(), share)
+    before, after = plain.logits(janus, many, nothing), flipped.logits(janus, many, nothing)
+    turned = before != after
+    assert torch.equal(after[turned], -before[turned])
+    # four standard errors; and the coin is none of the random judge's
+    for said in (turned, turned[before > 0]):
+        assert abs(said.float().mean().item() - share) < 4 * (share * (1 - share) / len(said)) ** 0.5
+    assert torch.equal(flipped.logits(janus, many[::-1], nothing).flip(0), after), "known again in any batch"
+    other = FlippedJudge(RandomJudge(), share, seed=1).logits(janus, many, nothing)
+    assert not torch.equal(other, after)
+    assert flipped.name == f"flipped-{share}-random"
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
+def test_a_share_that_flips_nothing_or_everything_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="share must be in"):
+        FlippedJudge(SelfJudge(), share)

@@ -123,10 +123,8 @@ def sit_exam(model: UnifiedModel, exam: Exam, judge: SelfJudge, batch_size: int 
 
 def exam_scores(exam: Exam, logit_E: torch.Tensor, threshold: float = 0.5) -> dict[str, Estimate]:
     """Understanding on renders: accuracy, TPR, TNR and AUROC."""
-    numbers = {prompt.id: i for i, prompt in enumerate(dict.fromkeys(exam.prompts))}
-    prompt_E = torch.tensor([numbers[prompt.id] for prompt in exam.prompts])
     names = {"judge_accuracy": "understanding_renders", "yes_rate": "renders_yes_rate"}
-    scored = judge_scores(logit_E, exam.truth_B, prompt_E, threshold)
+    scored = judge_scores(logit_E, exam.truth_B, exam.cluster_B, threshold)
     return {names.get(name, name.replace("judge", "renders")): value for name, value in scored.items()}
 
 

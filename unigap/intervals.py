@@ -6,6 +6,7 @@ Shapes: S samples, C clusters (prompts), R resamples. All arithmetic is float64 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -57,12 +58,14 @@ class _Draws:
         n, clusters = min(self.n, other.n), min(self.clusters, other.clusters)
         return _Draws(self.value - other.value, self.draws_R - other.draws_R, n, clusters)
 
-    def estimate(self) -> Estimate:
+    def estimate(self, confidence: float = CONFIDENCE) -> Estimate:
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be in (0, 1), got {confidence}; 0.95 is the plain choice")
         if self.n == 0:
             return Estimate(math.nan, math.nan, math.nan, 0)
         if self.clusters < 2:  # resampling one cluster shows no spread, which is not the same as there being none
             return Estimate(self.value, math.nan, math.nan, self.n)
-        ends = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.float64)
+        ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
         low, high = self.draws_R.nanquantile(ends).tolist()  # nan: a resample that missed every counting sample
         return Estimate(self.value, low, high, self.n)
 
@@ -116,7 +119,9 @@ def bootstrap_auroc(
     return _bootstrap(_auroc, (score_S, truth_S, cluster_S), resamples, seed)
 
 
-def paired_difference(before: Arm, after: Arm, resamples: int = 1000, seed: int = 0) -> Estimate:
+def paired_difference(
+    before: Arm, after: Arm, resamples: int = 1000, seed: int = 0, confidence: float = CONFIDENCE
+) -> Estimate:
     """Ratio of sums after minus ratio of sums before, on the same clusters.
 
     Each resample draws the same clusters in both arms, so what the clusters have in common cancels.
@@ -127,6 +132,7 @@ def paired_difference(before: Arm, after: Arm, resamples: int = 1000, seed: int 
         after: The same, with its own number of samples.
         resamples: Number of resamples, >= 1.
         seed: Seed of the resampling.
+        confidence: Share of the resamples inside the interval, in (0, 1).
 
     Returns:
         The difference; n is that of the smaller arm.
@@ -138,10 +144,12 @@ def paired_difference(before: Arm, after: Arm, resamples: int = 1000, seed: int 
     >>> print(paired_difference((0 * ones_S, ones_S, prompt_S), (ones_S, ones_S, prompt_S)))
     1.000 [1.00, 1.00] n=50
     """
-    return _paired_bootstrap(_ratio, before, after, resamples, seed)
+    return _paired_bootstrap(_ratio, before, after, resamples, seed, confidence)
 
 
-def paired_auroc_difference(before: Arm, after: Arm, resamples: int = 1000, seed: int = 0) -> Estimate:
+def paired_auroc_difference(
+    before: Arm, after: Arm, resamples: int = 1000, seed: int = 0, confidence: float = CONFIDENCE
+) -> Estimate:
     """AUROC after minus AUROC before, on the same clusters; the twin of `paired_difference`.
 
     Args:
@@ -149,6 +157,7 @@ def paired_auroc_difference(before: Arm, after: Arm, resamples: int = 1000, seed
         after: The same, with its own number of samples.
         resamples: Number of resamples, >= 1.
         seed: Seed of the resampling.
+        confidence: Share of the resamples inside the interval, in (0, 1).
 
     Returns:
         The difference, in [-1, 1]; n is that of the smaller arm.
@@ -156,7 +165,27 @@ def paired_auroc_difference(before: Arm, after: Arm, resamples: int = 1000, seed
     Raises:
         ValueError: If the two arms do not hold the same clusters, or as for `bootstrap_auroc`.
     """
-    return _paired_bootstrap(_auroc, before, after, resamples, seed)
+    return _paired_bootstrap(_auroc, before, after, resamples, seed, confidence)
+
+
+def wilson(hits: int, trials: int) -> Estimate:
+    """Share of independent trials that hit, with Wilson's 95 % interval, which holds for few trials and at 0 and 1.
+
+    Args:
+        hits: Number of hits, in [0, trials].
+        trials: Number of trials, >= 0; none gives nan.
+
+    >>> print(wilson(0, 10))
+    0.000 [0.00, 0.28] n=10
+    """
+    assert 0 <= hits <= trials
+    if trials == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    share, shrink = hits / trials, 1 + z * z / trials
+    middle = (share + z * z / (2 * trials)) / shrink
+    reach = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / shrink
+    return Estimate(share, max(0.0, middle - reach), min(1.0, middle + reach), trials)
 
 
 def cluster_weights(clusters: int, resamples: int, seed: int) -> Tensor:
@@ -229,12 +258,14 @@ def _bootstrap(statistic: Callable[..., _Draws], arm: Arm, resamples: int, seed:
     return statistic(*arm, cluster_weights(torch.unique(arm[2]).numel(), resamples, seed)).estimate()
 
 
-def _paired_bootstrap(statistic: Callable[..., _Draws], before: Arm, after: Arm, resamples: int, seed: int) -> Estimate:
+def _paired_bootstrap(
+    statistic: Callable[..., _Draws], before: Arm, after: Arm, resamples: int, seed: int, confidence: float
+) -> Estimate:
     clusters_C = torch.unique(before[2]).cpu()
     if not torch.equal(clusters_C, torch.unique(after[2]).cpu()):
         raise ValueError("before and after must hold the same clusters; evaluate both on the same prompts")
     weight_RC = cluster_weights(len(clusters_C), resamples, seed)
-    return statistic(*after, weight_RC).minus(statistic(*before, weight_RC)).estimate()
+    return statistic(*after, weight_RC).minus(statistic(*before, weight_RC)).estimate(confidence)
 
 
 def _ratio(numerator_S: Tensor, denominator_S: Tensor, cluster_S: Tensor, weight_RC: Tensor) -> _Draws:

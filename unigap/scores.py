@@ -166,3 +166,18 @@ def auroc(logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, resamples: int = 1
     0.5
     """
     return bootstrap_auroc(logit_S, truth_S, prompt_S, resamples, seed)
+
+
+def brier_score(logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """Mean squared distance of p_yes from the truth, in [0, 1]: 0 is certain and right; n counts all samples.
+
+    >>> brier_score(torch.tensor([0.0, 0.0]), torch.tensor([True, False]), torch.arange(2)).value
+    0.25
+    """
+    check_columns({"logit_S": logit_S, "truth_S": truth_S, "prompt_S": prompt_S})
+    return bootstrap_ratio(squared_error(logit_S, truth_S), torch.ones_like(logit_S), prompt_S, resamples, seed)
+
+
+def squared_error(logit_S: Tensor, truth_S: Tensor) -> Tensor:
+    """Squared distance of p_yes from the truth, float64, shape (S,), in [0, 1]."""
+    return (logit_S.double().sigmoid() - truth_S.double()).square()

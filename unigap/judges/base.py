@@ -10,6 +10,9 @@ import torch
 from unigap.models.base import UnifiedModel
 from unigap.records import Candidate
 
+CERTAIN = 20.0
+"""Log-odds with which a judge that is never in doubt speaks."""
+
 
 class Judge(ABC):
     """Says how sure it is that each image shows what its prompt asks for."""

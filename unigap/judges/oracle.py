@@ -6,14 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from unigap.judges.base import Judge
+from unigap.judges.base import CERTAIN, Judge
 from unigap.models.base import UnifiedModel
 from unigap.records import Candidate
 from unigap.shapes.grammar import parse
 from unigap.shapes.oracle import verdicts
-
-CERTAIN = 20.0
-"""Log-odds with which a judge that is never in doubt speaks."""
 
 
 class OracleJudge(Judge):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from unigap.judges.base import Judge
+from unigap.memory import in_fitting_batches
 from unigap.models.base import UnifiedModel, evaluating
 from unigap.records import Candidate
 
@@ -18,7 +19,7 @@ class SelfJudge(Judge):
 
     Args:
         questions: Phrasings with a ``{prompt}`` in each; the log-odds are averaged over them.
-        batch_size: Images in one forward pass.
+        batch_size: Most images in one forward pass; fewer where the device has no memory for so many.
     """
 
     def __init__(self, questions: Sequence[str] = (QUESTION,), batch_size: int = 256) -> None:
@@ -45,9 +46,11 @@ class SelfJudge(Judge):
     def ask(self, model: UnifiedModel, texts: Sequence[str], pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Log-odds that each image shows its text, float32 (B,)."""
         asked = [[question.replace("{prompt}", text) for question in self.questions] for text in texts]
+
+        def ask(batch: slice) -> torch.Tensor:
+            return model.judge_logit(pixels_BCHW[batch], asked[batch]).mean(1)
+
+        too_large = "one image with its questions does not fit; ask fewer questions, or free memory on the device"
         with evaluating(model):
-            parts = [
-                model.judge_logit(pixels_BCHW[i : i + self.batch_size], asked[i : i + self.batch_size]).mean(1)
-                for i in range(0, len(asked), self.batch_size)
-            ]
+            parts = [logit_B for _, logit_B in in_fitting_batches(ask, len(asked), self.batch_size, too_large)]
         return torch.cat(parts) if parts else pixels_BCHW.new_zeros(0)

@@ -31,6 +31,12 @@ class Exam:
     pixels_BCHW: torch.Tensor
     truth_B: torch.Tensor
 
+    @property
+    def cluster_B(self) -> torch.Tensor:
+        """Number of the prompt each picture was imagined from, int64: pictures of one prompt are alike."""
+        numbers = {prompt.id: i for i, prompt in enumerate(dict.fromkeys(self.prompts))}
+        return torch.tensor([numbers[prompt.id] for prompt in self.prompts])
+
     def batches(self, size: int) -> Iterator[Exam]:
         """The exam in parts of at most ``size`` pictures."""
         for i in range(0, len(self.claims), size):
