@@ -1,8 +1,10 @@
 """Callbacks: what happens around the training loop."""
 
 from unigap.callbacks.curve_log import CurveLog
+from unigap.callbacks.guard import Guard
 from unigap.callbacks.pool_writer import PoolWriter
 from unigap.callbacks.regrow import Regrow
 from unigap.callbacks.row_log import RowLog
+from unigap.callbacks.run_checkpoint import RunCheckpoint
 
-__all__ = ["CurveLog", "PoolWriter", "Regrow", "RowLog"]
+__all__ = ["CurveLog", "Guard", "PoolWriter", "Regrow", "RowLog", "RunCheckpoint"]

@@ -1,0 +1,237 @@
+"""The guard by the user's door: it fires when the model's own judge gets worse, acts as told, and disturbs nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from small_runs import CHECKPOINT, CONFIGS, FICKLE, POOL, TRAINER, epochs, expect_error, same, state
+
+from unigap.__main__ import main
+from unigap.judge_drift import judge_drift
+from unigap.known_pairs import CaptionedDataset, CaptionedFile, ShapesPairs
+from unigap.models.janus import Janus
+from unigap.shapes.grammar import parse
+from unigap.shapes.scenes import describes, imagine, render
+
+LAST = Path("runs/guarded/checkpoints/last.ckpt")
+SMALL = {"n": 40, "patience": 1}
+# an untrained judge that is trained this hard is wrong with certainty after a step or two
+SPOILT = {"model.init_args.lr": 0.05, "model.init_args.warmup_steps": 0}
+TEXTS = ["a red circle", "two green squares", "a blue ring", "a small red ring", "three yellow triangles", "a square"]
+
+
+def guarded(checkpoint: Path, guard: Mapping[str, Any] | None, flags: Mapping[str, object] | None = None) -> int:
+    """Runs guarded.yaml in small with other options of its guard, or without one; returns the exit status."""
+    config = yaml.safe_load((CONFIGS / "guarded.yaml").read_text())
+    callbacks = config["trainer"]["callbacks"]
+    assert callbacks[0]["class_path"] == "unigap.callbacks.Guard"
+    config["trainer"]["callbacks"] = ([callbacks[0] | {"init_args": guard}] if guard else []) + callbacks[1:]
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    every = {**TRAINER, **POOL, **FICKLE, CHECKPOINT: checkpoint, **(flags or {})}
+    return main(["fit", "--config", "config.yaml", *(word for k, v in every.items() for word in (f"--{k}", str(v)))])
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return {f"model.{name}": tensor for name, tensor in Janus(str(checkpoint)).state_dict().items()}
+
+
+def guard_state(checkpoint: Path = LAST) -> dict[str, Any]:
+    (found,) = (s for k, s in torch.load(checkpoint, weights_only=True)["callbacks"].items() if k.startswith("Guard"))
+    return found
+
+
+def test_a_spoilt_judge_stops_the_run(janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(janus_folder, {**SMALL, "action": "stop"}, {**SPOILT, "trainer.max_epochs": 3}) == 0
+    assert len(epochs(here / "runs/guarded")) == 1
+    assert "worse on 40 known pairs" in "".join(capsys.readouterr())
+    (row,) = guard_state()["history"]
+    assert row["fired"] and row["harms"] and not row["sound"]
+    for name in row["harms"]:
+        change = row["change"][name]
+        assert change["low"] > 0 or change["high"] < 0
+    logged = (here / "runs/guarded/version_0/metrics.csv").read_text()
+    assert all(f"guard/{name}" in logged for name in ("auroc", "brier", "yes_rate_change", "sound"))
+
+
+def test_warning_goes_on_and_a_tolerant_guard_stays_silent(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(janus_folder, {**SMALL, "action": "warn"}, SPOILT) == 0
+    assert "guard: the model's own judge is worse" in "".join(capsys.readouterr())
+    assert len(epochs(here / "runs/guarded")) == 2 and guard_state()["history"][0]["fired"]
+    elsewhere = {"data.pool": "other/pool", "checkpoint.folder": "other"}
+    assert guarded(janus_folder, {**SMALL, "action": "stop", "tolerance": 0.999}, {**SPOILT, **elsewhere}) == 0
+    assert "guard:" not in "".join(capsys.readouterr())
+    assert [row["sound"] for row in guard_state(Path("other/last.ckpt"))["history"]] == [True, True]
+
+
+def test_rolling_back_leaves_the_last_sound_weights(janus_folder: Path, here: Path) -> None:
+    assert guarded(janus_folder, {**SMALL, "action": "rollback"}, SPOILT) == 0
+    assert [row["fired"] for row in guard_state()["history"]] == [True, True]
+    assert same(state(LAST), weights(janus_folder)), "no epoch was sound: these are the weights of the start"
+
+
+def test_a_sound_epoch_is_what_is_gone_back_to(janus_folder: Path, here: Path) -> None:
+    # the first epoch changes the judge less than is tolerated, the second one more
+    flags = {**SPOILT, "trainer.max_epochs": 1, "model.init_args.lr": 1e-3}
+    assert guarded(janus_folder, {**SMALL, "action": "rollback", "tolerance": 0.2}, flags) == 0
+    sound = state(LAST)
+    assert guard_state()["history"][0]["sound"] and not same(sound, weights(janus_folder))
+    checkpoint = torch.load(LAST, weights_only=True)
+    for group in checkpoint["optimizer_states"][0]["param_groups"]:
+        group["lr"] = group["initial_lr"] = 0.5
+    checkpoint["lr_schedulers"][0]["base_lrs"] = [0.5]
+    torch.save(checkpoint, "steep.ckpt")
+    flags |= {"trainer.max_epochs": 2, "ckpt_path": "steep.ckpt"}
+    assert guarded(janus_folder, {**SMALL, "action": "rollback", "tolerance": 0.2}, flags) == 0
+    assert [row["fired"] for row in guard_state()["history"]] == [False, True]
+    assert same(state(LAST), sound)
+    assert not torch.load(LAST, weights_only=True)["optimizer_states"][0]["state"], "no moments lead astray again"
+
+
+def test_watching_changes_nothing(janus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lora = {f"model.init_args.model.init_args.lora_{k}": v for k, v in {"rank": 2, "dropout": 0.3}.items()}
+    found = []
+    for name, guard in (("with", {**SMALL, "action": "warn"}), ("without", None)):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert guarded(janus_folder, guard, lora) == 0
+        found.append((state(LAST), Path("runs/guarded/rows.jsonl").read_text()))
+    assert same(found[0][0], found[1][0]) and found[0][1] == found[1][1]
+
+
+def test_a_resumed_guard_is_the_uninterrupted_one(
+    janus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guard = {**SMALL, "action": "rollback", "patience": 2}
+    found = []
+    for name, runs in (("whole", ({},)), ("parts", ({"trainer.max_epochs": 1}, {"ckpt_path": LAST}))):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        for flags in runs:
+            assert guarded(janus_folder, guard, {**SPOILT, "trainer.max_epochs": 3, **flags}) == 0
+        found.append((state(LAST), guard_state()))
+    (ours, kept), (theirs, expected) = found
+    assert same(ours, theirs) and kept["history"] == expected["history"]
+    assert [row["fired"] for row in kept["history"]] == [False, True, False], "unsound twice in a row, across the break"
+    assert torch.equal(kept["start"], expected["start"])
+    assert same(kept["sound_weights"], expected["sound_weights"])
+
+    capsys.readouterr()
+    flags = {"trainer.max_epochs": 4, "ckpt_path": LAST}
+    expect_error(guarded(janus_folder, {**guard, "n": 50}, flags), capsys, "other known pairs", "same pairs and n")
+
+
+def test_a_collapse_into_yes_is_told_from_improvement() -> None:
+    rng = torch.Generator().manual_seed(0)
+    truth, image = torch.arange(400) % 2 == 0, torch.arange(400) // 2
+    base = torch.where(truth, 1.0, -1.0) + 2 * torch.randn(400, generator=rng)
+    better = base + torch.where(truth, 1.0, -1.0)
+    assert judge_drift(base, base, truth, image).harms == ()
+    assert judge_drift(base, better, truth, image).harms == ()
+    assert "yes_rate" in judge_drift(base, base + 2, truth, image).harms
+    assert "yes_rate" in judge_drift(base, base - 2, truth, image).harms
+    assert judge_drift(base + 2, base, truth, image).harms == (), "back to where yes is as frequent as the truth"
+    assert judge_drift(base, 20 * base, truth, image).harms == ("brier",), "the same ranking, far too sure of itself"
+    assert judge_drift(base, 20 * base, truth, image, tolerance=0.5).harms == ()
+    assert "auroc" in judge_drift(better, base, truth, image).harms
+    wide, narrow = (judge_drift(base, better, truth, image, level).change["auroc"] for level in (0.99, 0.8))
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+@pytest.fixture
+def captioned(here: Path) -> Path:
+    """A JSONL file of renders with captions, which is a folder of images for ``datasets`` too."""
+    rng = random.Random(0)
+    lines = []
+    for i, text in enumerate(TEXTS * 2):
+        pixels = ((render(imagine(parse(text), rng)) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(np.ascontiguousarray(pixels)).crop((0, 0, 32, 24 if i == 3 else 32)).save(f"{i}.png")
+        lines.append(json.dumps({"image": f"{i}.png", "file_name": f"{i}.png", "caption": text}))
+    Path("metadata.jsonl").write_text("\n".join(lines))
+    return here / "metadata.jsonl"
+
+
+def test_pairs_of_the_users_own(captioned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(captioned.parent / "cache"))
+    sources = (CaptionedFile(str(captioned), side=40), CaptionedDataset(str(captioned.parent), side=40))
+    exams = [source.load(8) for source in sources]
+    for source, exam in zip(sources, exams, strict=True):
+        assert exam.pixels_BCHW.shape == (8, 3, 40, 40) and exam.pixels_BCHW.abs().max() <= 1
+        assert exam.truth_B.tolist() == [claim == p.text for claim, p in zip(exam.claims, exam.prompts, strict=True)]
+        assert exam.truth_B.sum() == 4
+        again = source.load(8)
+        assert again.claims == exam.claims and torch.equal(again.pixels_BCHW, exam.pixels_BCHW)
+    assert exams[0].claims == exams[1].claims and torch.equal(exams[0].pixels_BCHW, exams[1].pixels_BCHW)
+    assert CaptionedFile(str(captioned), seed=1).load(8).claims != exams[0].claims
+
+
+def test_the_embedded_worlds_pairs_are_balanced_and_true_to_the_truth() -> None:
+    exam = ShapesPairs().load(60)
+    assert 0.4 < exam.truth_B.float().mean() < 0.6
+    assert all(prompt.split == "validation" for prompt in exam.prompts)
+    assert not describes(parse("a red circle"), imagine(parse("a blue circle"), random.Random(0)))
+
+
+def test_a_run_is_guarded_by_the_users_pairs(janus_folder: Path, captioned: Path) -> None:
+    pairs = {"class_path": "unigap.known_pairs.CaptionedFile", "init_args": {"path": str(captioned), "side": 32}}
+    assert guarded(janus_folder, {"action": "warn", "n": 12, "pairs": pairs}) == 0
+    assert [row["epoch"] for row in guard_state()["history"]] == [1, 2]
+
+
+MISTAKES = {
+    "missing.jsonl": (None, "no such file"),
+    "broken.jsonl": ("{", "line 1: not JSON"),
+    "bare.jsonl": ('{"image": "0.png"}', "line 1: needs an object with 'image'"),
+    "nothing.jsonl": ('{"image": "no.png", "caption": "x"}\n' * 4, "no.png' cannot be read"),
+    "text.jsonl": ('{"image": "metadata.jsonl", "caption": "x"}\n' * 4, "cannot be read"),
+    "same.jsonl": ('{"image": "0.png", "caption": "x"}\n' * 4, "nothing would mismatch"),
+    "few.jsonl": ('{"image": "0.png", "caption": "x"}\n' * 3, "holds 3 images, 4 are asked for"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_pairs_that_cannot_be_used_are_refused(name: str, captioned: Path) -> None:
+    content, told = MISTAKES[name]
+    if content:
+        Path(name).write_text(content)
+    with pytest.raises(ValueError, match=told):
+        CaptionedFile(name).load(4)
+
+
+def test_an_image_that_would_fill_the_memory_is_refused(captioned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
+    with pytest.raises(ValueError, match=r"\.png' cannot be read"):
+        CaptionedFile(str(captioned)).load(12)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"action": "shout"}, "action"),
+        ({"n": 2}, "n must be >= 4"),
+        ({"patience": 0}, "patience must be >= 1"),
+        ({"confidence": 1.0}, "confidence must be in (0, 1)"),
+        ({"tolerance": -0.1}, "tolerance must be in [0, 1)"),
+    ],
+)
+def test_options_without_sense_are_refused(
+    options: dict[str, Any], told: str, janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expect_error(guarded(janus_folder, options), capsys, told)
+
+
+def test_a_guard_that_could_never_look_is_refused(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {"trainer.limit_val_batches": 0}
+    expect_error(guarded(janus_folder, dict(SMALL), flags), capsys, "trainer.limit_val_batches")
