@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 from unigap.data import PoolData, PromptRows
 from unigap.gap import EVAL_ROUND, exam_scores, sit_exam
@@ -34,14 +36,15 @@ class ImproveStage(LightningModule):
     Args:
         model: The unified model.
         objective: What is learned from the pool.
-        judge: Who selects; the model itself unless a control or a ceiling is wanted.
-        external: Who knows better; its verdicts are stored and reported, and never train anything.
+        judge: Who selects: null is the model itself; others are controls and ceilings.
+        external: Who knows better, null is the embedded world's oracle; its verdicts are stored and reported, and never
+            train anything.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         warmup_steps: Steps over which the learning rate rises; it is constant afterwards, since the pool grows.
         init_from: Lightning checkpoint of an earlier stage whose weights to start from; empty starts from the model's.
-        eval_plan: How evaluation images are drawn.
-        predict_plan: How ``predict`` draws candidates for the pool.
+        eval_plan: How evaluation images are drawn; null draws 4 a prompt.
+        predict_plan: How ``predict`` draws candidates for the pool; null draws 8 a prompt.
     """
 
     objective: Objective
@@ -60,9 +63,9 @@ class ImproveStage(LightningModule):
         predict_plan: RoundPlan | None = None,
     ) -> None:
         super().__init__()
-        if not lr > 0:
-            raise ValueError(f"lr must be > 0, got {lr}")
-        if warmup_steps < 0 or weight_decay < 0:
+        if not 0 < lr < math.inf:
+            raise ValueError(f"lr must be > 0 and finite, got {lr}; common values are 1e-6 to 5e-4")
+        if warmup_steps < 0 or not 0 <= weight_decay < math.inf:
             raise ValueError(f"warmup_steps and weight_decay must be >= 0, got {warmup_steps} and {weight_decay}")
         self.model, self.objective = model, objective
         self.judge, self.external = judge or SelfJudge(), external or OracleJudge()
@@ -74,6 +77,7 @@ class ImproveStage(LightningModule):
         self.start_state = self.model.trainable_state()
         self.start_key = self.model.weights_digest()
         self.results: dict[str, dict[str, Estimate]] = {}
+        self.trained_rows: tuple[str, ...] = ()
 
     @property
     def pool_data(self) -> PoolData:
@@ -109,18 +113,41 @@ class ImproveStage(LightningModule):
         """The objective's loss.
 
         Raises:
-            ValueError: When the loss is not finite; names the rows.
+            ValueError: When the loss, or a log-likelihood in it, is not finite; names the rows.
         """
-        result = self.objective.step(self.model, batch)
-        if not torch.isfinite(result.loss):
-            raise ValueError(
-                f"the loss is {result.loss.item()} at step {self.global_step} on rows {', '.join(batch.ids[:4])} ...; "
-                "lower the learning rate and resume from the last checkpoint"
-            )
+        result, self.trained_rows = self.objective.step(self.model, batch), batch.ids
+        self.check_finite({"loss": result.loss, **result.logs})
         size = len(batch.ids)
         self.log("train/loss", result.loss.detach(), prog_bar=True, batch_size=size)
         self.log_dict({f"train/{name}": value for name, value in result.logs.items()}, batch_size=size)
         return result.loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stops before a step that would spoil the weights.
+
+        Raises:
+            ValueError: When the gradient is not finite; names the rows.
+        """
+        precision = self.trainer.precision_plugin
+        if isinstance(precision, MixedPrecision) and precision.scaler is not None:
+            return  # the scaler of float16 leaves such steps out and tries a smaller scale
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.check_finite({"gradient": torch.nn.utils.get_total_norm(gradients)})
+
+    def check_finite(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Makes sure that what a step computed, scalars by name, can be learned from.
+
+        Raises:
+            ValueError: A value is not finite; names the rows of the batch.
+        """
+        finite = torch.stack([value.detach().float() for value in values.values()]).isfinite()
+        if not finite.all():
+            name, value = list(values.items())[int(finite.int().argmin())]
+            rows = ", ".join(self.trained_rows[:4]) + (" ..." if len(self.trained_rows) > 4 else "")
+            raise ValueError(
+                f"the {name} is {value.item()} at step {self.global_step} on rows {rows}; "
+                "lower the learning rate and resume from the last checkpoint"
+            )
 
     def on_train_epoch_end(self) -> None:
         """The next epoch begins at its first batch."""
