@@ -1,0 +1,70 @@
+"""Turns what went wrong into one line that says what, where and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterable
+
+ATTEMPTS = (
+    "Does not validate against any of the Union subtypes",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Expected a <class 'bool'>",
+    "Expected a <class 'collections.abc.Iterable'>",
+    "Expected a path but",
+    "Given value",
+)
+"""How lines begin in which jsonargparse recounts every type it tried; what went wrong stands in the others."""
+HINTED = re.compile("did you mean|choose one of|--help lists")
+MISSING = re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
+NO_PATH = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
+PLAIN = {
+    r"Problem with given class_path '[\w.]*\.(\w+)': ": r"\1: ",
+    r"Exceeds the limit \(4300 digits\) for integer string conversion.*": "more than 4300 digits; shorten it",
+    r"Expected a <class '(\w+)'>\. Got value: ": r"must be of type \1, got ",
+}
+LONGEST, MOST_CHOICES = 400, 20
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line of at most ``LONGEST`` characters, with a hint where a name is unknown."""
+    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(ATTEMPTS)]
+    text = " ".join(line if line.endswith((":", ";")) else f"{line};" for line in told).rstrip(";:")
+    text = text or type(error).__name__
+    for wordy, plain in PLAIN.items():
+        text = re.sub(wordy, plain, text)
+    if not HINTED.search(text):
+        text += _hint_of_class(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What else an unknown name may have meant, to be put behind the message.
+
+    >>> hint("colour", ["color", "shape"]), hint("x", ["color", "shape"])
+    ("; did you mean 'color'?", '; choose one of: color, shape')
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, 1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; choose one of: {', '.join(names)}" if 0 < len(names) <= MOST_CHOICES else "; --help lists what there is"
+
+
+def _hint_of_class(text: str) -> str:
+    """The class or module an import path may have meant, out of what is loaded."""
+    missing = MISSING.search(text)
+    if missing and missing["module"] in sys.modules:
+        module = sys.modules[missing["module"]]
+        return hint(missing["name"], (name for name in vars(module) if not name.startswith("_")))
+    bare = NO_PATH.search(text)
+    if bare is None:
+        return ""
+    homes = [module for name, module in sys.modules.items() if name.startswith(("unigap.", "lightning.pytorch."))]
+    classes = {name for home in homes for name, value in vars(home).items() if isinstance(value, type)}
+    near = difflib.get_close_matches(bare["name"], classes, 1)
+    return f"; did you mean {near[0]!r}?" if near else "; give its import path, e.g. unigap.judges.SelfJudge"

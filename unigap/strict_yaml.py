@@ -1,0 +1,88 @@
+"""Reads YAML as it was meant: nothing said twice, nothing that grows out of a few lines, nothing nested for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import yaml
+from jsonargparse import get_loader, set_loader
+
+MAX_VALUES = 100_000
+MAX_DEPTH = 50
+
+_LENIENT = get_loader("yaml")
+_READER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class UnclearYAML(yaml.YAMLError):
+    """YAML that a lenient reader would take for something else than was written."""
+
+
+@dataclass
+class _Open:
+    """A list or mapping that is being read: its anchor, how many values it has grown to, and the keys seen."""
+
+    anchor: str | None = None
+    keys: set[str] | None = None
+    values: int = 1
+    at_key: bool = True
+    children: int = field(default=0)
+
+
+def check_yaml(text: str) -> None:
+    """Makes sure YAML text means what it shows.
+
+    Raises:
+        yaml.YAMLError: A key occurs twice in a mapping, aliases multiply to more than ``MAX_VALUES`` values or contain
+            themselves, it is nested deeper than ``MAX_DEPTH``, or it is no YAML at all.
+    """
+    grown: dict[str, int] = {}
+    stack = [_Open()]
+    # events come one at a time and from a loop, so neither a deep text nor one that multiplies costs anything yet
+    for event in yaml.parse(text, Loader=_READER):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.ScalarEvent):
+            _count_key(stack[-1], event.value, line)
+            _add(stack[-1], event.anchor, 1, grown)
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in grown:
+                raise UnclearYAML(f"line {line}: *{event.anchor} stands inside itself or names nothing; write it out")
+            _count_key(stack[-1], None, line)
+            stack[-1].values += grown[event.anchor]
+        elif isinstance(event, yaml.CollectionStartEvent):
+            _count_key(stack[-1], None, line)
+            stack.append(_Open(event.anchor, set() if isinstance(event, yaml.MappingStartEvent) else None))
+            if len(stack) > MAX_DEPTH:
+                raise UnclearYAML(f"line {line}: nested deeper than {MAX_DEPTH}; flatten it")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            closed = stack.pop()
+            _add(stack[-1], closed.anchor, closed.values, grown)
+        if stack[-1].values > MAX_VALUES:
+            raise UnclearYAML(f"line {line}: aliases make more than {MAX_VALUES:,} values of it; write it out")
+
+
+def _count_key(parent: _Open, key: str | None, line: int) -> None:
+    """Takes the next child of a mapping, every other one of which is a key; ``None`` is a child that is no scalar."""
+    if parent.keys is None:
+        return
+    parent.children += 1
+    if parent.children % 2 and key is not None:
+        if key in parent.keys:
+            raise UnclearYAML(f"line {line}: the key {key!r} occurs twice; keep one")
+        parent.keys.add(key)
+
+
+def _add(parent: _Open, anchor: str | None, values: int, grown: dict[str, int]) -> None:
+    parent.values += values
+    if anchor:
+        grown[anchor] = values
+
+
+def read_yaml_strictly() -> None:
+    """Lets jsonargparse refuse in every config what ``check_yaml`` refuses."""
+    set_loader("yaml", _load, (yaml.YAMLError,))
+
+
+def _load(text: str) -> object:
+    check_yaml(text)
+    return _LENIENT(text)
