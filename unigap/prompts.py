@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from unigap.records import Prompt
 from unigap.shapes import prompt_sets
 
 MAX_BYTES = 64 * 2**20
+MAX_CHARACTERS = 4000
+BYTE_ORDER_MARK = "\ufeff"
 
 
 def load_prompts(source: str, split: str, per_cell: int | None = None) -> list[Prompt]:
@@ -69,27 +72,43 @@ def read_prompt_file(path: str | Path) -> list[Prompt]:
 
 def _from_json(line: str, where: str) -> Prompt:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_each_key_once, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({str(error).splitlines()[0][:80]}); write one object a line") from error
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise ValueError(f"{where}: needs an object with a 'text' string")
+        raise ValueError(f"{where}: needs an object with a 'text' string; write {{\"text\": ...}}")
     fields = {name: row[name] for name in ("id", "category", "difficulty", "split") if name in row}
     for name, value in fields.items():
         if not isinstance(value, str) or not value.strip():
-            kind = "nan" if isinstance(value, float) and math.isnan(value) else type(value).__name__
-            raise ValueError(f"{where}: {name!r} must be a non-empty string, got {kind}")
+            raise ValueError(f"{where}: {name!r} must be a non-empty string, got {type(value).__name__}; quote it")
     return _checked(Prompt(**{"id": row["text"].strip(), "text": row["text"].strip()} | fields), where)
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in row:
+            raise ValueError(f"the key {key[:40]!r} occurs twice")
+        row[key] = value
+    return row
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _checked(prompt: Prompt, where: str) -> Prompt:
     if not prompt.text:
         raise ValueError(f"{where}: empty prompt; give it a text or remove the line")
-    for value in (prompt.id, prompt.text):
-        if any(ord(char) < 32 or 0xD800 <= ord(char) < 0xE000 for char in value):
-            raise ValueError(f"{where}: holds a control character or a broken surrogate; remove it")
-    if len(prompt.text) > 4000:
-        raise ValueError(f"{where}: prompt of {len(prompt.text)} characters; no model here reads more than 4000")
+    for value in (prompt.text, prompt.id, prompt.category, prompt.difficulty, prompt.split):
+        if len(value) > MAX_CHARACTERS:
+            noun = "prompt" if value is prompt.text else "name"
+            raise ValueError(f"{where}: {noun} of {len(value)} characters; shorten it to {MAX_CHARACTERS}")
+        if any(ord(char) < 32 or 0xD800 <= ord(char) < 0xE000 or char == BYTE_ORDER_MARK for char in value):
+            raise ValueError(f"{where}: holds a control character, a byte-order mark or a broken surrogate; remove it")
+    # ids name rows in reports and file names of other tools
+    if ".." in re.split(r"[/\\]", prompt.id):
+        raise ValueError(f"{where}: id {prompt.id[:60]!r} is a path that leaves its folder; give it a plain name")
     return prompt
 
 
