@@ -23,3 +23,16 @@ def quiet_libraries() -> Iterator[None]:
         for message in ADVICE:
             warnings.filterwarnings("ignore", message=message)
         yield
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Runs the body without transformers' advice and tables of weights: what is wrong, the caller says in a line."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import pickle
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from unigap.quiet import quiet_transformers
 
 SHIPPED = {"shapes": "shapes/checkpoint"}
 
@@ -51,24 +52,32 @@ def janus_from_folder(checkpoint: str, dtype: str, attn_implementation: str) -> 
     net: Any
     report: dict[str, Any]
     try:
-        load: Any = JanusForConditionalGeneration.from_pretrained
-        net, report = load(
-            folder,
-            dtype=precisions[dtype],
-            attn_implementation=attn_implementation,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        # a chat template that is missing or broken would only show with the first prompt
-        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
+        with quiet_transformers():
+            load: Any = JanusForConditionalGeneration.from_pretrained
+            net, report = load(
+                folder,
+                dtype=precisions[dtype],
+                attn_implementation=attn_implementation,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+            # a chat template that is missing or broken would only show with the first prompt
+            processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
     except Exception as error:  # what a damaged folder makes transformers stumble over has no common class
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"checkpoint {checkpoint!r} does not load as Janus: {reason}") from error
+        raise ValueError(f"checkpoint {checkpoint!r} does not load as Janus: {reason}; download it anew") from error
     missing = sorted(report["missing_keys"])
     if missing:
-        raise ValueError(f"checkpoint {checkpoint!r}: {len(missing)} weights are missing, first {missing[0]!r}")
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: {len(missing)} weights are missing, first {missing[0]!r}; download it anew"
+        )
+    broken = next((name for name, p in net.named_parameters() if not torch.isfinite(p.sum(dtype=torch.float64))), None)
+    if broken:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
+        )
     return net.eval(), processor
 
 
@@ -79,8 +88,8 @@ def _model_type(folder: str) -> str | None:
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8")).get("model_type") or "unknown"
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(f"checkpoint {folder!r}: config.json is not a JSON object ({error})") from error
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"checkpoint {folder!r}: config.json is not a JSON object ({error}); restore it") from error
 
 
 def open_lightning(path: str, option: str) -> dict[str, Any]:
@@ -99,9 +108,9 @@ def open_lightning(path: str, option: str) -> dict[str, Any]:
         raise ValueError(f"{option} {path!r}: no such file; give the .ckpt file of an earlier run")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
+    except Exception as error:  # what damaged bytes make torch stumble over has no common class
         raise ValueError(
-            f"{option} {path!r}: damaged, or more than tensors and plain values; nothing in it was run"
+            f"{option} {path!r}: damaged, or more than tensors and plain values; nothing in it was run, take another"
         ) from error
     if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
         raise ValueError(f"{option} {path!r} is no Lightning checkpoint; give the .ckpt file of an earlier run")
