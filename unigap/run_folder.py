@@ -7,14 +7,19 @@ there was nothing to measure; a number that is not finite is read as null. Keys 
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from PIL import Image
+
 PNG = b"\x89PNG\r\n\x1a\n"
+MAX_IMAGE_BYTES, MAX_IMAGE_SIDE = 16 * 2**20, 4096
 YES = 0.5
 NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -211,15 +216,36 @@ class RunFolder:
             ValueError: It is missing, damaged, no PNG, or outside the run folder.
         """
         path = self.path / name
-        if not path.resolve().is_relative_to(self.path.resolve()):
+        if "\0" in name or not path.resolve().is_relative_to(self.path.resolve()):
             raise ValueError(f"gallery.json names {name!r}, which lies outside {self.path}; give paths inside it")
         try:
-            data = path.read_bytes()
+            size = path.stat().st_size
+            data = path.read_bytes() if size <= MAX_IMAGE_BYTES else b""
         except OSError as error:
             raise ValueError(f"cannot read the image {path}: {error.strerror}; run the gallery again") from None
-        if not data.startswith(PNG) or data[-8:-4] != b"IEND":
-            raise ValueError(f"{path} is not a whole PNG image; run the gallery again")
+        if size > MAX_IMAGE_BYTES:
+            raise ValueError(f"{path} is larger than {MAX_IMAGE_BYTES >> 20} MiB; give a drawing, not an archive")
+        check_png(data, path)
         return data
+
+
+def check_png(data: bytes, path: Path) -> None:
+    """Make sure that bytes are one whole PNG image of a size a browser can take.
+
+    Raises:
+        ValueError: They are not, or its header promises more than ``MAX_IMAGE_SIDE`` pixels a side.
+    """
+    if not data.startswith(PNG) or data[12:16] != b"IHDR" or data[-8:-4] != b"IEND":
+        raise ValueError(f"{path} is not a whole PNG image; run the gallery again")
+    width, height = struct.unpack(">II", data[16:24])
+    # before anything is unpacked: a few bytes can promise gigabytes of pixels
+    if not (0 < width <= MAX_IMAGE_SIDE and 0 < height <= MAX_IMAGE_SIDE):
+        raise ValueError(f"{path} is {width} x {height} pixels; at most {MAX_IMAGE_SIDE} a side are shown, shrink it")
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise ValueError(f"{path} is not a whole PNG image ({error}); run the gallery again") from None
 
 
 def build(kind: Any, data: Any, where: str) -> Any:
@@ -289,7 +315,7 @@ def read_json(path: Path, kind: Any) -> Any:
         raise ValueError(f"{path} is missing; give the folder of a finished run") from None
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, not JSON ({error}); run it again") from None
     return build(kind, data, str(path))
 
