@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,10 +124,10 @@ class DPO(Objective):
 
     def __init__(self, threshold: float = 0.5, beta: float = 0.1, nll_weight: float = 1.0, per_prompt: int = 1) -> None:
         logit_threshold(threshold)
-        if not beta > 0:
-            raise ValueError(f"beta must be > 0, got {beta}; common values are 0.1 to 0.2")
-        if not nll_weight >= 0:
-            raise ValueError(f"nll_weight must be >= 0, got {nll_weight}; 0 leaves the term out")
+        if not 0 < beta < math.inf:
+            raise ValueError(f"beta must be > 0 and finite, got {beta}; common values are 0.1 to 0.2")
+        if not 0 <= nll_weight < math.inf:
+            raise ValueError(f"nll_weight must be >= 0 and finite, got {nll_weight}; 0 leaves the term out")
         if per_prompt < 1:
             raise ValueError(f"per_prompt must be >= 1, got {per_prompt}")
         self.threshold, self.beta, self.nll_weight, self.per_prompt = threshold, beta, nll_weight, per_prompt

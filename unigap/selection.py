@@ -68,3 +68,19 @@ def discarded_prompts(
     bar = logit_threshold(threshold)
     solved = {candidate.prompt.id for candidate in candidates if logits.get(candidate.id, -math.inf) >= bar}
     return [prompt for prompt in prompts if prompt.id not in solved]
+
+
+def nothing_to_learn(logits: Mapping[str, float], threshold: float) -> str:
+    """Why judged candidates gave no training row, and what to do about it.
+
+    Args:
+        logits: Log-odds of yes of every candidate, by id.
+        threshold: Least probability of yes that counts as accepted.
+    """
+    bar = logit_threshold(threshold)
+    accepted = sum(logit >= bar for logit in logits.values())
+    if not accepted:
+        return "the judge accepted nothing to train on; draw more candidates or lower the threshold"
+    if accepted == len(logits):
+        return f"the judge accepted all {accepted} candidates, so none is preferred to another; raise the threshold"
+    return "no prompt has both an accepted and a rejected candidate; draw more candidates a prompt"
