@@ -17,6 +17,7 @@ from unigap.pool import Pool
 from unigap.progress import batches_behind
 from unigap.prompts import check_no_overlap, load_prompts
 from unigap.records import Candidate, Pair, Prompt
+from unigap.selection import nothing_to_learn
 from unigap.shapes.exam import Exam, shapes_exam
 
 
@@ -150,17 +151,15 @@ class PoolData(LightningDataModule):
         """Takes the training rows of the first ``rounds`` rounds; the next epoch trains on them.
 
         Raises:
-            ValueError: When no candidate was accepted: there is nothing to learn from.
+            ValueError: When no candidate was accepted, or none can be preferred: there is nothing to learn from.
         """
         assert self._pool is not None, "open_pool comes first"
         logits = {j.candidate_id: j.logit for j in self._pool.judgments(judge, upto=rounds - 1)}
         self._rows = objective.rows(self._pool.candidates(upto=rounds - 1), logits)
         self._objective, self.rounds = objective, rounds
         if not self._rows:
-            raise ValueError(
-                f"pool {self.pool_folder}: the judge accepted nothing to train on in {rounds} round(s); "
-                "draw more candidates or lower the threshold"
-            )
+            why = nothing_to_learn(logits, objective.threshold)
+            raise ValueError(f"pool {self.pool_folder}, {rounds} round(s): {why}")
 
     def use_references(self, references: dict[str, float]) -> None:
         """Reference log-likelihoods of the rows' candidates, by id (DPO)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -160,6 +161,13 @@ class Regrow(Callback):
                         pool.add_references(stage.start_key, {c.id: known[c.id] for c in missing})
             data.use_references(known)
         self.counts = [_count(stage, data, pool, number) for number in range(rounds)]
+        accepted, drawn = (sum(count[name] for count in self.counts) for name in ("accepted", "candidates"))
+        if accepted == drawn and trainer.is_global_zero:
+            print(
+                f"warning: pool {pool.folder}: the judge accepted all {drawn} candidates, so it tells nothing apart; "
+                "raise the threshold, or find out why it never says no",
+                file=sys.stderr,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """What deciding about the next replay depends on."""
