@@ -34,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 after a user mistake.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
     if not words or words[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
     if words[0] == "--version":
         print(f"unigap {__version__}")
         return 0
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
     if words[0] not in VERBS:
         return _fail(f"unknown verb {words[0]!r}{hint(words[0], VERBS)}")
     # W&B would wait for a key or the network otherwise

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse import auto_cli
 
 from unigap.damage import find_damage
+from unigap.parser import ClearParser
 from unigap.report import write_report
 
 
@@ -40,6 +41,8 @@ def gap(
     from unigap.models.base import SamplingRecipe
     from unigap.rounds import RoundPlan
 
+    if out and (Path(out).is_dir() or not Path(out).parent.is_dir()):
+        raise ValueError(f"--out {out!r} is no file in a folder that exists; give the name of a JSON file")
     plan = RoundPlan(candidates, SamplingRecipe(temperature, cfg), seed=seed)
     measure_checkpoint(checkpoint, prompts, split, per_cell, plan, out)
 
@@ -92,18 +95,16 @@ def verify(folder: str) -> None:
 COMMANDS: dict[str, Any] = {"demo": demo, "gap": gap, "report": report, "pool": {"verify": verify}}
 
 
-class _Parser(ArgumentParser):
+class _Parser(ClearParser):
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         for action in self._actions:
             if isinstance(action.default, bool):  # a switch is turned on by its name alone
                 action.nargs, action.const = "?", True
         return super().parse_args(*args, **kwargs)
 
-    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        raise ValueError(message) from ex
-
 
 def run(words: Sequence[str]) -> int:
     """Runs a plain verb with its options."""
-    auto_cli(COMMANDS, args=list(words), as_positional=True, parser_class=_Parser, prog="unigap", allow_abbrev=False)
+    options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+    auto_cli(COMMANDS, args=list(words), as_positional=True, parser_class=_Parser, prog="unigap", **options)
     return 0
