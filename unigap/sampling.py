@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from unigap.memory import in_fitting_batches, items_that_fit
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.records import Candidate, Prompt
 
@@ -44,30 +45,41 @@ def draw_candidates(
         round: Number of the round, part of every seed.
         run_seed: Seed of the run, part of every seed.
         recipe: How tokens are drawn.
-        images_per_batch: Most images in one batch (at least one prompt's worth is drawn at once).
+        images_per_batch: Most images in one batch (at least one prompt's worth is drawn at once); fewer where the
+            device has no memory for so many.
 
     Yields:
         The drawings of a batch of prompts, candidates of one prompt side by side.
 
     Raises:
-        ValueError: For ``n`` or ``images_per_batch`` below 1, and for prompts the model cannot read.
+        ValueError: For ``n`` or ``images_per_batch`` below 1, for prompts the model cannot read, and when the memory
+            does not hold one prompt's worth.
     """
     if n < 1:
         raise ValueError(f"candidates per prompt must be >= 1, got {n}")
     if images_per_batch < 1:
         raise ValueError(f"images_per_batch must be >= 1, got {images_per_batch}")
-    step = max(1, images_per_batch // n)
-    for start in range(0, len(prompts), step):
-        batch = prompts[start : start + step]
-        seeds = [[seed_of(run_seed, round, prompt.id, index) for index in range(n)] for prompt in batch]
-        encoded = model.encode_prompt([prompt.text for prompt in batch])
-        samples = model.sample_images(encoded, torch.tensor(seeds), recipe)
-        codes_RM = samples.codes_BNM.flatten(0, 1)
-        logp_BN = samples.logp_BNM.double().sum(-1).tolist()
-        rows = codes_RM.to("cpu", torch.int32).numpy()
-        candidates = [
-            Candidate(prompt, round, index, seeds[b][index], rows[b * n + index], logp_BN[b][index])
-            for b, prompt in enumerate(batch)
-            for index in range(n)
-        ]
-        yield Drawings(candidates, model.decode(codes_RM))
+
+    def draw(batch: slice) -> Drawings:
+        return _draw_batch(model, prompts[batch], n, round, run_seed, recipe)
+
+    images = min(images_per_batch, items_that_fit(model, model.drawing_bytes(recipe)))
+    too_large = f"{n} candidates of one prompt do not fit; draw fewer candidates, or free memory on the device"
+    yield from in_fitting_batches(draw, len(prompts), max(1, images // n), too_large)
+
+
+def _draw_batch(
+    model: UnifiedModel, prompts: Sequence[Prompt], n: int, round: int, run_seed: int, recipe: SamplingRecipe
+) -> Drawings:
+    seeds = [[seed_of(run_seed, round, prompt.id, index) for index in range(n)] for prompt in prompts]
+    encoded = model.encode_prompt([prompt.text for prompt in prompts])
+    samples = model.sample_images(encoded, torch.tensor(seeds), recipe)
+    codes_RM = samples.codes_BNM.flatten(0, 1)
+    logp_BN = samples.logp_BNM.double().sum(-1).tolist()
+    rows = codes_RM.to("cpu", torch.int32).numpy()
+    candidates = [
+        Candidate(prompt, round, index, seeds[b][index], rows[b * n + index], logp_BN[b][index])
+        for b, prompt in enumerate(prompts)
+        for index in range(n)
+    ]
+    return Drawings(candidates, model.decode(codes_RM))

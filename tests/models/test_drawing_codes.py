@@ -125,7 +125,7 @@ def test_guidance_moves_the_draw_and_not_the_log_probability(cfg: float) -> None
         seen.append(code_R.tolist())
         return asked
 
-    samples = draw(lambda: asked, step, torch.arange(6).view(3, 2), 3, SamplingRecipe(temperature=0, cfg=cfg))
+    samples = draw(asked, step, torch.arange(6).view(3, 2), 3, SamplingRecipe(temperature=0, cfg=cfg))
     guided = unconditional + cfg * (conditional - unconditional)
     expected = guided.argmax(-1)
     assert torch.equal(samples.codes_BNM, expected.view(3, 2, 1).expand(3, 2, 3))
@@ -140,4 +140,4 @@ def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     broken = logits(2)
     broken[1, 3] = bad
     with pytest.raises(ValueError, match="not finite"):
-        draw(lambda: broken, lambda code_R: broken, torch.zeros(1, 2, dtype=torch.int64), 2, SamplingRecipe())
+        draw(broken, lambda code_R: broken, torch.zeros(1, 2, dtype=torch.int64), 2, SamplingRecipe())

@@ -52,5 +52,5 @@ class SelfJudge(Judge):
 
         too_large = "one image with its questions does not fit; ask fewer questions, or free memory on the device"
         with evaluating(model):
-            parts = [logit_B for _, logit_B in in_fitting_batches(ask, len(asked), self.batch_size, too_large)]
+            parts = list(in_fitting_batches(ask, len(asked), self.batch_size, too_large))
         return torch.cat(parts) if parts else pixels_BCHW.new_zeros(0)

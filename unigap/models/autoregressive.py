@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from unigap.models.base import Samples, SamplingRecipe
 
-# Shape legend: B prompts, N candidates a prompt, M image tokens, V image codes, R = B * N rows.
+# Shape legend: B prompts, N candidates a prompt, M image tokens, V image codes, D hidden width, R = B * N rows,
+# K = B * M tokens.
+
+LOGITS_AT_ONCE = 2**24
+"""Most logits of image codes in memory at a time, 64 MiB of float32: 1,024 tokens of Janus-Pro."""
 
 
 def uniforms(seeds_R: torch.Tensor, length: int) -> torch.Tensor:
@@ -39,7 +45,7 @@ def next_codes(logits_RV: torch.Tensor, uniform_R: torch.Tensor, recipe: Samplin
 
 
 def draw(
-    prefill: Callable[[], torch.Tensor],
+    first: torch.Tensor,
     step: Callable[[torch.Tensor], torch.Tensor],
     seeds_BN: torch.Tensor,
     length: int,
@@ -48,9 +54,9 @@ def draw(
     """Draws ``length`` codes for each row.
 
     Args:
-        prefill: Gives the logits of the first code, (R, V), or (2R, V) with the unconditional rows second where the
-            recipe guides.
-        step: Takes the codes just drawn, (R,), and gives the next logits, shaped as ``prefill``'s.
+        first: Logits of the first code, (R, V), or (2R, V) with the unconditional rows second where the recipe guides.
+        step: Takes the codes just drawn, (R,), and gives the next logits, shaped as ``first``; it may overwrite those
+            it gave before.
         seeds_BN: One seed an image, int64.
         length: M.
         recipe: Temperature, guidance and filters.
@@ -59,7 +65,7 @@ def draw(
         ValueError: When the first logits are not finite.
     """
     rows = seeds_BN.numel()
-    logits = prefill()
+    logits = first
     if not torch.isfinite(logits).all():
         raise ValueError("the model's logits are not finite: its weights are damaged or diverged; use an earlier one")
     uniform_RM = uniforms(seeds_BN.flatten(), length).to(logits.device)
@@ -74,3 +80,34 @@ def draw(
             logits = step(code_R)
     shape = (*seeds_BN.shape, length)
     return Samples(torch.stack(codes, -1).view(shape), torch.stack(logps, -1).view(shape))
+
+
+def code_logps(
+    head: Callable[[torch.Tensor], torch.Tensor],
+    hidden_BMD: torch.Tensor,
+    codes_BM: torch.Tensor,
+    n_codes: int,
+    at_once: int = LOGITS_AT_ONCE,
+) -> torch.Tensor:
+    """Log-probability of each code, float32 (B, M), differentiable.
+
+    A batch with more than ``at_once`` logits goes through the head in parts, and each part once more in the backward
+    pass: what is held does not grow with the batch.
+
+    Args:
+        head: Hidden states (K, D) to logits (K, V).
+        hidden_BMD: Hidden states that predict the codes.
+        codes_BM: The codes, int64.
+        n_codes: V.
+        at_once: Most logits in memory at a time.
+    """
+
+    def logps(hidden_KD: torch.Tensor, code_K: torch.Tensor) -> torch.Tensor:
+        return -F.cross_entropy(head(hidden_KD).float(), code_K, reduction="none")
+
+    hidden_KD, code_K = hidden_BMD.flatten(0, 1), codes_BM.flatten()
+    part = max(1, at_once // n_codes)
+    if len(code_K) <= part:
+        return logps(hidden_KD, code_K).view_as(codes_BM)
+    parts = zip(hidden_KD.split(part), code_K.split(part), strict=True)
+    return torch.cat([checkpoint(logps, *one, use_reentrant=False) for one in parts]).view_as(codes_BM)

@@ -130,6 +130,10 @@ class UnifiedModel(nn.Module, ABC):
         """Draws N images for each prompt. Equal seeds give equal images whatever else is in the batch."""
 
     @abstractmethod
+    def drawing_bytes(self, recipe: SamplingRecipe) -> int:
+        """About how much memory one more image in a batch takes while it is drawn and decoded, > 0."""
+
+    @abstractmethod
     def image_logps(
         self, prompt: PromptBatch, codes_BM: torch.Tensor, noise_BM: torch.Tensor | None = None
     ) -> torch.Tensor:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,16 +11,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unigap.models.autoregressive import draw
+from unigap.models.attention import run_trunk
+from unigap.models.autoregressive import code_logps
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.checkpoints import janus_from_folder
+from unigap.models.janus_dialogue import JanusDialogue
+from unigap.models.janus_reading import JanusReader
+from unigap.models.janus_sampling import JanusSampler
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
-# T answer tokens, P prefix tokens (up to the end of the image), S packed tokens, D hidden width, V image codes.
+# T answer tokens, S tokens of prompt and image, D hidden width, V image codes.
 
-YES_FORMS = ("Yes", " Yes", "yes", " yes")
-NO_FORMS = ("No", " No", "no", " no")
-logger = logging.getLogger(__name__)
+USUAL_PROMPT = 64
+"""Tokens of a prompt in estimates of memory."""
+DECODER_COPIES = 6
+"""Full-size feature maps that the image decoder holds at its peak."""
 
 
 class Janus(UnifiedModel):
@@ -32,10 +35,13 @@ class Janus(UnifiedModel):
         checkpoint: Folder or hub id in transformers' layout, e.g. ``deepseek-community/Janus-Pro-7B``; ``shapes`` is
             the checkpoint that ships with unigap.
         dtype: Precision of the weights, ``float32`` or ``bfloat16``; the image tokenizer always stays in float32.
-        attn_implementation: ``sdpa``, ``eager`` or ``flash_attention_2``.
+        attn_implementation: ``sdpa`` or ``eager``; flash attention takes no mask that keeps packed questions apart.
         lora_rank: 0 trains the trunk in full; above 0 trains a LoRA adapter of this rank.
         lora_alpha: Scale of the adapter; the update is multiplied by alpha / rank.
         lora_dropout: Dropout inside the adapter, in [0, 1).
+        compile: Draw with a compiled step on a CPU (a minute or two for the first batch, then several times faster),
+            or with a captured CUDA graph on a GPU. The drawings stay the same up to rounding.
+        gradient_checkpointing: Compute the trunk's activations once more in the backward pass instead of keeping them.
     """
 
     exact_likelihood: ClassVar[bool] = True
@@ -48,30 +54,35 @@ class Janus(UnifiedModel):
         lora_rank: int = 0,
         lora_alpha: int = 32,
         lora_dropout: float = 0.0,
+        compile: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if lora_rank < 0:
             raise ValueError(f"lora_rank must be >= 0, got {lora_rank}; 0 trains the trunk in full")
-        self._adopt(*janus_from_folder(checkpoint, dtype, attn_implementation))
+        if attn_implementation not in ("sdpa", "eager"):
+            raise ValueError(f"attn_implementation must be 'sdpa' or 'eager', got {attn_implementation!r}")
+        self._adopt(*janus_from_folder(checkpoint, dtype, attn_implementation), compile)
+        if gradient_checkpointing:
+            self.core.language_model.activation_checkpointing_enable({"use_reentrant": False})
         if lora_rank:
             self.add_lora(lora_rank, lora_alpha, lora_dropout)
         self.train_only_trunk()
 
     @classmethod
-    def from_parts(cls, net: Any, processor: Any) -> Janus:
+    def from_parts(cls, net: Any, processor: Any, compile: bool = False) -> Janus:
         """Wraps a ``JanusForConditionalGeneration`` and its ``JanusProcessor`` that are in memory already."""
         janus = cls.__new__(cls)
         nn.Module.__init__(janus)
-        janus._adopt(net, processor)
+        janus._adopt(net, processor, compile)
         return janus
 
-    def _adopt(self, net: Any, processor: Any) -> None:
+    def _adopt(self, net: Any, processor: Any, compile: bool) -> None:
         self.net, self.processor = net, processor
         self.core.vqmodel.float()
-        self._tokens = self.processor.tokenizer
-        self._yes = _single_tokens(self._tokens, YES_FORMS, "yes")
-        self._no = _single_tokens(self._tokens, NO_FORMS, "no")
-        self._marks = tuple(t.content for t in self._tokens.added_tokens_decoder.values() if t.special)
+        self._dialogue = JanusDialogue(processor, net.config.text_config.max_position_embeddings)
+        self._sampler = JanusSampler(net, self.image_tokens, compile)
+        self._reader = JanusReader(net, self._dialogue)
 
     @property
     def core(self) -> Any:
@@ -117,64 +128,25 @@ class Janus(UnifiedModel):
     # -- generation
 
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
-        chats = [self._chat([{"type": "text", "text": text}]) for text in texts]
-        start = self.processor.image_start_token
-        encoded = self._tokens([chat + start for chat in chats], padding=True, return_tensors="pt", verbose=False)
-        ids_BL, mask_BL = encoded["input_ids"].to(self._device), encoded["attention_mask"].to(self._device)
-        self._check_prompts(texts, ids_BL, mask_BL)
-        keep_BL = (ids_BL == self._tokens.bos_token_id) | (ids_BL == self._tokens.convert_tokens_to_ids(start))
-        return PromptBatch(ids_BL, mask_BL, ids_BL.masked_fill(~keep_BL, self._tokens.pad_token_id))
+        rows = [self._dialogue.prompt_ids(text) for text in texts]
+        size, pad = max(map(len, rows)), self.processor.tokenizer.pad_token_id
+        ids_BL = torch.tensor([[pad] * (size - len(row)) + row for row in rows], device=self._device)
+        length_B1 = torch.tensor([[len(row)] for row in rows], device=self._device)
+        mask_BL = (torch.arange(size, device=self._device) >= size - length_B1).long()
+        keep_BL = torch.isin(ids_BL, torch.tensor(self._dialogue.kept_in_null_prompt, device=self._device))
+        return PromptBatch(ids_BL, mask_BL, ids_BL.masked_fill(~keep_BL, pad))
 
-    def _check_prompts(self, texts: Sequence[str], ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> None:
-        room = self.net.config.text_config.max_position_embeddings - self.image_tokens
-        for text, length in zip(texts, mask_BL.sum(1).tolist(), strict=True):
-            if not text.strip():
-                raise ValueError("empty prompt: there is nothing to draw; give it a text or remove it")
-            if length > room:
-                raise ValueError(f"prompt {_shown(text)}: {length} tokens with its template, the context holds {room}")
-        for text, ids in zip(texts, ids_BL.tolist(), strict=True):
-            self._check_words("prompt", text, ids)
-
-    def _check_words(self, what: str, text: str, ids: list[int]) -> None:
-        """Refuses what the model would read as nothing, or as a part of the template."""
-        for mark in self._marks:
-            if mark in text:
-                raise ValueError(f"{what} {_shown(text)}: {mark!r} is a mark of the model's template; remove it")
-        unknown = self._tokens.unk_token_id
-        if unknown is not None and unknown in ids:
-            # where no word is unknown, it is a character between two words
-            parts = (*text.split(), *(char for char in text if not char.isalnum()))
-            word = next((part for part in parts if unknown in self._ids(part)), text)
-            raise ValueError(f"{what} {_shown(text)}: the model has no word {_shown(word)}; reword it")
-
-    @torch.no_grad()
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
-        n = seeds_BN.shape[1]
-        guided = recipe.cfg != 1
-        ids = torch.cat([prompt.ids_BL, prompt.uncond_BL]) if guided else prompt.ids_BL
-        mask = prompt.mask_BL.repeat(2, 1) if guided else prompt.mask_BL
-        llm = self.core.language_model
-        cache: Any = None
-        position_R1 = mask.sum(1, keepdim=True).repeat_interleave(n, 0)
-        seen = mask.repeat_interleave(n, 0).bool()
-
-        def prefill() -> torch.Tensor:
-            nonlocal cache
-            out = self._run(llm.embed_tokens(ids), _causal(mask), _positions(mask), use_cache=True)
-            cache = out.past_key_values
-            cache.batch_repeat_interleave(n)
-            return self.core.generation_head(out.last_hidden_state[:, -1]).repeat_interleave(n, 0)
-
-        def step(code_R: torch.Tensor) -> torch.Tensor:
-            nonlocal cache, position_R1, seen
-            embeds = self.net.prepare_embeddings_for_image_generation(code_R.repeat(2 if guided else 1)[:, None])
-            seen = F.pad(seen, (0, 1), value=True)
-            out = self._run(embeds, seen[:, None, None, :], position_R1, use_cache=True, past_key_values=cache)
-            position_R1 = position_R1 + 1
-            return self.core.generation_head(out.last_hidden_state[:, -1])
-
+        # checkpointed layers in train mode drop their keys and values without a word
         with evaluating(self):
-            return draw(prefill, step, seeds_BN, self.image_tokens, recipe)
+            return self._sampler.sample(prompt, seeds_BN, recipe)
+
+    def drawing_bytes(self, recipe: SamplingRecipe) -> int:
+        text, vq, side = self.net.config.text_config, self.net.config.vq_config, self.processor.image_processor.size
+        per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * self.net.dtype.itemsize
+        drawn = per_token * (self.image_tokens + USUAL_PROMPT) * (1 if recipe.cfg == 1 else 2)
+        decoded = DECODER_COPIES * vq.base_channels * side["height"] * side["width"] * torch.float32.itemsize
+        return max(drawn, decoded)
 
     def image_logps(
         self, prompt: PromptBatch, codes_BM: torch.Tensor, noise_BM: torch.Tensor | None = None
@@ -183,11 +155,15 @@ class Janus(UnifiedModel):
             raise ValueError("Janus has an exact likelihood and takes no noise; pass noise_BM=None")
         text_BLD = self.core.language_model.embed_tokens(prompt.ids_BL)
         image_BMD = self.net.prepare_embeddings_for_image_generation(codes_BM[:, :-1])
-        mask = F.pad(prompt.mask_BL, (0, codes_BM.shape[1] - 1), value=1)
-        out = self._run(torch.cat([text_BLD, image_BMD], 1), _causal(mask), _positions(mask))
-        hidden_BMD = out.last_hidden_state[:, -codes_BM.shape[1] :]
-        logits_BMV = self.core.generation_head(hidden_BMD).float()
-        return -F.cross_entropy(logits_BMV.transpose(1, 2), codes_BM, reduction="none")
+        embeds_BSD = torch.cat([text_BLD, image_BMD], 1)
+        size, length = embeds_BSD.shape[1], prompt.ids_BL.shape[1]
+        # with the padding behind the image nobody looks at it, and attention needs no mask
+        padding_B1 = length - prompt.mask_BL.sum(1, keepdim=True)
+        from_BS = (torch.arange(size, device=padding_B1.device) + padding_B1) % size
+        at_BM = torch.arange(codes_BM.shape[1], device=padding_B1.device) + length - 1 - padding_B1
+        out = run_trunk(self.core.language_model, embeds_BSD.take_along_dim(from_BS[..., None], 1))
+        hidden_BMD = out.last_hidden_state.take_along_dim(at_BM[..., None], 1)
+        return code_logps(self.core.generation_head, hidden_BMD, codes_BM, self.n_codes)
 
     @torch.no_grad()
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
@@ -205,11 +181,7 @@ class Janus(UnifiedModel):
     # -- understanding
 
     def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        tails = [[self._question_ids(q) for q in row] for row in questions_BQ]
-        hidden_BSD, ends_BQ = self._read(pixels_BCHW, tails)
-        rows_B1 = torch.arange(len(tails), device=hidden_BSD.device)[:, None]
-        logits_BQV = self.net.lm_head(hidden_BSD[rows_B1, ends_BQ]).float()
-        return logits_BQV[..., self._yes].logsumexp(-1) - logits_BQV[..., self._no].logsumexp(-1)
+        return self._reader.judge_logit(pixels_BCHW, questions_BQ)
 
     def text_logps(
         self,
@@ -217,100 +189,7 @@ class Janus(UnifiedModel):
         questions_BQ: Sequence[Sequence[str]],
         answers_BQ: Sequence[Sequence[str]],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        eos = [self._tokens.eos_token_id]
-        replies = [[self._ids(" " + answer) + eos for answer in row] for row in answers_BQ]
-        tails = [
-            [self._question_ids(q) + reply for q, reply in zip(qs, rs, strict=True)]
-            for qs, rs in zip(questions_BQ, replies, strict=True)
-        ]
-        hidden_BSD, ends_BQ = self._read(pixels_BCHW, tails)
-        length_BQ = torch.tensor([[len(reply) for reply in row] for row in replies], device=hidden_BSD.device)
-        offset_T = torch.arange(int(length_BQ.max()), device=hidden_BSD.device)
-        mask_BQT = offset_T < length_BQ[..., None]
-        at_BQT = torch.where(mask_BQT, ends_BQ[..., None] - length_BQ[..., None] + offset_T, 0)
-        rows_B11 = torch.arange(len(tails), device=hidden_BSD.device)[:, None, None]
-        target_BQT = torch.zeros_like(at_BQT)
-        target_BQT[mask_BQT] = torch.tensor(list(itertools.chain(*itertools.chain(*replies))), device=at_BQT.device)
-        logits = self.net.lm_head(hidden_BSD[rows_B11, at_BQT]).float()
-        logp_BQT = logits.log_softmax(-1).gather(-1, target_BQT[..., None])[..., 0]
-        return logp_BQT.masked_fill(~mask_BQT, 0), mask_BQT
-
-    def _read(
-        self, pixels_BCHW: torch.Tensor, tails_BQ: Sequence[Sequence[list[int]]]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Runs the trunk once over [image prefix | tail 1 | tail 2 ...], each tail blind to the others.
-
-        Returns:
-            Hidden states (B, S, D) and the position of each tail's last token (B, Q).
-        """
-        prefix = self._image_prefix()
-        packed = [list(itertools.chain(prefix, *row)) for row in tails_BQ]
-        size = max(map(len, packed))
-        pad = self._tokens.pad_token_id
-        ids_BS = torch.tensor([row + [pad] * (size - len(row)) for row in packed], device=self._device)
-        segment, place, ends = [], [], []
-        for row in tails_BQ:
-            lengths = [len(tail) for tail in row]
-            fill = size - len(prefix) - sum(lengths)
-            segment.append([0] * len(prefix) + [i for i, k in enumerate(lengths, 1) for _ in range(k)] + [-1] * fill)
-            place.append([*range(len(prefix)), *(len(prefix) + j for k in lengths for j in range(k)), *[0] * fill])
-            ends.append([len(prefix) + end - 1 for end in itertools.accumulate(lengths)])
-        segment_BS = torch.tensor(segment, device=self._device)
-        same_BSS = segment_BS[:, :, None] == segment_BS[:, None, :]
-        allowed_BSS = (same_BSS | (segment_BS == 0)[:, None, :]).tril()
-        place_BS = torch.tensor(place, device=self._device)
-        embeds_BSD = self._with_image(ids_BS, pixels_BCHW)
-        hidden_BSD = self._run(embeds_BSD, allowed_BSS[:, None], place_BS).last_hidden_state
-        return hidden_BSD, torch.tensor(ends, device=self._device)
-
-    def _with_image(self, ids_BS: torch.Tensor, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        images = self.processor.image_processor
-        side = (images.size["height"], images.size["width"])
-        pixels = pixels_BCHW.to(self._device)
-        if pixels.shape[-2:] != side:
-            pixels = F.interpolate(pixels, side, mode="bicubic", antialias=True)
-        mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (images.image_mean, images.image_std))
-        normalised = ((pixels + 1) / 2 - mean) / std
-        features = self.core.get_image_features(normalised.to(self.net.dtype)).pooler_output
-        embeds_BSD = self.core.language_model.embed_tokens(ids_BS)
-        where = (ids_BS == self.net.config.image_token_id)[..., None]
-        return embeds_BSD.masked_scatter(where, features.to(embeds_BSD.dtype))
-
-    def _image_prefix(self) -> list[int]:
-        """Ids up to and with the end of the image, the same before every question."""
-        return self._dialogue_ids("?")[0]
-
-    def _question_ids(self, question: str) -> list[int]:
-        return self._dialogue_ids(question)[1]
-
-    def _dialogue_ids(self, question: str) -> tuple[list[int], list[int]]:
-        if not question.strip():
-            raise ValueError("empty question: there is nothing to answer; give it a text")
-        images = self.processor
-        marks = images.image_start_token + images.image_token * images.num_image_tokens + images.image_end_token
-        chat = self._chat([{"type": "image"}, {"type": "text", "text": question}])
-        ids = self._tokens(chat.replace(images.image_token, marks), verbose=False)["input_ids"]
-        self._check_words("question", question, ids)
-        room = self.net.config.text_config.max_position_embeddings
-        if len(ids) > room:
-            raise ValueError(f"question {_shown(question)}: {len(ids)} tokens with its image, the context holds {room}")
-        cut = ids.index(self._tokens.convert_tokens_to_ids(images.image_end_token)) + 1
-        return ids[:cut], ids[cut:]
-
-    # -- shared
-
-    def _run(self, embeds: torch.Tensor, allowed: torch.Tensor, positions: torch.Tensor, **cache: Any) -> Any:
-        bias = torch.zeros(allowed.shape, dtype=embeds.dtype, device=embeds.device)
-        bias.masked_fill_(~allowed, torch.finfo(embeds.dtype).min)
-        cache.setdefault("use_cache", False)
-        return self.core.language_model(inputs_embeds=embeds, attention_mask=bias, position_ids=positions, **cache)
-
-    def _chat(self, content: list[dict[str, str]]) -> str:
-        messages = [{"role": "user", "content": content}]
-        return self.processor.apply_chat_template(messages, add_generation_prompt=True)
-
-    def _ids(self, text: str) -> list[int]:
-        return self._tokens(text, add_special_tokens=False)["input_ids"]
+        return self._reader.text_logps(pixels_BCHW, questions_BQ, answers_BQ)
 
     @property
     def _device(self) -> torch.device:
@@ -326,28 +205,3 @@ def merge_lora(net: Any) -> None:
             module.merge()
             net.set_submodule(name, module.get_base_layer())
     net._hf_peft_config_loaded = False
-
-
-def _causal(mask_BL: torch.Tensor) -> torch.Tensor:
-    """Who may see whom, bool (B, 1, L, L): earlier tokens that are no padding, and always oneself."""
-    length = mask_BL.shape[1]
-    before_LL = torch.ones(length, length, dtype=torch.bool, device=mask_BL.device).tril()
-    # a padded query with nothing to see would be NaN
-    itself_LL = torch.eye(length, dtype=torch.bool, device=mask_BL.device)
-    return ((before_LL & mask_BL.bool()[:, None, :]) | itself_LL)[:, None]
-
-
-def _positions(mask_BL: torch.Tensor) -> torch.Tensor:
-    return (mask_BL.cumsum(1) - 1).clamp(min=0)
-
-
-def _single_tokens(tokenizer: Any, forms: Sequence[str], name: str) -> list[int]:
-    ids = {ids[0] for form in forms if len(ids := tokenizer(form, add_special_tokens=False)["input_ids"]) == 1}
-    ids.discard(tokenizer.unk_token_id)
-    if not ids:
-        raise ValueError(f"the tokenizer has no single token for {name!r}; this checkpoint cannot judge")
-    return sorted(ids)
-
-
-def _shown(text: str, limit: int = 60) -> str:
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

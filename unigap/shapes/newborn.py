@@ -19,6 +19,7 @@ from transformers.models.janus.image_processing_pil_janus import JanusImageProce
 from unigap.shapes.grammar import WORDS
 from unigap.shapes.scenes import GRID, IMAGE_SIZE
 
+PATCH = IMAGE_SIZE // GRID
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 IMAGE, IMAGE_START, IMAGE_END = "<image_placeholder>", "<begin_of_image>", "<end_of_image>"
 USER, ASSISTANT = "<|User|>", "<|Assistant|>"
@@ -36,8 +37,8 @@ _CHAT_TEMPLATE = (
 )
 
 
-def make_processor() -> JanusProcessor:
-    """Tokenizer, image processor and chat template of the embedded world."""
+def make_processor(grid: int = GRID) -> JanusProcessor:
+    """Tokenizer, image processor and chat template of the embedded world, for images of ``grid`` x ``grid`` codes."""
     words = [*_SPECIAL, *dict.fromkeys([*_SPEECH, *WORDS])]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
     core.normalizer = normalizers.Lowercase()
@@ -56,23 +57,24 @@ def make_processor() -> JanusProcessor:
     )
     tokenizer.add_special_tokens({"extra_special_tokens": [USER, ASSISTANT]}, replace_extra_special_tokens=False)
     images = JanusImageProcessorPil(
-        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        size={"height": grid * PATCH, "width": grid * PATCH}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    return JanusProcessor(images, tokenizer, chat_template=_CHAT_TEMPLATE, num_image_tokens=GRID * GRID)
+    return JanusProcessor(images, tokenizer, chat_template=_CHAT_TEMPLATE, num_image_tokens=grid * grid)
 
 
 def make_model(
     processor: JanusProcessor, hidden_size: int = 128, layers: int = 4, vision_layers: int = 2, n_codes: int = 256
 ) -> JanusForConditionalGeneration:
     """A Janus of about 2.5 M parameters with fresh weights, drawn from torch's global generator."""
-    tokenizer = processor.tokenizer
+    tokenizer, image_tokens = processor.tokenizer, processor.num_image_tokens
+    side = processor.image_processor.size["height"]
     text = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
         intermediate_size=3 * hidden_size,
         num_hidden_layers=layers,
         num_attention_heads=4,
-        max_position_embeddings=256,
+        max_position_embeddings=240 + image_tokens,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -82,11 +84,11 @@ def make_model(
         hidden_size=hidden_size,
         num_hidden_layers=vision_layers,
         num_attention_heads=4,
-        image_size=IMAGE_SIZE,
-        patch_size=IMAGE_SIZE // GRID,
+        image_size=side,
+        patch_size=PATCH,
         mlp_ratio=2.0,
         projection_dim=hidden_size,
-        num_image_tokens=GRID * GRID,
+        num_image_tokens=image_tokens,
     )
     codes = JanusVQVAEConfig(
         embed_dim=8,
@@ -95,7 +97,7 @@ def make_model(
         base_channels=32,
         channel_multiplier=[1, 1, 2, 2],
         num_res_blocks=1,
-        num_patches=GRID,
+        num_patches=side // PATCH,
         projection_dim=hidden_size,
         image_token_embed_dim=hidden_size,
     )
