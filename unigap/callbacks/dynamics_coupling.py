@@ -1,0 +1,74 @@
+"""Where in the network generation and understanding are coupled, and on which kind of image.
+
+Shape legend: n images, each with one generation and one understanding gradient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from theory import Gram, Tested, alignment
+
+KINDS = {"self_attn": "attention", "mlp": "mlp"}
+
+
+def layer_of(module: str) -> str:
+    """The part of the trunk a module belongs to, e.g. ``"layer 2 attention"``; its own name outside the layers.
+
+    >>> layer_of("net.model.language_model.layers.2.self_attn.q_proj")
+    'layer 2 attention'
+    """
+    found = re.search(r"\blayers\.(\d+)\.(\w+)", module)
+    if found is None:
+        return module.rpartition(".")[2]
+    return f"layer {found[1]} {KINDS.get(found[2], 'norms')}"
+
+
+def coupling_by_part(gram: Gram) -> dict[str, Tested]:
+    """What each part of the network adds to the mean own-pair cosine; the values add up to it.
+
+    The null deals the understanding samples to other images; its mean and spread are exact, and its p-value comes from
+    Chebyshev's one-sided inequality, which holds for any distribution and is on the safe side.
+
+    Args:
+        gram: Paired Gram of two sources with parts.
+
+    Returns:
+        The addition of each part beside its null, from the first layer to the last.
+    """
+    n = gram.sizes[0]
+    norms_g, norms_u = gram.gg.diagonal().double().sqrt(), gram.uu.diagonal().double().sqrt()
+    found = {}
+    for name in sorted(gram.parts, key=_depth):
+        cosine = gram.part(name).gu.double() / (norms_g[:, None] * norms_u[None, :])
+        value, mean = float(cosine.diagonal().mean()), float(cosine.mean())
+        apart = cosine - cosine.mean(0, keepdim=True) - cosine.mean(1, keepdim=True) + cosine.mean()
+        spread = float(apart.square().sum().div(n - 1).sqrt() / n)  # Hoeffding 1951, theorem 2
+        above = max(value - mean, 0.0)
+        found[name] = Tested(value, mean, spread, spread**2 / (spread**2 + above**2) if above else 1.0)
+    return found
+
+
+def _depth(part: str) -> tuple[float, str]:
+    number = re.search(r"\d+", part)
+    return (float(number[0]) if number else float("inf"), part)
+
+
+def subset(gram: Gram, images: Sequence[int]) -> Gram:
+    """The paired Gram of some of its images."""
+    n = gram.sizes[0]
+    at = torch.tensor([*images, *(n + i for i in images)])
+    parts = {name: part[at][:, at] for name, part in gram.parts.items()}
+    return Gram(gram.K[at][:, at], gram.values[at], (len(images), len(images)), gram.method, parts)
+
+
+def own_cosine_by_group(gram: Gram, groups: Mapping[str, Sequence[int]], permutations: int) -> dict[str, Tested]:
+    """Mean own-pair cosine of each group of images, beside the null within the group; groups under 3 are left out."""
+    return {
+        name: alignment(subset(gram, images), permutations).own_cosine
+        for name, images in groups.items()
+        if len(images) >= 3
+    }

@@ -1,0 +1,146 @@
+"""The images learning dynamics are watched on, and their two log-likelihoods in the form ``theory`` takes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from theory import Source
+from unigap.models.base import PromptBatch, UnifiedModel
+from unigap.records import Candidate
+
+# Shape legend: B images, P probes, L prompt tokens, M image tokens, C H W image channels and sides.
+
+GROUPS = ("true accept", "false accept", "true reject", "false reject")
+"""What the judge that selects says of an image, and whether the external judge agrees."""
+ACCEPTED = frozenset(GROUPS[:2])
+RIGHT = frozenset((GROUPS[0], GROUPS[3]))
+"""The groups of images that do show what was asked."""
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """A fixed set of the model's own drawings.
+
+    Attributes:
+        candidates: The drawings, P of them, group by group.
+        groups: The group of each, one of ``GROUPS``.
+    """
+
+    candidates: tuple[Candidate, ...]
+    groups: tuple[str, ...]
+
+    def members(self, group: str) -> list[int]:
+        """Numbers of the probes of a group, rising."""
+        return [i for i, name in enumerate(self.groups) if name == group]
+
+    @property
+    def right_P(self) -> Tensor:
+        """Whether each probe shows what was asked, bool."""
+        return torch.tensor([group in RIGHT for group in self.groups])
+
+
+def pick_probes(
+    candidates: Sequence[Candidate],
+    accepted: Mapping[str, bool],
+    right: Mapping[str, bool],
+    per_group: int,
+    seed: int,
+) -> ProbeSet:
+    """Draws as many probes of each group as there are, up to ``per_group``.
+
+    Args:
+        candidates: Judged drawings.
+        accepted: Verdict of the judge that selects, by candidate id.
+        right: Verdict of the external judge, by candidate id.
+        per_group: Most probes of a group.
+        seed: Draws them; equal pools and seeds give equal probes.
+
+    Raises:
+        ValueError: When fewer than three probes are found: nothing can be tested on them.
+    """
+    found: dict[str, list[Candidate]] = {group: [] for group in GROUPS}
+    for candidate in candidates:
+        agreed = accepted[candidate.id] == right[candidate.id]
+        found[f"{'true' if agreed else 'false'} {'accept' if accepted[candidate.id] else 'reject'}"].append(candidate)
+    rng = random.Random(seed)
+    picked = {group: rng.sample(members, min(per_group, len(members))) for group, members in found.items()}
+    probes = [(candidate, group) for group in GROUPS for candidate in picked[group]]
+    if len(probes) < 3:
+        raise ValueError(f"learning dynamics need 3 probes, the pool gives {len(probes)}; raise per_group or draw more")
+    return ProbeSet(tuple(candidate for candidate, _ in probes), tuple(group for _, group in probes))
+
+
+def image_logp(model: UnifiedModel, batch: Mapping[str, Tensor]) -> Tensor:
+    """Log-likelihood of each image given its prompt, log pi(x | y).
+
+    Args:
+        model: A model with an exact likelihood.
+        batch: ``ids_BL`` and ``mask_BL`` of the prompts, ``codes_BM`` of the images.
+
+    Returns:
+        Shape (B,), in nats.
+    """
+    prompt = PromptBatch(batch["ids_BL"], batch["mask_BL"], batch["ids_BL"])
+    return model.image_logps(prompt, batch["codes_BM"]).sum(-1)
+
+
+@dataclass(frozen=True)
+class YesLogOdds:
+    """Log-odds of "yes, this image shows this text", averaged over phrasings: the self-judge, differentiable.
+
+    Attributes:
+        texts: The texts asked about.
+        questions: Phrasings with a ``{prompt}`` in each.
+    """
+
+    texts: tuple[str, ...]
+    questions: tuple[str, ...]
+
+    def __call__(self, model: UnifiedModel, batch: Mapping[str, Tensor]) -> Tensor:
+        """The log-odds, shape (B,), in nats; the batch holds ``pixels_BCHW`` and ``text_B``, numbers of texts."""
+        asked = [[q.replace("{prompt}", self.texts[i]) for q in self.questions] for i in batch["text_B"].tolist()]
+        return model.judge_logit(batch["pixels_BCHW"], asked).mean(1)
+
+
+def generation_source(model: UnifiedModel, texts: Sequence[str], codes_BM: Tensor) -> Source:
+    """The images as what the generation branch gives likelihood to."""
+    prompt = model.encode_prompt(texts)
+    codes_BM = codes_BM.to(prompt.ids_BL.device)
+    return image_logp, {"ids_BL": prompt.ids_BL, "mask_BL": prompt.mask_BL, "codes_BM": codes_BM}
+
+
+def understanding_source(
+    model: UnifiedModel, texts: Sequence[str], codes_BM: Tensor, questions: Sequence[str]
+) -> Source:
+    """The images as what the understanding branch says yes or no to."""
+    device = next(model.parameters()).device
+    batch = {"pixels_BCHW": model.decode(codes_BM.to(device)), "text_B": torch.arange(len(texts), device=device)}
+    return YesLogOdds(tuple(texts), tuple(questions)), batch
+
+
+def paired_sources(model: UnifiedModel, candidates: Sequence[Candidate], questions: Sequence[str]) -> list[Source]:
+    """Both log-likelihoods of drawings, generation first: sample i of one belongs to sample i of the other.
+
+    Args:
+        model: The model.
+        candidates: P drawings.
+        questions: Phrasings of the judge's question.
+
+    Raises:
+        ValueError: When the model only estimates its likelihood: changes of one step would drown in the estimate.
+    """
+    if not model.exact_likelihood:
+        raise ValueError(f"{type(model).__name__} has no exact likelihood, which learning dynamics are made of")
+    texts, codes_PM = [c.prompt.text for c in candidates], stacked_codes(candidates)
+    return [generation_source(model, texts, codes_PM), understanding_source(model, texts, codes_PM, questions)]
+
+
+def stacked_codes(candidates: Sequence[Candidate]) -> Tensor:
+    """Image tokens of drawings, int64 (P, M)."""
+    return torch.from_numpy(np.stack([candidate.codes for candidate in candidates]).astype(np.int64))
