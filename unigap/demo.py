@@ -155,7 +155,9 @@ def _trainer(
     objective: Objective,
     model: Janus,
 ) -> tuple[Regrow, Trainer, CurriculumStage, PoolData]:
-    stage = CurriculumStage(model, objective, judge, lr=plan.lr, eval_plan=RoundPlan(2, seed=500_000), warmup_steps=10)
+    stage = CurriculumStage(
+        model, objective, judge=judge, lr=plan.lr, eval_plan=RoundPlan(2, seed=500_000), warmup_steps=10
+    )
     data = PoolData(
         pool=str(folder / "pool"),
         batch_size=plan.batch_size,
