@@ -15,7 +15,10 @@ ATTEMPTS = (
     "Expected a <class 'bool'>",
     "Expected a <class 'collections.abc.Iterable'>",
     "Expected a path but",
-    "Given value",
+    "Given value type:",
+    "Given value: {",
+    "Given value: Namespace(",
+    "Given value: NestedArg(",
 )
 """How lines begin in which jsonargparse recounts every type it tried; what went wrong stands in the others."""
 HINTED = re.compile("did you mean|choose one of|--help lists")

@@ -46,9 +46,15 @@ class ClearParser(ArgumentParser):
             if found:
                 parts = found.groupdict()
                 name = f"{parts['group']}.{parts['name']}" if "group" in parts else parts["name"]
-                message = message[: found.end()] + hint(name, self._known()) + message[found.end() :]
+                message = message[: found.end()] + self._hint(name) + message[found.end() :]
                 break
         super().error(message, ex)
+
+    def _hint(self, name: str) -> str:
+        known = self._known()
+        blocks = {other.partition(".")[0] for other in known}
+        block = name.partition(".")[0]
+        return hint(name, known) if block in blocks or block == name else hint(block, blocks)
 
     def _known(self) -> list[str]:
         """Every option, those of the sub-commands included."""
