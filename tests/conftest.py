@@ -63,3 +63,13 @@ def small_demo(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     run_demo(plan, folder, "csv", RandomJudge(), SFT(keep=4))
     write_report(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def desk(janus_folder: Path, janus: Any, small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of everything a user could name by mistake; leave it as it is."""
+    from desk import set_desk
+
+    folder = tmp_path_factory.mktemp("desk")
+    set_desk(folder, janus_folder, janus.codebook_digest(), small_demo)
+    return folder

@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bad_input import CONFIG_FILES, FOLDERS, JANUS, MISTAKES, VERBS, gap
-from desk import EXECUTED, fingerprint, set_desk
+from desk import EXECUTED, fingerprint
 from small_runs import CONFIGS, expect_error, tree
 
 from unigap.__main__ import VERBS as ALL_VERBS
@@ -20,15 +20,8 @@ SECONDS = 10
 
 
 @pytest.fixture(scope="module")
-def desk(janus_folder: Path, janus: Any, small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The desk all commands share; none may change it."""
-    folder = tmp_path_factory.mktemp("desk")
-    set_desk(folder, janus_folder, janus.codebook_digest(), small_demo)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def untouched(desk: Path) -> dict[str, str]:
+    """What the desk is like before."""
     return fingerprint(desk)
 
 
@@ -40,7 +33,8 @@ def at_desk(here: Path, desk: Path) -> Path:
     return here
 
 
-def spoken(command: Any, janus_folder: Path) -> list[str]:
+def spoken(command: Sequence[str], janus_folder: Path) -> list[str]:
+    """The words of a command, with a sound checkpoint where it names one."""
     return [str(janus_folder) if word == JANUS else word for word in command]
 
 

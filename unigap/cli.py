@@ -22,8 +22,8 @@ from unigap.stages import ImproveStage
 from unigap.strict_yaml import read_yaml_strictly
 
 SUBCOMMANDS = ("fit", "validate", "predict")
-RESUME = """Continue the run whose checkpoint lies in --checkpoint.folder: "must" continues it or fails, "auto" continues
-it if it is there, "never" begins a new one and refuses to write over another."""
+RESUME = """Continue the run whose checkpoint lies in --checkpoint.folder: "must" continues it or fails, "auto"
+continues it if it is there, "never" begins a new one and refuses to write over another."""
 
 
 class RunParser(ClearParser, LightningArgumentParser):
@@ -62,6 +62,8 @@ class UnigapCLI(LightningCLI):
             )
         if config.get("ckpt_path"):
             open_lightning(config["ckpt_path"], "ckpt_path")
+        # Lightning would otherwise unpickle whatever lies in the file by the time it reads it
+        config["weights_only"] = True
 
     def predict(self, **options: Any) -> None:
         """Draws and judges into the pool, and keeps nothing beside it."""

@@ -143,7 +143,8 @@ class ImproveStage(LightningModule):
         finite = torch.stack([value.detach().float() for value in values.values()]).isfinite()
         if not finite.all():
             name, value = list(values.items())[int(finite.int().argmin())]
-            rows = ", ".join(self.trained_rows[:4]) + (" ..." if len(self.trained_rows) > 4 else "")
+            more = len(self.trained_rows) - 2
+            rows = ", ".join(self.trained_rows[:2]) + (f" and {more} more" if more > 0 else "")
             raise ValueError(
                 f"the {name} is {value.item()} at step {self.global_step} on rows {rows}; "
                 "lower the learning rate and resume from the last checkpoint"
