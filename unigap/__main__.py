@@ -18,6 +18,7 @@ VERBS = {
     "predict": ("unigap.cli", "draw and judge candidates into a pool"),
     "gap": ("unigap.verbs", "measure the gap of a checkpoint"),
     "report": ("unigap.verbs", "make the HTML report of a run folder"),
+    "evidence": ("unigap.verbs", "evidence TOPIC: repeat the measurements behind the documentation"),
     "pool": ("unigap.verbs", "pool verify DIR: check every file of a pool"),
 }
 HELP = "usage: unigap VERB [options]\n\n" + "".join(f"  {verb:<10} {text}\n" for verb, (_, text) in VERBS.items())

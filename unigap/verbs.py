@@ -92,7 +92,34 @@ def verify(folder: str) -> None:
     print(f"{folder}: sound")
 
 
-COMMANDS: dict[str, Any] = {"demo": demo, "gap": gap, "report": report, "pool": {"verify": verify}}
+def evidence_theory(
+    out: str = "docs/evidence",
+    work: str = "runs/evidence/theory",
+    checkpoint: str = "shapes",
+    seeds: int = 3,
+) -> None:
+    """Measure what theory says of self-improvement, and whether it is true: about half an hour on two CPU cores.
+
+    Args:
+        out: Folder for ``theory.md``, its figures and ``theory.json``.
+        work: Folder of the arms; those it holds are not measured again.
+        checkpoint: The embedded model: the shipped one, or a folder.
+        seeds: Number of seeds, counted from 0; three or more give intervals.
+    """
+    from unigap.evidence.theory import measure_theory
+    from unigap.evidence.theory_plan import TheoryPlan
+
+    plan = TheoryPlan(checkpoint=checkpoint, seeds=tuple(range(seeds)))
+    print(f"evidence: {measure_theory(plan, Path(out), Path(work))}")
+
+
+COMMANDS: dict[str, Any] = {
+    "demo": demo,
+    "gap": gap,
+    "report": report,
+    "pool": {"verify": verify},
+    "evidence": {"theory": evidence_theory},
+}
 
 
 class _Parser(ClearParser):
