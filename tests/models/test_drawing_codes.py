@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from unigap.models.autoregressive import draw, next_codes, uniforms
+from unigap.models.autoregressive import choose, draw, next_codes, uniforms
 from unigap.models.base import SamplingRecipe
 
 V = 12
@@ -119,19 +119,20 @@ def test_every_seed_has_a_stream_of_its_own() -> None:
 def test_guidance_moves_the_draw_and_not_the_log_probability(cfg: float) -> None:
     conditional, unconditional = logits(6, seed=3), logits(6, seed=4)
     asked = conditional if cfg == 1 else torch.cat([conditional, unconditional])
+    recipe = SamplingRecipe(temperature=0, cfg=cfg)
     seen: list[list[int]] = []
 
-    def step(code_R: torch.Tensor) -> torch.Tensor:
+    def step(code_R: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append(code_R.tolist())
-        return asked
+        return choose(asked, uniform_R, recipe)
 
-    samples = draw(asked, step, torch.arange(6).view(3, 2), 3, SamplingRecipe(temperature=0, cfg=cfg))
+    codes_RM, logp_RM = draw(asked, step, torch.rand(6, 3, dtype=torch.float64), recipe)
     guided = unconditional + cfg * (conditional - unconditional)
     expected = guided.argmax(-1)
-    assert torch.equal(samples.codes_BNM, expected.view(3, 2, 1).expand(3, 2, 3))
+    assert torch.equal(codes_RM, expected[:, None].expand(6, 3))
     assert (cfg == 1) == torch.equal(expected, conditional.argmax(-1))
     logp_R = conditional.log_softmax(-1)[range(6), expected]
-    torch.testing.assert_close(samples.logp_BNM, logp_R.view(3, 2, 1).expand(3, 2, 3))
+    torch.testing.assert_close(logp_RM, logp_R[:, None].expand(6, 3))
     assert seen == [expected.tolist()] * 2  # the last code needs no further step
 
 
@@ -140,4 +141,9 @@ def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     broken = logits(2)
     broken[1, 3] = bad
     with pytest.raises(ValueError, match="not finite"):
-        draw(broken, lambda code_R: broken, torch.zeros(1, 2, dtype=torch.int64), 2, SamplingRecipe())
+        draw(
+            broken,
+            lambda code_R, uniform_R: choose(broken, uniform_R, SamplingRecipe()),
+            torch.zeros(2, 2),
+            SamplingRecipe(),
+        )

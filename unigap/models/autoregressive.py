@@ -8,11 +8,15 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from unigap.models.base import Samples, SamplingRecipe
+from unigap.models.base import SamplingRecipe
 
 # Shape legend: B prompts, N candidates a prompt, M image tokens, V image codes, D hidden width, R = B * N rows,
-# K = B * M tokens.
+# G = R rows, or 2R under guidance, K = B * M tokens.
 
+Drawn = tuple[torch.Tensor, torch.Tensor]
+"""Codes and their log-probabilities."""
+Step = Callable[[torch.Tensor, torch.Tensor], Drawn]
+"""Codes (R,) and uniform numbers (R,) to the next codes and their log-probabilities."""
 LOGITS_AT_ONCE = 2**24
 """Most logits of image codes in memory at a time, 64 MiB of float32: 1,024 tokens of Janus-Pro."""
 
@@ -44,42 +48,48 @@ def next_codes(logits_RV: torch.Tensor, uniform_R: torch.Tensor, recipe: Samplin
     return torch.searchsorted(cdf_RV, (uniform_R * cdf_RV[:, -1])[:, None], right=True)[:, 0]
 
 
-def draw(
-    first: torch.Tensor,
-    step: Callable[[torch.Tensor], torch.Tensor],
-    seeds_BN: torch.Tensor,
-    length: int,
-    recipe: SamplingRecipe,
-) -> Samples:
-    """Draws ``length`` codes for each row.
+def choose(logits_GV: torch.Tensor, uniform_R: torch.Tensor, recipe: SamplingRecipe) -> Drawn:
+    """Draws one code a row under guidance.
 
     Args:
-        first: Logits of the first code, (R, V), or (2R, V) with the unconditional rows second where the recipe guides.
-        step: Takes the codes just drawn, (R,), and gives the next logits, shaped as ``first``; it may overwrite those
-            it gave before.
-        seeds_BN: One seed an image, int64.
-        length: M.
+        logits_GV: (R, V), or (2R, V) with the unconditional rows second where the recipe guides.
+        uniform_R: A number in [0, 1) for each row.
         recipe: Temperature, guidance and filters.
+
+    Returns:
+        Codes, int64 (R,), and their log-probabilities at temperature 1 without guidance, float32 (R,).
+    """
+    rows = len(uniform_R)
+    cond_RV = logits_GV[:rows].float()
+    guided_RV = cond_RV if recipe.cfg == 1 else torch.lerp(logits_GV[rows:].float(), cond_RV, recipe.cfg)
+    code_R = next_codes(guided_RV, uniform_R, recipe)
+    return code_R, cond_RV.log_softmax(-1).gather(-1, code_R[:, None])[:, 0]
+
+
+def draw(first_GV: torch.Tensor, step: Step, uniform_RM: torch.Tensor, recipe: SamplingRecipe) -> Drawn:
+    """Draws M codes for each row, the first from ``first_GV`` and each other by a step.
+
+    Args:
+        first_GV: Logits of the first code, as ``choose`` takes them.
+        step: Takes the codes just drawn and a uniform number for each row, and gives the next codes and their
+            log-probabilities.
+        uniform_RM: A number in [0, 1) for each code.
+        recipe: Temperature, guidance and filters.
+
+    Returns:
+        Codes, int64 (R, M), and their log-probabilities, float32 (R, M).
 
     Raises:
         ValueError: When the first logits are not finite.
     """
-    rows = seeds_BN.numel()
-    logits = first
-    if not torch.isfinite(logits).all():
+    if not torch.isfinite(first_GV).all():
         raise ValueError("the model's logits are not finite: its weights are damaged or diverged; use an earlier one")
-    uniform_RM = uniforms(seeds_BN.flatten(), length).to(logits.device)
-    codes, logps = [], []
-    for position in range(length):
-        cond_RV = logits[:rows].float()
-        guided_RV = cond_RV if recipe.cfg == 1 else torch.lerp(logits[rows:].float(), cond_RV, recipe.cfg)
-        code_R = next_codes(guided_RV, uniform_RM[:, position], recipe)
-        codes.append(code_R)
-        logps.append(cond_RV.log_softmax(-1).gather(-1, code_R[:, None])[:, 0])
-        if position + 1 < length:
-            logits = step(code_R)
-    shape = (*seeds_BN.shape, length)
-    return Samples(torch.stack(codes, -1).view(shape), torch.stack(logps, -1).view(shape))
+    uniforms_MR = uniform_RM.T.contiguous()
+    drawn = [choose(first_GV, uniforms_MR[0], recipe)]
+    for uniform_R in uniforms_MR[1:]:
+        drawn.append(step(drawn[-1][0], uniform_R))
+    codes, logps = zip(*drawn, strict=True)
+    return torch.stack(codes, -1), torch.stack(logps, -1)
 
 
 def code_logps(

@@ -10,12 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from unigap.models.attention import causal, positions, run_trunk
-from unigap.models.autoregressive import draw
+from unigap.models.autoregressive import Drawn, Step, choose, draw, uniforms
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe
-from unigap.models.static_decoding import ROWS, SLOTS, StepBuffers, bucket, captured, step_trunk
+from unigap.models.static_decoding import StepBuffers, captured, shared_length, shared_rows, step_trunk
 
 # Shape legend: B prompts, N candidates a prompt, P prompts that are read (2B where guided: the null prompts second),
-# L prompt tokens, V codes, R rows of candidates, G rows that are decoded (R, or 2R where guided).
+# L prompt tokens, M image tokens, V codes, R rows of candidates, G rows that are decoded (R, or 2R where guided).
 
 
 class JanusSampler:
@@ -39,38 +39,34 @@ class JanusSampler:
         mask_PL = prompt.mask_BL.repeat(2, 1) if guided else prompt.mask_BL
         drawn = rows = batch * n
         if self.compile and ids_PL.device.type == "cpu":
-            rows, left = bucket(drawn, ROWS), bucket(ids_PL.shape[1], SLOTS) - ids_PL.shape[1]
+            rows, left = shared_rows(drawn), shared_length(ids_PL.shape[1]) - ids_PL.shape[1]
             ids_PL, mask_PL = F.pad(ids_PL, (left, 0)), F.pad(mask_PL, (left, 0))
         row_R = F.pad(torch.arange(batch, device=ids_PL.device).repeat_interleave(n), (0, rows - drawn))
         row_G = torch.cat([row_R, row_R + batch]) if guided else row_R
-
-        def without_fill(logits_GV: torch.Tensor) -> torch.Tensor:
-            return logits_GV.unflatten(0, (-1, rows))[:, :drawn].flatten(0, 1)
+        uniform_RM = uniforms(seeds_BN.flatten(), self.length).to(ids_PL.device)
+        uniform_RM = F.pad(uniform_RM, (0, 0, 0, rows - drawn))
 
         llm = self.net.model.language_model
         out = run_trunk(llm, llm.embed_tokens(ids_PL), causal(mask_PL), positions(mask_PL), use_cache=True)
         first_GV = self.net.model.generation_head(out.last_hidden_state[:, -1])[row_G]
-        step = self._step_over(StepBuffers(out.past_key_values, mask_PL, row_G, self.length - 1), rows)
-        return draw(
-            without_fill(first_GV),
-            lambda code_R: without_fill(step(F.pad(code_R, (0, rows - drawn)))),
-            seeds_BN,
-            self.length,
-            recipe,
-        )
-
-    def _step_over(self, buffers: StepBuffers, rows: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        if not self.compile:
-            return partial(self._logits, buffers)
-        if buffers.slot_1.device.type == "cpu":
-            return partial(self._compiled_logits, buffers)
-        return captured(partial(self._logits, buffers), buffers, rows)
+        buffers = StepBuffers(out.past_key_values, mask_PL, row_G, self.length - 1, fixed=self.compile)
+        step: Step = partial(self._next, buffers, recipe)
+        if self.compile and ids_PL.device.type == "cpu":
+            step = partial(self._compiled_next, buffers, recipe)
+        elif self.compile:
+            step = captured(step, buffers, row_R, uniform_RM[:, 0])
+        codes_RM, logp_RM = draw(first_GV, step, uniform_RM, recipe)
+        shape = (batch, n, self.length)
+        return Samples(codes_RM[:drawn].view(shape), logp_RM[:drawn].view(shape))
 
     @cached_property
-    def _compiled_logits(self) -> Callable[..., torch.Tensor]:
-        return torch.compile(self._logits, dynamic=False)
+    def _compiled_next(self) -> Callable[..., Drawn]:
+        return torch.compile(self._next, dynamic=False)
 
-    def _logits(self, buffers: StepBuffers, code_R: torch.Tensor) -> torch.Tensor:
+    def _next(
+        self, buffers: StepBuffers, recipe: SamplingRecipe, code_R: torch.Tensor, uniform_R: torch.Tensor
+    ) -> Drawn:
         embeds_R1D = self.net.prepare_embeddings_for_image_generation(code_R[:, None])
         embeds_G1D = embeds_R1D.repeat(len(buffers.position_R1) // len(code_R), 1, 1)
-        return self.net.model.generation_head(step_trunk(self.net.model.language_model, embeds_G1D, buffers))
+        hidden_GD = step_trunk(self.net.model.language_model, embeds_G1D, buffers)
+        return choose(self.net.model.generation_head(hidden_GD), uniform_R, recipe)

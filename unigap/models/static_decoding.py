@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from unigap.models.autoregressive import Step
+
 # Shape legend: P prompts that are prefilled, R rows that are decoded, L prompt tokens, S slots (prompt and room),
 # H heads, D head or hidden width.
 
-ROWS, SLOTS = 16, 16
-"""Compiled steps are shared by all batches of up to the next so many rows, and prompts of up to so many tokens."""
+SLOTS = 16
+"""Prompts share a compiled step up to the next so many tokens."""
 
 
 class StepBuffers:
@@ -25,9 +26,11 @@ class StepBuffers:
         mask_PL: 1 for tokens of a prompt, 0 for its padding.
         row_R: The prompt that each row continues: a prompt is prefilled once, however many rows continue it.
         room: Steps to make room for.
+        fixed: Whether attention reads all slots at each step, as compiled and captured steps have to; otherwise it
+            reads those that are written.
     """
 
-    def __init__(self, prefilled: Any, mask_PL: torch.Tensor, row_R: torch.Tensor, room: int) -> None:
+    def __init__(self, prefilled: Any, mask_PL: torch.Tensor, row_R: torch.Tensor, room: int, fixed: bool) -> None:
         self.keys = [_with_room(layer.keys, row_R, room) for layer in prefilled.layers]
         self.values = [_with_room(layer.values, row_R, room) for layer in prefilled.layers]
         # slots that are not written yet are closed, each is opened by its step
@@ -36,13 +39,25 @@ class StepBuffers:
         self.bias_R11S = bias_RS.masked_fill(~seen_RS, torch.finfo(bias_RS.dtype).min)[:, None, None]
         self.position_R1 = seen_RS.sum(1, keepdim=True)
         self.slot_1 = torch.tensor([mask_PL.shape[1]], device=mask_PL.device)
+        self.fixed, self.read = fixed, seen_RS.shape[1] if fixed else mask_PL.shape[1]
+
+    def open(self) -> torch.Tensor:
+        """Lets attention see the slot that is written next; the mask (R, 1, 1, slots that are read)."""
+        if not self.fixed:
+            self.read += 1
+        return self.bias_R11S.index_fill_(-1, self.slot_1, 0)[..., : self.read]
+
+    def close(self) -> None:
+        """Moves on by one slot."""
+        self.slot_1.add_(1)
+        self.position_R1.add_(1)
 
     def update(self, key_RH1D: torch.Tensor, value_RH1D: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes the token's key and value into its slot and gives back all of the layer's."""
+        """Writes the token's key and value into its slot and gives back the layer's."""
         keys, values = self.keys[layer], self.values[layer]
         keys.index_copy_(2, self.slot_1, key_RH1D)
         values.index_copy_(2, self.slot_1, value_RH1D)
-        return keys, values
+        return keys[:, :, : self.read], values[:, :, : self.read]
 
 
 def step_trunk(llm: Any, embeds_R1D: torch.Tensor, buffers: StepBuffers) -> torch.Tensor:
@@ -50,58 +65,61 @@ def step_trunk(llm: Any, embeds_R1D: torch.Tensor, buffers: StepBuffers) -> torc
 
     It calls the layers themselves: the trunk's own ``forward`` builds a mask and wraps its outputs anew for each token.
     """
-    buffers.bias_R11S.index_fill_(-1, buffers.slot_1, 0)
+    bias_R11S = buffers.open()
     rotary = llm.rotary_emb(embeds_R1D, buffers.position_R1)
     hidden_R1D = embeds_R1D
     for layer in llm.layers:
         hidden_R1D = layer(
             hidden_R1D,
-            attention_mask=buffers.bias_R11S,
+            attention_mask=bias_R11S,
             position_embeddings=rotary,
             past_key_values=buffers,
             use_cache=True,
         )
-    buffers.slot_1.add_(1)
-    buffers.position_R1.add_(1)
+    buffers.close()
     return llm.norm(hidden_R1D)[:, 0]
 
 
-def captured(step: Callable[[torch.Tensor], torch.Tensor], buffers: StepBuffers, rows: int) -> Callable[..., Any]:
+def captured(step: Step, buffers: StepBuffers, code_R: torch.Tensor, uniform_R: torch.Tensor) -> Step:
     """The same step as a CUDA graph: one launch instead of one for every operation.
 
     Args:
-        step: Takes codes (rows,) and gives logits; reads and writes ``buffers``.
+        step: Reads and writes ``buffers``.
         buffers: What it works on; they are left as they were.
-        rows: Number of codes.
-
-    Returns:
-        The step; its logits are overwritten by the next call.
+        code_R: Codes like those it will be given.
+        uniform_R: Numbers like those it will be given.
     """
-    code_R = torch.zeros(rows, dtype=torch.int64, device=buffers.slot_1.device)
+    code_R, uniform_R = code_R.clone(), uniform_R.clone()
     slot_1, position_R1 = buffers.slot_1.clone(), buffers.position_R1.clone()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        step(code_R)  # libraries set themselves up on first use, which cannot be captured
+        step(code_R, uniform_R)  # libraries set themselves up on first use, which cannot be captured
     torch.cuda.current_stream().wait_stream(side)
     # what the trial wrote into its slot is overwritten by the first real step
     buffers.slot_1.copy_(slot_1)
     buffers.position_R1.copy_(position_R1)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        logits = step(code_R)
+        drawn_R, logp_R = step(code_R, uniform_R)
 
-    def replay(drawn_R: torch.Tensor) -> torch.Tensor:
-        code_R.copy_(drawn_R)
+    def replay(given_R: torch.Tensor, at_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        code_R.copy_(given_R)
+        uniform_R.copy_(at_R)
         graph.replay()
-        return logits
+        return drawn_R.clone(), logp_R.clone()
 
     return replay
 
 
-def bucket(size: int, of: int) -> int:
-    """The next multiple, so that few shapes have to be compiled."""
-    return -(-size // of) * of
+def shared_rows(rows: int) -> int:
+    """How many rows a compiled step for ``rows`` has: the next power of two, or multiple of 16."""
+    return 1 << (rows - 1).bit_length() if rows <= 16 else -(-rows // 16) * 16
+
+
+def shared_length(tokens: int) -> int:
+    """How long the prompts of a compiled step for ``tokens`` are."""
+    return -(-tokens // SLOTS) * SLOTS
 
 
 def _with_room(filled_PHLD: torch.Tensor, row_R: torch.Tensor, room: int) -> torch.Tensor:

@@ -1,0 +1,60 @@
+"""Drawing against transformers' ``generate(generation_mode="image")``: the same weights, prompts and filters.
+
+Run ``python -m benchmarks.sampling``; ``--json FILE`` also writes the rows. Before the clock starts, the greedy codes of
+both sides have to be equal, and so have the drawn ones with and without compiling. Compiling is no part of the figures.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from benchmarks.side_by_side import Row, main, speeds
+from benchmarks.small_janus import PROMPTS, small_janus
+from unigap.models.base import SamplingRecipe
+from unigap.models.janus import Janus
+
+GUIDANCE = 5
+# generate keeps the 50 likeliest codes without being asked
+DRAWN = SamplingRecipe(cfg=GUIDANCE, top_k=50)
+GREEDY = SamplingRecipe(cfg=GUIDANCE, temperature=0)
+
+
+def ours(janus: Janus, n: int, recipe: SamplingRecipe = DRAWN) -> torch.Tensor:
+    """Codes (B * n, M) of our engine."""
+    seeds_BN = torch.arange(len(PROMPTS) * n).view(-1, n)
+    return janus.sample_images(janus.encode_prompt(PROMPTS), seeds_BN, recipe).codes_BNM.flatten(0, 1)
+
+
+def transformers(janus: Janus, n: int, do_sample: bool = True) -> torch.Tensor:
+    """Codes (B * n, M) as transformers draws them."""
+    chats = [
+        janus.processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "text", "text": text}]}], add_generation_prompt=True
+        )
+        for text in PROMPTS
+    ]
+    inputs = janus.processor(text=chats, generation_mode="image", padding=True, return_tensors="pt")
+    return janus.net.generate(
+        **inputs, generation_mode="image", do_sample=do_sample, guidance_scale=GUIDANCE, num_return_sequences=n
+    )
+
+
+def measure() -> list[Row]:
+    """Image tokens a second, compiled and not."""
+    plain, compiled = small_janus(), small_janus(compile=True)
+    if not torch.equal(ours(plain, 1, GREEDY), transformers(plain, 1, do_sample=False)):
+        raise RuntimeError("without chance the codes differ from transformers', so speed means nothing")
+    rows = []
+    for name, janus, n in [("not compiled", plain, 4), ("compiled", compiled, 4), ("compiled", compiled, 1)]:
+        if not torch.equal(ours(janus, n), ours(plain, n)):
+            raise RuntimeError(f"{name}, {n} candidates: compiling changes what is drawn")
+        work = len(PROMPTS) * n * janus.image_tokens
+        label = f"sampling, {len(PROMPTS)} prompts x {n}, {name}"
+        rows.append(speeds(label, partial(ours, janus, n), partial(transformers, janus, n), work, "tokens/s"))
+    return rows
+
+
+if __name__ == "__main__":
+    main("Image tokens a second beside transformers.", measure)

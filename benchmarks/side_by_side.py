@@ -1,0 +1,75 @@
+"""Ours beside a peer in one run: alternating rounds, the best of repeated medians, a table and its rows as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+REPEATS, ROUNDS = 3, 3
+"""Medians that are taken, and rounds of each."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure.
+
+    Attributes:
+        measure: What was done.
+        ours: Our figure.
+        peer: The peer's.
+        ratio: How many times better ours is.
+        unit: What the figures count.
+    """
+
+    measure: str
+    ours: float
+    peer: float
+    ratio: float
+    unit: str
+
+
+def speeds(measure: str, ours: Callable[[], object], peer: Callable[[], object], work: float, unit: str) -> Row:
+    """How much of ``work`` each side does in a second of processor time, which other programs do not take from.
+
+    Both sides run in turn, so that whatever slows the machine slows both.
+    """
+    medians: tuple[list[float], list[float]] = ([], [])
+    for _ in range(REPEATS):
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(ROUNDS):
+            for side, run in enumerate((ours, peer)):
+                start = time.process_time()
+                run()
+                times[side].append(time.process_time() - start)
+        for side in range(2):
+            medians[side].append(statistics.median(times[side]))
+    seconds = [min(side) for side in medians]
+    return Row(measure, work / seconds[0], work / seconds[1], seconds[1] / seconds[0], unit)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| measure | ours | peer | ratio | unit |", "|---|---|---|---|---|"]
+    lines += [f"| {row.measure} | {row.ours:.4g} | {row.peer:.4g} | {row.ratio:.2f} | {row.unit} |" for row in rows]
+    return "\n".join(lines)
+
+
+def main(description: str, measure: Callable[[], list[Row]], argv: list[str] | None = None) -> None:
+    """Measures on one thread and prints the table."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    args = parser.parse_args(argv)
+    warnings.simplefilter("ignore")  # the peers' own
+    torch.set_num_threads(1)
+    rows = measure()
+    print(table(rows))
+    if args.json is not None:
+        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
