@@ -82,7 +82,7 @@ def test_rolling_back_leaves_the_last_sound_weights(janus_folder: Path, here: Pa
 
 def test_a_sound_epoch_is_what_is_gone_back_to(janus_folder: Path, here: Path) -> None:
     # the first epoch changes the judge less than is tolerated, the second one more
-    flags = {**SPOILT, "trainer.max_epochs": 1, "model.init_args.lr": 1e-3}
+    flags = {**SPOILT, "trainer.max_epochs": 1, "model.init_args.lr": 1e-6}
     assert guarded(janus_folder, {**SMALL, "action": "rollback", "tolerance": 0.2}, flags) == 0
     sound = state(LAST)
     assert guard_state()["history"][0]["sound"] and not same(sound, weights(janus_folder))
@@ -161,8 +161,10 @@ def captioned(here: Path) -> Path:
     return here / "metadata.jsonl"
 
 
-def test_pairs_of_the_users_own(captioned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(captioned.parent / "cache"))
+def test_pairs_of_the_users_own(
+    captioned: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
     sources = (CaptionedFile(str(captioned), side=40), CaptionedDataset(str(captioned.parent), side=40))
     exams = [source.load(8) for source in sources]
     for source, exam in zip(sources, exams, strict=True):
