@@ -25,6 +25,8 @@ HINTED = re.compile("did you mean|choose one of|--help lists")
 MISSING = re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
 NO_PATH = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
 PLAIN = {
+    # torch's own remedy is to run what is in the file
+    r"Weights only load failed.*": "a file holds more than tensors and plain values; nothing in it was run",
     r"Problem with given class_path '[\w.]*\.(\w+)': ": r"\1: ",
     r"Exceeds the limit \(4300 digits\) for integer string conversion.*": "more than 4300 digits; shorten it",
     r"Expected a <class '(\w+)'>\. Got value: ": r"must be of type \1, got ",
