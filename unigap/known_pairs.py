@@ -149,10 +149,11 @@ def _row(line: str, where: str) -> tuple[str, str]:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({str(error).splitlines()[0][:80]}); write one object a line") from error
-    found = [row.get(name) for name in ("image", "caption")] if isinstance(row, dict) else [None]
-    if not all(isinstance(value, str) and value.strip() for value in found):
+    found = [row.get(name) for name in ("image", "caption")] if isinstance(row, dict) else []
+    texts = [value for value in found if isinstance(value, str) and value.strip()]
+    if len(texts) < 2:
         raise ValueError(f"{where}: needs an object with 'image', a path, and 'caption', a text")
-    return found[0], found[1]
+    return texts[0], texts[1]
 
 
 def _choose(rows: Sequence[tuple[str, str]], n: int, seed: int, source: str) -> list[tuple[str, str]]:

@@ -92,6 +92,28 @@ def verify(folder: str) -> None:
     print(f"{folder}: sound")
 
 
+def evidence_guard(
+    out: str = "docs/evidence",
+    work: str = "runs/evidence/guard",
+    checkpoint: str = "shapes",
+    seeds: int = 10,
+    epochs: int = 6,
+) -> None:
+    """Count how often the co-degradation guard notices corrupted selection, and how often it is wrong.
+
+    Args:
+        out: Folder for ``guard.md`` and ``guard.json``.
+        work: Folder of the runs; those it holds are not made again.
+        checkpoint: The model: the shipped one, or a folder.
+        seeds: Runs of each corrupted arm; the clean one has twice as many.
+        epochs: Epochs of a run.
+    """
+    from unigap.evidence.guard import GuardPlan, guard_evidence
+
+    for path in guard_evidence(GuardPlan(checkpoint, seeds, epochs), out, work):
+        print(f"evidence: {path}")
+
+
 def evidence_theory(
     out: str = "docs/evidence",
     work: str = "runs/evidence/theory",
@@ -118,7 +140,7 @@ COMMANDS: dict[str, Any] = {
     "gap": gap,
     "report": report,
     "pool": {"verify": verify},
-    "evidence": {"theory": evidence_theory},
+    "evidence": {"guard": evidence_guard, "theory": evidence_theory},
 }
 
 

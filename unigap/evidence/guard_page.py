@@ -1,0 +1,214 @@
+"""The table and the page of the guard's runs: every figure and every sentence comes from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unigap.evidence.statistics import over_seeds
+from unigap.intervals import Estimate, wilson
+from unigap.judge_drift import harms
+
+Run = Mapping[str, Any]
+CLAIM = "the guard notices co-degradation"
+CLEAN, CORRUPTED, FELL = "clean", "all corrupted", "quality fell"
+TOLERANCES = (0.0, 0.005, 0.01, 0.02, 0.04)
+PATIENCE = (1, 2, 3)
+CHANGES = {
+    "generation": "generation accuracy (oracle)",
+    "non_unification": "non-unification",
+    "auroc": "judge AUROC on known pairs",
+    "brier": "judge Brier score on known pairs",
+    "yes_rate": "judge yes-rate on known pairs",
+}
+
+
+def fired_at(run: Run) -> int | None:
+    """The first epoch after which the guard fired, counted from 1."""
+    return next((row["epoch"] for row in run["guard"] if row["fired"]), None)
+
+
+def would_fire(run: Run, tolerance: float, patience: int) -> bool:
+    """Whether a guard of another tolerance and patience would have fired."""
+    unsound = 0
+    for row in run["guard"]:
+        change = {name: Estimate(**found) for name, found in row["change"].items()}
+        unsound = unsound + 1 if harms(row["now"], change, row["true_share"], tolerance) else 0
+        if unsound >= patience:
+            return True
+    return False
+
+
+def fell_at(run: Run) -> int | None:
+    """The first epoch at which the whole paired interval of generation accuracy lies below the start."""
+    return next((row["epoch"] for row in run["truth"][1:] if row["generation_change"]["high"] < 0), None)
+
+
+def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs by arm, then all corrupted ones, then all whose real quality fell whoever selected."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run["arm"], []).append(run)
+    found[CORRUPTED] = [run for run in runs if run["arm"] != CLEAN]
+    found[FELL] = [run for run in runs if fell_at(run)]
+    return found
+
+
+def guard_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row for each arm and metric: ``claim, arm, metric, value, low, high, n, seeds``."""
+    rows = []
+    for arm, members in groups(runs).items():
+        found = {"fired": _share(members, fired_at), "real quality fell": _share(members, fell_at)}
+        found |= {f"change of {title}": _mean(members, name) for name, title in CHANGES.items()}
+        found["epochs from firing to the fall"] = _lead(members)
+        seeds = len({run["seed"] for run in members})
+        rows += [
+            {"claim": CLAIM, "arm": arm, "metric": metric, **estimate.to_dict(), "seeds": seeds}
+            for metric, estimate in found.items()
+        ]
+    return rows
+
+
+def guard_page(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
+    """The page, in Markdown."""
+    by_arm = groups(runs)
+    arms = [f"| {arm} | {_cells(members)} |" for arm, members in by_arm.items()]
+    moves = [
+        f"| {arm} | " + " | ".join(_signed(_mean(members, name)) for name in CHANGES) + " |"
+        for arm, members in by_arm.items()
+    ]
+    sweep = [
+        f"| {tolerance:g} | {patience} | "
+        + " | ".join(
+            _percent(wilson(sum(would_fire(run, tolerance, patience) for run in by_arm.get(arm, ())), len(by_arm[arm])))
+            if by_arm.get(arm)
+            else "no runs"
+            for arm in (CLEAN, CORRUPTED, FELL)
+        )
+        + " |"
+        for tolerance in TOLERANCES
+        for patience in PATIENCE
+    ]
+    return "\n".join(
+        [
+            "# Does the guard notice?",
+            "",
+            *_setting(settings, runs),
+            "",
+            *_findings(by_arm),
+            "",
+            "## When it fired, and when real quality fell",
+            "",
+            "An epoch is that of the first event, as median (range) over the runs in which it came; "
+            "shares with Wilson's 95 % intervals.",
+            "",
+            "| who selects | runs | rightly accepted | fired | at epoch | real quality fell | at epoch |",
+            "|---|---|---|---|---|---|---|",
+            *arms,
+            "",
+            "## What moved, from the start to the last epoch",
+            "",
+            "Mean over runs, in points, with Student's 95 % interval.",
+            "",
+            "| who selects | " + " | ".join(CHANGES.values()) + " |",
+            "|---" * (len(CHANGES) + 1) + "|",
+            *moves,
+            "",
+            "## Other thresholds, on the same runs",
+            "",
+            "| tolerance | patience | false alarms (clean) | fired (corrupted) | fired (real quality fell) |",
+            "|---|---|---|---|---|",
+            *sweep,
+            "",
+        ]
+    )
+
+
+def _setting(settings: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
+    minutes = sum(run["seconds"] for run in runs) / 60
+    return [
+        "Made by `unigap evidence guard`; nothing here is typed by hand. "
+        f"{len(runs)} runs of `{settings['checkpoint']}` (weights {settings['weights'][:12]}), {minutes:.0f} minutes: "
+        f"{settings['per_cell']} prompts a cell, {settings['candidates']} candidates each, {settings['epochs']} epochs "
+        f"of SFT at learning rate {settings['lr']:g}. The guard examines the model's own judge on {settings['pairs']} "
+        "renders whose captions are known to match or not, after every epoch, and only notes what it finds, so that "
+        "every run goes to its end. `flipped-30` turns 30 % of the model's own verdicts round. "
+        "Real quality is the oracle's verdict on drawings for test prompts; it fell at the "
+        "first epoch whose whole 95 % interval, paired by prompt, lies below the start.",
+    ]
+
+
+def _findings(by_arm: Mapping[str, Sequence[Run]]) -> list[str]:
+    clean, corrupted, fell = (by_arm.get(name, []) for name in (CLEAN, CORRUPTED, FELL))
+    alarms, noticed, warned = (_share(members, fired_at) for members in (clean, corrupted, fell))
+    lines = [
+        f"- **False alarms:** the guard fired in {_percent(alarms)} of the {len(clean)} clean runs.",
+        f"- **Detection:** it fired in {_percent(noticed)} of the {len(corrupted)} runs with corrupted selection, "
+        f"and in {_percent(warned)} of the {len(fell)} runs whose real quality fell.",
+    ]
+    if clean and corrupted:
+        told = noticed.low > alarms.high
+        lines.append(
+            "- These intervals lie apart: in this setting the guard tells corrupted selection from clean."
+            if told
+            else "- These intervals overlap: in this setting the guard does **not** tell the two apart."
+        )
+    lead = _lead(fell)
+    if lead.n:
+        spread = f" [{lead.low:+.1f}, {lead.high:+.1f}]" if lead.n > 1 else ""
+        lines.append(
+            f"- **Timing:** in the {lead.n} runs with both events the fall came {lead.value:+.1f}{spread} epochs after "
+            "the guard fired, on average; a negative number means the guard was late."
+        )
+    blind = [run for run in fell if _moved(run, "non_unification") < 0]
+    if fell:
+        lines.append(
+            f"- **The score alone:** non-unification fell, as if the model had improved, in {len(blind)} of the "
+            f"{len(fell)} runs whose real quality fell."
+        )
+    return lines
+
+
+def _cells(members: Sequence[Run]) -> str:
+    if not members:
+        return " | ".join(["0"] + ["no runs"] * 5)
+    accepted = sum(run["drawn"]["accepted"] for run in members)
+    right = sum(run["drawn"]["truly_right"] for run in members)
+    cells = [str(len(members)), f"{100 * right / accepted:.0f} %"]
+    for event in (fired_at, fell_at):
+        epochs = sorted(found for run in members if (found := event(run)))
+        when = f"{epochs[len(epochs) // 2]} ({epochs[0]}-{epochs[-1]})" if epochs else "never"
+        cells += [_percent(_share(members, event)), when]
+    return " | ".join(cells)
+
+
+def _share(members: Sequence[Run], event: Any) -> Estimate:
+    return wilson(sum(event(run) is not None for run in members), len(members))
+
+
+def _moved(run: Run, name: str) -> float:
+    if name in run["guard"][-1]["change"]:
+        return run["guard"][-1]["change"][name]["value"]
+    return run["truth"][-1][name] - run["truth"][0][name]
+
+
+def _mean(members: Sequence[Run], name: str) -> Estimate:
+    return over_seeds([_moved(run, name) for run in members])
+
+
+def _lead(members: Sequence[Run]) -> Estimate:
+    both = [(fired_at(run), fell_at(run)) for run in members]
+    return over_seeds([fell - fired for fired, fell in both if fired and fell])
+
+
+def _percent(estimate: Estimate) -> str:
+    if not estimate.n:
+        return "no runs"
+    return f"{100 * estimate.value:.0f} % [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
+
+
+def _signed(estimate: Estimate) -> str:
+    if not estimate.n:
+        return "no runs"
+    spread = f" [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]" if estimate.n > 1 else ""
+    return f"{100 * estimate.value:+.1f}{spread}"
