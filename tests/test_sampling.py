@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import Any
 
 import pytest
@@ -93,3 +94,61 @@ def test_nothing_at_a_time_is_refused(janus: Any, change: dict, reason: str) -> 
 def test_a_prompt_the_model_cannot_read_is_named(janus: Any) -> None:
     with pytest.raises(ValueError, match="no word 'unicorn'"):
         drawn(janus, [*PROMPTS, Prompt("u", "a unicorn")])
+
+
+def short_of_memory(model: Any, most: int, monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[int]:
+    """Makes drawing fail above ``most`` images, as a full device does; the sizes that were tried."""
+    tried: list[int] = []
+    enough = model.sample_images
+
+    def draw(prompt: Any, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Any:
+        tried.append(seeds_BN.numel())
+        if seeds_BN.numel() > most:
+            raise error
+        return enough(prompt, seeds_BN, recipe)
+
+    monkeypatch.setattr(model, "sample_images", draw)
+    return tried
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate")],
+    ids=["cuda", "python", "cpu"],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_draws_the_same(
+    janus: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    expected, pixels = drawn(janus)
+    tried = short_of_memory(janus, 6, monkeypatch, error)
+    found, same = drawn(janus)
+    assert tried == [15, 6, 6, 3]
+    assert [c.codes.tolist() for c in found] == [c.codes.tolist() for c in expected]
+    torch.testing.assert_close(same, pixels, atol=1e-5, rtol=0)
+
+
+def test_one_prompt_that_does_not_fit_is_a_clear_end(janus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    short_of_memory(janus, 2, monkeypatch, torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(ValueError, match="out of memory: 3 candidates of one prompt do not fit; draw fewer"):
+        drawn(janus)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(janus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = short_of_memory(janus, 2, monkeypatch, RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        drawn(janus)
+    assert tried == [15]
+
+
+def test_a_batch_is_bounded_by_what_the_machine_has(janus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sizes(bytes_an_image: int) -> list[int]:
+        monkeypatch.setattr(janus, "drawing_bytes", lambda recipe: bytes_an_image)
+        return [len(d.candidates) for d in draw_candidates(janus, PROMPTS, 3, 0, 0, SamplingRecipe())]
+
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert sizes(1) == [15] and sizes(total // 16) == [6, 6, 3] and sizes(total) == [3] * 5
+
+
+def test_guidance_doubles_what_an_image_takes(janus: Any) -> None:
+    plain, guided = (janus.drawing_bytes(SamplingRecipe(cfg=cfg)) for cfg in (1.0, 5.0))
+    assert 0 < plain <= guided <= 2 * plain

@@ -1,0 +1,136 @@
+"""The engine that draws: fixed shapes, one reading a prompt, parts of a batch, checkpointed training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import unigap.models.autoregressive as autoregressive
+import unigap.models.janus as janus_module
+from unigap.losses import sft_loss
+from unigap.models.autoregressive import code_logps
+from unigap.models.base import SamplingRecipe
+from unigap.models.janus import Janus
+from unigap.models.static_decoding import shared_rows
+
+PROMPTS = ["a red circle", "a small red circle left of a large blue square"]
+CODES = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))
+SEEDS = torch.arange(6).view(2, 3)
+
+
+def saved_bytes(model: Janus) -> int:
+    """What a training step keeps for its backward pass."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = sft_loss(model.image_logps(model.encode_prompt(PROMPTS), CODES))
+    loss.backward()
+    return sum(size for at, size in kept.items() if at not in weights)
+
+
+def gradients(model: Janus) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_prompt_is_read_once_however_many_images_are_drawn(janus: Janus) -> None:
+    rows: list[tuple[int, int]] = []
+    first = janus.core.language_model.layers[0]
+    hook = first.register_forward_pre_hook(lambda module, args: rows.append(tuple(args[0].shape[:2])))
+    try:
+        prompt = janus.encode_prompt(PROMPTS)
+        janus.sample_images(prompt, SEEDS, SamplingRecipe(cfg=2.0))
+    finally:
+        hook.remove()
+    assert rows == [(4, prompt.ids_BL.shape[1])] + [(12, 1)] * 15  # guidance doubles; the last code is not fed back
+
+
+def test_compiled_steps_share_few_shapes() -> None:
+    shapes = {shared_rows(rows) for rows in range(1, 257)}
+    assert len(shapes) == 20 and all(rows <= shared_rows(rows) < max(2 * rows, rows + 16) for rows in range(1, 257))
+
+
+def test_rows_and_tokens_that_fill_up_a_shape_change_nothing(
+    janus: Janus, new_janus: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled = new_janus(compile=True)
+    # the benchmark compiles; here the same step runs as it is, on the shapes that would be compiled
+    monkeypatch.setattr(torch, "compile", lambda step, dynamic: step)
+    for recipe in (SamplingRecipe(), SamplingRecipe(cfg=2.0, top_k=9)):
+        expected = janus.sample_images(janus.encode_prompt(PROMPTS), SEEDS, recipe)
+        found = filled.sample_images(filled.encode_prompt(PROMPTS), SEEDS, recipe)
+        assert torch.equal(found.codes_BNM, expected.codes_BNM)
+        torch.testing.assert_close(found.logp_BNM, expected.logp_BNM, atol=1e-5, rtol=0)
+
+
+def test_checkpointed_training_keeps_less_and_gives_the_same_gradients(new_janus: Any) -> None:
+    plain, checkpointed = new_janus(), new_janus(gradient_checkpointing=True)
+    kept = []
+    for model in (plain, checkpointed):
+        model.trunk.train()
+        kept.append(saved_bytes(model))
+    assert kept[1] < 0.5 * kept[0]
+    torch.testing.assert_close(gradients(checkpointed), gradients(plain), atol=1e-6, rtol=1e-5)
+
+
+def test_checkpointed_training_does_not_change_what_is_drawn(janus: Janus, new_janus: Any) -> None:
+    checkpointed = new_janus(gradient_checkpointing=True)
+    checkpointed.trunk.train()
+    drawn = checkpointed.sample_images(checkpointed.encode_prompt(PROMPTS), SEEDS, SamplingRecipe(cfg=2.0))
+    expected = janus.sample_images(janus.encode_prompt(PROMPTS), SEEDS, SamplingRecipe(cfg=2.0))
+    assert torch.equal(drawn.codes_BNM, expected.codes_BNM)
+    assert all(layer.training for layer in checkpointed.core.language_model.layers)
+
+
+def test_logits_in_parts_give_the_same_likelihoods_and_gradients() -> None:
+    torch.manual_seed(0)
+    head, hidden_BMD = torch.nn.Linear(8, 32), torch.randn(3, 10, 8, requires_grad=True)
+    codes_BM = torch.randint(32, (3, 10))
+    largest: list[int] = []
+    results = []
+    for at_once in (10**6, 7 * 32, 1):
+        seen: list[int] = []
+        hook = head.register_forward_hook(lambda module, args, out, seen=seen: seen.append(out.numel()))
+        logp_BM = code_logps(head, hidden_BMD, codes_BM, 32, at_once)
+        gradient = torch.autograd.grad(logp_BM.sum(), (hidden_BMD, *head.parameters()))
+        hook.remove()
+        largest.append(max(seen))
+        results.append((logp_BM.detach(), gradient))
+    assert largest == [30 * 32, 7 * 32, 32]
+    for logp_BM, gradient in results[1:]:
+        torch.testing.assert_close(logp_BM, results[0][0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(gradient, results[0][1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_large_batch_holds_few_logits(new_janus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = new_janus()
+    expected = model.image_logps(model.encode_prompt(PROMPTS), CODES)
+    monkeypatch.setattr(
+        janus_module,
+        "code_logps",
+        lambda *given: autoregressive.code_logps(*given, at_once=5 * model.n_codes),
+    )
+    found = model.image_logps(model.encode_prompt(PROMPTS), CODES)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert found.shape == (2, 16) and found.requires_grad
+
+
+def test_attention_without_masks_is_refused(janus_folder: Path) -> None:
+    with pytest.raises(ValueError, match="attn_implementation must be 'sdpa' or 'eager', got 'flash_attention_2'"):
+        Janus(str(janus_folder), attn_implementation="flash_attention_2")
+
+
+def test_both_kinds_of_attention_agree(janus: Janus, new_janus: Any) -> None:
+    eager = new_janus(attn_implementation="eager")
+    prompt = janus.encode_prompt(PROMPTS)
+    torch.testing.assert_close(eager.image_logps(prompt, CODES), janus.image_logps(prompt, CODES), atol=1e-5, rtol=0)
+    recipe = SamplingRecipe(cfg=2.0)
+    samples = [model.sample_images(prompt, SEEDS, recipe).codes_BNM for model in (eager, janus)]
+    assert torch.equal(*samples)
