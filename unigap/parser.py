@@ -39,7 +39,7 @@ class ClearParser(ArgumentParser):
             reason = error.message[told.end() :] or "holds no options; write them as 'name: value'"
             raise ValueError(f"config {str(path)!r}: {reason}") from error
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> Any:
         """Ends the parsing; the message of an unknown option says what else there is."""
         for pattern in () if HINTED.search(message) else UNKNOWN:
             found = pattern.search(message)

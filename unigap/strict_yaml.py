@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import yaml
 from jsonargparse import get_loader, set_loader
@@ -14,7 +14,7 @@ _LENIENT = get_loader("yaml")
 _READER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class UnclearYAML(yaml.YAMLError):
+class UnclearYAML(ValueError):
     """YAML that a lenient reader would take for something else than was written."""
 
 
@@ -25,16 +25,16 @@ class _Open:
     anchor: str | None = None
     keys: set[str] | None = None
     values: int = 1
-    at_key: bool = True
-    children: int = field(default=0)
+    children: int = 0
 
 
 def check_yaml(text: str) -> None:
     """Makes sure YAML text means what it shows.
 
     Raises:
-        yaml.YAMLError: A key occurs twice in a mapping, aliases multiply to more than ``MAX_VALUES`` values or contain
-            themselves, it is nested deeper than ``MAX_DEPTH``, or it is no YAML at all.
+        UnclearYAML: A key occurs twice in a mapping, aliases multiply to more than ``MAX_VALUES`` values or contain
+            themselves, or it is nested deeper than ``MAX_DEPTH``.
+        yaml.YAMLError: It is no YAML at all.
     """
     grown: dict[str, int] = {}
     stack = [_Open()]
@@ -80,7 +80,7 @@ def _add(parent: _Open, anchor: str | None, values: int, grown: dict[str, int]) 
 
 def read_yaml_strictly() -> None:
     """Lets jsonargparse refuse in every config what ``check_yaml`` refuses."""
-    set_loader("yaml", _load, (yaml.YAMLError,))
+    set_loader("yaml", _load, (yaml.YAMLError, UnclearYAML))
 
 
 def _load(text: str) -> object:
