@@ -38,6 +38,7 @@ FICKLE = {
 PRETRAIN = {
     "data.tokenizer_steps": 3,
     "data.trunk_steps": 2,
+    "data.judging_steps": 2,
     "data.tokenizer_batch": 2,
     "data.trunk_batch": 2,
     "model.init_args.hidden_size": 32,

@@ -45,15 +45,20 @@ class Exam:
 
 
 def shapes_exam(split: str, pictures: int, seed: int) -> Exam:
-    """Renders of a split's prompts, every second one with a hard negative in place of its prompt."""
+    """Renders of a split's prompts, every second one with a hard negative in place of its prompt.
+
+    Every category and difficulty is as likely as any other, as it is among the prompts that are drawn.
+    """
     rng = random.Random(f"exam/{split}/{seed}")
-    pool = prompts(split)
+    cells: dict[tuple[str, str], list[Prompt]] = {}
+    for prompt in prompts(split):
+        cells.setdefault((prompt.category, prompt.difficulty), []).append(prompt)
     asked: list[Prompt] = []
     claims: list[str] = []
     images: list[torch.Tensor] = []
     truth: list[bool] = []
     while len(asked) < pictures:
-        prompt = rng.choice(pool)
+        prompt = rng.choice(rng.choice(list(cells.values())))
         described = parse(prompt.text)
         scene = imagine(described, rng)
         claim = described if len(asked) % 2 else twist(described, rng)

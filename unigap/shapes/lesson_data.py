@@ -11,7 +11,11 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unigap.progress import batches_behind
-from unigap.shapes.lessons import Lesson, crowd, looks, make_lesson, pictures
+from unigap.shapes.grammar import CATEGORIES
+from unigap.shapes.lessons import EVEN, Lesson, crowd, looks, make_lesson, pictures
+
+JUDGING = tuple(3.0 if category == "spatial" else 1.0 for category in CATEGORIES)
+"""How often each category comes where only judging is taught: relations are learned last."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,18 @@ class CrowdBatch:
 
 @dataclass(frozen=True)
 class LessonBatch:
-    """Lessons for the language model and their pictures (B, 3, 32, 32) in [-1, 1]."""
+    """Lessons for the language model and their pictures (B, 3, 32, 32) in [-1, 1].
+
+    With ``drawing`` it learns to draw and describe them too, without only to judge statements about them.
+    """
 
     lessons: tuple[Lesson, ...]
     pixels_BCHW: torch.Tensor
+    drawing: bool = True
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LessonBatch:
         """The batch on another device."""
-        return LessonBatch(self.lessons, self.pixels_BCHW.to(device))
+        return LessonBatch(self.lessons, self.pixels_BCHW.to(device), self.drawing)
 
 
 def crowd_batch(rng: random.Random, size: int) -> CrowdBatch:
@@ -44,10 +52,10 @@ def crowd_batch(rng: random.Random, size: int) -> CrowdBatch:
     return CrowdBatch(pictures(scenes), torch.stack([looks(scene) for scene in scenes]))
 
 
-def lesson_batch(rng: random.Random, size: int) -> LessonBatch:
+def lesson_batch(rng: random.Random, size: int, drawing: bool = True) -> LessonBatch:
     """Random lessons of the pretraining split."""
-    lessons = tuple(make_lesson(rng) for _ in range(size))
-    return LessonBatch(lessons, pictures([lesson.scene for lesson in lessons]))
+    lessons = tuple(make_lesson(rng, weights=EVEN if drawing else JUDGING) for _ in range(size))
+    return LessonBatch(lessons, pictures([lesson.scene for lesson in lessons]), drawing)
 
 
 class _Lessons(Dataset[CrowdBatch | LessonBatch]):
@@ -61,7 +69,8 @@ class _Lessons(Dataset[CrowdBatch | LessonBatch]):
         rng = random.Random(f"{self.data.seed}/{step}")
         if step < self.data.tokenizer_steps:
             return crowd_batch(rng, self.data.tokenizer_batch)
-        return lesson_batch(rng, self.data.trunk_batch)
+        drawing = step < self.data.tokenizer_steps + self.data.trunk_steps
+        return lesson_batch(rng, self.data.trunk_batch, drawing)
 
 
 class _Remaining(Sampler[int]):
@@ -78,13 +87,14 @@ class _Remaining(Sampler[int]):
 
 
 class ShapesLessons(LightningDataModule):
-    """Pretraining batches of the embedded world: first crowds for the image tokenizer, then lessons for the LLM.
+    """Pretraining batches of the embedded world: crowds for the image tokenizer, then lessons for the LLM.
 
     Args:
         tokenizer_steps: Batches of the first phase.
-        trunk_steps: Batches of the second phase.
+        trunk_steps: Batches of the second phase, in which the LLM learns to draw, to describe and to judge.
+        judging_steps: Batches of the last phase, in which it learns to judge alone, and forgets some of its drawing.
         tokenizer_batch: Pictures a batch in the first phase.
-        trunk_batch: Lessons a batch in the second phase.
+        trunk_batch: Lessons a batch in the others.
         seed: Names the stream; batch k of a seed is always the same.
     """
 
@@ -92,6 +102,7 @@ class ShapesLessons(LightningDataModule):
         self,
         tokenizer_steps: int = 3400,
         trunk_steps: int = 4500,
+        judging_steps: int = 3000,
         tokenizer_batch: int = 16,
         trunk_batch: int = 32,
         seed: int = 0,
@@ -100,15 +111,18 @@ class ShapesLessons(LightningDataModule):
         for name, value in (("tokenizer_batch", tokenizer_batch), ("trunk_batch", trunk_batch)):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
-        if min(tokenizer_steps, trunk_steps) < 1:
-            raise ValueError(f"both phases need steps >= 1, got {tokenizer_steps} and {trunk_steps}")
-        self.tokenizer_steps, self.trunk_steps = tokenizer_steps, trunk_steps
+        if min(tokenizer_steps, trunk_steps) < 1 or judging_steps < 0:
+            raise ValueError(
+                "tokenizer_steps and trunk_steps must be >= 1, judging_steps >= 0, "
+                f"got {tokenizer_steps}, {trunk_steps} and {judging_steps}"
+            )
+        self.tokenizer_steps, self.trunk_steps, self.judging_steps = tokenizer_steps, trunk_steps, judging_steps
         self.tokenizer_batch, self.trunk_batch = tokenizer_batch, trunk_batch
         self.seed = seed
         self._start = 0
 
     def __len__(self) -> int:
-        return self.tokenizer_steps + self.trunk_steps
+        return self.tokenizer_steps + self.trunk_steps + self.judging_steps
 
     def train_dataloader(self) -> DataLoader[CrowdBatch | LessonBatch]:
         """Batches in order, made as they are asked for."""

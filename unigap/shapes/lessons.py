@@ -23,6 +23,7 @@ from unigap.shapes.prompt_sets import descriptions, split_of
 from unigap.shapes.scenes import GRID, JITTER, KINDS, Placed, describes, imagine, render
 
 STATEMENTS = 4
+EVEN = (1.0,) * len(CATEGORIES)
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,18 @@ class Lesson:
         return sorted(wordings, key=lambda d: d.text)
 
 
-def make_lesson(rng: random.Random, split: str = "pretrain", slip_rate: float = 0.35) -> Lesson:
-    """A random lesson whose captions and statements all come from one split."""
-    cell = descriptions(rng.choice(CATEGORIES), rng.choice(DIFFICULTIES), split)
+def make_lesson(
+    rng: random.Random, split: str = "pretrain", slip_rate: float = 0.35, weights: Sequence[float] = EVEN
+) -> Lesson:
+    """A random lesson whose captions and statements all come from one split.
+
+    Args:
+        rng: Where chance comes from.
+        split: The split.
+        slip_rate: Share of pictures with a mistake in them.
+        weights: How often each of ``CATEGORIES`` comes, relative to the others.
+    """
+    cell = descriptions(rng.choices(CATEGORIES, weights)[0], rng.choice(DIFFICULTIES), split)
     caption = rng.choice(cell)
     scene = imagine(caption, rng)
     if rng.random() < slip_rate:

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 
 from unigap.models.janus import Janus
 from unigap.shapes.lesson_data import CrowdBatch, LessonBatch, ShapesLessons, crowd_batch
+from unigap.shapes.lessons import STATEMENTS
 from unigap.shapes.newborn import make_model, make_processor
 from unigap.shapes.tokenizer_training import TokenizerTrainer
 from unigap.stages.step_seed import seed_step
@@ -27,6 +28,7 @@ class PretrainStage(LightningModule):
         out: Folder the checkpoint is written to.
         tokenizer_lr: Peak learning rate of the image tokenizer.
         trunk_lr: Peak learning rate of all other weights.
+        judging_lr: The same in the last phase, in which only judging is taught.
         judge_weight: Weight of the yes/no answers beside the image tokens.
         caption_weight: Weight of the captions.
         prompt_dropout: Share of prompts replaced by the null prompt, which makes guidance possible.
@@ -41,6 +43,7 @@ class PretrainStage(LightningModule):
         out: str = "runs/pretrain/checkpoint",
         tokenizer_lr: float = 2.0e-3,
         trunk_lr: float = 1.5e-3,
+        judging_lr: float = 5.0e-4,
         judge_weight: float = 2.0,
         caption_weight: float = 0.25,
         prompt_dropout: float = 0.1,
@@ -56,7 +59,7 @@ class PretrainStage(LightningModule):
         self.model = newborn(hidden_size, layers, n_codes)
         self.model.requires_grad_(True)
         self.tokenizer = TokenizerTrainer(self.model.core.vqmodel)
-        self.peak = (tokenizer_lr, trunk_lr)
+        self.peaks = (tokenizer_lr, trunk_lr, judging_lr)
         self.judge_weight, self.caption_weight = judge_weight, caption_weight
         self.prompt_dropout, self.rebuilt_share = prompt_dropout, rebuilt_share
 
@@ -86,27 +89,26 @@ class PretrainStage(LightningModule):
         """One step of whichever phase the batch belongs to."""
         optimizers: Any = self.optimizers()
         tokenizer_optimizer, rest_optimizer = optimizers
-        if isinstance(batch, CrowdBatch):
-            which, optimizer = 0, tokenizer_optimizer
-            loss = self._tokenizer_loss(batch, batch_idx)
-        else:
-            which, optimizer = 1, rest_optimizer
-            loss = self._lesson_loss(batch)
+        tokenizing = isinstance(batch, CrowdBatch)
+        optimizer = tokenizer_optimizer if tokenizing else rest_optimizer
+        loss = self._tokenizer_loss(batch, batch_idx) if isinstance(batch, CrowdBatch) else self._lesson_loss(batch)
         for group in optimizer.param_groups:
-            group["lr"] = self.peak[which] * self._rate(batch_idx)
+            group["lr"] = self._rate(batch_idx)
         optimizer.zero_grad()
         self.manual_backward(loss)
         self.clip_gradients(optimizer, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
         optimizer.step()
-        if which == 0:
+        if tokenizing:
             self.tokenizer.normalise_codes()
 
     def _rate(self, step: int) -> float:
-        """Share of the peak learning rate: one warm-up and one cosine for each phase."""
+        """Learning rate: one warm-up and one cosine for each phase."""
         data = self.phases
-        if step < data.tokenizer_steps:
-            return warmup_cosine(step, data.tokenizer_steps)
-        return warmup_cosine(step - data.tokenizer_steps, data.trunk_steps)
+        for peak, steps in zip(self.peaks, (data.tokenizer_steps, data.trunk_steps, data.judging_steps), strict=True):
+            if step < steps:
+                return peak * warmup_cosine(step, steps)
+            step -= steps
+        raise IndexError("the schedule has no such step")
 
     def _tokenizer_loss(self, batch: CrowdBatch, step: int) -> torch.Tensor:
         # quantising from the start fixes bad codes; reviving at the very end leaves codes the decoder has not seen
@@ -122,25 +124,36 @@ class PretrainStage(LightningModule):
 
     def _lesson_loss(self, batch: LessonBatch) -> torch.Tensor:
         codes_BM = self.model.encode(batch.pixels_BCHW)
+        loss = self._judging_loss(batch, codes_BM)
+        return loss + self._drawing_loss(batch, codes_BM) if batch.drawing else loss
+
+    def _drawing_loss(self, batch: LessonBatch, codes_BM: torch.Tensor) -> torch.Tensor:
         pairs = [(i, caption.text) for i, lesson in enumerate(batch.lessons) for caption in lesson.captions]
         prompt = self.model.encode_prompt([text for _, text in pairs])
         dropped_B = torch.rand(len(pairs), device=self.device) < self.prompt_dropout
-        image_logp = self.model.image_logps(prompt.unconditional(dropped_B), codes_BM[[i for i, _ in pairs]]).mean()
-        faithful = [i for i, lesson in enumerate(batch.lessons) if lesson.faithful]
+        nll = -self.model.image_logps(prompt.unconditional(dropped_B), codes_BM[[i for i, _ in pairs]]).mean()
+        self.log("image_nll", nll, prog_bar=True)
+        return nll
 
+    def _judging_loss(self, batch: LessonBatch, codes_BM: torch.Tensor) -> torch.Tensor:
         shown = batch.pixels_BCHW.clone()
         rebuilt = torch.rand(len(shown), device=self.device) < self.rebuilt_share
         shown[rebuilt] = self.model.decode(codes_BM[rebuilt])
         questions = [[QUESTION.format(prompt=d.text) for d, _ in lesson.statements] for lesson in batch.lessons]
         answers = [["yes" if true else "no" for _, true in lesson.statements] for lesson in batch.lessons]
-        for i, lesson in enumerate(batch.lessons):
-            questions[i].append(CAPTION_REQUEST)
-            answers[i].append(lesson.caption.text)
+        if batch.drawing:
+            for i, lesson in enumerate(batch.lessons):
+                questions[i].append(CAPTION_REQUEST)
+                answers[i].append(lesson.caption.text)
         logp_BQT, mask_BQT = self.model.text_logps(shown, questions, answers)
-        judged = logp_BQT[:, :-1].sum(-1).mean()
-        captions = logp_BQT[faithful, -1].sum() / mask_BQT[faithful, -1].sum()
-        self.log_dict({"image_nll": -image_logp, "judge_nll": -judged, "caption_nll": -captions}, prog_bar=True)
-        return -(image_logp + self.judge_weight * judged + self.caption_weight * captions)
+        judged = -logp_BQT[:, :STATEMENTS].sum(-1).mean()
+        self.log("judge_nll", judged, prog_bar=True)
+        if not batch.drawing:
+            return self.judge_weight * judged
+        faithful = [i for i, lesson in enumerate(batch.lessons) if lesson.faithful]
+        captions = -logp_BQT[faithful, STATEMENTS].sum() / mask_BQT[faithful, STATEMENTS].sum()
+        self.log("caption_nll", captions, prog_bar=True)
+        return self.judge_weight * judged + self.caption_weight * captions
 
     def on_train_end(self) -> None:
         """Writes the checkpoint, once, when the schedule has run to its end."""
