@@ -120,4 +120,4 @@ def _nearest(tests_SD: Tensor, trained_TD: Tensor) -> Tensor:
     """Cosine with the most similar training image, around the mean of those, (S,)."""
     centre_D = trained_TD.mean(0)
     tests_SD, trained_TD = (F.normalize(side - centre_D, dim=1) for side in (tests_SD, trained_TD))
-    return torch.cat([(part_SD @ trained_TD.T).amax(1) for part_SD in tests_SD.split(AT_ONCE)])
+    return torch.cat([(part_SD @ trained_TD.T).amax(1) for part_SD in torch.split(tests_SD, AT_ONCE)])

@@ -57,7 +57,7 @@ def couplings(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     asks: YesLogOdds = sources[1][0]  # type: ignore[assignment]
 
     def judges(both: TwoTrunks, batch: Mapping[str, Tensor]) -> Tensor:
-        return asks(both.judging, batch)  # type: ignore[arg-type]
+        return asks(both.judging, batch)
 
     found["two trunks"] = coupling_of(TwoTrunks(model), [(draws, sources[0][1]), (judges, sources[1][1])], probes)
     return found

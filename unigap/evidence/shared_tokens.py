@@ -22,6 +22,7 @@ from unigap.gap import exam_scores, sit_exam
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.models.janus import Janus
 from unigap.prompts import load_prompts
+from unigap.records import Candidate
 from unigap.rounds import RoundPlan, judge_drawings
 from unigap.sampling import draw_candidates
 from unigap.shapes.exam import Exam, shapes_exam
@@ -72,7 +73,7 @@ def teach_shared(plan: TheoryPlan, work: Path) -> Result:
     for _ in range(plan.shared_steps):
         loss = _lesson_loss(model, lesson_batch(rng, plan.shared_batch))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -87,7 +88,9 @@ def shared_coupling(plan: TheoryPlan, seed: int, work: Path) -> Result:
     judges = (SelfJudge(), OracleJudge())
     prompts = load_prompts("shapes", "improve", plan.shared_per_cell)
     drawn = RoundPlan(4, seed=seed)
-    candidates, own, right = [], {}, {}
+    candidates: list[Candidate] = []
+    own: dict[str, bool] = {}
+    right: dict[str, bool] = {}
     for drawings in draw_candidates(model, prompts, drawn.candidates, 0, drawn.seed, drawn.sampling):
         candidates += drawings.candidates
         for said in judge_drawings(model, drawings, judges):

@@ -66,7 +66,7 @@ def adamw_table(results: Results, seeds: Sequence[int]) -> dict[tuple[str, str],
 def coupling_table(results: Results, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
     """By subject: mean own-pair cosine and coupling over seeds, their nulls, and the largest p-value of a seed."""
     subjects = {name: [arm[name] for arm in arms_of(results, "coupling", seeds)] for name in SUBJECTS}
-    subjects["shared tokens"] = arms_of(results, "shared", seeds)  # type: ignore[assignment]
+    subjects["shared tokens"] = arms_of(results, "shared", seeds)
     table = {}
     for subject, told in subjects.items():
         row: dict[str, Any] = {"n": [t["n"] for t in told]}
