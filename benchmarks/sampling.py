@@ -1,7 +1,7 @@
 """Drawing against transformers' ``generate(generation_mode="image")``: the same weights, prompts and filters.
 
-Run ``python -m benchmarks.sampling``; ``--json FILE`` also writes the rows. Before the clock starts, the greedy codes of
-both sides have to be equal, and so have the drawn ones with and without compiling. Compiling is no part of the figures.
+Run ``python -m benchmarks.sampling``; ``--json FILE`` also writes the rows. Before the clock starts, the greedy codes
+of both sides have to be equal, and so have the drawn ones with and without compiling, which is no part of the figures.
 """
 
 from __future__ import annotations

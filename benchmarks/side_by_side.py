@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 REPEATS, ROUNDS = 3, 3
 """Medians that are taken, and rounds of each."""
@@ -68,6 +69,7 @@ def main(description: str, measure: Callable[[], list[Row]], argv: list[str] | N
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")  # the peers' own
+    logging.set_verbosity_error()
     torch.set_num_threads(1)
     rows = measure()
     print(table(rows))
