@@ -119,5 +119,5 @@ def code_logps(
     part = max(1, at_once // n_codes)
     if len(code_K) <= part:
         return logps(hidden_KD, code_K).view_as(codes_BM)
-    parts = zip(hidden_KD.split(part), code_K.split(part), strict=True)
+    parts = zip(torch.split(hidden_KD, part), torch.split(code_K, part), strict=True)
     return torch.cat([checkpoint(logps, *one, use_reentrant=False) for one in parts]).view_as(codes_BM)

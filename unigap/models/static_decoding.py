@@ -91,7 +91,7 @@ def captured(step: Step, buffers: StepBuffers, code_R: torch.Tensor, uniform_R: 
     """
     code_R, uniform_R = code_R.clone(), uniform_R.clone()
     slot_1, position_R1 = buffers.slot_1.clone(), buffers.position_R1.clone()
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         step(code_R, uniform_R)  # libraries set themselves up on first use, which cannot be captured
