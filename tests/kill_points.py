@@ -81,6 +81,8 @@ Point = tuple[Any, str, Callable[[Any], Any], dict[str, object]]
 EVERY_STEP: dict[str, object] = {"checkpoint.every_n_train_steps": 1}
 FIRST_ROUND = 4 // int(os.environ.get("WORLD_SIZE", 1))
 """Batches of the first round that each process draws."""
+LATER = FIRST_ROUND + (2 if FIRST_ROUND == 4 else 1)
+"""The last batch of the second round."""
 POINTS: dict[str, Point] = {
     "mid-epoch": (ImproveStage, "training_step", lambda _: in_step(1, 2, kill), EVERY_STEP),
     "last batch": (ImproveStage, "training_step", lambda _: in_step(1, -1, kill), EVERY_STEP),
@@ -98,13 +100,13 @@ POINTS: dict[str, Point] = {
 }
 # only a curriculum draws again
 REGROWTH: dict[str, Point] = {
-    "sampling again": (Janus, "sample_images", lambda f: at_call(FIRST_ROUND + 1, kill, f), {}),
-    "pool write of a later round": (RoundWriter, "write", lambda f: at_call(FIRST_ROUND + 1, kill, f), {}),
+    "sampling again": (Janus, "sample_images", lambda f: at_call(LATER, kill, f), {}),
+    "pool write of a later round": (RoundWriter, "write", lambda f: at_call(LATER, kill, f), {}),
     "commit of a later round": (RoundWriter, "commit", lambda f: at_call(2, kill, f), {}),
     "SIGTERM while sampling again": (
         Janus,
         "sample_images",
-        lambda f: at_call(FIRST_ROUND + 1, send(signal.SIGTERM), f),
+        lambda f: at_call(LATER, send(signal.SIGTERM), f),
         {},
     ),
 }

@@ -8,7 +8,7 @@ from unigap.demo import DemoPlan, run_demo
 from unigap.judges import InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
 from unigap.objectives import SFT
 
-PLAN = DemoPlan(per_cell=24, candidates=4, epochs=4, eval_per_cell=12, eval_candidates=4, exam=0)
+PLAN = DemoPlan(per_cell=16, candidates=4, epochs=4, lr=3.0e-4, eval_per_cell=10, eval_candidates=4, exam=0)
 
 
 def test_better_judges_make_better_drawings(tmp_path: Path) -> None:
@@ -16,13 +16,14 @@ def test_better_judges_make_better_drawings(tmp_path: Path) -> None:
         "oracle": OracleJudge(),
         "self": SelfJudge(),
         "random": RandomJudge(),
-        "inverted": InvertedJudge(),
+        "inverted": InvertedJudge(SelfJudge()),
     }
     gained = {}
     for name, judge in judges.items():
         (tmp_path / name).mkdir()
         summary = run_demo(PLAN, tmp_path / name, "csv", judge, SFT(keep=4))
         gained[name] = summary["delta"]["generation"]["value"]
+    print(gained)
     assert gained["oracle"] >= gained["self"] > gained["random"] > gained["inverted"], gained
     assert gained["self"] > 0.04, gained
     assert gained["inverted"] < 0, gained

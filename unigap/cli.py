@@ -111,7 +111,8 @@ def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | No
 def run(words: Sequence[str]) -> int:
     """Runs ``unigap fit|validate|predict ...``."""
     options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
-    argv, sys.argv = sys.argv, ["unigap", *words]  # LightningCLI warns when it is given args beside sys.argv
+    # LightningCLI warns when it is given args beside sys.argv; the program's name starts the other processes
+    argv, sys.argv = sys.argv, [sys.argv[0], *words]
     read_yaml_strictly()
     try:
         UnigapCLI(

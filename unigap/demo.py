@@ -62,7 +62,7 @@ class DemoPlan:
     per_cell: int = 60
     candidates: int = 8
     epochs: int = 4
-    lr: float = 5.0e-4
+    lr: float = 1.5e-4
     batch_size: int = 32
     eval_per_cell: int = 20
     eval_candidates: int = 4

@@ -11,6 +11,8 @@ ADVICE = (
     ".*does not have many workers",
     # all but the trunk is frozen, and in eval mode on purpose
     r"Found \d+ module\(s\) in eval mode at the start of training",
+    # the data modules begin at the batch that comes next
+    "You're resuming from a checkpoint that ended before the epoch ended",
     # Lightning 2.6 builds torch's LeafSpec, deprecated in torch 2.13
     r".isinstance\(treespec, LeafSpec\). is deprecated",
 )

@@ -38,7 +38,7 @@ class RunCheckpoint(Checkpoint):
         self.stop = StopSignal()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses other checkpoints that a resumed run would not continue from."""
+        """Refuses other checkpoints that a resumed run would not continue from, and takes the signals over."""
         if stage != "fit":
             return
         for other in trainer.checkpoint_callbacks:
@@ -47,9 +47,8 @@ class RunCheckpoint(Checkpoint):
                     "ModelCheckpoint saves in the middle of an epoch, where a resumed run would lose rows of the pool; "
                     "set its save_on_train_epoch_end=true, and every_n_train_steps on --checkpoint instead"
                 )
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the signals over; Lightning's own handler ends a run with exit status 0 and saves nothing."""
+        # Lightning's own handlers end a run with exit status 0 and save nothing
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         self.stop = StopSignal()
         self.stop.listen(trainer.strategy.launcher)
 
@@ -75,6 +74,10 @@ class RunCheckpoint(Checkpoint):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives the signals back."""
+        self.stop.leave()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Gives the signals back; Lightning does not tear callbacks down after an error."""
         self.stop.leave()
 
     def save(self, trainer: Trainer) -> None:
