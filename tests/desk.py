@@ -21,7 +21,7 @@ from unigap.manifest import MANIFEST, digest, seal, unseal
 from unigap.pool import Pool
 
 SFT = (CONFIGS / "sft.yaml").read_text()
-LR = "    lr: 5.0e-4\n"
+LR = next(line for line in SFT.splitlines(keepends=True) if line.startswith("    lr: "))
 EXECUTED = "EXECUTED"
 """What a bomb leaves in the working directory."""
 

@@ -159,7 +159,15 @@ def soak_input(checkpoint: Path, examples: int) -> tuple[int, list[str]]:
                 command[2] = str(folder / "run.yaml")
             else:
                 (folder / "prompts.jsonl").write_bytes(mutated(prompts, cuts))
-                command = ["gap", "--checkpoint", str(checkpoint), "--prompts", str(folder / "prompts.jsonl"), "--candidates", "1"]
+                command = [
+                    "gap",
+                    "--checkpoint",
+                    str(checkpoint),
+                    "--prompts",
+                    str(folder / "prompts.jsonl"),
+                    "--candidates",
+                    "1",
+                ]
             errors = io.StringIO()
             try:
                 with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):

@@ -23,7 +23,6 @@ def test_better_judges_make_better_drawings(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         summary = run_demo(PLAN, tmp_path / name, "csv", judge, SFT(keep=4))
         gained[name] = summary["delta"]["generation"]["value"]
-    print(gained)
     assert gained["oracle"] >= gained["self"] > gained["random"] > gained["inverted"], gained
     assert gained["self"] > 0.04, gained
     assert gained["inverted"] < 0, gained

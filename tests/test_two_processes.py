@@ -50,7 +50,7 @@ def test_two_processes_killed_and_continued_are_uninterrupted(janus_folder: Path
         for process in ranks:
             process.kill()
     found = json.loads((tmp_path / "rank-0.json").read_text())
-    assert len(found) >= 10 * len(STAGES)
+    assert len(found) >= 20
     assert {name: where for name, where in found.items() if where} == {}
 
 

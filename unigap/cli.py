@@ -123,7 +123,7 @@ def run(words: Sequence[str]) -> int:
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             parser_class=RunParser,
-            parser_kwargs={**options, **{name: options for name in SUBCOMMANDS}},
+            parser_kwargs={"prog": "unigap", **options, **{name: options for name in SUBCOMMANDS}},
             # the data module shares the work out itself
             trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
             seed_everything_default=0,

@@ -117,11 +117,9 @@ def test_a_file_is_refused(janus_folder: Path) -> None:
         Janus(str(janus_folder / "model.safetensors"))
 
 
-def test_weights_that_are_not_numbers_are_refused_when_drawing(janus_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "diverged"
-    shutil.copytree(janus_folder, folder)
-    edit_weights(lambda weights: weights["model.language_model.norm.weight"].fill_(torch.nan))(folder)
-    model = Janus(str(folder))
+def test_weights_that_are_not_numbers_are_refused_when_drawing(janus_folder: Path) -> None:
+    model = Janus(str(janus_folder))
+    torch.nn.init.constant_(model.core.language_model.norm.weight, torch.nan)
     with pytest.raises(ValueError, match="not finite"):
         model.sample_images(model.encode_prompt(["a ring"]), torch.zeros(1, 1, dtype=torch.int64), SamplingRecipe())
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 
 from unigap.gap import sit_exam
 from unigap.judge_drift import JudgeDrift, judge_drift
@@ -127,10 +127,12 @@ class Guard(Callback):
         told = ", ".join(f"{name} {drift.change[name].value:+.3f}" for name in drift.harms)
         sound = max((row["epoch"] for row in self.history if row["sound"]), default=0)
         done = {"stop": "stopped", "rollback": "weights rolled back", "warn": "going on"}[self.action]
-        rank_zero_info(
-            f"guard: the model's own judge is worse on {self.n} known pairs than at the start ({told}); "
-            f"last sound epoch: {sound}; {done}"
-        )
+        if trainer.is_global_zero:
+            print(
+                f"warning: guard: the model's own judge is worse on {self.n} known pairs than at the start ({told}); "
+                f"last sound epoch: {sound}; {done}",
+                file=sys.stderr,
+            )
         self._unsound = 0
         if self.action == "stop":
             trainer.should_stop = True
