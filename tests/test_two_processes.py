@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -36,19 +37,15 @@ def environment(**more: str) -> dict[str, str]:
 def test_two_processes_killed_and_continued_are_uninterrupted(janus_folder: Path, tmp_path: Path) -> None:
     shared = environment(WORLD_SIZE="2", TORCHELASTIC_RUN_ID="test")
     command = [sys.executable, str(HERE / "two_ranks.py"), str(janus_folder), str(tmp_path), *STAGES]
-    logs = [(tmp_path / f"log-{rank}.txt").open("w") for rank in range(2)]
-    ranks = [
-        subprocess.Popen(
-            command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=logs[rank], stderr=logs[rank]
-        )
-        for rank in range(2)
-    ]
-    try:
+    with contextlib.ExitStack() as stack:
+        ranks = []
+        for rank in range(2):
+            log = stack.enter_context((tmp_path / f"log-{rank}.txt").open("w"))
+            env = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            ranks.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
+            stack.callback(ranks[rank].kill)
         for rank, process in enumerate(ranks):
-            assert process.wait(600) == 0, (tmp_path / f"log-{rank}.txt").read_text()[-3000:]
-    finally:
-        for process in ranks:
-            process.kill()
+            assert process.wait(400) == 0, (tmp_path / f"log-{rank}.txt").read_text()[-3000:]
     found = json.loads((tmp_path / "rank-0.json").read_text())
     assert len(found) >= 20
     assert {name: where for name, where in found.items() if where} == {}

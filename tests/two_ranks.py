@@ -17,7 +17,6 @@ from small_runs import improve
 
 TWO = {**EXACT, "trainer.devices": 2, "trainer.strategy": "ddp"}
 # only the first process comes to these: what the second one sees is tested where one process is killed
-TELLING = ("mid-epoch", "epoch end", "pool write", "SIGTERM")
 FIRST_ONLY = ("pool commit", "commit of a later round", "checkpoint write")
 
 
@@ -32,7 +31,7 @@ def main(checkpoint: Path, folder: Path, stages: list[str]) -> None:
         in_folder(folder / stage / "whole")
         assert improve(checkpoint, stage, TWO) == 0
         whole = left_behind(stage)
-        for name in points_of(stage) if stage == "c_sft" else TELLING:
+        for name in points_of(stage):
             if name in FIRST_ONLY:
                 continue
             in_folder(folder / stage / name.replace(" ", "-"))

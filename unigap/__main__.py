@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from unigap import __version__
-from unigap.mistakes import hint, one_line
+from unigap.mistakes import hint, is_lost_process, one_line
 from unigap.stop_signal import Stopped
 
 VERBS = {
@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, TypeError, LookupError) as error:
         return _fail(one_line(error))
     except Exception as error:
+        if is_lost_process(error):
+            return _fail("another process of this run ended; see why, then continue with --resume must", status=1)
         if type(error).__name__ not in ("ArgumentError", "MisconfigurationException", "UnpicklingError"):
             raise
         return _fail(one_line(error))

@@ -33,6 +33,9 @@ PLAIN = {
 }
 LONGEST, MOST_CHOICES = 400, 20
 
+LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+"""What torch's messages hold when a collective cannot reach a process."""
+
 
 def one_line(error: BaseException) -> str:
     """An error in one line of at most ``LONGEST`` characters, with a hint where a name is unknown."""
@@ -73,3 +76,8 @@ def _hint_of_class(text: str) -> str:
     classes = {name for home in homes for name, value in vars(home).items() if isinstance(value, type)}
     near = difflib.get_close_matches(bare["name"], classes, 1)
     return f"; did you mean {near[0]!r}?" if near else "; give its import path, e.g. unigap.judges.SelfJudge"
+
+
+def is_lost_process(error: Exception) -> bool:
+    """Whether a collective failed because another process of the run is gone."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)

@@ -14,6 +14,7 @@ from unigap.models.base import SamplingRecipe, UnifiedModel, evaluating
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment, Prompt
 from unigap.sampling import Drawings, draw_candidates
+from unigap.stop_signal import Stopped
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Ranks:
         """
         try:
             yield
-        except Exception as error:
+        except (Exception, Stopped) as error:
             if self.world > 1:
                 self.gather(f"process {self.rank}: {error}")
             raise

@@ -18,6 +18,7 @@ from unigap.pool import Pool
 from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods
 from unigap.selection import discarded_prompts, logit_threshold
 from unigap.stages import CurriculumStage, ImproveStage
+from unigap.stop_signal import Stopped
 
 Counts = dict[str, int]
 
@@ -95,6 +96,7 @@ class Regrow(Callback):
             checkpoint = run_checkpoint(trainer)
             if checkpoint:
                 checkpoint.save(trainer)
+                checkpoint.obey(trainer)
             self._regrow(trainer, pl_module)
 
     def _regrow(self, trainer: Trainer, pl_module: ImproveStage) -> None:
@@ -141,9 +143,9 @@ class Regrow(Callback):
             judges = (stage.judge, stage.external)
             try:
                 collect_round(stage.model, prompts, judges, pool, number, self.plan, ranks, advance)
-            except ValueError:
-                if checkpoint:  # another process may have been asked to stop first
-                    checkpoint.stop.check()
+            except (ValueError, Stopped):
+                if checkpoint:  # the others see that this one fails, not that it was asked to stop
+                    checkpoint.obey(trainer)
                 raise
 
     def _take(self, trainer: Trainer, stage: ImproveStage, data: PoolData, pool: Pool, rounds: int) -> None:

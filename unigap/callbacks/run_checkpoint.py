@@ -61,16 +61,14 @@ class RunCheckpoint(Checkpoint):
         asked = self._all_asked(trainer)
         if asked or (self.every_n_train_steps and trainer.global_step % self.every_n_train_steps == 0):
             self.save(trainer)
-        if asked:
-            self.stop.check()
+        self.stop.check()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch, with the pool that grew in it (Lightning calls checkpoint callbacks last)."""
         self.save(trainer)
         if self.keep_epochs:
             trainer.save_checkpoint(self.folder / f"epoch-{trainer.current_epoch + 1:04d}.ckpt")
-        if self._all_asked(trainer):
-            self.stop.check()
+        self.obey(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives the signals back."""
@@ -101,6 +99,15 @@ class RunCheckpoint(Checkpoint):
             rename_durable(fresh, last)
             _remove(old)
         trainer.strategy.barrier()
+
+    def obey(self, trainer: Trainer) -> None:
+        """Ends every process if one of them was asked to stop; all of them have to come here.
+
+        Raises:
+            Stopped: When one was.
+        """
+        self._all_asked(trainer)
+        self.stop.check()
 
     def _all_asked(self, trainer: Trainer) -> bool:
         """Whether any process was asked to stop; all of them agree on the answer."""
