@@ -23,8 +23,8 @@ demo: install  ## watch the gap close; the report lands in runs/demo
 test: install  ## run every test
 	$(BIN)/python -m pytest -q
 
-soak: install  ## kill runs, flip bytes and feed nonsense at random: about 20 minutes
-	$(BIN)/python tests/soak.py
+soak: install  ## kill runs, flip bytes and feed nonsense at random, a few minutes; SOAK='--seed 1' repeats
+	PYTHONPATH=. $(BIN)/python tests/soak.py $(SOAK)
 
 lint: install  ## check style, format and types
 	$(BIN)/ruff check .

@@ -191,7 +191,7 @@ def soak() -> int:
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--examples", type=int, default=200)
     options = parser.parse_args()
-    print(f"seed {options.seed}: python tests/soak.py --seed {options.seed} runs this again")
+    print(f"seed {options.seed}: make soak SOAK='--seed {options.seed}' runs this again", flush=True)
     warnings.simplefilter("ignore")
     rng = random.Random(options.seed)
     folder = Path(tempfile.mkdtemp())
