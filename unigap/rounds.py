@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -37,6 +38,12 @@ class RoundPlan:
         for name in ("candidates", "images_per_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+    def recipe(self, model: UnifiedModel, judges: Sequence[Judge]) -> dict[str, Any]:
+        """Everything a round drawn by ``model`` and told apart by ``judges`` depends on, as the pool stores it."""
+        depends = dataclasses.asdict(self) | {"judges": [judge.name for judge in judges]}
+        del depends["images_per_batch"]
+        return depends | {"weights": model.weights_digest()}
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,7 @@ def collect_round(
             every rank, when one of several failed.
     """
     ranks = ranks or Ranks()
-    recipe = dataclasses.asdict(plan) | {"judges": [judge.name for judge in judges], "weights": model.weights_digest()}
-    del recipe["images_per_batch"]
+    recipe = plan.recipe(model, judges)
     if round in pool.rounds:
         if pool.recipe(round) != recipe:
             raise ValueError(

@@ -18,7 +18,6 @@ from unigap.records import Candidate
 
 GROUPS = ("true accept", "false accept", "true reject", "false reject")
 """What the judge that selects says of an image, and whether the external judge agrees."""
-ACCEPTED = frozenset(GROUPS[:2])
 RIGHT = frozenset((GROUPS[0], GROUPS[3]))
 """The groups of images that do show what was asked."""
 

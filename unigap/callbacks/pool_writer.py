@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,10 +28,8 @@ class PoolWriter(BasePredictionWriter):
             raise ValueError(
                 f"pool {pool.folder} holds {len(pool.rounds)} round(s) already; choose a new data.pool folder"
             )
-        recipe = dataclasses.asdict(pl_module.predict_plan)
-        del recipe["images_per_batch"]
-        recipe["judges"] = [pl_module.judge.name, pl_module.external.name]
-        self._writer = pool.writer(0, recipe | {"weights": pl_module.model.weights_digest()})
+        recipe = pl_module.predict_plan.recipe(pl_module.model, (pl_module.judge, pl_module.external))
+        self._writer = pool.writer(0, recipe)
 
     def write_on_batch_end(
         self,
