@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint clean
+.PHONY: help install demo test soak lint docs notebooks package clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -14,7 +14,7 @@ install: $(STAMP)  ## build .venv with everything pinned
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev,docs]'
 	touch $@
 
 demo: install  ## watch the gap close; the report lands in runs/demo
@@ -31,6 +31,15 @@ lint: install  ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy unigap theory
 
+docs: install  ## build the documentation into docs/_build
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+
+notebooks: install  ## run every notebook anew and keep what it shows
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+
+package: install  ## build sdist and wheel, and try the wheel in a fresh environment
+	PYTHONPATH=.:tests $(BIN)/python tests/smoke_package.py
+
 clean:  ## remove the environment, builds and caches; runs/ stays
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

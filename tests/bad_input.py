@@ -36,6 +36,12 @@ def gap(*told: str, **options: object) -> Mistake:
     return Mistake(["gap", *(word for name, value in given.items() for word in (f"--{name}", str(value)))], told)
 
 
+def calibrate(*told: str, **options: object) -> Mistake:
+    """A ``calibrate`` of the sound checkpoint."""
+    given = {"checkpoint": JANUS, **options}
+    return Mistake(["calibrate", *(word for name, value in given.items() for word in (f"--{name}", str(value)))], told)
+
+
 def prompts(file: str, *told: str) -> Mistake:
     """A ``gap`` on a prompt file of the desk; the line names the file."""
     return gap(f"'{file}'", *told, prompts=file)
@@ -64,6 +70,28 @@ def report(name: str, *told: str) -> Mistake:
 def verify(name: str, *told: str) -> Mistake:
     """A ``pool verify`` of a pool on the desk; the line names the folder."""
     return Mistake(["pool", "verify", name], (name, *told))
+
+
+def judge(verb: str, pool: str, *told: str, **options: object) -> Mistake:
+    """A ``judge`` verb on a pool of the desk."""
+    given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return Mistake(["judge", verb, pool, *given], told)
+
+
+def sheet(file: str, *told: str) -> Mistake:
+    """A ``judge import`` of a sheet of the desk; the line names the sheet."""
+    return Mistake(["judge", "import", "pool-of-another", file], (f"'{file}'", *told))
+
+
+def prompt_set(name: str, file: str, *told: str) -> Mistake:
+    """A ``prompts import`` of a set of the desk; the line names the file."""
+    return Mistake(["prompts", "import", f"{name}:sets/{file}"], (f"sets/{file.partition('#')[0]}'", *told))
+
+
+def score(benchmark: str, prompts: str, answers: str, *told: str) -> Mistake:
+    """A ``score`` of answers of the desk."""
+    command = ["score", benchmark, "--prompts", prompts.replace(":", ":sets/"), "--answers", f"sets/{answers}.jsonl"]
+    return Mistake(command, told)
 
 
 NINES = "9" * 5000
@@ -217,6 +245,155 @@ POOLS = {
     "verify a file": verify("seen.txt", "no such folder"),
     "verify another folder": verify("full", "pool.json is missing"),
 }
+ANOTHER = "pool-of-another"
+JUDGES = {
+    "unknown judge verb": judge("exprt", "full", "exprt", "did you mean 'export'"),
+    "no judge verb": Mistake(["judge"], ["export", "agreement"]),
+    "export from nothing": judge("export", "nowhere", "nowhere", "no such folder", checkpoint=JANUS),
+    "export from another folder": judge("export", "full", "full", "has no pool.json", checkpoint=JANUS),
+    "export another model's pool": judge("export", ANOTHER, ANOTHER, "belongs to model", checkpoint=JANUS, out="new"),
+    "export into a full folder": judge(
+        "export", ANOTHER, "'full' is not an empty folder", checkpoint=JANUS, out="full"
+    ),
+    "export nothing": judge("export", ANOTHER, "n must be >= 1, got 0", checkpoint=JANUS, n=0),
+    "import from nothing": sheet("nope.csv", "no such file"),
+    "import what is no sheet": sheet("semicolons.csv", "no column 'candidate_id'", "commas"),
+    "import latin": sheet("latin.csv", "not UTF-8 at byte 22"),
+    "import maybe": sheet("maybe.csv", "line 3", "yes or no, got 'maybe'"),
+    "import a word said twice": sheet("rated-twice.csv", "line 3", "'x' is rated twice", "rater"),
+    "import nobody's word": sheet("unrated.csv", "nobody has rated"),
+    "import a tie": Mistake(["judge", "import", ANOTHER, "tie.csv"], ["'x' has as many yes as no"]),
+    "import a stranger": Mistake(["judge", "import", ANOTHER, "stranger.csv"], ["not in", "'a unicorn@0.0'"]),
+    "import the model's word": Mistake(
+        ["judge", "import", ANOTHER, "stranger.csv", "--name", "self"], ["'self' cannot name", "another name"]
+    ),
+    "import into an altered pool": Mistake(
+        ["judge", "import", "pool-altered", "stranger.csv"], ["judgments.parquet is damaged"]
+    ),
+    "agreement in nothing": judge("agreement", "nowhere", "nowhere", "no such folder"),
+    "agreement with a stranger": judge("agreement", ANOTHER, "no word of 'ann'", "oracle, self", judges="self,ann"),
+    "agreement of one": judge("agreement", ANOTHER, "two judges or more", judges="self,self"),
+    "judge from a URL": run(
+        "sft",
+        "is a URL",
+        stage__external="unigap.judges.VQAJudge",
+        stage__external__init_args__checkpoint="https://example.org/qwen",
+    ),
+    "judge without a prompt": run(
+        "sft",
+        "no {prompt}",
+        stage__external="unigap.judges.VQAJudge",
+        stage__external__init_args__checkpoint=JANUS,
+        stage__external__init_args__question="good?",
+    ),
+    "questions cut off": run(
+        "sft",
+        "'question-cut.jsonl'",
+        "line 2",
+        "not JSON",
+        stage__judge="unigap.judges.DecomposedJudge",
+        stage__judge__init_args__questions="unigap.judges.QuestionFile",
+        stage__judge__init_args__questions__init_args__path="question-cut.jsonl",
+    ),
+    "questions in a circle": run(
+        "sft",
+        "'question-circle.jsonl'",
+        "in a circle",
+        stage__judge="unigap.judges.DecomposedJudge",
+        stage__judge__init_args__questions="unigap.judges.QuestionFile",
+        stage__judge__init_args__questions__init_args__path="question-circle.jsonl",
+    ),
+    "ensemble of one": run(
+        "sft",
+        "two judges or more, got 1",
+        stage__judge="unigap.judges.EnsembleJudge",
+        stage__judge__init_args__judges="[{class_path: unigap.judges.SelfJudge}]",
+    ),
+    "people who said nothing": run(
+        "sft",
+        "'unrated.csv'",
+        "nobody has rated",
+        stage__judge="unigap.judges.HumanJudge",
+        stage__judge__init_args__path="unrated.csv",
+    ),
+}
+GENEVAL, DSG = "geneval:evaluation_metadata.jsonl", "dsg:dsg-1k-anns.csv"
+BENCHMARKS = {
+    "unknown prompt set": gap("unknown prompt set 'genevl'", "did you mean 'geneval'", prompts="genevl:x.jsonl"),
+    "prompt set from a URL": gap("is a URL", prompts="geneval:https://example.org/a.jsonl"),
+    "prompts from a URL": gap("is a URL", prompts="https://example.org/a.txt"),
+    "folder from a URL": gap("is a URL", prompts="t2i-compbench:s3://bucket"),
+    "training on what is also validated on": run(
+        "sft",
+        "1 evaluation prompts are also trained on",
+        "unigap prompts audit",
+        data__prompts="t2i-compbench:sets/t2i_compbench",
+        data__per_cell="null",
+        data__eval_per_cell="null",
+    ),
+    "training on words unknown": run(
+        "sft", "no word 'photo'", data__prompts="geneval:sets/evaluation_metadata.jsonl", data__eval_prompts="shapes"
+    ),
+    "no prompts verb": Mistake(["prompts"], ["import", "audit"]),
+    "unknown prompts verb": Mistake(["prompts", "imprt", "x"], ["imprt", "did you mean 'import'"]),
+    "GenEval missing": prompt_set("geneval", "nope.jsonl", "no such file"),
+    "GenEval of another kind": prompt_set("geneval", "empty.csv", "unknown kind '.csv'", ".jsonl"),
+    "GenEval of other rows": prompt_set("geneval", "no-geneval.jsonl", "line 2", "'include' is empty or missing"),
+    "GenEval with a word for a count": prompt_set("geneval", "count.jsonl", "line 2", "'count'", "whole number"),
+    "GenEval with a position to nothing": prompt_set("geneval", "position.jsonl", "line 2", "'position' must be"),
+    "GenEval of lists": prompt_set("geneval", "list.jsonl", "line 1", "needs an object", "got list"),
+    "T2I-CompBench of nothing": prompt_set("t2i-compbench", "no-sets", "color_train.txt"),
+    "DSG empty": prompt_set("dsg", "empty.csv", "no column 'item_id'", "it has: none"),
+    "DSG without rows": prompt_set("dsg", "header.csv", "holds no prompt"),
+    "DSG without a column": prompt_set("dsg", "no-column.csv", "no column 'proposition_id'", "it has: item_id, text"),
+    "DSG with an open quote": prompt_set("dsg", "open.csv", "line 2", "broken CSV"),
+    "DSG with a short row": prompt_set("dsg", "short.csv", "line 2", "needs 9 fields"),
+    "DSG with a word for a number": prompt_set("dsg", "number.csv", "line 2", "proposition_id", "'one'"),
+    "DSG with two texts": prompt_set("dsg", "text-changes.csv", "line 3", "'x_1' has another text"),
+    "DSG with a question twice": prompt_set("dsg", "twice.csv", "line 3", "proposition 1 of item 'x_1' occurs twice"),
+    "TIFA an object": prompt_set("tifa", "object.json", "needs a list of objects"),
+    "TIFA cut off": prompt_set("tifa", "cut.json", "not JSON"),
+    "TIFA without captions": prompt_set("tifa", "no-caption.json", "row 1", "'caption'", "got nothing"),
+    "TIFA with a word for choices": prompt_set("tifa", "choices.json", "row 1", "'choices' must be a list"),
+    "Science-T2I of junk": prompt_set("science-t2i", "junk.parquet", "no sound Parquet file"),
+    "Science-T2I missing": prompt_set("science-t2i", "nope.parquet", "no such file"),
+    "Science-T2I without a column": prompt_set("science-t2i", "no-column.parquet", "no column 'implicit_prompt'"),
+    "datasets without the column": prompt_set("datasets", "no-column.parquet#caption", "'caption'", "it has: text"),
+    "datasets of junk": prompt_set("datasets", "junk.parquet#text"),
+    "datasets of a pickle": prompt_set("datasets", "table.pkl#text", "unknown kind '.pkl'"),
+    "datasets with pickles for texts": prompt_set("datasets", "pickled.parquet#text", "row 1", "got bytes"),
+    "datasets with a card that leads away": prompt_set("datasets", "card#text", "README.md names data at a URL"),
+    "datasets of code": prompt_set("datasets", "script#text"),
+    "datasets of nothing": Mistake(["prompts", "import", "datasets:./nowhere#text"], ["'./nowhere'", "no such file"]),
+    "prompts with a word for a truth": Mistake(
+        ["prompts", "import", "sets/truth.jsonl"], ["line 1", "'truth' must be an object"]
+    ),
+    "import over a file": Mistake(["prompts", "import", "seen.txt", "--out", "twice.jsonl"], ["'twice.jsonl' exists"]),
+    "import into nowhere": Mistake(
+        ["prompts", "import", "seen.txt", "--out", "no/a.jsonl"], ["in a folder that exists"]
+    ),
+    "import an unknown split": Mistake(
+        ["prompts", "import", "t2i-compbench:sets/t2i_compbench", "--split", "tset"], ["no prompt in split 'tset'"]
+    ),
+    "audit of nothing": Mistake(["prompts", "audit", "seen.txt", "nope.txt"], ["'nope.txt'", "no such file"]),
+    "audit too near": Mistake(["prompts", "audit", "seen.txt", "seen.txt", "--near", "9"], ["near must be in (0, 1]"]),
+    "no benchmark to score": Mistake(["score"], ["geneval", "compbench", "dsg"]),
+    "score without answers": Mistake(["score", "dsg", "--prompts", "seen.txt"], ["required", "answers"]),
+    "answers missing": score("geneval", GENEVAL, "nope", "answers 'sets/nope.jsonl'", "no such file"),
+    "answers empty": score("geneval", GENEVAL, "answers-empty", "holds no row"),
+    "answers to nobody": score("geneval", GENEVAL, "answers-nobody", "line 1", "no prompt has the id '00009'"),
+    "answers with a box inside out": score("geneval", GENEVAL, "answers-box", "line 1", "holds nothing"),
+    "answers with a word for a score": score("geneval", GENEVAL, "answers-score", "line 1", "'score' must be a number"),
+    "answers without objects": score("geneval", GENEVAL, "answers-nothing", "line 1", "needs 'objects'"),
+    "answers without a colour": score("geneval", GENEVAL, "answers-color", "line 1", "'bus' needs a 'color'"),
+    "answers without a question": score("dsg", DSG, "answers-dsg", "line 1", "question 2 of 'whoops_5' has no answer"),
+    "DSG answers by GenEval's rules": score("geneval", DSG, "answers-dsg", "no GenEval truth"),
+    "GenEval answers by DSG's rules": score("dsg", GENEVAL, "answers-nothing", "no DSG questions"),
+    "GenEval answers by another rule": score("compbench", GENEVAL, "answers-nothing", "no category of T2I-CompBench"),
+    "figures into a folder": Mistake(
+        ["score", "dsg", "--prompts", "seen.txt", "--answers", "seen.txt", "--out", "full"], ["'full'", "JSON file"]
+    ),
+}
 FOLDERS = {
     "demo in a full folder": Mistake(["demo", "--out", "full"], ["'full' is not empty"]),
     "demo over what is no demo": Mistake(["demo", "--out", "full", "--overwrite"], ["'full' is not empty"]),
@@ -243,6 +420,42 @@ STAGES = {
         "dpo", "accepted all", "raise the threshold", stage__objective__init_args__threshold="1.0e-30"
     ),
 }
+TOLD = {
+    "unknown export": Mistake(["export", "pol", "full"], ["pol", "did you mean 'pool'"]),
+    "export to nowhere": Mistake(["export", "pool", "full"], ["export.pool.out"]),
+    "export of nothing": Mistake(["export", "pool", "nowhere", "--out", "new"], ["no pool at nowhere"]),
+    "export of an altered pool": Mistake(
+        ["export", "pool", "pool-altered", "--out", "new", "--checkpoint", JANUS], ["judgments.parquet is damaged"]
+    ),
+    "export of another model's pool": Mistake(["export", "pool", "pool-of-another", "--out", "new"], ["belongs to"]),
+    "export under a licence by its long name": Mistake(
+        ["export", "pool", "pool-altered", "--out", "new", "--license", "CC BY 4.0"], ["'CC BY 4.0'", "cc-by-4.0"]
+    ),
+    "export of no run": Mistake(["export", "model", "full", "--out", "new"], ["full holds no last.ckpt"]),
+    "export of a lone checkpoint": Mistake(
+        ["export", "model", "other.ckpt", "--out", "new"], ["config.yaml is missing"]
+    ),
+    "compare one run": Mistake(["compare", "full"], ["two runs or more"]),
+    "compare nothing": Mistake(["compare", "full", "nowhere"], ["full holds no last.ckpt"]),
+    "compare a run with itself": Mistake(["compare", "run-text", "run-jpeg", "run-text"], ["run-text is given twice"]),
+    "compare what is damaged": Mistake(["compare", "run-text", "run-half"], ["summary.json is damaged"]),
+    "compare into a folder": Mistake(["compare", "run-text", "run-jpeg", "--out", "full"], ["'full' is a folder"]),
+    "unknown option of compare": Mistake(["compare", "run-text", "--aut", "x"], ["--aut", "did you mean 'out'"]),
+    "a gallery of nothing": run(
+        "sft",
+        "Gallery.prompts must be >= 1, got 0",
+        trainer__callbacks="unigap.callbacks.Gallery",
+        trainer__callbacks__prompts=0,
+    ),
+    "artifacts without W&B": run("sft", "Artifacts are kept by W&B", trainer__callbacks="unigap.callbacks.Artifacts"),
+}
+CALIBRATION = {
+    "calibrate beyond certainty": calibrate("precision must be", precision=1.5),
+    "calibrate on too few": calibrate("n must be at least 4", n=2),
+    "calibrate on no file": calibrate("nothing.jsonl", captions="nothing.jsonl"),
+    "calibrate nothing": calibrate("nowhere", "no such folder", checkpoint="nowhere"),
+}
 MISTAKES = {
-    **VERBS, **CONFIG_FILES, **FLAGS, **NUMBERS, **CHECKPOINTS, **PROMPTS, **POOLS, **FOLDERS, **STAGES
+    **VERBS, **CONFIG_FILES, **FLAGS, **NUMBERS, **CHECKPOINTS, **PROMPTS, **POOLS, **JUDGES, **BENCHMARKS,
+    **CALIBRATION, **FOLDERS, **STAGES, **TOLD,
 }  # fmt: skip

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from benchmark_files import lay_broken
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_pools import fill, flip
@@ -78,6 +79,15 @@ TEXTS = {
     "words.yaml": SFT.replace("batch_size: 32", "batch_size: many"),
     "negative.yaml": SFT.replace("batch_size: 32", "batch_size: -32"),
     "text-for-list.yaml": SFT.replace("regrow:\n", "regrow:\n  at_epochs: often\n"),
+    # sheets and questions
+    "stranger.csv": "candidate_id,verdict\na unicorn@0.0,yes\n",
+    "maybe.csv": "candidate_id,verdict\nx,yes\ny,maybe\n",
+    "rated-twice.csv": "candidate_id,verdict\nx,yes\nx,yes\n",
+    "tie.csv": "candidate_id,verdict,rater\nx,yes,ann\nx,no,ben\n",
+    "unrated.csv": "candidate_id,verdict\nx,\n",
+    "semicolons.csv": "candidate_id;verdict\nx;yes\n",
+    "question-cut.jsonl": '{"prompt": "p", "id": "1", "question": "a ring?"}\n{"pro',
+    "question-circle.jsonl": '{"prompt": "p", "id": "1", "question": "a ring?", "parents": ["1"]}\n',
     # folders
     "no-model/config.json": "{}",
     "no-json/config.json": "{",
@@ -88,6 +98,7 @@ BYTES = {
     "latin.txt": b"a r\xe9d circle\n",
     "wide.txt": "a red circle\n".encode("utf-16"),
     "latin.yaml": SFT.encode() + b"# r\xe9d\n",
+    "latin.csv": b"candidate_id,verdict\nr\xe9d,yes\n",
     "wide.yaml": SFT.encode("utf-16"),
 }
 CODE = f"import os\nos.system('touch {EXECUTED}')\n"
@@ -107,6 +118,8 @@ def set_desk(desk: Path, janus_folder: Path, codebook: str, demo: Path) -> None:
         (desk / name).write_text(text, encoding="utf-8")
     for name, data in BYTES.items():
         (desk / name).write_bytes(data)
+    (desk / "sets").mkdir()
+    lay_broken(desk / "sets")
     lay_lightning_checkpoints(desk)
     lay_folders(desk, janus_folder)
     lay_pools(desk, codebook)

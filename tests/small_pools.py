@@ -42,7 +42,7 @@ def fill(pool: Pool, round: int, prompts: Sequence[Prompt] = PROMPTS, world_size
     writers = [pool.writer(round, RECIPE) for _ in range(world_size)]
     for rank, writer in enumerate(writers):
         for prompt in prompts[rank::world_size]:
-            if prompt.id not in writer.done():
+            if (prompt.id, 0) not in writer.done():
                 candidates = draw(prompt, round)
                 writer.write(candidates, judge(candidates), rank)
     writers[0].commit(prompts)

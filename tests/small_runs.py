@@ -27,7 +27,9 @@ POOL = {
     "data.exam_pictures": 10,
     "data.batch_size": 4,
     "regrow.plan.candidates": 4,
+    "summary.folder": "",
 }
+SUMMARY = {"summary.per_cell": 1, "summary.plan.candidates": 2, "summary.exam": 10, "summary.gallery": 5}
 CHECKPOINT = "model.init_args.model.init_args.checkpoint"
 # two candidates a prompt, three in ten accepted: about half of the prompts are discarded in each round
 FICKLE = {

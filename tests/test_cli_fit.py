@@ -109,6 +109,30 @@ def test_new_rows_are_trained_on_in_the_very_next_epoch(name: str, janus_folder:
         assert newest == 0 or solved.isdisjoint(p.id for p in pool.prompts()[newest]), "only discarded prompts return"
 
 
+@pytest.mark.parametrize("redraw", ["all", "solved"])
+def test_other_prompts_are_redrawn_where_it_is_asked(redraw: str, janus_folder: Path, here: Path) -> None:
+    assert improve(janus_folder, "c_sft", {**CURRICULUM, "regrow.redraw": redraw}) == 0
+    pool = Pool.open(here / "runs/c_sft/pool")
+    prompts, logits = pool.prompts(), {j.candidate_id: j.logit for j in pool.judgments("random")}
+    for round in (1, 2):
+        redrawn = {prompt.id for prompt in prompts[round]}
+        solved = {c.prompt.id for c in pool.candidates(upto=round - 1) if logits[c.id] >= 0}
+        if redraw == "all":
+            assert prompts[round] == prompts[0]
+        else:
+            assert redrawn <= solved and len(redrawn) == min(len(solved), len(prompts[0]) - len(solved))
+
+
+def test_a_part_beside_the_trunk_can_train_along(janus_folder: Path, here: Path) -> None:
+    assert improve(janus_folder, "sft", {"model.init_args.model.init_args.train_also": "generation_aligner"}) == 0
+    old, new = before(janus_folder), state(here / "runs/sft/checkpoints/last.ckpt")
+    beside = "model.net.model.generation_aligner."
+    assert any(name.startswith(beside) for name in new)
+    assert {name for name, tensor in new.items() if not torch.equal(tensor, old[name])} == {
+        name for name in new if name.startswith((*TRUNK, beside))
+    }
+
+
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
     janus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,12 +105,20 @@ def test_the_command_repeats_itself_and_replaces_only_when_told(
     monkeypatch.setattr(unigap.demo, "DemoPlan", small)
     command = ["demo", "--checkpoint", str(janus_folder), "--seed", "3"]
     assert main(command) == 0
-    printed = capsys.readouterr().out
-    assert "15 test prompts" in printed and "report: runs/demo/report.html" in printed
+    told = capsys.readouterr()
+    assert "15 test prompts" in told.out and "report: runs/demo/report.html" in told.out
+    assert all(len(line) <= 80 for line in told.out.splitlines())
+    assert not [noise for noise in ("Tip", "GPU available", "Loading weights") if noise in told.err]
     first = read(here / "runs/demo", "summary.json")
 
     before = tree(here)
     expect_error(main(command), capsys, "is not empty", "--overwrite")
+    assert tree(here) == before
+
+    mark = here / "runs/demo/demo.json"
+    mark.rename(here / "mark")
+    expect_error(main([*command, "--overwrite"]), capsys, "is not empty")
+    (here / "mark").rename(mark)
     assert tree(here) == before
 
     assert main([*command, "--overwrite"]) == 0

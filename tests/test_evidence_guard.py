@@ -16,7 +16,15 @@ from unigap.evidence.guard import ARMS, GuardPlan
 from unigap.evidence.guard_page import fell_at, fired_at, guard_rows, would_fire
 
 TINY = functools.partial(
-    GuardPlan, lr=0.01, per_cell=1, candidates=4, batch_size=8, pairs=20, test_per_cell=1, test_candidates=2
+    GuardPlan,
+    lr=0.01,
+    per_cell=1,
+    candidates=4,
+    batch_size=8,
+    pairs=20,
+    drawn_per_cell=1,
+    test_per_cell=1,
+    test_candidates=2,
 )
 
 
@@ -33,11 +41,11 @@ def test_every_arm_is_run_and_the_page_tells_what_was_measured(
     for run in runs:
         assert [row["epoch"] for row in run["guard"]] == [1, 2] and [row["epoch"] for row in run["truth"]] == [0, 1, 2]
         assert run["truth"][0]["generation_change"]["value"] == 0
-        assert (fired_at(run) is not None) == would_fire(run, 0.0, 2)
+        assert (fired_at(run) is not None) == would_fire(run, 0.05, 2)
     drawn = {(run["arm"], run["seed"]): run["drawn"] for run in runs}
-    assert drawn["always-yes", 0]["accepted"] == drawn["always-yes", 0]["candidates"] == 60
-    assert drawn["clean", 0]["accepted"] + drawn["inverted", 0]["accepted"] == 60
-    assert 0 < drawn["random", 0]["accepted"] < 60
+    assert drawn["always-yes", 10]["accepted"] == drawn["always-yes", 10]["candidates"] == 60
+    assert drawn["clean", 10]["accepted"] + drawn["inverted", 10]["accepted"] == 60
+    assert 0 < drawn["random", 10]["accepted"] < 60
 
     for arm in ARMS:
         members = [run for run in runs if run["arm"] == arm]
@@ -64,10 +72,11 @@ def run_of(arm: str, auroc: list[tuple[float, float]], generation: list[tuple[fl
     guard = [
         {
             "epoch": epoch,
-            "now": {"auroc": 0.8, "brier": 0.1, "yes_rate": 0.5},
-            "change": {"auroc": change(*ends), "brier": still, "yes_rate": still},
+            "now": {"auroc": 0.8, "brier": 0.1, "yes_rate": 0.5, "accepted": 0.5},
+            "change": {"auroc": change(*ends), "brier": still, "yes_rate": still, "accepted": still},
             "true_share": 0.5,
             "fired": epoch == 2 and arm != "clean",
+            "harms": ["auroc"],
         }
         for epoch, ends in enumerate(auroc, 1)
     ]

@@ -24,7 +24,7 @@ from unigap.shapes.grammar import parse
 from unigap.shapes.scenes import describes, imagine, render
 
 LAST = Path("runs/guarded/checkpoints/last.ckpt")
-SMALL = {"n": 40, "patience": 1}
+SMALL = {"n": 40, "patience": 1, "tolerance": 0.0}
 # an untrained judge that is trained this hard is wrong with certainty after a step or two
 SPOILT = {"model.init_args.lr": 0.05, "model.init_args.warmup_steps": 0}
 TEXTS = ["a red circle", "two green squares", "a blue ring", "a small red ring", "three yellow triangles", "a square"]
@@ -53,7 +53,7 @@ def guard_state(checkpoint: Path = LAST) -> dict[str, Any]:
 def test_a_spoilt_judge_stops_the_run(janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(janus_folder, {**SMALL, "action": "stop"}, {**SPOILT, "trainer.max_epochs": 3}) == 0
     assert len(epochs(here / "runs/guarded")) == 1
-    assert "worse on 40 known pairs" in "".join(capsys.readouterr())
+    assert "worse than at the start" in "".join(capsys.readouterr())
     (row,) = guard_state()["history"]
     assert row["fired"] and row["harms"] and not row["sound"]
     for name in row["harms"]:
@@ -63,11 +63,32 @@ def test_a_spoilt_judge_stops_the_run(janus_folder: Path, here: Path, capsys: py
     assert all(f"guard/{name}" in logged for name in ("auroc", "brier", "yes_rate_change", "sound"))
 
 
+def test_drawings_the_judge_accepts_less_often_are_harm_and_more_often_are_not() -> None:
+    truth, image = torch.tensor([True, False]).repeat(50), torch.arange(100)
+    sound, prompt = torch.where(truth, 2.0, -2.0), torch.arange(40).repeat_interleave(2)
+    good, poor = torch.full((80,), 1.0), torch.tensor([1.0, -1.0]).repeat(40)
+    found = judge_drift(sound, sound, truth, image, drawings=(good, poor, prompt))
+    assert found.harms == ("accepted",) and found.now["accepted"] == 0.5
+    assert found.change["accepted"].value == -0.5
+    assert judge_drift(sound, sound, truth, image, drawings=(poor, good, prompt)).harms == ()
+    assert judge_drift(sound, sound, truth, image, tolerance=0.6, drawings=(good, poor, prompt)).harms == ()
+
+
+def test_the_guard_looks_at_the_drawings_of_the_start(janus_folder: Path, here: Path) -> None:
+    assert guarded(janus_folder, {**SMALL, "action": "warn"}, {"trainer.max_epochs": 1}) == 0
+    (row,), drawn = guard_state()["history"], guard_state()["drawn"]
+    assert drawn["logit"].shape == drawn["sample"].shape and len(drawn["sample"]) == 4 * len(drawn["prompt"].unique())
+    logged = (here / "runs/guarded/version_0/metrics.csv").read_text()
+    assert "guard/accepted_change" in logged
+    before = (drawn["logit"] >= 0).double().mean().item()
+    assert row["now"]["accepted"] - row["change"]["accepted"]["value"] == pytest.approx(before, abs=1e-6)
+
+
 def test_warning_goes_on_and_a_tolerant_guard_stays_silent(
     janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert guarded(janus_folder, {**SMALL, "action": "warn"}, SPOILT) == 0
-    assert "guard: the model's own judge is worse" in "".join(capsys.readouterr())
+    assert "guard: judge or drawings are worse" in "".join(capsys.readouterr())
     assert len(epochs(here / "runs/guarded")) == 2 and guard_state()["history"][0]["fired"]
     elsewhere = {"data.pool": "other/pool", "checkpoint.folder": "other"}
     assert guarded(janus_folder, {**SMALL, "action": "stop", "tolerance": 0.999}, {**SPOILT, **elsewhere}) == 0

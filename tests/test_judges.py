@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runs import expect_error, improve
 
-from unigap.judges import AlwaysYesJudge, FlippedJudge, InvertedJudge, OracleJudge, RandomJudge, SelfJudge
+import unigap.judges
+from unigap.judges import (
+    AlwaysYesJudge,
+    DecomposedJudge,
+    EnsembleJudge,
+    FlippedJudge,
+    GrammarQuestions,
+    InvertedJudge,
+    Judge,
+    OracleJudge,
+    Question,
+    QuestionFile,
+    RandomJudge,
+    SelfJudge,
+    judge_recipes,
+)
+from unigap.judges.questions import all_hold
+from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
+from unigap.shapes import prompt_sets
 from unigap.shapes.grammar import parse
-from unigap.shapes.scenes import imagine, render
+from unigap.shapes.scenes import describes, imagine, render
 
 TEXTS = ["a red circle", "a small red circle left of a large blue square", "six rings", "two blue squares", "a ring"]
 
@@ -55,7 +81,8 @@ def test_the_size_of_a_batch_changes_no_verdict(janus: Any, pictures: torch.Tens
 def test_nothing_to_judge(janus: Any) -> None:
     nothing = torch.zeros(0, 3, 32, 32)
     own = SelfJudge()
-    for judge in (own, OracleJudge(), RandomJudge(), InvertedJudge(own), AlwaysYesJudge(), FlippedJudge(own)):
+    plain = (own, OracleJudge(), RandomJudge(), AlwaysYesJudge(), DecomposedJudge())
+    for judge in (*plain, InvertedJudge(own), FlippedJudge(own), EnsembleJudge(plain)):
         assert judge.logits(janus, [], nothing).shape == (0,)
 
 
@@ -65,10 +92,11 @@ def test_judging_ignores_dropout_and_leaves_the_mode(new_janus, pictures: torch.
         for name, parameter in model.named_parameters():
             if ".lora_B" in name:
                 parameter.fill_(0.1)
-    expected = SelfJudge().ask(model, TEXTS, pictures)
-    model.train()
-    assert torch.equal(SelfJudge().ask(model, TEXTS, pictures), expected)
-    assert model.training and model.trunk.training
+    for judge in (SelfJudge(), DecomposedJudge()):
+        expected = judge.logits(model.eval(), candidates(TEXTS), pictures)
+        model.train()
+        assert torch.equal(judge.logits(model, candidates(TEXTS), pictures), expected)
+        assert model.training and model.trunk.training
 
 
 @pytest.mark.parametrize(
@@ -156,3 +184,248 @@ def test_the_flipped_judge_turns_its_share_of_verdicts_round(janus: Any, share: 
 def test_a_share_that_flips_nothing_or_everything_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="share must be in"):
         FlippedJudge(SelfJudge(), share)
+
+
+# One question about each part
+
+
+def asked(text: str) -> list[str]:
+    return [question.text for question in GrammarQuestions().questions(Prompt("p", text))]
+
+
+def test_a_prompt_falls_into_itself_and_what_follows_from_it() -> None:
+    assert asked("a small red circle left of a blue square") == [
+        f"Does this image describe {text}?"
+        for text in (
+            "a small red circle left of a blue square",
+            "a small circle left of a blue square",
+            "a red circle left of a blue square",
+            "a small red circle left of a square",
+            "a blue square right of a small red circle",
+        )
+    ]
+    assert asked("three rings") == ["Does this image describe three rings?"]
+    with pytest.raises(ValueError, match="no word 'unicorn'"):
+        asked("a unicorn")
+
+
+def test_what_is_asked_is_true_of_every_picture_of_the_prompt() -> None:
+    rng = random.Random(0)
+    for prompt in prompt_sets.prompts("test", per_cell=12):
+        scene, questions = imagine(parse(prompt.text), rng), asked(prompt.text)
+        claims = [parse(re.fullmatch(r"Does this image describe (.*)\?", question)[1]) for question in questions]  # type: ignore[index]
+        assert all(describes(claim, scene) for claim in claims), prompt.text
+        named = sum(bool(value) for _, thing in parse(prompt.text).groups for value in (thing.color, thing.size))
+        assert len(set(questions)) == len(questions)
+        # one a named attribute and one for the relation; two objects of a kind share their questions
+        assert 1 + named + (" of " in prompt.text or "ab" in prompt.text or "be" in prompt.text) >= len(questions) > 0
+
+
+def test_the_least_sure_answer_is_that_of_the_whole(janus: Any, pictures: torch.Tensor) -> None:
+    said = DecomposedJudge().logits(janus, candidates(TEXTS), pictures)
+    for i, text in enumerate(TEXTS):
+        alone = [janus.judge_logit(pictures[i : i + 1], [[question]])[0, 0].item() for question in asked(text)]
+        assert said[i].item() == pytest.approx(min(alone), abs=1e-5), text
+    assert said.dtype == torch.float32 and not said.requires_grad
+    single = SelfJudge().ask(janus, TEXTS, pictures)
+    assert (said <= single + 1e-5).all() and (said < single - 1e-3).any(), "never more lenient than the single question"
+    assert DecomposedJudge().name == "decomposed"
+    for size in (1, 2, 4):
+        smaller = DecomposedJudge(batch_size=size).logits(janus, candidates(TEXTS), pictures)
+        torch.testing.assert_close(smaller, said, atol=1e-5, rtol=0)
+
+
+def questions(**parents: str) -> list[Question]:
+    return [Question(name, f"{name}?", tuple(needed)) for name, needed in parents.items()]
+
+
+def test_a_child_of_a_no_does_not_count() -> None:
+    tree = questions(a="", b="a", c="b", d="")
+    assert all_hold(tree, [2, 3, 1, 4]) == 1, "all yes: the least sure"
+    assert all_hold(tree, [2, 3, 1, -4]) == -4
+    assert all_hold(tree, [-1, 3, -9, 4]) == -1, "what depends on it, at any remove, means nothing"
+    assert all_hold(tree, [-1, -9, 3, -2]) == -2
+    assert all_hold(tree, [1, -3, -9, 2]) == -3
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.sets(st.integers(0, 5))), min_size=1, max_size=6))
+def test_all_must_hold(rows: list[tuple[float, set[int]]]) -> None:
+    tree = [
+        Question(str(i), "?", tuple(str(parent) for parent in parents if parent < i))
+        for i, (_, parents) in enumerate(rows)
+    ]
+    logits = [logit for logit, _ in rows]
+    assert (all_hold(tree, logits) >= 0) == all(logit >= 0 for logit in logits), "the verdict needs no dependencies"
+    assert min(logits) <= all_hold(tree, logits) <= max(logits)
+
+
+ROWS = [
+    ("p0", "1", "Does this image describe a circle?", ""),
+    ("p0", "2", "Does this image describe a red circle?", "1"),
+    ("p1", "1", "Does this image show a square, and a ring?", "0"),
+]
+
+
+def dsg(path: Path, rows: Sequence[Sequence[str]] = ROWS) -> str:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        names = ["keywords", "item_id", "proposition_id", "question_natural_language", "dependency"]
+        writer.writerows([names, *(["x", *row] for row in rows)])
+    return str(path)
+
+
+def lines(path: Path, rows: Sequence[object]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_questions_come_from_a_file_of_dsg_or_of_ones_own(janus: Any, pictures: torch.Tensor, tmp_path: Path) -> None:
+    own = [{"prompt": p, "id": i, "question": q, "parents": d.replace("0", "").split()} for p, i, q, d in ROWS]
+    files = QuestionFile(dsg(tmp_path / "q.csv")), QuestionFile(lines(tmp_path / "q.jsonl", own))
+    for source in files:
+        first = source.questions(Prompt("p0", "whatever"))
+        assert [(q.id, q.text, q.parents) for q in first] == [("1", ROWS[0][2], ()), ("2", ROWS[1][2], ("1",))]
+        judge = DecomposedJudge(source)
+        said = judge.logits(janus, candidates(TEXTS[:2]), pictures[:2])
+        single = janus.judge_logit(pictures[:2], [[ROWS[0][2], ROWS[1][2]], [ROWS[2][2]] * 2]).tolist()
+        expected = [all_hold(first, single[0]), single[1][0]]
+        assert said.tolist() == pytest.approx(expected, abs=1e-5)
+        with pytest.raises(ValueError, match="none for prompt 'p2'"):
+            judge.logits(janus, candidates(TEXTS[:3]), pictures[:3])
+    (tmp_path / "again.csv").write_bytes((tmp_path / "q.csv").read_bytes())
+    assert QuestionFile(str(tmp_path / "again.csv")).recipe == files[0].recipe
+    dsg(tmp_path / "q.csv", ROWS[:2])
+    assert QuestionFile(str(tmp_path / "q.csv")).recipe != QuestionFile(str(tmp_path / "again.csv")).recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("q.txt", "x", r"give a \.csv file"),
+        ("q.csv", "item_id,proposition_id,dependency\n", "no column 'question_natural_language'"),
+        ("q.csv", "item_id,proposition_id,dependency,question_natural_language\n", "holds no question"),
+        ("q.csv", "item_id,proposition_id,dependency,question_natural_language\np,1,0,\n", "line 2: needs the id"),
+        ("q.jsonl", '{"prompt": "p", "id": "1", "question": "a?"}\n{"prompt', "line 2: not JSON"),
+        ("q.jsonl", '{"prompt": "p", "id": 1, "question": "a?"}', "line 1: needs the id"),
+        ("q.jsonl", "[1]", "line 1: needs the id"),
+        ("q.jsonl", '{"prompt": "p", "id": "1", "question": "a?", "parents": "1"}', "a list of ids"),
+        ("q.jsonl", '{"prompt": "p", "id": "1", "question": "a?"}\n' * 2, "two questions '1'"),
+        ("q.jsonl", '{"prompt": "p", "id": "1", "question": "a?", "parents": ["2"]}', "depends on '2'"),
+        ("q.jsonl", '{"prompt": "p", "id": "1", "question": "a?", "parents": ["1"]}', "in a circle"),
+        ("q.jsonl", "[" * 100_000, "cannot be read"),
+    ],
+)
+def test_a_file_without_questions_is_refused(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        QuestionFile(str(tmp_path / name))
+
+
+# Several judges
+
+
+class Fixed(Judge):
+    """Says what it is told to."""
+
+    def __init__(self, said: list[float]) -> None:
+        self.said = said
+
+    @property
+    def name(self) -> str:
+        return "fixed"
+
+    def logits(self, model: Any, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(self.said)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("mean", [2.0, -2.0, 0.5]), ("min", [-1.0, -6.0, -2.0]), ("majority", [3.0, 0.0, 0.5])]
+)
+def test_an_ensemble_follows_its_rule(janus: Any, rule: Any, expected: list[float]) -> None:
+    judges = [Fixed([4.0, 0.0, 3.0]), Fixed([-1.0, 0.0, -2.0]), Fixed([3.0, -6.0, 0.5])]
+    three = EnsembleJudge(judges, rule).logits(janus, candidates(TEXTS[:3]), torch.zeros(3, 0))
+    torch.testing.assert_close(three, torch.tensor(expected))
+    assert EnsembleJudge([OracleJudge(), SelfJudge()], rule).name == f"{rule}-oracle+self"
+
+
+def test_the_majority_of_an_even_number_is_that_of_the_firmer(janus: Any) -> None:
+    judges = [Fixed([9.0, -9.0]), Fixed([1.0, 2.0]), Fixed([-2.0, -1.0]), Fixed([-3.0, 5.0])]
+    said = EnsembleJudge(judges, "majority").logits(janus, candidates(TEXTS[:2]), torch.zeros(2, 0))
+    assert said.tolist() == [-0.5, 0.5]
+
+
+def test_an_ensemble_of_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="two judges or more, got 1"):
+        EnsembleJudge([SelfJudge()])
+    with pytest.raises(ValueError, match="unknown rule 'max'"):
+        EnsembleJudge([SelfJudge(), OracleJudge()], "max")  # type: ignore[arg-type]
+
+
+# What a pool remembers of a judge
+
+
+def test_a_recipe_holds_what_the_verdicts_depend_on(tmp_path: Path) -> None:
+    assert RandomJudge(seed=1).recipe == {"name": "random", "yes_rate": 0.5, "seed": 1}
+    assert SelfJudge(batch_size=2).recipe == SelfJudge().recipe, "how fast it is does not matter"
+    flipped = FlippedJudge(InvertedJudge(SelfJudge(["{prompt}?"])), 0.2).recipe
+    inner = {"name": "inverted-self", "judge": {"name": "self", "questions": ["{prompt}?"]}}
+    assert flipped == {"name": "flipped-0.2-inverted-self", "judge": inner, "share": 0.2, "seed": 0}
+    assert DecomposedJudge().recipe == {"name": "decomposed", "questions": {"name": "grammar"}}
+    ensemble = EnsembleJudge([OracleJudge(), RandomJudge()], "min").recipe
+    assert ensemble["rule"] == "min" and ensemble["judges"] == [OracleJudge().recipe, RandomJudge().recipe]
+    json.dumps([flipped, ensemble])
+    source = QuestionFile(dsg(tmp_path / "q.csv"))
+    (tmp_path / "q.csv").unlink()
+    with pytest.raises(ValueError, match="no such file any more"):
+        _ = source.recipe
+
+
+def test_a_judge_that_hides_an_argument_is_refused() -> None:
+    class Secretive(Fixed):
+        def __init__(self, bias: float) -> None:
+            super().__init__([bias])
+
+    with pytest.raises(ValueError, match="Secretive must keep its argument 'bias' in an attribute of that name"):
+        _ = Secretive(1.0).recipe
+
+
+def test_two_judges_of_one_name_are_refused() -> None:
+    assert judge_recipes([OracleJudge(), SelfJudge(), OracleJudge()]) == [OracleJudge().recipe, SelfJudge().recipe]
+    with pytest.raises(ValueError, match="two judges are named 'random' and differ"):
+        judge_recipes([RandomJudge(), RandomJudge(seed=1)])
+
+
+def test_verdicts_of_another_coin_are_not_trained_on(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = "model.init_args.judge"
+    flags = {judge: "unigap.judges.RandomJudge", "data.pool": "pool", "trainer.max_epochs": 1}
+    assert improve(janus_folder, "sft", flags) == 0
+    capsys.readouterr()
+    other = {**flags, "checkpoint.folder": "other", f"{judge}.init_args.seed": 1}
+    expect_error(improve(janus_folder, "sft", other), capsys, "round 0 of pool pool", "another 'random'", "seed differ")
+    assert Pool.open("pool").recipe(0)["judges"][0] == RandomJudge().recipe
+
+
+def test_the_model_selects_by_parts(janus_folder: Path, here: Path) -> None:
+    flags = {
+        "model.init_args.judge": "unigap.judges.EnsembleJudge",
+        "model.init_args.judge.init_args.judges": "[{class_path: unigap.judges.DecomposedJudge}, "
+        "{class_path: unigap.judges.RandomJudge, init_args: {yes_rate: 0.9}}]",
+        "model.init_args.judge.init_args.rule": "mean",
+        "trainer.max_epochs": 1,
+    }
+    assert improve(janus_folder, "sft", flags) == 0
+    pool = Pool.open("runs/sft/pool")
+    assert {judgment.judge for judgment in pool.judgments()} == {"mean-decomposed+random", "oracle"}
+    assert pool.recipe(0)["judges"][0]["judges"][1] == {"name": "random", "yes_rate": 0.9, "seed": 0}
+
+
+# The documentation
+
+
+def test_the_documentation_says_what_each_judge_is_for() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "judges.md").read_text()
+    table = page.partition("| judge | says | use it as |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+Judge)`", table))
+    assert named == {name for name in unigap.judges.__all__ if name.endswith("Judge") and name != "Judge"}

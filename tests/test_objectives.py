@@ -68,8 +68,14 @@ def test_dpo_stays_finite_far_from_the_reference() -> None:
     assert terms.loss.item() == pytest.approx(2e4) and far.grad is not None and far.grad.item() == pytest.approx(2.0)
 
 
-def trl_sigmoid_loss(
-    trainer: Any, chosen_BM: torch.Tensor, rejected_BM: torch.Tensor, reference_B2: torch.Tensor, beta: float
+def trl_loss(
+    trainer: Any,
+    chosen_BM: torch.Tensor,
+    rejected_BM: torch.Tensor,
+    reference_B2: torch.Tensor,
+    beta: float,
+    kind: str = "sigmoid",
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """TRL's own DPO loss, its model replaced by one that answers with the given log-probabilities."""
     logp = torch.cat([chosen_BM, rejected_BM])
@@ -85,9 +91,10 @@ def trl_sigmoid_loss(
         ld_alpha=None,
         precompute_ref_logps=True,
         f_divergence_type="reverse_kl",
-        loss_types=["sigmoid"],
+        loss_types=[kind],
         loss_weights=[1.0],
         beta=beta,
+        label_smoothing=label_smoothing,
         use_weighting=False,
         _metrics=defaultdict(lambda: defaultdict(list)),
         _total_train_tokens=0,
@@ -110,13 +117,43 @@ def test_dpo_equals_trls_on_the_same_log_probabilities(beta: float, dtype: torch
     reference_B2 = torch.stack([tokens(2, dtype).sum(1), tokens(3, dtype).sum(1)], 1)
     ours, theirs = ([tokens(seed, dtype).requires_grad_() for seed in (0, 1)] for _ in range(2))
     terms = dpo_loss(ours[0].sum(1), ours[1].sum(1), reference_B2[:, 0], reference_B2[:, 1], beta)
-    expected = trl_sigmoid_loss(trainer, theirs[0], theirs[1], reference_B2, beta)
+    expected = trl_loss(trainer, theirs[0], theirs[1], reference_B2, beta)
     torch.testing.assert_close(terms.loss, expected, atol=1e-6, rtol=0)
     terms.loss.backward()
     expected.backward()
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.grad is not None and mine.grad.abs().min() > 0
         torch.testing.assert_close(mine.grad, other.grad, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["robust", "ipo"])
+def test_the_kin_of_dpo_equal_trls(kind: Any) -> None:
+    trainer = pytest.importorskip("trl").DPOTrainer
+    chosen_BM, rejected_BM = tokens(0, torch.float64), tokens(1, torch.float64)
+    reference_B2 = torch.stack([tokens(2, torch.float64).sum(1), tokens(3, torch.float64).sum(1)], 1)
+    smoothing = 0.0 if kind == "ipo" else 0.2
+    logps = [chosen_BM.sum(1), rejected_BM.sum(1), reference_B2[:, 0], reference_B2[:, 1]]
+    expected = trl_loss(trainer, chosen_BM, rejected_BM, reference_B2, 0.3, kind, smoothing)
+    if kind == "ipo":  # TRL divides by the number of tokens, as our objective does with per_token
+        logps = [logp_B / chosen_BM.shape[1] for logp_B in logps]
+    terms = dpo_loss(*logps, beta=0.3, kind=kind, label_smoothing=smoothing)
+    torch.testing.assert_close(terms.loss, expected, atol=1e-6, rtol=0)
+
+
+def test_conservative_dpo_is_least_where_it_is_as_sure_as_the_labels_are() -> None:
+    reference_B = torch.zeros(1, dtype=torch.float64)
+    for sure, pull in ((0.7, -1), (0.8, 0), (0.9, 1)):
+        chosen_B = torch.tensor([math.log(sure / (1 - sure))], dtype=torch.float64, requires_grad=True)
+        dpo_loss(chosen_B, reference_B, reference_B, reference_B, beta=1.0, label_smoothing=0.2).loss.backward()
+        assert chosen_B.grad is not None and round(10 * chosen_B.grad.item()) == pull
+
+
+def test_ipo_stops_pulling_at_its_margin() -> None:
+    reference_B = torch.zeros(1, dtype=torch.float64)
+    for distance, pull in ((0.0, -10.0), (5.0, 0.0), (6.0, 2.0)):
+        chosen_B = torch.tensor([distance], dtype=torch.float64, requires_grad=True)
+        dpo_loss(chosen_B, reference_B, reference_B, reference_B, beta=0.1, kind="ipo").loss.backward()
+        assert chosen_B.grad is not None and chosen_B.grad.item() == pytest.approx(pull)
 
 
 def test_sft_is_the_mean_negative_log_likelihood_of_a_token() -> None:
@@ -185,6 +222,16 @@ def test_an_objective_picks_its_rows_by_its_own_settings(candidates: list[Candid
     assert SFT(threshold=0.9).rows(candidates, logits) == [candidates[0]]
     assert DPO().rows(candidates, logits) == [Pair(candidates[2], candidates[3])]
     assert DPO(threshold=0.9).rows(candidates, logits) == [Pair(candidates[0], candidates[1])]
+    third = SFT(keep=2, balance=True).rows(candidates, logits)
+    assert third == [candidates[0], candidates[1], candidates[2], candidates[2]], "each prompt twice"
+
+
+def test_per_token_margins_are_those_of_the_sum_over_the_length(janus: Any, pairs: list[Pair]) -> None:
+    true = image_likelihoods(janus, [c for pair in pairs for c in (pair.chosen, pair.rejected)])
+    references = {name: logp + 3 * i for i, (name, logp) in enumerate(true.items())}
+    whole, shared = DPO(), DPO(per_token=True)
+    margins = [o.step(janus, o.collate(pairs, references)).logs["dpo/margin"].item() for o in (whole, shared)]
+    assert margins[0] == pytest.approx(16 * margins[1], abs=1e-4) and abs(margins[0]) > 0.1
 
 
 def test_a_batch_moves_between_devices_as_a_whole(pairs: list[Pair]) -> None:
@@ -204,7 +251,8 @@ def test_a_threshold_must_be_a_probability(objective: type, threshold: float) ->
 @pytest.mark.parametrize(
     ("objective", "options"),
     [(SFT, {"keep": 0}), (DPO, {"beta": 0.0}), (DPO, {"beta": math.nan}), (DPO, {"nll_weight": -1.0}),
-     (DPO, {"nll_weight": math.nan}), (DPO, {"per_prompt": 0})],
+     (DPO, {"nll_weight": math.nan}), (DPO, {"per_prompt": 0}), (DPO, {"label_smoothing": 0.5}),
+     (DPO, {"label_smoothing": 0.1, "loss": "ipo"})],
 )  # fmt: skip
 def test_impossible_settings_are_refused(objective: type, options: dict) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):

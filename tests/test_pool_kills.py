@@ -140,7 +140,7 @@ def test_a_killed_round_continues_from_its_shards(tmp_path: Path, monkeypatch: p
     assert Pool.open(pool.folder).rounds == ()
     assert Pool.open(pool.folder).candidates() == []
     again = Pool.open(pool.folder).writer(0, RECIPE)
-    assert again.done() == {prompt.id for prompt in PROMPTS[:2]}
+    assert again.done() == {(prompt.id, index) for prompt in PROMPTS[:2] for index in range(3)}
     with pytest.raises(ValueError, match="already in a shard"):
         again.write(draw(PROMPTS[0], 0), [])
 

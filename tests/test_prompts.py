@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from unigap import prompts as prompts_module
-from unigap.prompts import check_no_overlap, load_prompts, normalised, read_prompt_file
+from unigap.prompt_sets import read_prompt_file
+from unigap.prompt_sets import rows as prompt_rows
+from unigap.prompts import check_no_overlap, load_prompts, normalised
 from unigap.records import Prompt
 from unigap.shapes import prompt_sets
 
@@ -35,10 +36,11 @@ def test_a_text_file_holds_a_prompt_a_line(tmp_path: Path) -> None:
 
 def test_a_json_row_may_say_more(tmp_path: Path) -> None:
     full = {"text": "a ring", "id": "r", "category": "shape", "difficulty": "hard", "split": "test", "author": [1]}
+    full["truth"] = {"shape": ["ring"]}
     path = write(tmp_path, "a.jsonl", rows({"text": " a red circle "}, full, {"text": "a ring", "id": "again"}))
     assert read_prompt_file(path) == [
         Prompt("a red circle", "a red circle"),
-        Prompt("r", "a ring", "shape", "hard", "test"),
+        Prompt("r", "a ring", "shape", "hard", "test", '{"shape": ["ring"]}'),
         Prompt("again", "a ring"),
     ]
 
@@ -105,6 +107,8 @@ BAD_ROWS = {
     "id that leaves the folder": ('{"text": "a ring", "id": "../../etc/passwd"}', "line 2: id '../../etc/passwd' is a"),
     "id that leaves the folder, on Windows": ('{"text": "a ring", "id": "a\\\\..\\\\b"}', "line 2: id .* is a path"),
     "a long id": (json.dumps({"text": "a ring", "id": "x" * 4001}), "line 2: name of 4001 characters"),
+    "truth is a word": ('{"text": "a ring", "truth": "ring"}', "line 2: 'truth' must be an object, got str"),
+    "a long truth": (json.dumps({"text": "a ring", "truth": {"x": "y" * 100_000}}), "line 2: truth of 1000.. char"),
     "too long": (json.dumps({"text": "x" * 4001}), "line 2: prompt of 4001 characters"),
 }
 
@@ -153,15 +157,15 @@ def test_what_is_no_prompt_file_is_refused(tmp_path: Path, name: str, reason: st
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompts_module, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(prompt_rows, "MAX_BYTES", 2**20)
     path = write(tmp_path, "large.txt", b"\xff" * (2**20 + 1))
     with pytest.raises(ValueError, match="larger than 1 MiB"):
         load_prompts(path, "improve")
 
 
 def test_a_split_without_prompts_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.jsonl", rows({"text": "a ring", "split": "train"}))
-    with pytest.raises(ValueError, match="no prompt in split 'improve'"):
+    path = write(tmp_path, "a.jsonl", rows({"text": "a ring", "split": "test"}))
+    with pytest.raises(ValueError, match="no prompt in split 'improve'; it has: test"):
         load_prompts(path, "improve")
 
 

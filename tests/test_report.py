@@ -19,9 +19,10 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-import unigap.charts
 import unigap.findings
 import unigap.report
+import unigap.report_charts
+import unigap.svg
 from unigap.charts import Line, Point, line_chart
 from unigap.report import write_report
 
@@ -76,6 +77,12 @@ def summary() -> dict[str, Any]:
         "delta": {"generation": reading(0.151, 0.034), "non_unification": reading(-0.136, 0.031)},
         "by_category": {name: part(*ends) for name, ends in categories.items()},
         "by_difficulty": {name: part(*ends) for name, ends in difficulties.items()},
+        "rejudged": {
+            "false_positives_rejected": reading(0.25, 0.1, 80),
+            "true_positives_rejected": reading(0.05, 0.02, 400),
+            "true_negatives_accepted": reading(0.125, 0.03, 480),
+            "false_negatives_accepted": reading(None),
+        },
         "rounds": [dict(zip(keys, values, strict=True)) for values in rounds],
         "wall_seconds": {"measure before": 21.4, "sample and judge": 44.9, "train": 98.2, "measure after": 22.0},
         "command": "unigap demo --seed 7 --out runs/demo",
@@ -126,10 +133,40 @@ def gallery(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def rejudged(folder: Path) -> list[dict[str, Any]]:
+    """Four old drawings whose verdict turned round: two false positives corrected, a positive and a negative lost."""
+    (folder / "rejudged").mkdir()
+    rows = []
+    for index, (p_before, p_after, external) in enumerate(
+        [(0.93, 0.08, False), (0.61, 0.44, False), (0.55, 0.31, True), (0.12, 0.83, False)]
+    ):
+        name = f"rejudged/{index:02d}.png"
+        draw(folder / name, 32)
+        about = {"prompt": f"{index + 2} red circles", "category": "count", "difficulty": "easy", "seed": index}
+        rows.append({**about, "image": name, "p_before": p_before, "p_after": p_after, "external": external})
+    return rows
+
+
+def dynamics(folder: Path) -> list[dict[str, Any]]:
+    """What the callback leaves of three steps and two kernels, with pictures."""
+    (folder / "dynamics").mkdir()
+    for name in ("prediction-000020", "prediction-000040", "coupling-000040"):
+        draw(folder / "dynamics" / f"{name}.png", 300)
+    rows: list[dict[str, Any]] = [{"kind": "probes", "step": 0, "ids": ["a@0.0"], "groups": ["true accept"]}]
+    for step in (20, 40, 60):
+        figures = {"fit/generation/r2": 0.99, "fit/understanding/r2": 1 - step / 1000}
+        rows.append({"kind": "step", "step": step, "figures": figures, "generation": {"predicted": [0.1]}})
+    for step in (0, 40):
+        figures = {"own_cosine/value": 0.02, "own_cosine/null": 0.001, "co_improve": step / 100, "co_degrade": 0.25}
+        rows.append({"kind": "kernel", "step": step, "figures": figures, "generation": [0.1]})
+    return rows
+
+
 def make_run(folder: Path) -> Path:
     """A whole run folder."""
     folder.mkdir(parents=True)
-    for name, content in (("summary", summary()), ("curves", curves()), ("gallery", gallery(folder))):
+    files = {"summary": summary(), "curves": curves(), "gallery": gallery(folder), "rejudged": rejudged(folder)}
+    for name, content in {**files, "dynamics/dynamics": dynamics(folder)}.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
 
@@ -262,8 +299,7 @@ def test_nothing_to_measure_is_shown_as_nothing(run: Path) -> None:
 
 def test_the_gallery_shows_both_verdicts_in_words(run: Path) -> None:
     page = Page(write_report(run))
-    images = page.attributes("img")
-    assert len(images) == 8
+    images = page.attributes("img")[:8]
     assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
     assert images[0]["alt"] == (
         "Drawn before training for “a small red circle left of a large blue square”. "
@@ -278,10 +314,35 @@ def test_the_gallery_shows_both_verdicts_in_words(run: Path) -> None:
     )
 
 
+def test_old_drawings_judged_again_are_counted_both_ways_and_shown(run: Path) -> None:
+    page = Page(write_report(run))
+    section = page.text[page.text.index("The old drawings, judged again") :]
+    assert "False positives corrected 20 of 80 25.0 % (15.0 to 35.0) Wrong, yet accepted before" in section
+    assert "True positives lost 20 of 400 5.0 % (3.0 to 7.0)" in section
+    assert "False negatives corrected none no drawing was rejected like this" in section
+    assert "True negatives lost 60 of 480 12.5 % (9.5 to 15.5)" in section
+    assert section.index("2 red circles 0.93 → 0.08") < section.index("True positives lost") < section.index("0.31")
+    alt = "Drawn before training for “2 red circles”. Judge: yes (0.93), after training no (0.08). "
+    assert page.attributes("img")[8]["alt"] == alt + "External verdict: wrong."
+
+
+def test_dynamics_that_lie_in_the_run_folder_are_shown(run: Path) -> None:
+    page = Page(write_report(run))
+    assert "generation from 0.99 to 0.99; understanding from 0.98 to 0.94" in page.text
+    assert "own pairs from 0.02 to 0.02; by chance from 0.001 to 0.001" in page.text
+    assert "improved from 0 % to 40 %; degraded from 25 % to 25 %" in page.text
+    assert "Prediction against measurement, step 40" in page.text, "the last picture of each kind"
+    plots = [image["alt"] for image in page.attributes("img")[12:]]
+    assert len(plots) == 2 and all((alt or "").startswith("Plot at step 40: ") for alt in plots)
+    for path in (run / "dynamics").iterdir():
+        path.unlink()
+    assert "dynamics" not in Page(write_report(run)).ids
+
+
 def test_the_charts_are_labelled_and_their_names_unique(run: Path) -> None:
     page = Page(write_report(run))
     charts = page.attributes("svg")
-    assert len(charts) == 3 + 4 + 2 + 1
+    assert len(charts) == 3 + 4 + 2 + 3 + 1
     assert len(page.ids) == len(set(page.ids))
     for chart in charts:
         assert chart["role"] == "img"
@@ -323,6 +384,18 @@ def test_the_recipe_the_versions_and_the_command_are_there(run: Path) -> None:
         assert words in text
 
 
+def test_a_long_command_has_an_option_a_line_and_a_long_recipe_is_folded_away(run: Path) -> None:
+    command = "unigap fit --config configs/shapes/c_sft.yaml --trainer.max_epochs 3 --regrow.plan.candidates 4"
+    recipe = {f"setting.{number}": "" for number in range(20)}
+    edit(run, lambda content: content.update(command=command, recipe=recipe))
+    page = Page(write_report(run))
+    assert command.replace(" --", " \\\n  --") in page.source
+    assert "All 20 settings of the recipe" in page.text and 'setting.19 ""' in page.text
+    assert len(page.attributes("details")) == 1
+    edit(run, lambda content: content.update(command=f"{command} --out 'a --b'"))
+    assert "--out &#39;a --b&#39;" in Page(write_report(run)).source
+
+
 def test_all_text_is_escaped(run: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         content["model"] = content["command"] = HOSTILE
@@ -338,11 +411,13 @@ def test_all_text_is_escaped(run: Path) -> None:
 
 
 def test_absent_parts_are_left_out(run: Path) -> None:
-    (run / "curves.json").unlink()
-    (run / "gallery.json").unlink()
+    for name in ("curves", "gallery", "rejudged", "dynamics/dynamics"):
+        (run / f"{name}.json").unlink()
+    for picture in (run / "dynamics").glob("*.png"):
+        picture.unlink()
 
     def change(content: dict[str, Any]) -> None:
-        for name in ("by_category", "by_difficulty", "recipe"):
+        for name in ("by_category", "by_difficulty", "rejudged", "recipe"):
             del content[name]
         content["rounds"] = []
         content["wall_seconds"] = {}
@@ -355,12 +430,13 @@ def test_absent_parts_are_left_out(run: Path) -> None:
 
 
 def test_a_single_epoch_and_empty_rounds_can_be_drawn(run: Path) -> None:
-    (run / "curves.json").write_text(json.dumps([{"epoch": 0, "generation": 0.4, "train_loss": None}]))
+    (run / "curves.json").write_text(json.dumps([{"epoch": 1, "generation": 0.4, "train_loss": None}]))
     empty = dict.fromkeys(("round", "prompts", "candidates", "accepted", "discarded", "truly_right", "pool_rows"), 0)
     edit(run, lambda content: content.update(rounds=[empty]))
     page = Page(write_report(run))
     assert "generation from 40 % to 40 %" in page.text
     assert "Training loss" not in page.text
+    assert "Epoch 0" not in page.text
 
 
 def test_labels_of_curves_that_end_together_do_not_overlap() -> None:
@@ -423,6 +499,8 @@ def stray_image(run: Path) -> None:
         (damage("curves.json", "{}"), "curves.json must be a list"),
         (damage("curves.json", '[{"generation": 0.4}]'), r"curves.json\[0\] lacks 'epoch'"),
         (damage("gallery.json", "[1]"), r"gallery.json\[0\] must be an object, got 1"),
+        (damage("rejudged.json", '[{"prompt": 1}]'), r"rejudged.json\[0\].prompt must be text, got 1"),
+        (damage("dynamics/dynamics.json", '[{"kind": "step"}]'), r"dynamics.json\[0\] lacks 'step'"),
         (with_summary(lambda content: content.pop("after")), "summary.json lacks 'after'"),
         (with_summary(lambda content: content["delta"].pop("generation")), "delta lacks 'generation'"),
         (with_summary(lambda content: content["before"]["judge_tnr"].pop("n")), "before.judge_tnr lacks 'n'"),
@@ -449,7 +527,7 @@ def test_a_missing_folder_and_a_folder_as_output_are_refused(run: Path, tmp_path
         write_report(run, tmp_path)
 
 
-@pytest.mark.parametrize("module", [unigap.charts, unigap.findings, unigap.report])
+@pytest.mark.parametrize("module", [unigap.svg, unigap.findings, unigap.report, unigap.report_charts])
 def test_the_examples_in_the_docstrings_hold(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted and not result.failed

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from unigap.allocation import FixedCandidates, UntilAccepted
 from unigap.judges import InvertedJudge, OracleJudge, RandomJudge, SelfJudge
 from unigap.models.base import SamplingRecipe
 from unigap.pool import Pool
@@ -71,22 +73,11 @@ def test_a_round_holds_every_candidate_and_every_verdict(whole: Pool, janus: Any
         assert [j.logit for j in whole.judgments(judge.name)] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("world", [2, 3, 7])
-def test_several_ranks_draw_what_one_draws(whole: Pool, janus: Any, new_janus, tmp_path: Path, world: int) -> None:
-    folder = new_pool(tmp_path / "pool", janus).folder
+def run_ranks(world: int, work: Callable[[Ranks], None]) -> None:
+    """Does ``work`` as so many processes would: in threads, which meet whenever they tell each other something."""
     meet = threading.Barrier(world, timeout=60)
-    drawn = [0] * world
-    share = [2 * len(PROMPTS[rank::world]) for rank in range(world)]
     heard = [""] * world
     failures: list[BaseException] = []
-    first_is_through = threading.Event()
-
-    def report(rank: int, images: int) -> None:
-        drawn[rank] += images
-        if rank == 0 and drawn[0] == share[0]:
-            first_is_through.set()
-        # rank 0, which commits, is the first to be through, and has to wait for the others
-        assert rank == 0 or first_is_through.wait(60)
 
     def gather(rank: int, said: str) -> list[str]:
         heard[rank] = said
@@ -97,20 +88,38 @@ def test_several_ranks_draw_what_one_draws(whole: Pool, janus: Any, new_janus, t
 
     def process(rank: int) -> None:
         try:
-            ranks = Ranks(rank, world, functools.partial(gather, rank))
-            pool, progress = Pool.open(folder), functools.partial(report, rank)
-            collect_round(models[rank], PROMPTS, JUDGES, pool, 0, PLAN, ranks, progress)
+            work(Ranks(rank, world, functools.partial(gather, rank)))
         except BaseException as error:
             failures.append(error)
             meet.abort()
 
-    models = [new_janus() for _ in range(world)]
     threads = [threading.Thread(target=process, args=(rank,)) for rank in range(world)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_several_ranks_draw_what_one_draws(whole: Pool, janus: Any, new_janus, tmp_path: Path, world: int) -> None:
+    folder = new_pool(tmp_path / "pool", janus).folder
+    drawn = [0] * world
+    share = [2 * len(PROMPTS[rank::world]) for rank in range(world)]
+    first_is_through = threading.Event()
+    models = [new_janus() for _ in range(world)]
+
+    def work(ranks: Ranks) -> None:
+        def report(images: int) -> None:
+            drawn[ranks.rank] += images
+            if ranks.rank == 0 and drawn[0] == share[0]:
+                first_is_through.set()
+            # rank 0, which commits, is the first to be through, and has to wait for the others
+            assert ranks.rank == 0 or first_is_through.wait(60)
+
+        collect_round(models[ranks.rank], PROMPTS, JUDGES, Pool.open(folder), 0, PLAN, ranks, report)
+
+    run_ranks(world, work)
     assert drawn == share
     check_same(Pool.open(folder), whole)
 
@@ -209,6 +218,94 @@ def test_other_weights_recipes_or_judges_are_refused(janus: Any, new_janus, tmp_
             collect(pool, janus, prompts)
     assert collect(pool, janus) == 0  # those asked with other prompts were drawn before they were refused
     assert pool.rounds == (0,)
+
+
+# Images that go where they are needed
+
+COIN = (RandomJudge(0.3), OracleJudge())
+NEEDED = UntilAccepted(enough=1, wave=1, most=6)
+BUDGET = RoundPlan(candidates=3, images_per_batch=2, seed=3)
+
+
+def spend(pool: Pool, model: Any, plan: RoundPlan = BUDGET, **options: Any) -> int:
+    """Draws round 0 until each prompt has an accepted image, as far as the budget goes; the images that were drawn."""
+    drawn: list[int] = []
+    given = {"progress": drawn.append, "allocation": NEEDED, **options}
+    collect_round(model, PROMPTS, COIN, pool, 0, plan, **given)
+    return sum(drawn)
+
+
+@pytest.fixture(scope="module")
+def spent(janus: Any, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """The same round drawn by one process without interruption."""
+    pool = new_pool(tmp_path_factory.mktemp("spent") / "pool", janus)
+    spend(pool, janus)
+    return pool
+
+
+def test_images_go_to_the_prompts_that_have_none(spent: Pool, janus: Any) -> None:
+    accepted = {j.candidate_id: j.logit >= 0 for j in spent.judgments("random")}
+    by_prompt = {p.id: [c for c in spent.candidates() if c.prompt == p] for p in PROMPTS}
+    numbers = [len(row) for row in by_prompt.values()]
+    assert min(numbers) == 1 < max(numbers) and sum(numbers) <= 15
+    for row in by_prompt.values():
+        assert [c.index for c in row] == list(range(len(row)))
+        assert not any(accepted[c.id] for c in row[:-1]), "nothing is drawn after the first that is accepted"
+        assert accepted[row[-1].id] or len(row) == 6 or sum(numbers) == 15
+    fixed = next(draw_candidates(janus, PROMPTS, 6, 0, 3, SamplingRecipe())).candidates
+    codes = {c.id: c.codes.tolist() for c in fixed}
+    assert all(c.codes.tolist() == codes[c.id] for c in spent.candidates()), "a candidate depends on its number alone"
+    assert spent.recipe(0)["allocation"]["enough"] == 1
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_ranks_spend_what_one_spends(spent: Pool, janus: Any, new_janus, tmp_path: Path, world: int) -> None:
+    folder = new_pool(tmp_path / "pool", janus).folder
+    models = [new_janus() for _ in range(world)]
+    run_ranks(world, lambda ranks: spend(Pool.open(folder), models[ranks.rank], ranks=ranks) and None)
+    check_same(Pool.open(folder), spent)
+
+
+@pytest.mark.parametrize("batches", [1, 3, 5])
+def test_a_killed_round_spends_the_rest_as_it_would_have(
+    spent: Pool, janus: Any, new_janus, tmp_path: Path, batches: int
+) -> None:
+    pool = new_pool(tmp_path / "pool", janus)
+    seen: list[int] = []
+
+    def kill(images: int) -> None:
+        seen.append(images)
+        if len(seen) == batches:
+            raise Killed
+
+    with pytest.raises(Killed):
+        spend(pool, janus, progress=kill)
+    assert pool.verify() == [] and pool.rounds == ()
+    left = [0, 0]
+
+    def go_on(ranks: Ranks) -> None:
+        left[ranks.rank] = spend(Pool.open(pool.folder), models[ranks.rank], ranks=ranks)
+
+    models = [new_janus() for _ in left]
+    run_ranks(2, go_on)
+    assert sum(left) + sum(seen) == len(spent.candidates())
+    check_same(Pool.open(pool.folder), spent)
+
+
+def test_a_wave_larger_than_the_budget_is_refused_before_anything_is_begun(janus: Any, tmp_path: Path) -> None:
+    pool = new_pool(tmp_path / "pool", janus)
+    with pytest.raises(ValueError, match="waves of 4 do not fit a budget of 3 candidates a prompt; lower"):
+        spend(pool, janus, allocation=UntilAccepted(wave=4))
+    assert not list(pool.folder.glob("round-*"))
+
+
+def test_another_allocation_or_threshold_is_another_recipe(janus: Any, tmp_path: Path) -> None:
+    pool = new_pool(tmp_path / "pool", janus)
+    spend(pool, janus)
+    for options in ({"allocation": FixedCandidates()}, {"allocation": UntilAccepted(2)}, {"threshold": 0.6}):
+        with pytest.raises(ValueError, match="another recipe"):
+            spend(pool, janus, **options)
+    assert spend(pool, janus) == 0
 
 
 def test_a_judge_named_twice_speaks_once(janus: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unigap.records import Candidate, Judgment, Pair, Prompt
-from unigap.selection import accepted_rows, discarded_prompts, logit_threshold, preference_pairs
+from unigap.selection import accepted_rows, balanced, discarded_prompts, logit_threshold, preference_pairs
 
 PROMPTS = [Prompt(f"p{i}", f"prompt {i}") for i in range(6)]
 World = tuple[list[Candidate], dict[str, float]]
@@ -117,3 +117,17 @@ def test_keeping_or_pairing_nothing_is_refused() -> None:
         accepted_rows([], {}, keep=0)
     with pytest.raises(ValueError, match="per_prompt must be >= 1, got 0"):
         preference_pairs([], {}, per_prompt=0)
+
+
+def test_closest_pairs_set_the_surest_yes_against_the_least_sure_no() -> None:
+    drawn = [candidate(PROMPTS[0], 0, i) for i in range(4)]
+    logits = dict(zip([c.id for c in drawn], [2.0, -3.0, -0.1, -1.0], strict=True))
+    assert preference_pairs(drawn, logits, per_prompt=2, rule="closest") == [Pair(drawn[0], drawn[2])]
+    assert preference_pairs(drawn, logits, per_prompt=2, rule="extreme") == [Pair(drawn[0], drawn[1])]
+
+
+def test_balanced_rows_weigh_every_prompt_the_same_and_lose_none() -> None:
+    rows = [candidate(PROMPTS[0], 0, i) for i in range(3)] + [candidate(PROMPTS[1], 0, 0)]
+    found = balanced(rows, 2)
+    assert found == [*rows[:3], rows[3], rows[3]], "a prompt with more than enough keeps them"
+    assert [c.prompt.id for c in balanced(rows, 5)] == ["p0"] * 5 + ["p1"] * 5

@@ -17,12 +17,21 @@ VERBS = {
     "validate": ("unigap.cli", "measure the gap of a stage's model on held-out prompts"),
     "predict": ("unigap.cli", "draw and judge candidates into a pool"),
     "gap": ("unigap.verbs", "measure the gap of a checkpoint"),
+    "calibrate": ("unigap.verbs", "find the threshold at which a judge is as precise as you want it"),
     "report": ("unigap.verbs", "make the HTML report of a run folder"),
+    "compare": ("unigap.compare_command", "compare RUN RUN...: runs side by side, in a table and on a page"),
+    "judge": ("unigap.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
     "evidence": ("unigap.verbs", "evidence TOPIC: repeat the measurements behind the documentation"),
     "pool": ("unigap.verbs", "pool verify DIR: check every file of a pool"),
+    "prompts": ("unigap.verbs", "prompts import|audit: what a prompt set holds, and what of it is evaluated on"),
+    "score": ("unigap.verbs", "score geneval|compbench|dsg: figures of a benchmark from detections or answers"),
+    "export": ("unigap.verbs", "export pool|model: a folder for the Hugging Face hub, with its card"),
 }
 HELP = "usage: unigap VERB [options]\n\n" + "".join(f"  {verb:<10} {text}\n" for verb, (_, text) in VERBS.items())
 HELP += "\nunigap VERB --help tells the options of a verb; --debug shows the traceback of an error.\n"
+HELP += "unigap --print_completion bash|zsh prints what makes the shell complete them.\n"
+EXPECTED = ("ArgumentError", "MisconfigurationException", "ModuleNotFoundError", "UnpicklingError", "UsageError")
+"""Errors of libraries that are the user's to mend, by name: their classes are costly to import."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,14 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"unigap {__version__}")
         return 0
+    if words[0] == "--print_completion":
+        return _print_completion(words[1:])
     if words[0] not in VERBS:
         return _fail(f"unknown verb {words[0]!r}{hint(words[0], VERBS)}")
-    # W&B would wait for a key or the network otherwise
-    os.environ.setdefault("WANDB_MODE", "offline")
+    # W&B would wait for a key or the network otherwise; whoever started a sweep has both
+    if "WANDB_SWEEP_ID" not in os.environ:
+        os.environ.setdefault("WANDB_MODE", "offline")
+    if os.environ.get("WANDB_MODE") == "offline":
+        os.environ.setdefault("WANDB_QUIET", "true")
     if debug:
-        return _runner(words[0])(words)
+        return _run(words)
     try:
-        return _runner(words[0])(words)
+        return _run(words)
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
     except Stopped as stopped:
@@ -60,14 +74,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if is_lost_process(error):
             return _fail("another process of this run ended; see why, then continue with --resume must", status=1)
-        if type(error).__name__ not in ("ArgumentError", "MisconfigurationException", "UnpicklingError"):
+        if type(error).__name__ not in EXPECTED:
             raise
         return _fail(one_line(error))
 
 
-def _runner(verb: str) -> Callable[[Sequence[str]], int]:
-    runner: Callable[[Sequence[str]], int] = importlib.import_module(VERBS[verb][0]).run
-    return runner
+def _run(words: Sequence[str]) -> int:
+    runner: Callable[[Sequence[str]], int] = importlib.import_module(VERBS[words[0]][0]).run
+    failed = True
+    try:
+        status = runner(words)
+        failed = False
+    finally:
+        if "wandb" in sys.modules:
+            importlib.import_module("unigap.wandb_runs").finish_run(failed)
+    return status
+
+
+def _print_completion(shells: Sequence[str]) -> int:
+    from unigap.completion import completion
+    from unigap.verbs import COMMANDS
+
+    groups = {verb: list(command) for verb, command in COMMANDS.items() if isinstance(command, dict)}
+    try:
+        print(completion(" ".join(shells), VERBS, groups, main), end="")
+    except ValueError as error:
+        return _fail(one_line(error))
+    return 0
 
 
 def _fail(message: str, status: int = 2) -> int:

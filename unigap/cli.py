@@ -11,15 +11,17 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from unigap.callbacks import PoolWriter, Regrow, RunCheckpoint
+from unigap.callbacks import PoolWriter, Regrow, RunCheckpoint, RunSummary
 from unigap.callbacks.run_checkpoint import LAST
 from unigap.gap_table import print_gap
 from unigap.manifest import write_durable
 from unigap.models.checkpoints import open_lightning
 from unigap.parser import ClearParser
 from unigap.quiet import quiet_libraries
+from unigap.run_config import RunConfig
 from unigap.stages import ImproveStage
 from unigap.strict_yaml import read_yaml_strictly
+from unigap.wandb_runs import arrange_runs
 
 SUBCOMMANDS = ("fit", "validate", "predict")
 RESUME = """Continue the run whose checkpoint lies in --checkpoint.folder: "must" continues it or fails, "auto"
@@ -31,12 +33,13 @@ class RunParser(ClearParser, LightningArgumentParser):
 
 
 class UnigapCLI(LightningCLI):
-    """LightningCLI in which the command line wins, with paths of their own for ``--regrow`` and ``--checkpoint``."""
+    """LightningCLI in which the command line wins, with paths of their own for ``--regrow`` and the like."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what every run has beside model, data and trainer."""
         parser.add_lightning_class_args(Regrow, "regrow")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunSummary, "summary")
         parser.add_argument("--resume", type=Literal["auto", "must", "never"], default="never", help=RESUME)
         parser.add_argument("--gap_out", type=str, default="", help="JSON file for the figures of ``validate``.")
 
@@ -51,7 +54,7 @@ class UnigapCLI(LightningCLI):
         return
 
     def before_instantiate_classes(self) -> None:
-        """Finds the checkpoint to continue from, and refuses one that cannot be continued.
+        """Finds the checkpoint to continue from, refuses one that cannot be continued, and names the W&B run's group.
 
         Lightning would start anew without a word, or end in a trace.
         """
@@ -64,6 +67,7 @@ class UnigapCLI(LightningCLI):
             open_lightning(config["ckpt_path"], "ckpt_path")
         # Lightning would otherwise unpickle whatever lies in the file by the time it reads it
         config["weights_only"] = True
+        arrange_runs(config)
 
     def predict(self, **options: Any) -> None:
         """Draws and judges into the pool, and keeps nothing beside it."""
@@ -121,6 +125,7 @@ def run(words: Sequence[str]) -> int:
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
+            save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True},
             parser_class=RunParser,
             parser_kwargs={"prog": "unigap", **options, **{name: options for name in SUBCOMMANDS}},

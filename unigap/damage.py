@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from unigap.manifest import MANIFEST, Sealed, altered_files, is_temporary, unseal
-from unigap.shards import POOL_FILE, RECIPE, REFERENCES, find_rounds, round_folder, shard_damage
+from unigap.shards import ANNOTATIONS, POOL_FILE, RECIPE, REFERENCES, find_rounds, round_folder, shard_damage
+from unigap.sidecar import is_begun
 
 
 def find_damage(pool: str | Path) -> list[str]:
@@ -28,8 +29,10 @@ def find_damage(pool: str | Path) -> list[str]:
         previous = _inspect_round(pool, round, previous, lines)
     for round in sorted({*partial} - {*committed}):
         lines += _partial_damage(round_folder(pool, round, ".partial"))
-    lines += _reference_damage(pool / REFERENCES)
-    known = {POOL_FILE, REFERENCES}
+    lines += _sidecar_damage(pool / REFERENCES)
+    if is_begun(pool / ANNOTATIONS):  # with the first annotation
+        lines += _sidecar_damage(pool / ANNOTATIONS)
+    known = {POOL_FILE, REFERENCES, ANNOTATIONS}
     for stage in ("", ".partial", ".sealing"):
         known |= {round_folder(pool, round, stage).name for round in find_rounds(pool, stage)}
     return lines + [line for path, line in _strangers(pool, known) if not is_temporary(path.name)]
@@ -76,7 +79,7 @@ def _partial_damage(folder: Path) -> list[str]:
     return lines + [damage for damage in map(shard_damage, shards) if damage]
 
 
-def _reference_damage(folder: Path) -> list[str]:
+def _sidecar_damage(folder: Path) -> list[str]:
     lines: list[str] = []
     index = _unseal(folder / MANIFEST, lines)
     if index is None:

@@ -69,6 +69,45 @@ SAME_IMAGES = (
 
 
 @dataclass(frozen=True)
+class Turned:
+    """A way in which a verdict on a drawing made before training turned round.
+
+    Attributes:
+        metric: How often it happened.
+        accepted: Whether the judge before accepted the drawing.
+        right: Whether the drawing is right.
+    """
+
+    metric: Metric
+    accepted: bool
+    right: bool
+
+
+TURNED = (
+    Turned(
+        Metric("false_positives_rejected", "False positives corrected", "Wrong, yet accepted before; rejected now."),
+        accepted=True,
+        right=False,
+    ),
+    Turned(
+        Metric("true_positives_rejected", "True positives lost", "Right, and accepted before; rejected now.", -1),
+        accepted=True,
+        right=True,
+    ),
+    Turned(
+        Metric("false_negatives_accepted", "False negatives corrected", "Right, yet rejected before; accepted now."),
+        accepted=False,
+        right=True,
+    ),
+    Turned(
+        Metric("true_negatives_accepted", "True negatives lost", "Wrong, and rejected before; accepted now.", -1),
+        accepted=False,
+        right=False,
+    ),
+)
+
+
+@dataclass(frozen=True)
 class Claim:
     """A sentence of the headline and the interval that it rests on."""
 
@@ -148,6 +187,15 @@ def plain_change(metric: Metric, before: Reading | None, after: Reading | None) 
         return None
     figure, unit = amount(after.value - before.value, metric.share, signed=True), POINTS if metric.share else ""
     return Cell(figure, unit, verdict="no paired interval")
+
+
+def turned_cell(way: Turned, reading: Reading) -> Cell:
+    """How many verdicts turned round, of how many, with the share and its interval."""
+    if reading.value is None:
+        return Cell("none", n=f"no drawing was {'accepted' if way.accepted else 'rejected'} like this")
+    count = round(reading.value * reading.n)
+    share = f"{amount(reading.value)}{PERCENT}"
+    return Cell(f"{count:,} of {reading.n:,}", n=share, interval=interval(reading))
 
 
 def table_row(metric: Metric, summary: Summary) -> Row:

@@ -128,6 +128,25 @@ def exam_scores(exam: Exam, logit_E: torch.Tensor, threshold: float = 0.5) -> di
     return {names.get(name, name.replace("judge", "renders")): value for name, value in scored.items()}
 
 
+def rejudged_scores(before: Verdicts, after_on_before_S: torch.Tensor, threshold: float = 0.5) -> dict[str, Estimate]:
+    """Of the verdicts of the judge before, true and false, how many the judge after turned round.
+
+    Args:
+        before: The drawings made before, with the verdicts of that time.
+        after_on_before_S: Log-odds of yes that the judge after gives to the same drawings, (S,).
+        threshold: Probability from which on both say yes.
+    """
+    yes_S, still_S = (scores.says_yes(logit_S, threshold) for logit_S in (before.own_S, after_on_before_S))
+    right_S = before.right_S
+    turned = {
+        "false_positives_rejected": (~still_S, yes_S & ~right_S),
+        "true_positives_rejected": (~still_S, yes_S & right_S),
+        "true_negatives_accepted": (still_S, ~yes_S & ~right_S),
+        "false_negatives_accepted": (still_S, ~yes_S & right_S),
+    }
+    return {name: scores.share(hit_S, counted_S, before.prompt_S) for name, (hit_S, counted_S) in turned.items()}
+
+
 @dataclass(frozen=True)
 class Change:
     """What self-improvement changed, on the same prompts and seeds.

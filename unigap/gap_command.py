@@ -12,7 +12,7 @@ from unigap.gap_table import print_gap
 from unigap.intervals import Estimate
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.manifest import write_durable
-from unigap.models.janus import Janus
+from unigap.models.families import load_model
 from unigap.prompts import load_prompts
 from unigap.rounds import RoundPlan
 from unigap.shapes.exam import shapes_exam
@@ -25,7 +25,7 @@ def measure_checkpoint(
 ) -> None:
     """Draws, judges, prints the table, and writes the figures as JSON where asked."""
     asked = load_prompts(prompts, split, per_cell)
-    model, own = Janus(checkpoint), SelfJudge()
+    model, own = load_model(checkpoint), SelfJudge()
     with tqdm(total=len(asked) * plan.candidates, unit="image", desc="gap") as bar:
         verdicts = measure(model, asked, plan, own, OracleJudge(), bar.update)
     figures: dict[str, dict[str, Estimate]] = {name: {"all": value} for name, value in gap_scores(verdicts).items()}

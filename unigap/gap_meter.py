@@ -53,6 +53,13 @@ class GapMeter(nn.Module):
                     sample_B=prompt_B * self.candidates + index_B,
                 )
 
+    def own_verdicts(self) -> dict[str, torch.Tensor]:
+        """What the model's own judge said of each drawing: ``sample``, ``prompt`` and ``logit``, all (S,), on the CPU.
+
+        All processes have to ask together.
+        """
+        return self.meters[ATTRIBUTES[0]]["non_unification"].rows()  # type: ignore[index]
+
     def compute(self) -> dict[str, dict[str, Estimate]]:
         """Each figure by name, then by group; ``"all"`` is every drawing."""
         found: dict[str, dict[str, Estimate]] = {}

@@ -70,6 +70,10 @@ class GroupedMetric(WrapperMetric):
         """The result for ``"all"`` and for each group, by name."""
         return {name: metric.compute() for name, metric in zip(self.names, self._metrics(), strict=True)}
 
+    def rows(self) -> dict[str, Tensor]:
+        """The samples of all groups; see ``SampleMetric.rows``."""
+        return self._metrics()[0].rows()
+
     def reset(self) -> None:
         """Forget all samples."""
         super().reset()

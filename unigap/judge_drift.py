@@ -1,6 +1,9 @@
-"""What became of a judge on pairs whose truth is known: its readings now, their change, and which changes are harm.
+"""What became of a judge: its readings now, their change since the start of a run, and which changes are harm.
 
-Shapes: S claims, each judged at the start of a run and again later.
+On pairs whose truth is known it may get worse. On what the model draws there is no truth, but as long as the judge is
+as good as it was, drawings it accepts less often than those of the start have got worse.
+
+Shapes: S claims, each judged at the start of a run and again later; D drawings for the same prompts, then and now.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ class JudgeDrift:
     """A judge against itself at the start of the run.
 
     Attributes:
-        now: ``auroc``, ``brier`` and ``yes_rate``, each in [0, 1].
+        now: ``auroc``, ``brier`` and ``yes_rate`` on the claims, ``accepted`` of the drawings, each in [0, 1].
         change: Now minus at the start by the same names, with the paired interval.
         true_share: Share of the claims that are true.
         harms: Names of the readings whose change is harm, as ``harms`` finds them.
@@ -39,6 +42,7 @@ def judge_drift(
     cluster_S: Tensor,
     confidence: float = 0.95,
     tolerance: float = 0.0,
+    drawings: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> JudgeDrift:
     """Compare a judge with itself at the start of a run, on the same claims.
 
@@ -49,6 +53,8 @@ def judge_drift(
         cluster_S: Integer id of the prompt or image, by which the bootstrap resamples, shape (S,).
         confidence: Share of resamples inside each interval, in (0, 1).
         tolerance: How far a reading may move before it counts, in [0, 1).
+        drawings: Log-odds of yes for what was drawn at the start, for what is drawn now, and the integer id of the
+            prompt of each, every one of shape (D,); ``None`` leaves ``accepted`` out.
 
     Raises:
         ValueError: If shapes differ, values are not finite, or ``confidence`` is out of range.
@@ -59,9 +65,9 @@ def judge_drift(
     >>> judge_drift(start_S, -start_S, truth_S, torch.arange(100)).harms  # it says the opposite, as often
     ('auroc', 'brier')
     """
-    ones_S = torch.ones_like(start_S)
 
-    def paired(before_S: Tensor, after_S: Tensor) -> Estimate:
+    def paired(before_S: Tensor, after_S: Tensor, cluster_S: Tensor = cluster_S) -> Estimate:
+        ones_S = torch.ones_like(before_S.double())
         arms = (before_S.double(), ones_S, cluster_S), (after_S.double(), ones_S, cluster_S)
         return paired_difference(*arms, confidence=confidence)
 
@@ -77,6 +83,10 @@ def judge_drift(
         "brier": brier_score(now_S, truth_S, cluster_S).value,
         "yes_rate": yes_rate(now_S, cluster_S).value,
     }
+    if drawings:
+        drawn_start_D, drawn_now_D, prompt_D = drawings
+        change["accepted"] = paired(says_yes(drawn_start_D), says_yes(drawn_now_D), prompt_D)
+        now["accepted"] = yes_rate(drawn_now_D, prompt_D).value
     true_share = truth_S.double().mean().item()
     return JudgeDrift(now, change, true_share, harms(now, change, true_share, tolerance))
 
@@ -87,7 +97,7 @@ def harms(
     """Names of the readings whose whole interval of change lies beyond ``tolerance`` on the bad side.
 
     The AUROC is worse below, the Brier score (calibration) above. The yes-rate has no bad side; its change is harm
-    where it leads away from the share of claims that are true.
+    where it leads away from the share of claims that are true. Fewer drawings accepted than at the start is harm.
 
     Args:
         now: Readings by name, each in [0, 1].
@@ -102,4 +112,5 @@ def harms(
         "brier": change["brier"].low > tolerance,
         "yes_rate": away and (change["yes_rate"].low > tolerance or change["yes_rate"].high < -tolerance),
     }
+    bad["accepted"] = "accepted" in change and change["accepted"].high < -tolerance
     return tuple(name for name, is_bad in bad.items() if is_bad)

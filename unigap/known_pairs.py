@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
+from unigap.pictures import check_side, read_image, to_pixels
 from unigap.prompts import normalised
 from unigap.records import Prompt
 from unigap.shapes.exam import Exam, shapes_exam
-
-GREY = (127, 127, 127)
-"""What is put beside an image that is not square."""
 
 
 class KnownPairs(ABC):
@@ -60,7 +56,7 @@ class CaptionedFile(KnownPairs):
     """
 
     def __init__(self, path: str, side: int = 384, seed: int = 0) -> None:
-        _check_side(side)
+        check_side(side)
         self.path, self.side, self.seed = Path(path), side, seed
 
     def load(self, n: int) -> Exam:
@@ -73,7 +69,7 @@ class CaptionedFile(KnownPairs):
             raise ValueError(f"pairs {str(self.path)!r}: not UTF-8 at byte {error.start}; convert it") from error
         rows = [_row(line, f"pairs {str(self.path)!r}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
         chosen = _choose(rows, n, self.seed, str(self.path))
-        pixels = [_pixels(_open(self.path.parent / image), self.side) for image, _ in chosen]
+        pixels = [to_pixels(read_image(self.path.parent / image), self.side) for image, _ in chosen]
         return _examine(chosen, pixels, self.seed, str(self.path))
 
 
@@ -98,7 +94,7 @@ class CaptionedDataset(KnownPairs):
         side: int = 384,
         seed: int = 0,
     ) -> None:
-        _check_side(side)
+        check_side(side)
         if "://" in name:
             raise ValueError(f"pairs {name!r} is a URL; download it and give the folder")
         self.name, self.split, self.image, self.caption = name, split, image, caption
@@ -114,7 +110,7 @@ class CaptionedDataset(KnownPairs):
                 )
         rows = [(str(number), self._text(said, number)) for number, said in enumerate(data[self.caption])]
         chosen = _choose(rows, n, self.seed, self.name)
-        pixels = [_pixels(self._picture(data[int(number)][self.image], number), self.side) for number, _ in chosen]
+        pixels = [to_pixels(self._picture(data[int(number)][self.image], number), self.side) for number, _ in chosen]
         return _examine(chosen, pixels, self.seed, self.name)
 
     def _text(self, said: Any, number: int) -> str:
@@ -139,11 +135,6 @@ class CaptionedDataset(KnownPairs):
             raise ValueError(f"pairs {self.name!r}, split {self.split!r}: cannot be read ({reason})") from error
 
 
-def _check_side(side: int) -> None:
-    if side < 1:
-        raise ValueError(f"side must be >= 1, got {side}; 384 is what Janus-Pro looks at")
-
-
 def _row(line: str, where: str) -> tuple[str, str]:
     try:
         row = json.loads(line)
@@ -160,22 +151,6 @@ def _choose(rows: Sequence[tuple[str, str]], n: int, seed: int, source: str) -> 
     if len(rows) < n:
         raise ValueError(f"pairs {source!r} holds {len(rows)} images, {n} are asked for; lower n")
     return random.Random(f"pairs/{seed}").sample(list(rows), n)
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            # an image so large that Pillow warns of it is taken for the bomb it may be
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path).convert("RGB")
-    except (OSError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {str(path)!r} cannot be read ({str(error)[:120]}); repair or remove it") from error
-
-
-def _pixels(image: Image.Image, side: int) -> torch.Tensor:
-    """A square image in [-1, 1], float32 (3, side, side)."""
-    square = ImageOps.pad(image.convert("RGB"), (side, side), color=GREY)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def _examine(rows: Sequence[tuple[str, str]], pixels: Sequence[torch.Tensor], seed: int, source: str) -> Exam:

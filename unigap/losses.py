@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
@@ -37,14 +38,25 @@ class PreferenceTerms:
         return (self.margin_B > 0).float().mean()
 
 
+PreferenceLoss = Literal["sigmoid", "robust", "ipo"]
+"""Names of the preference losses, as in TRL."""
+
+
 def dpo_loss(
     chosen_logp_B: torch.Tensor,
     rejected_logp_B: torch.Tensor,
     chosen_reference_B: torch.Tensor,
     rejected_reference_B: torch.Tensor,
     beta: float = 0.1,
+    kind: PreferenceLoss = "sigmoid",
+    label_smoothing: float = 0.0,
 ) -> PreferenceTerms:
-    """Direct preference optimisation, -log sigmoid(margin), ln 2 where policy and reference agree.
+    """Direct preference optimisation and its kin.
+
+    ``sigmoid`` is -log sigmoid(margin) (Rafailov et al. 2023), ln 2 where policy and reference agree; with label
+    smoothing e it is (1 - e) * -log sigmoid(margin) + e * -log sigmoid(-margin), conservative DPO (Mitchell 2023).
+    ``robust`` is unbiased where a share e of the preferences is flipped (Chowdhury et al. 2024). ``ipo`` is
+    (log-ratio - 1 / (2 beta))^2 (Azar et al. 2023), which stops pulling once the margin is reached.
 
     Args:
         chosen_logp_B: Policy log-likelihood of each chosen image, summed over its tokens, in nats.
@@ -52,8 +64,18 @@ def dpo_loss(
         chosen_reference_B: Reference log-likelihood of the chosen images.
         rejected_reference_B: The same for the rejected images.
         beta: Strength of the pull towards the reference, > 0.
+        kind: Which loss.
+        label_smoothing: Share e of preferences taken to be flipped, in [0, 0.5); ``ipo`` has none.
     """
     chosen_B = chosen_logp_B - chosen_reference_B
     rejected_B = rejected_logp_B - rejected_reference_B
     margin_B = beta * (chosen_B - rejected_B)
-    return PreferenceTerms(-F.logsigmoid(margin_B).mean(), margin_B.detach(), chosen_B.detach(), rejected_B.detach())
+    right_B, flipped_B = -F.logsigmoid(margin_B), -F.logsigmoid(-margin_B)
+    e = label_smoothing
+    if kind == "ipo":
+        loss_B = (margin_B / beta - 1 / (2 * beta)) ** 2
+    elif kind == "robust":
+        loss_B = ((1 - e) * right_B - e * flipped_B) / (1 - 2 * e)
+    else:
+        loss_B = (1 - e) * right_B + e * flipped_B
+    return PreferenceTerms(loss_B.mean(), margin_B.detach(), chosen_B.detach(), rejected_B.detach())

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,27 @@ def write_durable(path: Path, data: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which appears at ``path`` once the body is through, whole or not at all.
+
+    Raises:
+        ValueError: There is something at ``path`` already.
+        OSError: It cannot be written.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise ValueError(f"{path} is not empty; give a folder that is empty or does not exist yet")
+    place = path.absolute()
+    aside = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    make_folder(aside / place.name)  # of its own name already, which what is written into it may state
+    try:
+        yield aside / place.name
+        rename_durable(aside / place.name, place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def is_temporary(name: str) -> bool:

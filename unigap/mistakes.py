@@ -18,6 +18,10 @@ ATTEMPTS = (
     "Given value type:",
     "Given value: {",
     "Given value: Namespace(",
+    "Given value: [Namespace(",
+    "Subclass types expect one of",
+    "a class path (str)",
+    "a dict with",
     "Given value: NestedArg(",
 )
 """How lines begin in which jsonargparse recounts every type it tried; what went wrong stands in the others."""

@@ -20,8 +20,8 @@ from unigap.manifest import (
     write_durable,
 )
 from unigap.records import Candidate, Judgment, Prompt
-from unigap.references import References
 from unigap.shards import (
+    ANNOTATIONS,
     CANDIDATES_FILE,
     JUDGMENTS_FILE,
     POOL_FILE,
@@ -33,6 +33,7 @@ from unigap.shards import (
     plain_recipe,
     round_folder,
 )
+from unigap.sidecar import Sidecar
 from unigap.tables import candidates_of, judgments_of, prompts_of, read_parquet
 
 FORMAT = "unigap-pool-1"
@@ -53,7 +54,8 @@ class Pool:
         self.folder = folder
         self.model = str(identity.content["model"])
         self._identity = identity
-        self._references = References(folder / REFERENCES)
+        self._references = _references(folder)
+        self._annotations = Sidecar(folder / ANNOTATIONS, "annotation", "logit", "judges")
         self._manifests: list[Sealed] = []
         self._intact: set[int] = set()
 
@@ -73,7 +75,7 @@ class Pool:
         if folder.exists() and not (folder.is_dir() and _is_unused(folder)):
             raise ValueError(f"cannot create a pool at {folder}: it is not an empty folder; open it or choose another")
         make_folder(folder)
-        References(folder / REFERENCES).create()
+        _references(folder).create()
         # The last file written makes the folder a pool; killed before it, create begins again.
         write_durable(folder / POOL_FILE, seal({"format": FORMAT, "model": model}))
         return cls.open(folder, model)
@@ -152,6 +154,8 @@ class Pool:
     def judgments(self, judge: str | None = None, upto: int | None = None) -> list[Judgment]:
         """Judgments of rounds 0 to ``upto`` inclusive, in the order of ``candidates``, then by judge.
 
+        What was said of them later, by ``annotate``, is among them.
+
         Args:
             judge: Only what this judge said; None for all judges.
             upto: Last round to read; None reads all committed rounds, -1 none.
@@ -160,7 +164,14 @@ class Pool:
             ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
         """
         rows = [row for round in self._upto(upto) for row in judgments_of(self._table(round, JUDGMENTS_FILE))]
-        return [row for row in rows if judge in (None, row.judge)]
+        rows = [row for row in rows if judge in (None, row.judge)]
+        late = [name for name in self._annotators() if judge in (None, name)]
+        if late:
+            order = {candidate.id: i for i, candidate in enumerate(self.candidates(upto))}
+            said = [Judgment(id, name, logit) for name in late for id, logit in self._annotations.read(name).items()]
+            rows += [row for row in said if row.candidate_id in order]
+            rows.sort(key=lambda row: (order[row.candidate_id], row.judge))
+        return rows
 
     def prompts(self, upto: int | None = None) -> dict[int, list[Prompt]]:
         """Prompts asked in each of the rounds 0 to ``upto`` inclusive, in the order they were given to ``commit``.
@@ -205,6 +216,39 @@ class Pool:
             OSError: The disk is full or the folder read-only; what was stored before is safe.
         """
         self._references.add(model_key, logps)
+
+    def annotate(self, judge: str, logits: Mapping[str, float]) -> None:
+        """Store what a judge said after the rounds were committed; all of it is durable on return, or none is stored.
+
+        One process calls it. The state a checkpoint stores does not change.
+
+        Args:
+            judge: Its name; none that spoke while a round was drawn.
+            logits: Log-odds of yes by candidate id; one that is stored already with the same value is fine.
+
+        Raises:
+            ValueError: The name is empty or taken, a candidate is not in the pool, a value is not finite, or another
+                one is stored for the same candidate.
+            OSError: The disk is full or the folder read-only; what was stored before is safe.
+        """
+        spoke = {row.judge for row in self.judgments()} - set(self._annotators())
+        if not judge or judge in spoke:
+            raise ValueError(
+                f"{judge!r} cannot name annotations of {self.folder}: it is empty, or a judge of its rounds is called "
+                "so; choose another name"
+            )
+        strangers = sorted({*logits} - {candidate.id for candidate in self.candidates()})
+        if strangers:
+            raise ValueError(
+                f"{len(strangers)} of the candidates are not in {self.folder}, first {strangers[0][:80]!r}; "
+                "give the pool they were exported from"
+            )
+        if not self._annotations.begun:
+            self._annotations.create()
+        self._annotations.add(judge, logits)
+
+    def _annotators(self) -> list[str]:
+        return self._annotations.keys() if self._annotations.begun else []
 
     def state(self, upto: int | None = None) -> dict[str, int | str]:
         """What a checkpoint stores to find the same data again.
@@ -284,6 +328,10 @@ class Pool:
 
     def _table(self, round: int, name: str) -> pa.Table:
         return read_parquet(self._checked(round) / name)
+
+
+def _references(folder: Path) -> Sidecar:
+    return Sidecar(folder / REFERENCES, "reference", "logp", "models")
 
 
 def _is_unused(folder: Path) -> bool:

@@ -4,155 +4,58 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
-from unigap.charts import Bar, Change, Line, Point, Segment, bar_chart, dumbbell_chart, line_chart
-from unigap.findings import GAP, PERCENT, cautions, headline, table, table_row
+from unigap.findings import GAP, TURNED, cautions, headline, table, table_row, turned_cell
 from unigap.manifest import make_folder, write_durable
-from unigap.run_folder import Drawing, Epoch, Exhibit, Part, Reading, Round, RunFolder, read_run
+from unigap.png_file import image_size
+from unigap.report_charts import curve_charts, dynamics_charts, part_charts, round_charts, time_chart
+from unigap.run_folder import Drawing, Exhibit, RunFolder, read_run
 
 PIXELATED = 128  # images narrower than this are enlarged with sharp pixels
+VERDICTS = {
+    True: ("right", "\N{CHECK MARK}", "good"),
+    False: ("wrong", "\N{MULTIPLICATION X}", "bad"),
+    None: ("not asked", "", ""),
+}
+"""The external verdict in words, its mark and its tone."""
+DYNAMICS = {
+    "prediction": ("Prediction against measurement", "the change of each probe, predicted and measured"),
+    "quadrants": ("Where the probes went", "the change of each probe in both branches since the start"),
+    "coupling": ("Coupling by part of the network", "what each part adds to the mean own-pair cosine"),
+    "kernel": ("Cosines between gradients", "cosines between the gradients of all probes in both branches"),
+}
+"""Heading and description of each picture of the `Dynamics` callback."""
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words.
+def image(run: RunFolder, name: str, alt: str) -> dict[str, Any]:
+    """A picture of the run as the page embeds it."""
+    data = run.png(name)
+    width, height = image_size(data)
+    uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return {"uri": uri, "width": width, "height": height, "pixelated": width < PIXELATED, "alt": alt}
 
-    >>> duration(4.26), duration(75), duration(7260)
-    ('4.3 s', '1 min 15 s', '2 h 1 min')
+
+def said(p_yes: float) -> str:
+    """The own judge's verdict in words.
+
+    >>> said(0.914)
+    'yes (0.91)'
     """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def point(reading: Reading) -> Point | None:
-    """A reading for a chart in per cent, None where there is nothing to draw."""
-    if reading.value is None:
-        return None
-    low, high = (None if end is None else 100 * end for end in (reading.low, reading.high))
-    return Point(100 * reading.value, low, high)
-
-
-def part_charts(name: str, parts: Mapping[str, Part]) -> list[tuple[str, Markup]]:
-    """Dumbbell charts of the gap by category or difficulty: (heading, SVG)."""
-    charts = []
-    for metric in GAP[:2]:
-        rows = []
-        for label, part in parts.items():
-            if metric.key not in part.before or metric.key not in part.after:
-                continue
-            before, after = part.before[metric.key], part.after[metric.key]
-            first, last = point(before), point(after)
-            if first and last:
-                n = f"n = {after.n:,}" if before.n == after.n else f"n = {before.n:,}, then {after.n:,}"
-                rows.append(Change(label.replace("_", " "), n, first, last))
-        if rows:
-            title = f"{metric.name} by {name}"
-            axis = f"{metric.name.lower()}, %"
-            colour = f"--{metric.key.replace('_', '-')}"
-            svg = dumbbell_chart(f"{name}-{metric.key}", f"{title}, before and after", rows, colour, axis, PERCENT)
-            charts.append((title, Markup(svg)))
-    return charts
-
-
-def curve(epochs: Sequence[Epoch], key: str, label: str, colour: str, scale: float = 100) -> list[Line]:
-    """The curve of a figure as a list of one line, or of none if it was never measured."""
-    points = []
-    for epoch in epochs:
-        value, low, high = (getattr(epoch, key + end, None) for end in ("", "_low", "_high"))
-        if value is not None:
-            ends = (None if end is None else scale * end for end in (low, high))
-            points.append((float(epoch.epoch), Point(scale * value, *ends)))
-    return [Line(label, colour, points)] if points else []
-
-
-def curve_charts(epochs: Sequence[Epoch]) -> list[tuple[str, Markup]]:
-    """Learning curves: (heading, SVG)."""
-    gap = curve(epochs, "generation", "generation", "--generation")
-    gap += curve(epochs, "non_unification", "non-unification", "--non-unification")
-    judge = curve(epochs, "understanding_renders", "understanding", "--third")
-    judge += curve(epochs, "judge_precision", "precision", "--generation")
-    judge += curve(epochs, "judge_tnr", "true negatives", "--non-unification")
-    loss = curve(epochs, "train_loss", "loss", "--before", scale=1)
-    wanted = (
-        ("The gap", gap, "share of drawings, %", PERCENT),
-        ("The judge", judge, "share of images, %", PERCENT),
-        ("Training loss", loss, "loss", ""),
-    )
-    return [
-        (title, Markup(line_chart(f"curve-{number}", f"{title} by epoch", lines, "epoch", axis, unit)))
-        for number, (title, lines, axis, unit) in enumerate(wanted)
-        if lines
-    ]
-
-
-def verdicts(one: Round) -> Bar:
-    """How the candidates of a round were judged, in per cent of them."""
-    rejected = ("rejected", one.candidates - one.accepted, "--faint", False)
-    counts = [("accepted", one.accepted, "--generation", False), rejected]
-    if one.truly_right is not None:
-        right = ("accepted, right", one.truly_right, "--generation", False)
-        counts = [right, ("accepted, wrong", one.accepted - one.truly_right, "--non-unification", True), rejected]
-    whole = max(one.candidates, 1)
-    segments = [Segment(label, 100 * count / whole, colour, hatched) for label, count, colour, hatched in counts]
-    return Bar(f"Round {one.round}", f"{one.accepted:,} of {one.candidates:,} accepted", segments)
-
-
-def round_charts(rounds: Sequence[Round]) -> list[tuple[str, Markup]]:
-    """What the judge said of the candidates and how the pool grew: (heading, SVG)."""
-    if not rounds:
-        return []
-    rows = [
-        Bar(f"Round {one.round}", f"{one.pool_rows:,}", [Segment("pool rows", one.pool_rows, "--before")])
-        for one in rounds
-    ]
-    judged = [verdicts(one) for one in rounds]
-    first = bar_chart("rounds-candidates", "Candidates by round and verdict", judged, "share of candidates, %")
-    second = bar_chart("rounds-rows", "Training rows in the pool after each round", rows, "training rows")
-    return [("Candidates by verdict", Markup(first)), ("Training rows in the pool", Markup(second))]
-
-
-def time_chart(wall_seconds: Mapping[str, float]) -> Markup | None:
-    """Where the time went."""
-    if not wall_seconds:
-        return None
-    bars = [
-        Bar(phase.replace("_", " "), duration(seconds), [Segment("seconds", seconds, "--before")])
-        for phase, seconds in wall_seconds.items()
-    ]
-    return Markup(bar_chart("wall-seconds", "Wall-clock time by phase", bars, "seconds"))
+    return f"{'yes' if p_yes >= 0.5 else 'no'} ({p_yes:.2f})"
 
 
 def picture(run: RunFolder, exhibit: Exhibit, when: str, drawing: Drawing) -> dict[str, Any]:
     """What the gallery shows of one drawing."""
-    data = run.png(drawing.image)
-    width, height = struct.unpack(">II", data[16:24])
-    external, mark, tone = {
-        True: ("right", "\N{CHECK MARK}", "good"),
-        False: ("wrong", "\N{MULTIPLICATION X}", "bad"),
-        None: ("not asked", "", ""),
-    }[drawing.external]
-    judge = f"{'yes' if drawing.accepted else 'no'} ({drawing.p_yes:.2f})"
-    return {
-        "when": when,
-        "uri": f"data:image/png;base64,{base64.b64encode(data).decode()}",
-        "width": width,
-        "height": height,
-        "pixelated": width < PIXELATED,
-        "judge": judge,
-        "drawing": drawing,
-        "external": external,
-        "mark": mark,
-        "tone": tone,
-        "alt": f"Drawn {when} training for “{exhibit.prompt}”. Judge: {judge}. External verdict: {external}.",
-    }
+    external, mark, tone = VERDICTS[drawing.external]
+    judge = said(drawing.p_yes)
+    alt = f"Drawn {when} training for “{exhibit.prompt}”. Judge: {judge}. External verdict: {external}."
+    told = {"when": when, "judge": judge, "drawing": drawing, "external": external, "mark": mark, "tone": tone}
+    return image(run, drawing.image, alt) | told
 
 
 def gallery(run: RunFolder) -> list[dict[str, Any]]:
@@ -181,9 +84,48 @@ def gallery_summary(exhibits: Sequence[Exhibit]) -> str:
     )
 
 
+def rejudged(run: RunFolder) -> list[dict[str, Any]]:
+    """Each way in which the judge's verdict on old drawings turned round: how often, and some of the drawings."""
+    ways = []
+    for way in TURNED:
+        reading = run.summary.rejudged.get(way.metric.key)
+        if reading is None:
+            continue
+        pictures = []
+        for one in run.rejudged:
+            if one.kind == (way.accepted, way.right):
+                before, after, external = said(one.p_before), said(one.p_after), VERDICTS[one.external][0]
+                alt = f"Drawn before training for “{one.prompt}”. Judge: {before}, after training {after}. "
+                shown = image(run, one.image, f"{alt}External verdict: {external}.")
+                pictures.append(shown | {"drawing": one, "before": before, "after": after})
+        ways.append({"metric": way.metric, "cell": turned_cell(way, reading), "pictures": pictures})
+    return ways
+
+
+def dynamics_pictures(run: RunFolder) -> list[dict[str, Any]]:
+    """The last pictures of the `Dynamics` callback."""
+    found = run.dynamics_pictures
+    return [
+        image(run, found[kind][1], f"Plot at step {found[kind][0]}: {what}.") | {"title": title, "step": found[kind][0]}
+        for kind, (title, what) in DYNAMICS.items()
+        if kind in found
+    ]
+
+
 def plain(value: Any) -> str:
     """A setting as text, as it would stand in a config."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def folded(command: str) -> str:
+    """A long command with an option a line, as a shell takes it; one with quotes is left as it is.
+
+    >>> folded("unigap demo --seed 7")
+    'unigap demo --seed 7'
+    """
+    if len(command) < 80 or "'" in command or '"' in command:
+        return command
+    return command.replace(" --", " \\\n  --")
 
 
 def render(run: RunFolder) -> str:
@@ -196,7 +138,7 @@ def render(run: RunFolder) -> str:
         The whole page; it needs no other file and no network.
 
     Raises:
-        ValueError: An image of the gallery is missing or damaged.
+        ValueError: An image of the run is missing or damaged.
     """
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
@@ -211,10 +153,15 @@ def render(run: RunFolder) -> str:
         heroes=[table_row(metric, summary) for metric in GAP[:2]],
         groups=table(summary),
         curves=curve_charts(run.epochs),
+        from_start=any(epoch.epoch == 0 for epoch in run.epochs),
         parts=[chart for charts in by_part for chart in charts],
         rounds=round_charts(summary.rounds),
         gallery=gallery(run),
         gallery_summary=gallery_summary(run.exhibits),
+        rejudged=rejudged(run),
+        dynamics=dynamics_charts(run.watched),
+        dynamics_pictures=dynamics_pictures(run),
+        command=folded(summary.command),
         times=time_chart(summary.wall_seconds),
         recipe={key: plain(value) for key, value in summary.recipe.items()},
     )
@@ -224,7 +171,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the page of a run.
 
     Args:
-        run: Folder with ``summary.json`` and, optionally, ``curves.json``, ``gallery.json`` and its images.
+        run: Folder with ``summary.json`` and, optionally, the other files `unigap.run_folder` names.
         out: File to write, all or nothing; ``report.html`` in the run folder if None.
 
     Returns:

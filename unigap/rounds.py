@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,11 +12,14 @@ from typing import Any
 
 import torch
 
-from unigap.judges import Judge
+from unigap.allocation import Allocation, FixedCandidates, Tally, Wave
+from unigap.judges import Judge, judge_recipes
 from unigap.models.base import SamplingRecipe, UnifiedModel, evaluating
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment, Prompt
 from unigap.sampling import Drawings, draw_candidates
+from unigap.selection import logit_threshold
+from unigap.shards import Key, RoundWriter
 from unigap.stop_signal import Stopped
 
 
@@ -23,7 +28,7 @@ class RoundPlan:
     """How a round is drawn.
 
     Args:
-        candidates: N, images drawn for each prompt.
+        candidates: N, images drawn for each prompt; where an allocation shares them out, as many on average.
         sampling: Temperature, guidance and filters.
         images_per_batch: Most images drawn at once; bounds memory, and is the share of work a process takes at a time.
         seed: Part of every sampling seed.
@@ -41,7 +46,7 @@ class RoundPlan:
 
     def recipe(self, model: UnifiedModel, judges: Sequence[Judge]) -> dict[str, Any]:
         """Everything a round drawn by ``model`` and told apart by ``judges`` depends on, as the pool stores it."""
-        depends = dataclasses.asdict(self) | {"judges": [judge.name for judge in judges]}
+        depends = dataclasses.asdict(self) | {"judges": judge_recipes(judges)}
         del depends["images_per_batch"]
         return depends | {"weights": model.weights_digest()}
 
@@ -96,6 +101,8 @@ def collect_round(
     plan: RoundPlan,
     ranks: Ranks | None = None,
     progress: Callable[[int], None] = lambda images: None,
+    allocation: Allocation | None = None,
+    threshold: float = 0.5,
 ) -> None:
     """Draws and judges candidates for ``prompts`` and commits them to the pool as ``round``.
 
@@ -112,13 +119,15 @@ def collect_round(
         plan: How it is drawn.
         ranks: Which share of the work is this process's; ``None`` is all of it.
         progress: Called with the number of images drawn and judged since the last call.
+        allocation: Which prompts get how many images; ``None`` gives each the plan's.
+        threshold: Least probability of yes that counts as accepted, for an allocation that asks.
 
     Raises:
         ValueError: When the pool holds the round, but drawn by other weights, in another way or for other prompts; on
             every rank, when one of several failed.
     """
-    ranks = ranks or Ranks()
-    recipe = plan.recipe(model, judges)
+    ranks, allocation = ranks or Ranks(), allocation or FixedCandidates()
+    recipe = plan.recipe(model, judges) | allocation.recipe(threshold)
     if round in pool.rounds:
         if pool.recipe(round) != recipe:
             raise ValueError(
@@ -129,23 +138,58 @@ def collect_round(
                 f"pool {pool.folder}: round {round} was drawn for other prompts; use them or a new pool folder"
             )
         return
-    size = max(1, plan.images_per_batch // plan.candidates)
-    # whole batches are shared out and skipped: what is computed together never depends on ranks or kills
-    batches = [prompts[start : start + size] for start in range(0, len(prompts), size)][ranks.rank :: ranks.world]
+    tallies = [Tally()] * len(prompts)
+    wave = allocation.next_wave(tallies, plan.candidates)
     with ranks.together():
         writer = pool.writer(round, recipe)
-        done = writer.done()
-    with ranks.together():
-        for batch in batches:
-            left = [prompt for prompt in batch if prompt.id not in done]
-            for drawings in draw_candidates(
-                model, left, plan.candidates, round, plan.seed, plan.sampling, plan.images_per_batch
-            ):
-                writer.write(drawings.candidates, judge_drawings(model, drawings, judges), ranks.rank)
-                progress(len(drawings.candidates))
+        hand = _Hand(model, judges, plan, round, ranks, writer, progress, writer.verdicts(judges[0].name))
+    while wave:
+        with ranks.together():
+            mine = hand.draw(prompts, wave)
+        # what the others drew is heard from them: a shared folder may show their shards late
+        for place, logits in itertools.chain.from_iterable(map(json.loads, ranks.gather(json.dumps(mine)))):
+            tallies[place] = tallies[place].after(logits, logit_threshold(threshold))
+        wave = allocation.next_wave(tallies, plan.candidates)
     with ranks.together():
         if ranks.rank == 0:
             writer.commit(prompts)
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """One process at work on a round; ``said`` are the selecting judge's log-odds of what is safe in shards."""
+
+    model: UnifiedModel
+    judges: Sequence[Judge]
+    plan: RoundPlan
+    round: int
+    ranks: Ranks
+    writer: RoundWriter
+    progress: Callable[[int], None]
+    said: dict[Key, float]
+
+    def draw(self, prompts: Sequence[Prompt], wave: Wave) -> list[tuple[int, list[float]]]:
+        """Draws this process's share of a wave, as far as it is not there; places of its prompts and their log-odds."""
+        size = max(1, self.plan.images_per_batch // wave.images)
+        # whole batches are shared out and skipped: what is computed together never depends on ranks or kills
+        batches = [wave.prompts[start : start + size] for start in range(0, len(wave.prompts), size)]
+        mine = batches[self.ranks.rank :: self.ranks.world]
+        for batch in mine:
+            self._draw_batch([prompts[i] for i in batch if (prompts[i].id, wave.first) not in self.said], wave)
+        indices = range(wave.first, wave.first + wave.images)
+        return [(i, [self.said[prompts[i].id, index] for index in indices]) for batch in mine for i in batch]
+
+    def _draw_batch(self, prompts: Sequence[Prompt], wave: Wave) -> None:
+        plan = self.plan
+        for drawings in draw_candidates(
+            self.model, prompts, wave.images, self.round, plan.seed, plan.sampling, plan.images_per_batch, wave.first
+        ):
+            judgments = judge_drawings(self.model, drawings, self.judges)
+            self.writer.write(drawings.candidates, judgments, self.ranks.rank)
+            keys = {candidate.id: (candidate.prompt.id, candidate.index) for candidate in drawings.candidates}
+            selecting = self.judges[0].name
+            self.said.update({keys[j.candidate_id]: j.logit for j in judgments if j.judge == selecting})
+            self.progress(len(drawings.candidates))
 
 
 @torch.no_grad()

@@ -1,27 +1,25 @@
 """What a finished run leaves on disk, read back and checked.
 
-The dataclasses are the format: ``summary.json`` holds a `Summary`; the optional ``curves.json`` a list of `Epoch`,
-from epoch 0, before training; the optional ``gallery.json`` a list of `Exhibit`. Rates are shares in [0, 1], null where
-there was nothing to measure; a number that is not finite is read as null. Keys not named here are ignored.
+The dataclasses are the format. ``summary.json`` holds a `Summary`. Optional are ``curves.json``, a list of `Epoch`
+from epoch 0, before training; ``gallery.json``, a list of `Exhibit`; ``rejudged.json``, a list of `Rejudged`; and the
+folder ``dynamics`` of the callback of that name: ``dynamics.json``, a list of `Watched`, and its pictures. Rates are
+shares in [0, 1], null where there was nothing to measure; a number that is not finite is read as null. Keys not named
+here are ignored.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import struct
-import types
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from PIL import Image
+from unigap.png_file import read_png
+from unigap.typed_json import read_json
 
-PNG = b"\x89PNG\r\n\x1a\n"
-MAX_IMAGE_BYTES, MAX_IMAGE_SIDE = 16 * 2**20, 4096
 YES = 0.5
-NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+DYNAMICS = "dynamics"
+PICTURE = re.compile(r"(?P<kind>[a-z]+)-(?P<step>\d+)\.png")
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,9 @@ class Summary:
         versions: Version by package.
         by_category: Parts by category.
         by_difficulty: Parts by difficulty, easiest first.
+        rejudged: What the judge after training says of the drawings made before: share of those the judge before had
+            wrongly accepted that it rejects (``false_positives_rejected``), and likewise
+            ``true_positives_rejected``, ``true_negatives_accepted`` and ``false_negatives_accepted``.
         recipe: Settings by name.
     """
 
@@ -124,6 +125,7 @@ class Summary:
     versions: dict[str, str]
     by_category: dict[str, Part] = field(default_factory=dict)
     by_difficulty: dict[str, Part] = field(default_factory=dict)
+    rejudged: Readings = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -201,6 +203,51 @@ class Exhibit:
 
 
 @dataclass(frozen=True)
+class Rejudged:
+    """A drawing made before training of which the judge after training thinks otherwise.
+
+    Attributes:
+        prompt: What was asked.
+        category: Category of the prompt.
+        difficulty: Difficulty of the prompt.
+        seed: Sampling seed of the drawing.
+        image: Path of a PNG, relative to the run folder.
+        p_before: The judge's probability of "yes" before training, in [0, 1].
+        p_after: The same after training.
+        external: Whether the external judge finds it right.
+    """
+
+    prompt: str
+    category: str
+    difficulty: str
+    seed: int
+    image: str
+    p_before: float
+    p_after: float
+    external: bool
+
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """Whether the judge accepted it before training, and whether it is right."""
+        return self.p_before >= YES, self.external
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the `Dynamics` callback saw.
+
+    Attributes:
+        kind: ``"step"`` for a prediction and its measurement, ``"kernel"`` for the coupling of the two branches.
+        step: Optimizer steps taken by then.
+        figures: Numbers by name.
+    """
+
+    kind: str
+    step: int
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """A run folder, read and checked."""
 
@@ -208,6 +255,14 @@ class RunFolder:
     summary: Summary
     epochs: list[Epoch]
     exhibits: list[Exhibit]
+    rejudged: list[Rejudged]
+    watched: list[Watched]
+
+    @property
+    def dynamics_pictures(self) -> dict[str, tuple[int, str]]:
+        """The last picture of each kind that the `Dynamics` callback left: its step and its path, by kind."""
+        named = ((path, PICTURE.fullmatch(path.name)) for path in sorted((self.path / DYNAMICS).glob("*.png")))
+        return {found["kind"]: (int(found["step"]), f"{DYNAMICS}/{path.name}") for path, found in named if found}
 
     def png(self, name: str) -> bytes:
         """A whole PNG of the run.
@@ -215,116 +270,14 @@ class RunFolder:
         Raises:
             ValueError: It is missing, damaged, no PNG, or outside the run folder.
         """
-        path = self.path / name
-        if "\0" in name or not path.resolve().is_relative_to(self.path.resolve()):
-            raise ValueError(f"gallery.json names {name!r}, which lies outside {self.path}; give paths inside it")
-        try:
-            size = path.stat().st_size
-            data = path.read_bytes() if size <= MAX_IMAGE_BYTES else b""
-        except OSError as error:
-            raise ValueError(f"cannot read the image {path}: {error.strerror}; run the gallery again") from None
-        if size > MAX_IMAGE_BYTES:
-            raise ValueError(f"{path} is larger than {MAX_IMAGE_BYTES >> 20} MiB; give a drawing, not an archive")
-        check_png(data, path)
-        return data
-
-
-def check_png(data: bytes, path: Path) -> None:
-    """Make sure that bytes are one whole PNG image of a size a browser can take.
-
-    Raises:
-        ValueError: They are not, or its header promises more than ``MAX_IMAGE_SIDE`` pixels a side.
-    """
-    if not data.startswith(PNG) or data[12:16] != b"IHDR" or data[-8:-4] != b"IEND":
-        raise ValueError(f"{path} is not a whole PNG image; run the gallery again")
-    width, height = struct.unpack(">II", data[16:24])
-    # before anything is unpacked: a few bytes can promise gigabytes of pixels
-    if not (0 < width <= MAX_IMAGE_SIDE and 0 < height <= MAX_IMAGE_SIDE):
-        raise ValueError(f"{path} is {width} x {height} pixels; at most {MAX_IMAGE_SIDE} a side are shown, shrink it")
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise ValueError(f"{path} is not a whole PNG image ({error}); run the gallery again") from None
-
-
-def build(kind: Any, data: Any, where: str) -> Any:
-    """Check JSON data against a declared type and turn it into that type.
-
-    Args:
-        kind: A dataclass, ``X | None``, ``dict[str, X]``, ``list[X]``, ``Any`` or a plain type.
-        data: What ``json.loads`` gave.
-        where: Path of the data, for the message.
-
-    Returns:
-        The data as ``kind``.
-
-    Raises:
-        ValueError: The data do not fit; the message says where.
-    """
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any or (origin is types.UnionType and data is None):
-        return data
-    if origin is types.UnionType:
-        return build(arguments[0], data, where)
-    if origin is list:
-        items = expect(list, data, where, "a list")
-        return [build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(items)]
-    if is_dataclass(kind) or origin is dict:
-        table = expect(dict, data, where, "an object")
-        if origin is dict:
-            return {key: build(arguments[1], value, f"{where}.{key}") for key, value in table.items()}
-        return build_record(kind, table, where)
-    if kind is float and type(data) is int:
-        return float(data)
-    if type(data) is not kind:
-        raise ValueError(f"{where} must be {NAMES[kind]}, got {json.dumps(data)[:60]}; write the run again")
-    return data
-
-
-def build_record(kind: Any, table: Mapping[str, Any], where: str) -> Any:
-    """Build a dataclass from a JSON object, see `build`."""
-    values, hints = {}, get_type_hints(kind)
-    for item in fields(kind):
-        if item.name in table:
-            values[item.name] = build(hints[item.name], table[item.name], f"{where}.{item.name}")
-        elif item.default is MISSING and item.default_factory is MISSING:
-            raise ValueError(f"{where} lacks {item.name!r}; the file is damaged or of an unfinished run: run it again")
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def expect(kind: type, data: Any, where: str, name: str) -> Any:
-    """Return ``data`` if it is of the kind, else raise ValueError."""
-    if not isinstance(data, kind):
-        raise ValueError(f"{where} must be {name}, got {json.dumps(data)[:60]}; write the run again")
-    return data
-
-
-def read_json(path: Path, kind: Any) -> Any:
-    """Read a JSON file as the declared type.
-
-    Raises:
-        ValueError: It is missing, not JSON, or does not fit the type.
-    """
-    try:
-        data = json.loads(path.read_bytes(), parse_constant=lambda _: None)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; give the folder of a finished run") from None
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged, not JSON ({error}); run it again") from None
-    return build(kind, data, str(path))
+        return read_png(self.path, name)
 
 
 def read_run(run: str | Path) -> RunFolder:
     """Read a run folder.
 
     Args:
-        run: Folder with ``summary.json`` and, optionally, ``curves.json`` and ``gallery.json``.
+        run: Folder with ``summary.json`` and, optionally, the other files.
 
     Returns:
         Its contents; the optional parts are empty where absent.
@@ -335,10 +288,15 @@ def read_run(run: str | Path) -> RunFolder:
     folder = Path(run)
     if not folder.is_dir():
         raise ValueError(f"no run folder at {folder}; give the folder that holds summary.json")
-    curves, gallery = folder / "curves.json", folder / "gallery.json"
     return RunFolder(
         path=folder,
         summary=read_json(folder / "summary.json", Summary),
-        epochs=read_json(curves, list[Epoch]) if curves.exists() else [],
-        exhibits=read_json(gallery, list[Exhibit]) if gallery.exists() else [],
+        epochs=_rows(folder / "curves.json", list[Epoch]),
+        exhibits=_rows(folder / "gallery.json", list[Exhibit]),
+        rejudged=_rows(folder / "rejudged.json", list[Rejudged]),
+        watched=_rows(folder / DYNAMICS / "dynamics.json", list[Watched]),
     )
+
+
+def _rows(path: Path, kind: Any) -> Any:
+    return read_json(path, kind) if path.exists() else []

@@ -97,6 +97,18 @@ class SampleMetric(Metric, ABC):
         samples = {f"{name}_S": rows[name].to(_DTYPES[name]) for name in (*self.columns, "prompt")}
         return type(self).score(**samples, **self.options)
 
+    def rows(self) -> dict[str, Tensor]:
+        """The distinct samples so far, of all processes, in the order of their ids: columns of shape (S,), on the CPU.
+
+        All processes have to ask together.
+
+        Raises:
+            ValueError: If one sample id came with different prompts, verdicts or logits.
+        """
+        with self.sync_context():
+            found = drop_duplicates({name: dim_zero_cat(getattr(self, name)).cpu() for name in self._names()})
+        return {name: column.to(_DTYPES[name]) for name, column in found.items()}
+
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
         """Draw a result with its interval.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ def draw_candidates(
     run_seed: int,
     recipe: SamplingRecipe,
     images_per_batch: int = 512,
+    first: int = 0,
 ) -> Iterator[Drawings]:
     """Draws ``n`` candidates for each prompt, whole prompts at a time.
 
@@ -47,6 +49,7 @@ def draw_candidates(
         recipe: How tokens are drawn.
         images_per_batch: Most images in one batch (at least one prompt's worth is drawn at once); fewer where the
             device has no memory for so many.
+        first: Index of the first candidate of each prompt: those before it were drawn already.
 
     Yields:
         The drawings of a batch of prompts, candidates of one prompt side by side.
@@ -61,7 +64,7 @@ def draw_candidates(
         raise ValueError(f"images_per_batch must be >= 1, got {images_per_batch}")
 
     def draw(batch: slice) -> Drawings:
-        return _draw_batch(model, prompts[batch], n, round, run_seed, recipe)
+        return _draw_batch(model, prompts[batch], range(first, first + n), round, run_seed, recipe)
 
     images = min(images_per_batch, items_that_fit(model, model.drawing_bytes(recipe)))
     too_large = f"{n} candidates of one prompt do not fit; draw fewer candidates, or free memory on the device"
@@ -69,17 +72,14 @@ def draw_candidates(
 
 
 def _draw_batch(
-    model: UnifiedModel, prompts: Sequence[Prompt], n: int, round: int, run_seed: int, recipe: SamplingRecipe
+    model: UnifiedModel, prompts: Sequence[Prompt], indices: range, round: int, run_seed: int, recipe: SamplingRecipe
 ) -> Drawings:
-    seeds = [[seed_of(run_seed, round, prompt.id, index) for index in range(n)] for prompt in prompts]
+    seeds = [[seed_of(run_seed, round, prompt.id, index) for index in indices] for prompt in prompts]
     encoded = model.encode_prompt([prompt.text for prompt in prompts])
     samples = model.sample_images(encoded, torch.tensor(seeds), recipe)
     codes_RM = samples.codes_BNM.flatten(0, 1)
-    logp_BN = samples.logp_BNM.double().sum(-1).tolist()
-    rows = codes_RM.to("cpu", torch.int32).numpy()
-    candidates = [
-        Candidate(prompt, round, index, seeds[b][index], rows[b * n + index], logp_BN[b][index])
-        for b, prompt in enumerate(prompts)
-        for index in range(n)
-    ]
+    codes = codes_RM.to("cpu", torch.int32).numpy()
+    drawn = zip(itertools.chain(*seeds), codes, samples.logp_BNM.double().sum(-1).flatten().tolist(), strict=True)
+    asked = itertools.product(prompts, indices)
+    candidates = [Candidate(prompt, round, index, *row) for (prompt, index), row in zip(asked, drawn, strict=True)]
     return Drawings(candidates, model.decode(codes_RM))

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, islice
+from typing import Literal
 
 from unigap.records import Candidate, Pair, Prompt
+
+PairRule = Literal["extreme", "closest"]
+"""Which rejected candidate an accepted one is set against."""
 
 
 def logit_threshold(threshold: float) -> float:
@@ -43,12 +48,25 @@ def accepted_rows(
     return [candidate for row in ranked.values() for logit, candidate in row[:keep] if logit >= bar]
 
 
+def balanced(rows: Iterable[Candidate], keep: int) -> list[Candidate]:
+    """The rows of every prompt repeated in turn until there are ``keep``, so that each prompt weighs the same."""
+    by_prompt: dict[str, list[Candidate]] = {}
+    for row in rows:
+        by_prompt.setdefault(row.prompt.id, []).append(row)
+    return [row for own in by_prompt.values() for row in islice(cycle(own), max(keep, len(own)))]
+
+
 def preference_pairs(
-    candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5, per_prompt: int = 1
+    candidates: Iterable[Candidate],
+    logits: Mapping[str, float],
+    threshold: float = 0.5,
+    per_prompt: int = 1,
+    rule: PairRule = "extreme",
 ) -> list[Pair]:
     """Algorithm 1's pairs: the most positive-looking accepted against the most negative-looking rejected candidate.
 
-    With ``per_prompt`` above 1, also the second of each end, and so on, as long as one is accepted and the other not.
+    The rule ``closest`` takes the rejected candidate nearest to the threshold instead, a harder lesson. With
+    ``per_prompt`` above 1, also the second of each end, and so on, as long as one is accepted and the other not.
     """
     if per_prompt < 1:
         raise ValueError(f"per_prompt must be >= 1, got {per_prompt}")
@@ -56,7 +74,7 @@ def preference_pairs(
     pairs = []
     for row in ranked_by_prompt(candidates, logits).values():
         yes = [candidate for logit, candidate in row if logit >= bar]
-        no = [candidate for logit, candidate in reversed(row) if logit < bar]
+        no = [candidate for logit, candidate in (row if rule == "closest" else row[::-1]) if logit < bar]
         pairs += [Pair(chosen, rejected) for chosen, rejected in zip(yes[:per_prompt], no, strict=False)]
     return pairs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,11 @@ from unigap.tables import (
 )
 
 POOL_FILE = "pool.json"
-REFERENCES = "references"
+REFERENCES, ANNOTATIONS = "references", "annotations"
 RECIPE = "recipe.json"
+KEY = ("prompt_id", "index")
+"""Columns that tell the candidates of a round apart."""
+Key = tuple[str, int]
 CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE = "candidates.parquet", "judgments.parquet", "prompts.parquet"
 
 _ROUND = re.compile(r"round-(\d{5,})(\.partial|\.sealing|)")
@@ -101,32 +104,46 @@ class RoundWriter:
         self._round = round
         self._previous = previous
         self._partial = round_folder(pool, round, ".partial")
-        self._prompts_of_shard: dict[str, set[str]] = {}
+        self._read: set[str] = set()
+        self._done: set[Key] = set()
         self._recipe = recipe
         self._begin()
         self.done()
 
-    def done(self) -> set[str]:
-        """Ids of the prompts that are safe in shards, those of other ranks included.
+    def done(self) -> Set[Key]:
+        """Prompt id and index of each candidate that is safe in a shard, those of other ranks included.
 
-        It grows while other ranks write, so split the prompts among the ranks first and skip the done ones after.
+        It grows while other ranks write, so split the prompts among the ranks first and skip what is done after.
 
         Raises:
             ValueError: A shard is damaged; the file is named.
         """
         for path in self._shards():
-            if path.name not in self._prompts_of_shard:
-                ids = _read_shard(path, ["prompt_id"])["prompt_id"].to_pylist()
-                self._prompts_of_shard[path.name] = set(ids)
-        return set().union(*self._prompts_of_shard.values())
+            if path.name not in self._read:
+                self._done.update(_keys(_read_shard(path, list(KEY))))
+                self._read.add(path.name)
+        return self._done
+
+    def verdicts(self, judge: str) -> dict[Key, float]:
+        """Log-odds of yes that a judge gave to the candidates that are safe in shards, by prompt id and index.
+
+        Raises:
+            ValueError: A shard is damaged; the file is named.
+        """
+        found: dict[Key, float] = {}
+        for path in self._shards():
+            table = _read_shard(path, [*KEY, "judgments"])
+            rows = zip(_keys(table), table["judgments"].to_pylist(), strict=True)
+            found.update((key, one["logit"]) for key, said in rows for one in said if one["judge"] == judge)
+        return found
 
     def write(self, candidates: Sequence[Candidate], judgments: Sequence[Judgment], rank: int = 0) -> None:
         """Add one shard; it is durable when this returns, and either all there or not at all.
 
-        All candidates of a prompt go into the same shard. Without candidates nothing is written.
+        Without candidates nothing is written.
 
         Args:
-            candidates: What was drawn, for prompts that are not yet ``done``.
+            candidates: What was drawn and is not yet ``done``.
             judgments: What was said of these candidates, by any number of judges.
             rank: The writing process.
 
@@ -135,14 +152,12 @@ class RoundWriter:
             OSError: The disk is full or the folder read-only; the shards before this one are safe.
         """
         self._refuse_if_committed()
-        written = set().union(*self._prompts_of_shard.values())
         for candidate in candidates:
             if candidate.round != self._round:
                 raise ValueError(f"candidate {candidate.id!r} was written to round {self._round}; write it to its own")
-            if candidate.prompt.id in written:
+            if (candidate.prompt.id, candidate.index) in self._done:
                 raise ValueError(
-                    f"prompt {candidate.prompt.id!r} is already in a shard of round {self._round}; "
-                    "write all its candidates at once and skip the prompts in done()"
+                    f"candidate {candidate.id!r} is already in a shard of round {self._round}; skip those in done()"
                 )
         table = shard_table(candidates, judgments)
         if not candidates:
@@ -150,7 +165,8 @@ class RoundWriter:
         data = parquet_bytes(table)
         name = f"shard-{rank:05d}-{digest(data)}.parquet"
         write_durable(self._partial / name, data)
-        self._prompts_of_shard[name] = {candidate.prompt.id for candidate in candidates}
+        self._done.update((candidate.prompt.id, candidate.index) for candidate in candidates)
+        self._read.add(name)
 
     def commit(self, prompts: Sequence[Prompt]) -> None:
         """Merge the shards, write the manifest last and rename the round into place.
@@ -220,13 +236,16 @@ class RoundWriter:
                     f"prompt {prompt.id!r} in the shards of round {self._round} {fault}; use the prompt set the round "
                     f"was begun with, or delete the folder {self._partial} to draw it anew"
                 )
-        keys = list(zip(candidates["prompt_id"].to_pylist(), candidates["index"].to_pylist(), strict=True))
-        for (prompt_id, index), after in pairwise(keys):
+        for (prompt_id, index), after in pairwise(_keys(candidates)):
             if (prompt_id, index) == after:
                 raise ValueError(
                     f"candidate {index} of prompt {prompt_id!r} lies in two shards of round {self._round}; give each "
                     f"prompt to one rank only, and delete the folder {self._partial} to draw the round anew"
                 )
+
+
+def _keys(table: pa.Table) -> list[Key]:
+    return list(zip(*(table[name].to_pylist() for name in KEY), strict=True))
 
 
 def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -25,7 +25,6 @@ CANDIDATES = pa.schema(
     ]
 )
 JUDGMENTS = pa.schema([("candidate_id", pa.string()), ("judge", pa.string()), ("logit", pa.float64())])
-REFERENCES = pa.schema([("candidate_id", pa.string()), ("logp", pa.float64())])
 # A shard is one file, so that a candidate and what was said of it become durable in the same instant.
 SHARD = pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(JUDGMENTS)))])
 
@@ -115,18 +114,24 @@ def merge_shards(shards: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:
     return rows.select(CANDIDATES.names), judgments
 
 
-def reference_table(logps: Mapping[str, float]) -> pa.Table:
-    """Reference log-likelihoods by candidate id as a table, sorted by id.
+def number_table(numbers: Mapping[str, float], value: str, noun: str) -> pa.Table:
+    """Numbers by candidate id as a table, sorted by id.
+
+    Args:
+        numbers: Number by candidate id.
+        value: Name of its column, beside ``candidate_id``.
+        noun: What a number is called in messages.
 
     Raises:
-        ValueError: A value is not finite.
+        ValueError: A number is not finite.
     """
-    for name, logp in logps.items():
+    for name, number in numbers.items():
         _check_text("candidate id", name)
-        if not math.isfinite(logp):
-            raise ValueError(f"reference of candidate {name!r} is {logp}; a log-likelihood must be finite")
-    names = sorted(logps)
-    return pa.table([names, [float(logps[name]) for name in names]], schema=REFERENCES)
+        if not math.isfinite(number):
+            raise ValueError(f"{noun} of candidate {name!r} is {number}; it must be finite")
+    names = sorted(numbers)
+    schema = pa.schema([("candidate_id", pa.string()), (value, pa.float64())])
+    return pa.table([names, [float(numbers[name]) for name in names]], schema=schema)
 
 
 def prompts_of(table: pa.Table) -> list[Prompt]:

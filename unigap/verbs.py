@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jsonargparse import auto_cli
 
+from unigap.benchmark_verbs import prompts_audit, prompts_import, score_compbench, score_dsg, score_geneval
 from unigap.damage import find_damage
 from unigap.parser import ClearParser
 from unigap.report import write_report
@@ -92,6 +93,113 @@ def verify(folder: str) -> None:
     print(f"{folder}: sound")
 
 
+def calibrate(
+    checkpoint: str = "shapes", precision: float = 0.9, captions: str | None = None, n: int = 600, seed: int = 0
+) -> None:
+    """Find the lowest threshold at which enough of what a checkpoint's own judge accepts is right.
+
+    Args:
+        checkpoint: ``shapes``, a transformers folder, or a hub id.
+        precision: Least share of the accepted images that are right, in (0, 1].
+        captions: ``.jsonl`` file of images with captions, ``{"image": path, "caption": text}``, every second of which
+            is given another's caption; null takes renders of the embedded world.
+        n: Pairs; the threshold is chosen on one half and examined on the other.
+        seed: Which pairs.
+    """
+    from unigap.calibration import calibrate as find
+    from unigap.judges import SelfJudge
+    from unigap.known_pairs import CaptionedFile, ShapesPairs
+    from unigap.models.families import load_model
+
+    pairs = CaptionedFile(captions, seed=seed) if captions else ShapesPairs(seed=seed)
+    found = find(load_model(checkpoint), SelfJudge(), pairs, n, precision)
+    print(f"of the accepted, right: {found.precision}\nof the right, accepted: {found.recall}")
+    print(f"--model.init_args.objective.init_args.threshold {found.threshold:.8g}")
+
+
+def judge_export(
+    pool: str,
+    out: str = "runs/judging",
+    checkpoint: str = "shapes",
+    n: int = 200,
+    seed: int = 0,
+    blind: bool = True,
+) -> None:
+    """Write drawings of a pool for people to judge: PNG images and a sheet, verdicts.csv, to fill in with yes and no.
+
+    Args:
+        pool: The pool.
+        out: Folder for the images and the sheet.
+        checkpoint: The model that drew them: ``shapes``, a transformers folder, or a hub id.
+        n: How many drawings; all where there are fewer.
+        seed: Which ones.
+        blind: Keep from the sheet what the model's own judge said; ``false`` adds its probability of yes.
+    """
+    from unigap.judge_command import export_drawings
+    from unigap.models.families import load_model
+
+    print(f"fill in: {export_drawings(load_model(checkpoint), pool, out, n, seed, blind)}")
+
+
+def judge_import(pool: str, sheet: str, name: str = "human", ties: Literal["refuse", "yes", "no"] = "refuse") -> None:
+    """Store the verdicts of a filled-in sheet beside the judgments of a pool; they are never changed.
+
+    Args:
+        pool: The pool.
+        sheet: CSV file with the columns ``candidate_id``, ``verdict`` and, for several raters, ``rater``.
+        name: Whose verdicts they are.
+        ties: What as many yes as no means.
+    """
+    from unigap.judge_command import import_verdicts
+
+    print(f"{pool}: {import_verdicts(pool, sheet, name, ties)} verdicts by {name!r}")
+
+
+def judge_agreement(pool: str, judges: str = "") -> None:
+    """Show how often the judges of a pool say yes, and how far they agree beyond chance.
+
+    Args:
+        pool: The pool.
+        judges: Their names, with commas between them, e.g. ``self,oracle,human``; all where left out.
+    """
+    from unigap.judge_command import print_agreement
+
+    print_agreement(pool, [name.strip() for name in judges.split(",") if name.strip()])
+
+
+def export_pool(
+    pool: str, *, out: str, license: str = "unknown", checkpoint: str = "shapes", threshold: float = 0.5
+) -> None:
+    """Write a pool as a data set for the Hugging Face hub: Parquet with pictures and every verdict, and a card.
+
+    Args:
+        pool: The pool.
+        out: Folder to write; it is empty or does not exist yet.
+        license: Licence of the data as the hub writes it, e.g. cc-by-4.0.
+        checkpoint: The model that drew the pool, which turns its image tokens into pictures.
+        threshold: Least probability of yes that the card and the column ``accepted`` count as accepted, in (0, 1).
+    """
+    from unigap.pool_export import export_pool as write
+
+    write(pool, out, license, checkpoint, threshold)
+    print(f"data set: {out}")
+
+
+def export_model(run: str, *, out: str, license: str = "unknown", adapter: bool = False) -> None:
+    """Write what a run trained for the Hugging Face hub: a checkpoint or an adapter, its card and its recipe.
+
+    Args:
+        run: The run folder of ``unigap fit``, or its Lightning checkpoint.
+        out: Folder to write; it is empty or does not exist yet.
+        license: Licence of the weights as the hub writes it, e.g. apache-2.0.
+        adapter: Write the LoRA adapter alone; otherwise it is merged.
+    """
+    from unigap.model_export import export_model as write
+
+    write(run, out, license, adapter)
+    print(f"model: {out}")
+
+
 def evidence_guard(
     out: str = "docs/evidence",
     work: str = "runs/evidence/guard",
@@ -135,12 +243,64 @@ def evidence_theory(
     print(f"evidence: {measure_theory(plan, Path(out), Path(work))}")
 
 
+def evidence_claims(
+    out: str = "docs/evidence",
+    work: str = "docs/evidence/claims",
+    checkpoint: str = "shapes",
+    only: str = "",
+    seeds: int | None = None,
+    jobs: int = 2,
+    split: Literal["test", "validation"] = "test",
+) -> None:
+    """Test what the paper claims, each claim with its controls: about four hours on two CPU cores, resumed by arm.
+
+    Args:
+        out: Folder for ``claims.md``, its figures and ``evidence.json``.
+        work: Folder of the arms; those it holds are not run again.
+        checkpoint: The embedded model: the shipped one, or a folder.
+        only: Claims to test, with commas between them: improvement, replay, replay-hard, co-improvement, degradation,
+            ablations, ceiling, better; all where left out.
+        seeds: Seeds of every arm; each claim's own number (5 or 3) where left out.
+        jobs: Arms run at once, each on one thread.
+        split: Prompts to measure on: fresh test prompts, or validation prompts to choose between recipes.
+    """
+    from unigap.evidence.claims.command import claims_evidence
+    from unigap.evidence.claims.setting import Setting
+
+    setting = Setting(checkpoint, split=split)
+    named = [name.strip() for name in only.split(",") if name.strip()]
+    for path in claims_evidence(setting, named, seeds, jobs, Path(out), Path(work)):
+        print(f"evidence: {path}")
+
+
+def evidence_all(out: str = "docs/evidence", checkpoint: str = "shapes") -> None:
+    """Write all the evidence: the claims, the guard and the theory, one after the other; what is there is kept.
+
+    Args:
+        out: Folder for the pages, their figures and their numbers.
+        checkpoint: The embedded model: the shipped one, or a folder.
+    """
+    evidence_claims(out, f"{out}/claims", checkpoint)
+    evidence_guard(out, checkpoint=checkpoint)
+    evidence_theory(out, checkpoint=checkpoint)
+
+
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "gap": gap,
+    "calibrate": calibrate,
     "report": report,
+    "judge": {"export": judge_export, "import": judge_import, "agreement": judge_agreement},
     "pool": {"verify": verify},
-    "evidence": {"guard": evidence_guard, "theory": evidence_theory},
+    "prompts": {"import": prompts_import, "audit": prompts_audit},
+    "score": {"geneval": score_geneval, "compbench": score_compbench, "dsg": score_dsg},
+    "export": {"pool": export_pool, "model": export_model},
+    "evidence": {
+        "all": evidence_all,
+        "claims": evidence_claims,
+        "guard": evidence_guard,
+        "theory": evidence_theory,
+    },
 }
 
 

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import JanusForConditionalGeneration
 
 from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
@@ -173,3 +176,74 @@ def test_the_longest_prompt_that_fits_is_taken(janus: Janus) -> None:
 def test_case_and_spaces_do_not_matter(janus: Janus) -> None:
     plain, shouted = janus.encode_prompt(["a red circle"]), janus.encode_prompt(["  A  RED circle "])
     assert torch.equal(plain.ids_BL, shouted.ids_BL)
+
+
+# What is written
+
+# peft 0.21 asks transformers by a name deprecated in 5.23
+PEFT = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+
+def trained_lora(janus_folder: Path, **options: object) -> Janus:
+    model = Janus(str(janus_folder), lora_rank=3, lora_alpha=6, **options)  # type: ignore[arg-type]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(2):  # B starts at zero, and A has no gradient before it has moved
+        logps(model).mean().neg().backward()
+        optimizer.step()
+    return model
+
+
+def logps(model: Janus) -> torch.Tensor:
+    return model.image_logps(model.encode_prompt(["a red circle"]), torch.arange(16)[None])
+
+
+@PEFT
+def test_an_adapter_is_what_peft_loads(janus_folder: Path, tmp_path: Path) -> None:
+    model = trained_lora(janus_folder)
+    model.save(tmp_path / "adapter", adapter_only=True)
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert len(weights) == 2 * 2 * 7 and not list((tmp_path / "adapter").glob("model*"))
+    base = JanusForConditionalGeneration.from_pretrained(janus_folder)
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    plain = Janus.from_parts(loaded.get_base_model(), model.processor)
+    torch.testing.assert_close(logps(plain), logps(model), atol=1e-5, rtol=0)
+    with loaded.disable_adapter():
+        torch.testing.assert_close(logps(plain), logps(Janus(str(janus_folder))), atol=1e-5, rtol=0)
+
+
+def test_an_adapter_on_half_precision_is_trained_and_saved_in_full(janus_folder: Path, tmp_path: Path) -> None:
+    model = trained_lora(janus_folder, dtype="bfloat16")
+    model.save(tmp_path / "adapter", adapter_only=True)
+    assert {t.dtype for t in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values()} == {torch.float32}
+    model.save(tmp_path / "merged")
+    assert load_file(tmp_path / "merged" / "model.safetensors")["lm_head.weight"].dtype == torch.bfloat16
+
+
+def test_an_adapter_that_is_not_there_is_not_saved(janus: Janus, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no LoRA adapter; set lora_rank"):
+        janus.save(tmp_path / "adapter", adapter_only=True)
+    assert not (tmp_path / "adapter").exists()
+
+
+@PEFT
+@pytest.mark.parametrize("adapter_only", [False, True])
+def test_a_card_says_what_was_made_of_what(janus_folder: Path, tmp_path: Path, adapter_only: bool) -> None:
+    model = trained_lora(janus_folder)
+    model.base = "deepseek-community/Janus-Pro-1B"
+    model.save(tmp_path / "mine", adapter_only, {"lr": 1e-5, "judge": "self | own"})
+    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert header["base_model"] == model.base and header["library_name"] == ("peft" if adapter_only else "transformers")
+    assert "# mine" in card and "rank 3, alpha 6" in card and str(tmp_path) not in card
+    assert r"| lr | 1e-05 |" in card and r"| judge | self \| own |" in card
+    loading = card.split("```python\n")[1].split("\n```")[0].replace("FOLDER", repr(str(tmp_path / "mine")))
+    found: dict[str, object] = {}
+    exec(loading.replace(model.base, str(janus_folder)), found)  # what the card says is what works
+    assert isinstance(found["model"], torch.nn.Module) and found["processor"].num_image_tokens == 16
+
+
+def test_a_folder_on_disk_is_no_base_model_for_the_hub(janus: Janus, tmp_path: Path) -> None:
+    janus.save(tmp_path / "copy")
+    card = (tmp_path / "copy" / "README.md").read_text(encoding="utf-8")
+    assert "base_model" not in yaml.safe_load(card.split("---\n")[1])
+    assert "Trained: language_model." in card and "None was given" in card

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import unigap.models.autoregressive as autoregressive
-import unigap.models.janus as janus_module
+import unigap.models.janus_likelihood as likelihood_module
 from unigap.losses import sft_loss
 from unigap.models.autoregressive import code_logps
 from unigap.models.base import SamplingRecipe
@@ -113,7 +116,7 @@ def test_a_large_batch_holds_few_logits(new_janus: Any, monkeypatch: pytest.Monk
     model = new_janus()
     expected = model.image_logps(model.encode_prompt(PROMPTS), CODES)
     monkeypatch.setattr(
-        janus_module,
+        likelihood_module,
         "code_logps",
         lambda *given: autoregressive.code_logps(*given, at_once=5 * model.n_codes),
     )
@@ -125,6 +128,33 @@ def test_a_large_batch_holds_few_logits(new_janus: Any, monkeypatch: pytest.Monk
 def test_attention_without_masks_is_refused(janus_folder: Path) -> None:
     with pytest.raises(ValueError, match="attn_implementation must be 'sdpa' or 'eager', got 'flash_attention_2'"):
         Janus(str(janus_folder), attn_implementation="flash_attention_2")
+
+
+class PeakBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for storage in (t.untyped_storage() for t in tree_leaves(out) if isinstance(t, torch.Tensor)):
+            if storage._cdata not in self.alive:
+                self.alive[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.alive.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self.alive.values()))
+        return out
+
+
+def test_decoding_takes_the_memory_it_is_counted_with(janus: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a prompt without keys and values leaves the decoder's share alone
+    monkeypatch.setattr(janus.net.config.text_config, "num_hidden_layers", 0)
+    counted = janus.drawing_bytes(SamplingRecipe())
+    with PeakBytes() as bytes_of:
+        janus.decode(CODES.repeat(2, 1))
+    assert 0.9 * counted < bytes_of.peak / 4 < 1.1 * counted
 
 
 def test_both_kinds_of_attention_agree(janus: Janus, new_janus: Any) -> None:

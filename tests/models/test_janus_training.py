@@ -72,6 +72,42 @@ def test_going_back_to_the_start_is_exact_and_so_is_coming_back(janus: Janus, ne
     assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
 
 
+SEVERAL = torch.randint(64, (6, 16), generator=torch.Generator().manual_seed(1))
+SETTINGS = [{}, LORA, {"gradient_checkpointing": True}, {"attn_implementation": "eager"}]
+
+
+def learned(model: Janus, likelihood: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Gradients of a loss that weighs every token differently."""
+    model.zero_grad()
+    (likelihood * torch.linspace(-1, 2, likelihood.numel()).view_as(likelihood)).sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=["full", "lora", "checkpointed", "eager"])
+def test_images_that_share_a_prompt_learn_what_they_learn_apart(new_janus, options: dict) -> None:
+    model = new_janus(**options)
+    if "lora_rank" in options:
+        train(model, 1)  # an adapter that is not zero
+    model.trunk.train()
+    prompt = model.encode_prompt(PROMPTS)
+    rows: list[tuple[int, int]] = []
+    first = model.core.language_model.layers[0]
+    hook = first.register_forward_pre_hook(lambda module, args: rows.append(tuple(args[0].shape[:2])))
+    together, apart = model.image_logps(prompt, SEVERAL), model.image_logps(prompt.repeat(3), SEVERAL)
+    length = prompt.ids_BL.shape[1]
+    assert rows == [(2, length + 3 * 15), (6, length + 15)], "the prompt is read once"
+    hook.remove()
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+    expected = learned(model, apart)
+    assert set(expected) == set(model.trainable_state())
+    torch.testing.assert_close(learned(model, together), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_images_that_fall_to_no_prompt_are_refused(janus: Janus) -> None:
+    with pytest.raises(ValueError, match="3 images do not fall evenly to 2 prompts"):
+        janus.image_logps(janus.encode_prompt(PROMPTS), SEVERAL[:3])
+
+
 def test_an_error_on_the_way_leaves_the_trained_weights_in_place(new_janus) -> None:
     model = new_janus()
     start = model.trainable_state()

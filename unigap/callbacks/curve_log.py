@@ -13,7 +13,7 @@ from unigap.stages import ImproveStage
 
 
 class CurveLog(Callback):
-    """Writes ``curves.json``: one row an epoch with the training loss and every validation figure.
+    """Writes ``curves.json``: one row an epoch with the training loss and every validation figure with its interval.
 
     Args:
         folder: The run folder.
@@ -35,7 +35,10 @@ class CurveLog(Callback):
 
     def add(self, epoch: int, stage: ImproveStage, loss: float | None) -> None:
         """Adds a row by hand; epoch 0 is before training."""
-        figures = {name: groups["all"].to_dict()["value"] for name, groups in stage.results.items()}
+        figures: dict[str, float | int | None] = {}
+        for name, groups in stage.results.items():
+            value, low, high, n = (groups["all"].to_dict()[part] for part in ("value", "low", "high", "n"))
+            figures |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
         self.rows.append({"epoch": epoch, "train_loss": loss, "pool_rows": len(stage.pool_data.rows), **figures})
 
     def state_dict(self) -> dict[str, Any]:

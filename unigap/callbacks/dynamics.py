@@ -19,6 +19,7 @@ from unigap.callbacks.dynamics_probes import GROUPS, ProbeSet, paired_sources, p
 from unigap.models.base import evaluating
 from unigap.selection import logit_threshold
 from unigap.stages import ImproveStage
+from unigap.stages.base import refuse_sharded
 
 HEADS = ("generation", "understanding")
 
@@ -65,6 +66,10 @@ class Dynamics(Callback):
         self._probes: ProbeSet | None = None
         self._sources: list[Source] = []
         self._watch: StepProbe | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses runs in which no process holds the gradient of a whole weight."""
+        refuse_sharded(trainer, "Dynamics")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Picks the probes from the first round, which is in the pool by now, and takes the first kernel."""

@@ -32,15 +32,20 @@ def show_picture(loggers: Sequence[Logger], folder: Path, name: str, picture: Fi
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{step:06d}.png"
     picture.savefig(path, dpi=110)
+    show_png(loggers, f"dynamics/{name}", path, step)
+    return path
+
+
+def show_png(loggers: Sequence[Logger], name: str, path: Path, step: int) -> None:
+    """Shows a PNG file in every logger that can."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             # no step: W&B drops what is logged at a step below one it has seen
-            logger.log_image(f"dynamics/{name}", [str(path)], caption=[f"step {step}"])
+            logger.log_image(name, [str(path)], caption=[f"step {step}"])
         elif isinstance(logger, TensorBoardLogger):
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
-            logger.experiment.add_image(f"dynamics/{name}", pixels, step, dataformats="HWC")
-    return path
+            logger.experiment.add_image(name, pixels, step, dataformats="HWC")
 
 
 def keep_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The co-degradation guard: notices that training has spoilt the model's own judge, with nobody who knows better."""
+"""The co-degradation guard: notices that training spoils judge or drawings, with nobody who knows better."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from unigap.judge_drift import JudgeDrift, judge_drift
 from unigap.known_pairs import KnownPairs, ShapesPairs
 from unigap.shapes.exam import Exam
 from unigap.stages import ImproveStage
+from unigap.stages.base import refuse_sharded
 
 Action = Literal["stop", "rollback", "warn"]
 
 
 class Guard(Callback):
-    """Examines the model's own judge on known pairs at every validation, and acts when it has become worse.
+    """Examines the model at every validation, and acts when its judge or its drawings have become worse.
 
     The non-unification score falls both when drawings improve and when the judge collapses into saying yes; images
-    whose captions are known to match or not tell the two apart. Logged as ``guard/auroc``, ``guard/brier`` and
-    ``guard/yes_rate``, the change of each since the start of the run as ``guard/..._change``, and ``guard/sound``.
+    whose captions are known to match or not tell the two apart. While the judge holds there, validation drawings that
+    it accepts less often than those of the start, for the same prompts and seeds, have got worse. Logged as
+    ``guard/auroc``, ``guard/brier``, ``guard/yes_rate`` and ``guard/accepted``, the change of each since the start of
+    the run as ``guard/..._change``, and ``guard/sound``.
 
     The guard fires when a change is harm (see ``judge_drift.harms``) at ``patience`` validations in a row. A roll-back
     puts the trainable weights back to the last sound validation, forgets the moments of the optimiser, which led
@@ -46,7 +49,7 @@ class Guard(Callback):
         pairs: KnownPairs | None = None,
         n: int = 600,
         confidence: float = 0.99,
-        tolerance: float = 0.0,
+        tolerance: float = 0.05,
         patience: int = 2,
     ) -> None:
         if action not in ("stop", "rollback", "warn"):
@@ -62,6 +65,7 @@ class Guard(Callback):
         self.confidence, self.tolerance, self.patience = confidence, tolerance, patience
         self.history: list[dict[str, Any]] = []
         self._start_E: torch.Tensor | None = None
+        self._start_drawn: dict[str, torch.Tensor] = {}
         self._pairs_key = ""
         self._sound_weights: dict[str, torch.Tensor] = {}
         self._unsound = 0
@@ -79,26 +83,34 @@ class Guard(Callback):
             raise ValueError(f"Guard watches self-improvement stages, not {type(pl_module).__name__}; remove it")
         if not trainer.limit_val_batches:
             raise ValueError("Guard looks at every validation and there is none; set trainer.limit_val_batches")
+        if self.action == "rollback":
+            refuse_sharded(trainer, "Guard's rollback")
         self.exam = self.pairs.load(self.n)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Examines the judge as it is before training; a resumed run keeps the start it had."""
+        """Examines the model as it is before training; a resumed run keeps the start it had."""
         assert isinstance(pl_module, ImproveStage)
         key = _digest(self.exam)
         if self._start_E is None:
             self._start_E, self._pairs_key = self._sit(pl_module), key
+            self._start_drawn = pl_module.look().own_verdicts()
             self._keep(pl_module)
         elif key != self._pairs_key:
             raise ValueError("Guard: this run began with other known pairs; give the same pairs and n to resume it")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Examines the judge, logs what it finds, and acts when it has become worse."""
+        """Examines the model, logs what it finds, and acts when it has become worse."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         assert isinstance(pl_module, ImproveStage) and self._start_E is not None
-        exam = self.exam
         drift = judge_drift(
-            self._start_E, self._sit(pl_module), exam.truth_B, exam.cluster_B, self.confidence, self.tolerance
+            self._start_E,
+            self._sit(pl_module),
+            self.exam.truth_B,
+            self.exam.cluster_B,
+            self.confidence,
+            self.tolerance,
+            _in_both(self._start_drawn, pl_module.meter.own_verdicts()),
         )
         # ranks on unlike machines may differ in the last digit, and must not part ways over it
         unsound = trainer.strategy.reduce_boolean_decision(bool(drift.harms), all=False)
@@ -129,8 +141,8 @@ class Guard(Callback):
         done = {"stop": "stopped", "rollback": "weights rolled back", "warn": "going on"}[self.action]
         if trainer.is_global_zero:
             print(
-                f"warning: guard: the model's own judge is worse on {self.n} known pairs than at the start ({told}); "
-                f"last sound epoch: {sound}; {done}",
+                f"warning: guard: judge or drawings are worse than at the start ({told}; the judge on {self.n} known "
+                f"pairs, accepted drawings by the judge itself); last sound epoch: {sound}; {done}",
                 file=sys.stderr,
             )
         self._unsound = 0
@@ -145,6 +157,7 @@ class Guard(Callback):
         """The judge's answers at the start, what was found since, and the weights to go back to."""
         return {
             "start": self._start_E,
+            "drawn": self._start_drawn,
             "pairs": self._pairs_key,
             "history": self.history,
             "unsound": self._unsound,
@@ -153,9 +166,18 @@ class Guard(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues with the same start."""
-        self._start_E, self._pairs_key = state_dict["start"], state_dict["pairs"]
+        self._start_E, self._start_drawn = state_dict["start"], state_dict["drawn"]
+        self._pairs_key = state_dict["pairs"]
         self.history, self._unsound = state_dict["history"], state_dict["unsound"]
         self._sound_weights = state_dict["sound_weights"]
+
+
+def _in_both(
+    start: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-odds then and now of the drawings both hold, where validation takes a part of the prompts, and prompts."""
+    then_S, here_S = torch.isin(start["sample"], now["sample"]), torch.isin(now["sample"], start["sample"])
+    return start["logit"][then_S], now["logit"][here_S], now["prompt"][here_S]
 
 
 def _row(epoch: int, drift: JudgeDrift, unsound: bool, fired: bool) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class PoolWriter(BasePredictionWriter):
         assert self._writer is not None
         candidates, judgments = prediction
         done = self._writer.done()
-        fresh = {c.id for c in candidates if c.prompt.id not in done}
+        fresh = {c.id for c in candidates if (c.prompt.id, c.index) not in done}
         if fresh:
             self._writer.write(
                 [c for c in candidates if c.id in fresh],

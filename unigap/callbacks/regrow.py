@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+from lightning.pytorch.trainer.states import TrainerFn
 from tqdm import tqdm
 
+from unigap.allocation import Allocation, FixedCandidates
+from unigap.callbacks.dynamics_log import log_figures
 from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.data import PoolData
+from unigap.judges import check_same_judge
+from unigap.models.sharding import whole
 from unigap.pool import Pool
+from unigap.records import Candidate, Prompt
 from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods
 from unigap.selection import discarded_prompts, logit_threshold
 from unigap.stages import CurriculumStage, ImproveStage
 from unigap.stop_signal import Stopped
 
+REFERENCE_BATCH = 256
+"""Candidates in one forward pass of the reference."""
+
 Counts = dict[str, int]
+Redraw = Literal["discarded", "all", "solved"]
 
 
 class Regrow(Callback):
@@ -32,7 +44,12 @@ class Regrow(Callback):
         plan: How candidates are drawn; null draws 8 a prompt.
         every_n_epochs: Redraw after every so many epochs; 0 does not.
         at_epochs: Redraw after these epochs, counted from 1 (the paper: 10).
-        patience: Redraw when validation generation accuracy has not risen for this many epochs; 0 does not.
+        patience: Redraw when the non-unification score on validation prompts, which needs no external judge, has not
+            fallen for this many epochs; 0 does not.
+        redraw: ``discarded``: the prompts nothing was accepted for (Algorithm 2). ``all``: every prompt, so that the
+            model learns from what it draws by then. ``solved``: as many as are discarded, but at random from the
+            others: the control that tells replay from mere fresh samples.
+        allocation: Which prompts the images of a round go to; null gives each the same number.
     """
 
     def __init__(
@@ -41,14 +58,17 @@ class Regrow(Callback):
         every_n_epochs: int = 0,
         at_epochs: Sequence[int] = (),
         patience: int = 0,
+        redraw: Redraw = "discarded",
+        allocation: Allocation | None = None,
     ) -> None:
         for name, value in (("every_n_epochs", every_n_epochs), ("patience", patience)):
             if value < 0:
                 raise ValueError(f"{name} must be >= 0, got {value}; 0 turns it off")
         if any(epoch < 1 for epoch in at_epochs):
             raise ValueError(f"at_epochs counts from 1, got {list(at_epochs)}")
-        self.plan = plan or RoundPlan()
+        self.plan, self.allocation = plan or RoundPlan(), allocation or FixedCandidates()
         self.every_n_epochs, self.at_epochs, self.patience = every_n_epochs, tuple(at_epochs), patience
+        self.redraw = redraw
         self.counts: list[Counts] = []
         self._best, self._stalled, self._owed = -math.inf, 0, False
 
@@ -81,6 +101,11 @@ class Regrow(Callback):
             self._draw(trainer, stage, pool, 0, data.prompts)
         self._take(trainer, stage, data, pool, rounds)
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes the rows the run goes on with, where they are restored after ``on_fit_start``, as sharded runs are."""
+        if trainer.strategy.restore_checkpoint_after_setup and trainer.state.fn == TrainerFn.FITTING:
+            self.on_fit_start(trainer, pl_module)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the round that was left out when the run was to end here, now that it goes on."""
         if self._owed and isinstance(pl_module, ImproveStage):
@@ -105,15 +130,16 @@ class Regrow(Callback):
         last = data.rounds - 1
         logits = {j.candidate_id: j.logit for j in pool.judgments(stage.judge.name, upto=last)}
         left = discarded_prompts(data.prompts, pool.candidates(upto=last), logits, stage.objective.threshold)
-        if left:
-            self._draw(trainer, stage, pool, data.rounds, left)
+        chosen = _chosen(self.redraw, data.prompts, left, random.Random(f"{self.plan.seed}/{data.rounds}"))
+        if chosen:
+            self._draw(trainer, stage, pool, data.rounds, chosen)
             self._take(trainer, stage, data, pool, data.rounds + 1)
 
     def _due(self, trainer: Trainer) -> bool:
         epoch = trainer.current_epoch + 1
         due = epoch in self.at_epochs or bool(self.every_n_epochs and epoch % self.every_n_epochs == 0)
         if self.patience:
-            reached = float(trainer.callback_metrics.get("gap/generation/all", math.nan))
+            reached = -float(trainer.callback_metrics.get("gap/non_unification/all", math.nan))
             self._stalled = 0 if reached > self._best else self._stalled + 1
             self._best = max(self._best, reached) if reached == reached else self._best
             if self._stalled >= self.patience:
@@ -140,9 +166,10 @@ class Regrow(Callback):
                 if checkpoint:
                     checkpoint.stop.check()
 
-            judges = (stage.judge, stage.external)
+            judges, rule = (stage.judge, stage.external), (self.allocation, stage.objective.threshold)
             try:
-                collect_round(stage.model, prompts, judges, pool, number, self.plan, ranks, advance)
+                with trainer.precision_plugin.forward_context(), whole(stage.model):
+                    collect_round(stage.model, prompts, judges, pool, number, self.plan, ranks, advance, *rule)
             except (ValueError, Stopped):
                 if checkpoint:  # the others see that this one fails, not that it was asked to stop
                     checkpoint.obey(trainer)
@@ -150,19 +177,24 @@ class Regrow(Callback):
 
     def _take(self, trainer: Trainer, stage: ImproveStage, data: PoolData, pool: Pool, rounds: int) -> None:
         with ranks_of(trainer).together():
+            for number in range(rounds):
+                stored, where = pool.recipe(number).get("judges", ()), f"round {number} of pool {pool.folder}"
+                for judge in (stage.judge, stage.external):
+                    check_same_judge(judge, stored, where)
             data.refresh(stage.objective, stage.judge.name, rounds)
         if stage.objective.needs_reference:
             members = {c.id: c for row in data.rows for c in stage.objective.members(row)}
             known = pool.references(stage.start_key)
             missing = [c for name, c in members.items() if name not in known]
             if missing:
-                with stage.model.with_state(stage.start_state):
-                    known = known | image_likelihoods(stage.model, missing)
+                known = known | _reference(trainer, stage, missing)
                 with ranks_of(trainer).together():
                     if trainer.is_global_zero:
                         pool.add_references(stage.start_key, {c.id: known[c.id] for c in missing})
             data.use_references(known)
         self.counts = [_count(stage, data, pool, number) for number in range(rounds)]
+        growth = {f"pool/{name}": count for name, count in self.counts[-1].items()}
+        log_figures(trainer.loggers, growth, trainer.global_step)
         accepted, drawn = (sum(count[name] for count in self.counts) for name in ("accepted", "candidates"))
         if accepted == drawn and trainer.is_global_zero:
             print(
@@ -180,6 +212,32 @@ class Regrow(Callback):
         self._best, self._stalled, self._owed = state_dict["best"], state_dict["stalled"], state_dict["owed"]
 
 
+def _chosen(redraw: Redraw, prompts: Sequence[Prompt], left: Sequence[Prompt], rng: random.Random) -> list[Prompt]:
+    if redraw == "all":
+        return list(prompts)
+    if redraw == "discarded":
+        return list(left)
+    discarded = {prompt.id for prompt in left}
+    solved = [prompt for prompt in prompts if prompt.id not in discarded]
+    return rng.sample(solved, min(len(left), len(solved)))
+
+
+def _reference(trainer: Trainer, stage: ImproveStage, candidates: Sequence[Candidate]) -> dict[str, float]:
+    """Log-likelihoods under the weights the stage started from, by candidate id; each process computes a share."""
+    ranks = ranks_of(trainer)
+    # whole batches are shared out: what is computed together does not depend on the number of processes
+    batches = [candidates[i : i + REFERENCE_BATCH] for i in range(0, len(candidates), REFERENCE_BATCH)]
+    mine = [candidate for batch in batches[ranks.rank :: ranks.world] for candidate in batch]
+    with (
+        ranks.together(),
+        stage.model.with_state(stage.start_state),
+        trainer.precision_plugin.forward_context(),
+        whole(stage.model),
+    ):
+        found = image_likelihoods(stage.model, mine, REFERENCE_BATCH)
+    return {name: logp for share in ranks.gather(json.dumps(found)) for name, logp in json.loads(share).items()}
+
+
 def ranks_of(trainer: Trainer) -> Ranks:
     """The processes of a trainer."""
 
@@ -194,7 +252,7 @@ def ranks_of(trainer: Trainer) -> Ranks:
 
 
 def _count(stage: ImproveStage, data: PoolData, pool: Pool, number: int) -> Counts:
-    """How a round went; ``truly_right`` are accepted candidates the external judge agrees with."""
+    """How a round went; ``right`` are all candidates the external judge accepts, ``truly_right`` the accepted ones."""
     bar = logit_threshold(stage.objective.threshold)
     own = {j.candidate_id: j.logit for j in pool.judgments(stage.judge.name, upto=number)}
     external = {j.candidate_id: j.logit > 0 for j in pool.judgments(stage.external.name, upto=number)}
@@ -207,6 +265,7 @@ def _count(stage: ImproveStage, data: PoolData, pool: Pool, number: int) -> Coun
         "candidates": len(drawn),
         "accepted": len(accepted),
         "discarded": len(discarded_prompts(data.prompts, every, own, stage.objective.threshold)),
+        "right": sum(external[c.id] for c in drawn),
         "truly_right": sum(external[name] for name in accepted),
         "pool_rows": len(stage.objective.rows(every, own)),
     }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from unigap.manifest import explain_write_errors, make_folder, rename_durable
 from unigap.stop_signal import StopSignal
@@ -21,7 +21,8 @@ class RunCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``, from which ``--resume must`` continues bit for bit.
 
     It is written at the end of every epoch, before a round is drawn, and on SIGTERM and SIGINT; never after the last
-    batch of an epoch, where Lightning would resume behind the regrowth that follows. The file is replaced as a whole.
+    batch of an epoch, where Lightning would resume behind the regrowth that follows. The file is replaced as a whole;
+    sharded weights are put together for it.
 
     Args:
         folder: Where it lies.
@@ -47,6 +48,8 @@ class RunCheckpoint(Checkpoint):
                     "ModelCheckpoint saves in the middle of an epoch, where a resumed run would lose rows of the pool; "
                     "set its save_on_train_epoch_end=true, and every_n_train_steps on --checkpoint instead"
                 )
+        if isinstance(trainer.strategy, ModelParallelStrategy) and trainer.strategy._save_distributed_checkpoint:
+            raise ValueError("a run continues from one file; set the strategy's save_distributed_checkpoint=false")
         # Lightning's own handlers end a run with exit status 0 and save nothing
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         self.stop = StopSignal()
@@ -84,20 +87,16 @@ class RunCheckpoint(Checkpoint):
         Raises:
             OSError: The disk is full or the folder read-only; the old one stays.
         """
-        fresh, old, last = (self.folder / name for name in (f".{LAST}.new", f".{LAST}.old", LAST))
+        fresh, last = self.folder / f".{LAST}.new", self.folder / LAST
         if trainer.is_global_zero:
             make_folder(self.folder)
-            _remove(fresh)
+            fresh.unlink(missing_ok=True)
         with explain_write_errors(last):
             trainer.save_checkpoint(fresh)
         if trainer.is_global_zero:
-            _sync(fresh)
-            # strategies that shard the weights write a folder, which cannot be replaced in one step
-            if last.is_dir():
-                _remove(old)
-                rename_durable(last, old)
+            with fresh.open("rb") as written:
+                os.fsync(written.fileno())
             rename_durable(fresh, last)
-            _remove(old)
         trainer.strategy.barrier()
 
     def obey(self, trainer: Trainer) -> None:
@@ -127,17 +126,3 @@ def _saves_at_epoch_ends(callback: ModelCheckpoint, trainer: Trainer) -> bool:
     at_end = callback._save_on_train_epoch_end
     at_end = trainer.check_val_every_n_epoch == 1 if at_end is None else at_end
     return at_end and not steps and interval is None and not callback.save_on_exception
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())

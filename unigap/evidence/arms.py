@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from unigap.manifest import make_folder, write_durable
@@ -15,13 +18,16 @@ Result = dict[str, Any]
 """What an arm found: plain JSON."""
 
 
-def run_arms(folder: Path, recipe: Mapping[str, Any], arms: Mapping[str, Callable[[], Result]]) -> dict[str, Result]:
+def run_arms(
+    folder: Path, recipe: Mapping[str, Any], arms: Mapping[str, Callable[[], Result]], jobs: int = 1
+) -> dict[str, Result]:
     """Measures the arms that are not there yet, in order, with a progress bar.
 
     Args:
         folder: Where results are kept, one file an arm.
         recipe: Everything the results depend on, as plain JSON.
-        arms: How to measure each, by name; one may use what earlier ones left in the folder.
+        arms: How to measure each, by name; with one job, an arm may use what earlier ones left in the folder.
+        jobs: How many are measured at once, each in a process of one thread.
 
     Returns:
         All results by name.
@@ -31,15 +37,37 @@ def run_arms(folder: Path, recipe: Mapping[str, Any], arms: Mapping[str, Callabl
     """
     make_folder(folder)
     _check_recipe(folder / "recipe.json", json.loads(json.dumps(recipe)))
-    found: dict[str, Result] = {}
-    with tqdm(arms.items(), unit="arm") as bar:
-        for name, measure in bar:
+    missing = {name: measure for name, measure in arms.items() if not _path(folder, name).exists()}
+    with tqdm(total=len(arms), initial=len(arms) - len(missing), unit="arm", disable=not arms) as bar:
+        for name in _measure_here(folder, missing) if jobs == 1 else _measure_apart(folder, missing, jobs):
             bar.set_description(name)
-            path = folder / f"{name}.json"
-            if not path.exists():
-                write_durable(path, json.dumps(measure()).encode())
-            found[name] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+            bar.update()
+    return {name: json.loads(_path(folder, name).read_text(encoding="utf-8")) for name in arms}
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def _measure_one(folder: Path, name: str, measure: Callable[[], Result]) -> str:
+    write_durable(_path(folder, name), json.dumps(measure()).encode())
+    return name
+
+
+def _measure_here(folder: Path, arms: Mapping[str, Callable[[], Result]]) -> Iterator[str]:
+    for name, measure in arms.items():
+        yield _measure_one(folder, name, measure)
+
+
+def _measure_apart(folder: Path, arms: Mapping[str, Callable[[], Result]], jobs: int) -> Iterator[str]:
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for done in as_completed([pool.submit(_measure_one, folder, *arm) for arm in arms.items()]):
+                yield done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _check_recipe(path: Path, recipe: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from unigap.models.janus import Janus
 from unigap.objectives import SFT
 from unigap.prompts import load_prompts
 from unigap.quiet import quiet_libraries
+from unigap.quiet_fit import quiet_trainer
 from unigap.rounds import RoundPlan
 from unigap.stages import SFTStage
 
@@ -58,8 +59,10 @@ class GuardPlan:
         candidates: Images drawn for each training prompt.
         batch_size: Rows a step.
         pairs: Known pairs the guard looks at.
+        drawn_per_cell: Validation prompts for each (category, difficulty) whose drawings the guard looks at, two each.
         test_per_cell: Test prompts for each (category, difficulty), on which the oracle measures real quality.
         test_candidates: Images drawn for each test prompt.
+        first_seed: Seed of the first run; on lower ones the guard's tolerance was chosen.
     """
 
     checkpoint: str = "shapes"
@@ -70,8 +73,10 @@ class GuardPlan:
     candidates: int = 4
     batch_size: int = 16
     pairs: int = 600
+    drawn_per_cell: int = 8
     test_per_cell: int = 8
     test_candidates: int = 2
+    first_seed: int = 10
 
     def __post_init__(self) -> None:
         for name in ("seeds", "epochs"):
@@ -81,7 +86,9 @@ class GuardPlan:
     def runs(self) -> list[tuple[str, int]]:
         """Every (arm, seed), the arms in turn, so that a part of them is a smaller experiment."""
         seeds = {arm: self.seeds * (2 if arm == "clean" else 1) for arm in ARMS}
-        return [(arm, seed) for seed in range(2 * self.seeds) for arm in ARMS if seed < seeds[arm]]
+        return [
+            (arm, self.first_seed + number) for number in range(2 * self.seeds) for arm in ARMS if number < seeds[arm]
+        ]
 
 
 class TruthLog(Callback):
@@ -175,7 +182,7 @@ def guarded_run(plan: GuardPlan, arm: str, seed: int) -> dict[str, Any]:
         judge=ARMS[arm](seed),
         external=OracleJudge(),
         lr=plan.lr,
-        eval_plan=RoundPlan(1),
+        eval_plan=RoundPlan(2),
         warmup_steps=10,
     )
     regrow = Regrow(RoundPlan(plan.candidates, seed=seed))
@@ -184,22 +191,11 @@ def guarded_run(plan: GuardPlan, arm: str, seed: int) -> dict[str, Any]:
             pool=f"{folder}/pool",
             batch_size=plan.batch_size,
             per_cell=plan.per_cell,
-            eval_per_cell=1,
+            eval_per_cell=plan.drawn_per_cell,
             exam_pictures=0,
             seed=seed,
         )
-        trainer = Trainer(
-            max_epochs=plan.epochs,
-            accelerator="auto",
-            devices=1,
-            logger=False,
-            callbacks=[regrow, guard, truth],
-            num_sanity_val_steps=0,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
-        trainer.fit(stage, datamodule=data)
+        quiet_trainer([regrow, guard, truth], max_epochs=plan.epochs).fit(stage, datamodule=data)
     (drawn,) = regrow.counts
     seconds = round(time.perf_counter() - began, 1)
     return {"arm": arm, "seed": seed, "drawn": drawn, "guard": guard.history, "truth": truth.rows, "seconds": seconds}

@@ -12,7 +12,7 @@ from unigap.judge_drift import harms
 Run = Mapping[str, Any]
 CLAIM = "the guard notices co-degradation"
 CLEAN, CORRUPTED, FELL = "clean", "all corrupted", "quality fell"
-TOLERANCES = (0.0, 0.005, 0.01, 0.02, 0.04)
+TOLERANCES = (0.0, 0.01, 0.02, 0.05, 0.1)
 PATIENCE = (1, 2, 3)
 CHANGES = {
     "generation": "generation accuracy (oracle)",
@@ -20,12 +20,19 @@ CHANGES = {
     "auroc": "judge AUROC on known pairs",
     "brier": "judge Brier score on known pairs",
     "yes_rate": "judge yes-rate on known pairs",
+    "accepted": "validation drawings its own judge accepts",
 }
+READINGS = ("auroc", "brier", "yes_rate", "accepted")
 
 
 def fired_at(run: Run) -> int | None:
     """The first epoch after which the guard fired, counted from 1."""
     return next((row["epoch"] for row in run["guard"] if row["fired"]), None)
+
+
+def reasons(run: Run) -> set[str]:
+    """The readings that were harm when the guard fired."""
+    return {name for row in run["guard"] if row["fired"] for name in row["harms"]}
 
 
 def would_fire(run: Run, tolerance: float, patience: int) -> bool:
@@ -106,6 +113,21 @@ def guard_page(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
             "|---|---|---|---|---|---|---|",
             *arms,
             "",
+            "## What fired it",
+            "",
+            "Share of the runs in which the guard fired with this reading among its reasons.",
+            "",
+            "| who selects | " + " | ".join(CHANGES[name] for name in READINGS) + " |",
+            "|---" * (len(READINGS) + 1) + "|",
+            *(
+                f"| {arm} | "
+                + " | ".join(
+                    _percent(wilson(sum(name in reasons(run) for run in members), len(members))) for name in READINGS
+                )
+                + " |"
+                for arm, members in by_arm.items()
+            ),
+            "",
             "## What moved, from the start to the last epoch",
             "",
             "Mean over runs, in points, with Student's 95 % interval.",
@@ -131,7 +153,8 @@ def _setting(settings: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
         f"{len(runs)} runs of `{settings['checkpoint']}` (weights {settings['weights'][:12]}), {minutes:.0f} minutes: "
         f"{settings['per_cell']} prompts a cell, {settings['candidates']} candidates each, {settings['epochs']} epochs "
         f"of SFT at learning rate {settings['lr']:g}. The guard examines the model's own judge on {settings['pairs']} "
-        "renders whose captions are known to match or not, after every epoch, and only notes what it finds, so that "
+        "renders whose captions are known to match or not, and what that judge accepts of drawings for validation "
+        f"prompts ({settings['drawn_per_cell']} a cell), after every epoch, and only notes what it finds, so that "
         "every run goes to its end. `flipped-30` turns 30 % of the model's own verdicts round. "
         "Real quality is the oracle's verdict on drawings for test prompts; it fell at the "
         "first epoch whose whole 95 % interval, paired by prompt, lies below the start.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from safetensors.torch import save_file
 
 from unigap.callbacks import Dynamics, Regrow
@@ -13,6 +13,7 @@ from unigap.evidence.arms import Result
 from unigap.evidence.theory_plan import TheoryPlan
 from unigap.models.janus import Janus
 from unigap.objectives import SFT
+from unigap.quiet_fit import quiet_trainer
 from unigap.rounds import RoundPlan
 from unigap.stages import SFTStage
 
@@ -36,19 +37,8 @@ def improve(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     watch = Dynamics(
         str(folder / "dynamics"), step_every=plan.watch_every, gram_every=5 * plan.watch_every, per_group=8, seed=seed
     )
-    trainer = Trainer(
-        max_epochs=plan.epochs,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        callbacks=[Regrow(RoundPlan(plan.candidates, seed=seed)), watch],
-        reload_dataloaders_every_n_epochs=1,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
+    regrow = Regrow(RoundPlan(plan.candidates, seed=seed))
+    trainer = quiet_trainer([regrow, watch], max_epochs=plan.epochs, accelerator="cpu", limit_val_batches=0)
     trainer.fit(SFTStage(model, SFT(keep=plan.keep), lr=plan.lr), datamodule=data)
     save_file(model.trainable_state(), folder / "trained.safetensors")
     return {"rows": watch.rows, "steps": trainer.global_step}

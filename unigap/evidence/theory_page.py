@@ -10,6 +10,7 @@ from pathlib import Path
 
 from unigap.callbacks.dynamics_probes import GROUPS
 from unigap.evidence import theory_summary as summary
+from unigap.evidence.markdown import table
 from unigap.evidence.one_step import BUDGETS, READINGS, ROUNDING, SMALL
 from unigap.evidence.theory_figures import SCORE_NAMES, TITLES, draw_figures
 from unigap.evidence.theory_plan import TheoryPlan
@@ -51,12 +52,6 @@ def against(told: Estimate, chance: float) -> str:
     if told.low > chance:
         return "above"
     return "below" if told.high < chance else "not told apart from"
-
-
-def table(header: Sequence[str], rows: Rows) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _number(value: float, digits: int) -> str:

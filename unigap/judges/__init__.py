@@ -1,8 +1,31 @@
 """Judges: who says whether a drawing is what was asked, one a file."""
 
-from unigap.judges.base import Judge
+from unigap.judges.base import Judge, check_same_judge, judge_recipes
 from unigap.judges.controls import AlwaysYesJudge, FlippedJudge, InvertedJudge, RandomJudge
+from unigap.judges.decomposed import DecomposedJudge
+from unigap.judges.ensemble import EnsembleJudge
+from unigap.judges.human import HumanJudge
 from unigap.judges.oracle import OracleJudge
+from unigap.judges.questions import GrammarQuestions, Question, QuestionFile, QuestionSource
 from unigap.judges.self_judge import SelfJudge
+from unigap.judges.vqa import VQAJudge
 
-__all__ = ["AlwaysYesJudge", "FlippedJudge", "InvertedJudge", "Judge", "OracleJudge", "RandomJudge", "SelfJudge"]
+__all__ = [
+    "AlwaysYesJudge",
+    "DecomposedJudge",
+    "EnsembleJudge",
+    "FlippedJudge",
+    "GrammarQuestions",
+    "HumanJudge",
+    "InvertedJudge",
+    "Judge",
+    "OracleJudge",
+    "Question",
+    "QuestionFile",
+    "QuestionSource",
+    "RandomJudge",
+    "SelfJudge",
+    "VQAJudge",
+    "check_same_judge",
+    "judge_recipes",
+]

@@ -23,10 +23,16 @@ def positions(mask_BL: torch.Tensor) -> torch.Tensor:
     return (mask_BL.cumsum(1) - 1).clamp(min=0)
 
 
+def additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask as attention adds it to its scores: 0 where one may see, the lowest number where not."""
+    nothing = torch.zeros((), dtype=dtype, device=allowed.device)
+    return torch.where(allowed, nothing, torch.finfo(dtype).min)
+
+
 def run_trunk(
     llm: Any,
     embeds_BLD: torch.Tensor,
-    allowed: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
     position_BL: torch.Tensor | None = None,
     use_cache: bool = False,
 ) -> Any:
@@ -35,13 +41,9 @@ def run_trunk(
     Args:
         llm: A transformers trunk.
         embeds_BLD: Its input.
-        allowed: Who may see whom, bool, broadcastable to (B, heads, L, L). ``None`` lets everyone see what is before,
-            for which attention has its fastest kernels: they take no mask.
+        bias: Who may see whom, as ``additive`` makes it, broadcastable to (B, heads, L, L). ``None`` lets everyone see
+            what is before, for which attention has its fastest kernels: they take no mask.
         position_BL: Place of each token; ``None`` counts from 0.
         use_cache: Whether the output holds keys and values.
     """
-    bias = None
-    if allowed is not None:
-        bias = torch.zeros(allowed.shape, dtype=embeds_BLD.dtype, device=embeds_BLD.device)
-        bias.masked_fill_(~allowed, torch.finfo(embeds_BLD.dtype).min)
     return llm(inputs_embeds=embeds_BLD, attention_mask=bias, position_ids=position_BL, use_cache=use_cache)

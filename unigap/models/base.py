@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
-# T answer tokens, V image codes, C H W image channels and sides.
+# T answer tokens, V image codes, C H W image channels and sides, R images.
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,16 @@ class PromptBatch:
     def repeat(self, n: int) -> PromptBatch:
         """Each prompt ``n`` times in a row, shape (B * n, L)."""
         return PromptBatch(*(t.repeat_interleave(n, 0) for t in (self.ids_BL, self.mask_BL, self.uncond_BL)))
+
+    def images_each(self, codes_RM: torch.Tensor) -> int:
+        """How many of these images each prompt has; those of one prompt lie side by side.
+
+        Raises:
+            ValueError: When they do not fall to the prompts evenly.
+        """
+        if len(codes_RM) % len(self.ids_BL):
+            raise ValueError(f"{len(codes_RM)} images do not fall evenly to {len(self.ids_BL)} prompts")
+        return len(codes_RM) // len(self.ids_BL)
 
     def unconditional(self, where_B: torch.Tensor) -> PromptBatch:
         """The same batch with the prompts at ``where_B`` (bool) replaced by their null prompts (prompt dropout)."""
@@ -114,6 +125,11 @@ class UnifiedModel(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """The trunk's repeated layers, in the order they run: what is sharded one by one over several devices."""
+
+    @property
+    @abstractmethod
     def lora_target(self) -> str:
         """Regular expression for the trunk's linear layers that LoRA adapts, by their full module names."""
 
@@ -135,14 +151,14 @@ class UnifiedModel(nn.Module, ABC):
 
     @abstractmethod
     def image_logps(
-        self, prompt: PromptBatch, codes_BM: torch.Tensor, noise_BM: torch.Tensor | None = None
+        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Log-probability of each image token given its prompt, float32 (B, M), in nats, at temperature 1.
+        """Log-probability of each image token given its prompt, float32 (R, M), in nats, at temperature 1.
 
         Args:
             prompt: B prompts.
-            codes_BM: One image for each.
-            noise_BM: For families without an exact likelihood, the mask to estimate it with; else ``None``.
+            codes_RM: One image for each, or several: then those of one prompt lie side by side.
+            noise_RM: For families without an exact likelihood, the mask to estimate it with; else ``None``.
         """
 
     @abstractmethod
@@ -176,8 +192,18 @@ class UnifiedModel(nn.Module, ABC):
         """Puts a LoRA adapter on the trunk's linear layers; ``train_only_trunk`` then trains the adapter alone."""
 
     @abstractmethod
-    def save(self, folder: str | Path) -> None:
-        """Writes a checkpoint folder that the family's own library loads, with its processor; LoRA merged."""
+    def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
+        """Writes a folder that the family's own library loads, with a model card.
+
+        Args:
+            folder: Where to.
+            adapter_only: Write the LoRA adapter alone, as peft loads it; otherwise a whole checkpoint with its
+                processor, in which the adapter is merged.
+            recipe: Settings by name of the training the card is to state.
+
+        Raises:
+            ValueError: For ``adapter_only`` without an adapter, and while the weights are sharded.
+        """
 
     def train_only_trunk(self) -> None:
         """Freezes everything but the trunk, or, where a LoRA adapter is present, everything but the adapter."""
@@ -191,7 +217,10 @@ class UnifiedModel(nn.Module, ABC):
         return _digest({"codebook": self.codebook})
 
     def weights_digest(self) -> str:
-        """Fingerprint of all parameters, frozen ones too: equal digests draw equal images."""
+        """Fingerprint of all parameters, frozen ones too: equal digests draw equal images.
+
+        Of a sharded model all processes have to ask for it.
+        """
         return _digest(dict(self.named_parameters()))
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
@@ -202,21 +231,29 @@ class UnifiedModel(nn.Module, ABC):
     def with_state(self, state: dict[str, torch.Tensor]) -> Iterator[None]:
         """Runs the body with the parameters of ``state`` in place, then puts the present ones back bit for bit."""
         parameters = dict(self.named_parameters())
-        present = {name: parameters[name].data for name in state}
+        present = {name: parameters[name].detach().clone() for name in state}
         try:
+            # in place: the shards of a parameter are known to more than its name
             for name, value in state.items():
-                parameters[name].data = value.to(parameters[name].device)
+                parameters[name].data.copy_(value)
             yield
         finally:
             for name, value in present.items():
-                parameters[name].data = value
+                parameters[name].data.copy_(value)
+
+
+def unsharded(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor, gathered from all processes where it is sharded: all of them have to come here."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     sha = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         sha.update(name.encode())
-        sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        # a copy: numpy pins the memory it looks at, and gathered shards have to give theirs back
+        copy = unsharded(tensor.detach()).to("cpu", copy=True)
+        sha.update(copy.contiguous().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 
 

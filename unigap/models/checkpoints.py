@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from unigap.quiet import quiet_transformers
 
 SHIPPED = {"shapes": "shapes/checkpoint"}
+PRECISIONS = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Names of the precisions weights are loaded in; ``auto`` is that of the checkpoint."""
 
 
 def resolve(checkpoint: str) -> str:
@@ -34,40 +37,76 @@ def resolve(checkpoint: str) -> str:
     return checkpoint
 
 
-def janus_from_folder(checkpoint: str, dtype: str, attn_implementation: str) -> tuple[Any, Any]:
+def check_device(device: str) -> None:
+    """Make sure that tensors can lie on a device.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for a GPU
+        raise ValueError(f"device {device!r} is not there; give cpu, cuda, or cuda: and a number") from error
+
+
+def janus_from_folder(checkpoint: str, dtype: str, attn_implementation: str, device: str) -> tuple[Any, Any]:
     """A Janus network in eval mode and its processor.
 
     Raises:
-        ValueError: When the folder is no sound Janus checkpoint; names the folder and what is wrong.
+        ValueError: When the folder is no sound Janus checkpoint, which names the folder and what is wrong, or there is
+            no such device.
     """
-    from transformers import AutoProcessor, JanusForConditionalGeneration
+    from transformers import JanusForConditionalGeneration
 
-    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in precisions:
-        raise ValueError(f"unknown dtype {dtype!r}; choose one of: {', '.join(precisions)}")
-    folder = resolve(checkpoint)
-    kind = _model_type(folder)
+    if dtype not in ("float32", "bfloat16"):  # what is trained names its precision
+        raise ValueError(f"unknown dtype {dtype!r}; choose one of: float32, bfloat16")
+    check_device(device)
+    kind = _model_type(resolve(checkpoint))
     if kind not in ("janus", None):
         raise ValueError(f"checkpoint {checkpoint!r} is a {kind!r} model, not 'janus'; use the class of its family")
+    options = {"attn_implementation": attn_implementation}
+    net, processor = _load(JanusForConditionalGeneration, "Janus", checkpoint, dtype, options)
+    return net.to(device), processor
+
+
+def image_reader_from_folder(checkpoint: str, dtype: str) -> tuple[Any, Any]:
+    """Any network that reads images and writes text, in eval mode on the CPU, and its processor.
+
+    Raises:
+        ValueError: When the folder is no sound checkpoint of one; names the folder and what is wrong.
+    """
+    from transformers import AutoModelForImageTextToText, ProcessorMixin
+
+    what = "an image-text-to-text model"
+    net, processor = _load(AutoModelForImageTextToText, what, checkpoint, dtype, {})
+    if not isinstance(processor, ProcessorMixin):
+        raise ValueError(f"checkpoint {checkpoint!r} does not load as {what}: it has no processor; download it anew")
+    return net, processor
+
+
+def _load(family: Any, what: str, checkpoint: str, dtype: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    from transformers import AutoProcessor
+
+    folder = resolve(checkpoint)
     net: Any
     report: dict[str, Any]
     try:
         with quiet_transformers():
-            load: Any = JanusForConditionalGeneration.from_pretrained
-            net, report = load(
+            net, report = family.from_pretrained(
                 folder,
-                dtype=precisions[dtype],
-                attn_implementation=attn_implementation,
+                dtype=PRECISIONS[dtype],
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **options,
             )
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
             # a chat template that is missing or broken would only show with the first prompt
             processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
     except Exception as error:  # what a damaged folder makes transformers stumble over has no common class
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"checkpoint {checkpoint!r} does not load as Janus: {reason}; download it anew") from error
+        remedy = "install it" if isinstance(error, ImportError) else "download it anew"
+        raise ValueError(f"checkpoint {checkpoint!r} does not load as {what}: {reason}; {remedy}") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(

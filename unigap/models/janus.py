@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
-from unigap.models.attention import run_trunk
-from unigap.models.autoregressive import code_logps
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.checkpoints import janus_from_folder
 from unigap.models.janus_dialogue import JanusDialogue
+from unigap.models.janus_likelihood import image_logps
 from unigap.models.janus_reading import JanusReader
 from unigap.models.janus_sampling import JanusSampler
+from unigap.models.model_card import model_card
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, S tokens of prompt and image, D hidden width, V image codes.
 
+LOADING = {
+    "checkpoint": """from transformers import AutoProcessor, JanusForConditionalGeneration
+
+model = JanusForConditionalGeneration.from_pretrained(FOLDER)
+processor = AutoProcessor.from_pretrained(FOLDER)""",
+    "adapter": """from peft import PeftModel
+from transformers import AutoProcessor, JanusForConditionalGeneration
+
+model = PeftModel.from_pretrained(JanusForConditionalGeneration.from_pretrained({base!r}), FOLDER)
+processor = AutoProcessor.from_pretrained({base!r})""",
+}
+"""How a saved folder is loaded without unigap."""
 USUAL_PROMPT = 64
 """Tokens of a prompt in estimates of memory."""
-DECODER_COPIES = 6
-"""Full-size feature maps that the image decoder holds at its peak."""
+DECODER_MAPS = 3
+"""Full-size feature maps the image decoder holds at its peak: what a block adds to, what it works on, and its gate."""
 
 
 class Janus(UnifiedModel):
@@ -36,12 +49,15 @@ class Janus(UnifiedModel):
             the checkpoint that ships with unigap.
         dtype: Precision of the weights, ``float32`` or ``bfloat16``; the image tokenizer always stays in float32.
         attn_implementation: ``sdpa`` or ``eager``; flash attention takes no mask that keeps packed questions apart.
+        device: Where the weights are loaded to, e.g. ``cpu`` or ``cuda``; a trainer moves them to its own.
         lora_rank: 0 trains the trunk in full; above 0 trains a LoRA adapter of this rank.
         lora_alpha: Scale of the adapter; the update is multiplied by alpha / rank.
         lora_dropout: Dropout inside the adapter, in [0, 1).
         compile: Draw with a compiled step on a CPU (a minute or two for the first batch, then several times faster),
             or with a captured CUDA graph on a GPU. The drawings stay the same up to rounding.
         gradient_checkpointing: Compute the trunk's activations once more in the backward pass instead of keeping them.
+        train_also: A part that trains beside the trunk: ``generation_aligner`` (image tokens into it; the paper's
+            ablation), ``generation_head`` (out of it), or ``aligner`` (what the vision encoder sees, into it).
     """
 
     exact_likelihood: ClassVar[bool] = True
@@ -51,34 +67,38 @@ class Janus(UnifiedModel):
         checkpoint: str = "shapes",
         dtype: str = "float32",
         attn_implementation: str = "sdpa",
+        device: str = "cpu",
         lora_rank: int = 0,
         lora_alpha: int = 32,
         lora_dropout: float = 0.0,
         compile: bool = False,
         gradient_checkpointing: bool = False,
+        train_also: Literal["", "generation_aligner", "generation_head", "aligner"] = "",
     ) -> None:
         super().__init__()
         if lora_rank < 0:
             raise ValueError(f"lora_rank must be >= 0, got {lora_rank}; 0 trains the trunk in full")
         if attn_implementation not in ("sdpa", "eager"):
             raise ValueError(f"attn_implementation must be 'sdpa' or 'eager', got {attn_implementation!r}")
-        self._adopt(*janus_from_folder(checkpoint, dtype, attn_implementation), compile)
+        self._adopt(*janus_from_folder(checkpoint, dtype, attn_implementation, device), checkpoint, compile)
         if gradient_checkpointing:
             self.core.language_model.activation_checkpointing_enable({"use_reentrant": False})
         if lora_rank:
             self.add_lora(lora_rank, lora_alpha, lora_dropout)
         self.train_only_trunk()
+        if train_also:
+            self.core.get_submodule(train_also).requires_grad_(True)
 
     @classmethod
     def from_parts(cls, net: Any, processor: Any, compile: bool = False) -> Janus:
         """Wraps a ``JanusForConditionalGeneration`` and its ``JanusProcessor`` that are in memory already."""
         janus = cls.__new__(cls)
         nn.Module.__init__(janus)
-        janus._adopt(net, processor, compile)
+        janus._adopt(net, processor, net.name_or_path or "weights made in memory", compile)
         return janus
 
-    def _adopt(self, net: Any, processor: Any, compile: bool) -> None:
-        self.net, self.processor = net, processor
+    def _adopt(self, net: Any, processor: Any, base: str, compile: bool) -> None:
+        self.net, self.processor, self.base = net, processor, base
         self.core.vqmodel.float()
         self._dialogue = JanusDialogue(processor, net.config.text_config.max_position_embeddings)
         self._sampler = JanusSampler(net, self.image_tokens, compile)
@@ -107,23 +127,50 @@ class Janus(UnifiedModel):
         return nn.ModuleDict({"layers": self.core.language_model.layers, "norm": self.core.language_model.norm})
 
     @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return self.core.language_model.layers
+
+    @property
     def lora_target(self) -> str:
         return r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
     def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
         from peft import LoraConfig
 
-        self.net.add_adapter(
-            LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=self.lora_target)
-        )
+        adapter = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=self.lora_target)
+        self.net.add_adapter(adapter)
+        adapter.base_model_name_or_path = self.base
+        for name, parameter in self.net.named_parameters():
+            if ".lora_" in name:  # bfloat16, if that is what the base has, would round small steps away
+                parameter.data = parameter.data.float()
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
+        if any(isinstance(parameter, DTensor) for parameter in self.parameters()):
+            raise ValueError("the weights are sharded; start one process from the run's checkpoint and save there")
         adapted = any(".lora_" in name for name, _ in self.net.named_parameters())
-        # merging takes the adapter away, and the model may be in the middle of training
-        net = copy.deepcopy(self.net) if adapted else self.net
-        merge_lora(net)
-        net.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        if adapter_only and not adapted:
+            raise ValueError("adapter_only: the model has no LoRA adapter; set lora_rank, or save it whole")
+        if adapter_only:
+            self.net.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
+        else:
+            # merging takes the adapter away, and the model may be in the middle of training
+            net = copy.deepcopy(self.net) if adapted else self.net
+            merge_lora(net)
+            net.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+        card = self._card(Path(folder).resolve().name, adapted, adapter_only, recipe or {})
+        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+
+    def _card(self, name: str, adapted: bool, adapter_only: bool, recipe: Mapping[str, Any]) -> str:
+        names = (name for name, parameter in self.named_parameters() if parameter.requires_grad)
+        parts = {name.removeprefix("net.").removeprefix("model.") for name in names}
+        trained = ", ".join(sorted({part.split(".")[0] for part in parts}))
+        if adapted:
+            lora = self.net.peft_config["default"]
+            state = "alone" if adapter_only else "merged"
+            trained = f"a LoRA adapter of its language model, rank {lora.r}, alpha {lora.lora_alpha}, {state}"
+        kind, library = ("adapter", "peft") if adapter_only else ("checkpoint", "transformers")
+        return model_card(name, self.base, trained, LOADING[kind].format(base=self.base), library, recipe)
 
     # -- generation
 
@@ -145,25 +192,17 @@ class Janus(UnifiedModel):
         text, vq, side = self.net.config.text_config, self.net.config.vq_config, self.processor.image_processor.size
         per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * self.net.dtype.itemsize
         drawn = per_token * (self.image_tokens + USUAL_PROMPT) * (1 if recipe.cfg == 1 else 2)
-        decoded = DECODER_COPIES * vq.base_channels * side["height"] * side["width"] * torch.float32.itemsize
+        # the last upsampling still has the channels of the level below
+        widest = vq.base_channels * max(vq.channel_multiplier[:2])
+        decoded = DECODER_MAPS * widest * side["height"] * side["width"] * torch.float32.itemsize
         return max(drawn, decoded)
 
     def image_logps(
-        self, prompt: PromptBatch, codes_BM: torch.Tensor, noise_BM: torch.Tensor | None = None
+        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
     ) -> torch.Tensor:
-        if noise_BM is not None:
-            raise ValueError("Janus has an exact likelihood and takes no noise; pass noise_BM=None")
-        text_BLD = self.core.language_model.embed_tokens(prompt.ids_BL)
-        image_BMD = self.net.prepare_embeddings_for_image_generation(codes_BM[:, :-1])
-        embeds_BSD = torch.cat([text_BLD, image_BMD], 1)
-        size, length = embeds_BSD.shape[1], prompt.ids_BL.shape[1]
-        # with the padding behind the image nobody looks at it, and attention needs no mask
-        padding_B1 = length - prompt.mask_BL.sum(1, keepdim=True)
-        from_BS = (torch.arange(size, device=padding_B1.device) + padding_B1) % size
-        at_BM = torch.arange(codes_BM.shape[1], device=padding_B1.device) + length - 1 - padding_B1
-        out = run_trunk(self.core.language_model, embeds_BSD.take_along_dim(from_BS[..., None], 1))
-        hidden_BMD = out.last_hidden_state.take_along_dim(at_BM[..., None], 1)
-        return code_logps(self.core.generation_head, hidden_BMD, codes_BM, self.n_codes)
+        if noise_RM is not None:
+            raise ValueError("Janus has an exact likelihood and takes no noise; pass noise_RM=None")
+        return image_logps(self.net, prompt, codes_RM)
 
     @torch.no_grad()
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:

@@ -25,8 +25,8 @@ class JanusDialogue:
 
     def __init__(self, processor: Any, context: int) -> None:
         self.processor, self.tokenizer, self.context = processor, processor.tokenizer, context
-        self.yes = _single_tokens(self.tokenizer, YES_FORMS, "yes")
-        self.no = _single_tokens(self.tokenizer, NO_FORMS, "no")
+        self.yes = single_tokens(self.tokenizer, YES_FORMS, "yes")
+        self.no = single_tokens(self.tokenizer, NO_FORMS, "no")
         self._marks = tuple(t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special)
         # rendering a chat template takes longer than a small model's own forward pass
         self.prompt_ids = lru_cache(REMEMBERED)(self._prompt_ids)
@@ -108,7 +108,12 @@ class JanusDialogue:
         return self.tokenizer.convert_tokens_to_ids(token)
 
 
-def _single_tokens(tokenizer: Any, forms: Sequence[str], name: str) -> list[int]:
+def single_tokens(tokenizer: Any, forms: Sequence[str], name: str) -> list[int]:
+    """Ids of the forms of a word that are one token each, sorted.
+
+    Raises:
+        ValueError: There is none.
+    """
     ids = {ids[0] for form in forms if len(ids := tokenizer(form, add_special_tokens=False)["input_ids"]) == 1}
     ids.discard(tokenizer.unk_token_id)
     if not ids:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from unigap.models.attention import run_trunk
+from unigap.models.attention import additive, run_trunk
 from unigap.models.janus_dialogue import JanusDialogue
 
 # Shape legend: B images, Q questions an image, T answer tokens, S packed tokens, D hidden width, V words,
@@ -89,7 +89,8 @@ class JanusReader:
         same_BSS = segment_BS[:, :, None] == segment_BS[:, None, :]
         allowed_BSS = (same_BSS | (segment_BS == 0)[:, None, :]).tril()
         place_BS = torch.tensor(place, device=self._device)
-        return run_trunk(llm, embeds_BSD, allowed_BSS[:, None], place_BS).last_hidden_state, end_BQ
+        bias_B1SS = additive(allowed_BSS[:, None], embeds_BSD.dtype)
+        return run_trunk(llm, embeds_BSD, bias_B1SS, place_BS).last_hidden_state, end_BQ
 
     def _with_image(self, ids_BS: torch.Tensor, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         images = self.dialogue.processor.image_processor

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from unigap.models.attention import causal, positions, run_trunk
+from unigap.models.attention import additive, causal, positions, run_trunk
 from unigap.models.autoregressive import Drawn, Step, choose, draw, uniforms
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe
 from unigap.models.static_decoding import StepBuffers, captured, shared_length, shared_rows, step_trunk
@@ -47,7 +47,9 @@ class JanusSampler:
         uniform_RM = F.pad(uniform_RM, (0, 0, 0, rows - drawn))
 
         llm = self.net.model.language_model
-        out = run_trunk(llm, llm.embed_tokens(ids_PL), causal(mask_PL), positions(mask_PL), use_cache=True)
+        embeds_PLD = llm.embed_tokens(ids_PL)
+        bias_P1LL = additive(causal(mask_PL), embeds_PLD.dtype)
+        out = run_trunk(llm, embeds_PLD, bias_P1LL, positions(mask_PL), use_cache=True)
         first_GV = self.net.model.generation_head(out.last_hidden_state[:, -1])[row_G]
         buffers = StepBuffers(out.past_key_values, mask_PL, row_G, self.length - 1, fixed=self.compile)
         step: Step = partial(self._next, buffers, recipe)

@@ -55,8 +55,9 @@ class StepBuffers:
     def update(self, key_RH1D: torch.Tensor, value_RH1D: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes the token's key and value into its slot and gives back the layer's."""
         keys, values = self.keys[layer], self.values[layer]
-        keys.index_copy_(2, self.slot_1, key_RH1D)
-        values.index_copy_(2, self.slot_1, value_RH1D)
+        # under autocast a code's embedding has another precision than a word's
+        keys.index_copy_(2, self.slot_1, key_RH1D.to(keys.dtype))
+        values.index_copy_(2, self.slot_1, value_RH1D.to(values.dtype))
         return keys[:, :, : self.read], values[:, :, : self.read]
 
 

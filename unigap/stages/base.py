@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from unigap.data import PoolData, PromptRows
 from unigap.gap import EVAL_ROUND, exam_scores, sit_exam
 from unigap.gap_meter import GapMeter
 from unigap.intervals import Estimate
 from unigap.judges import Judge, OracleJudge, SelfJudge
-from unigap.models.base import UnifiedModel
+from unigap.models.base import UnifiedModel, unsharded
 from unigap.models.checkpoints import open_lightning
+from unigap.models.sharding import is_sharded, shard, whole
 from unigap.objectives import Objective, RowBatch
 from unigap.records import Candidate, Judgment
 from unigap.rounds import RoundPlan, judge_drawings
@@ -74,8 +77,9 @@ class ImproveStage(LightningModule):
         self.predict_plan = predict_plan or RoundPlan()
         if init_from:
             load_stage(self.model, init_from)
-        self.start_state = self.model.trainable_state()
+        self.start_state = self.model.trainable_state() if objective.needs_reference else {}
         self.start_key = self.model.weights_digest()
+        self._weights_whole = contextlib.ExitStack()
         self.results: dict[str, dict[str, Estimate]] = {}
         self.trained_rows: tuple[str, ...] = ()
 
@@ -91,11 +95,42 @@ class ImproveStage(LightningModule):
             raise ValueError("self-improvement stages train on a pool; set data.class_path to unigap.data.PoolData")
         return data
 
+    def configure_model(self) -> None:
+        """Shards the trunk over all processes where the strategy is ``ModelParallelStrategy``.
+
+        Raises:
+            ValueError: For strategies under which drawing cannot reach the weights, and for tensor parallelism.
+        """
+        if isinstance(self.trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
+            raise ValueError(
+                f"{type(self.trainer.strategy).__name__} splits weights where drawing cannot reach them; "
+                "use lightning.pytorch.strategies.ModelParallelStrategy, or ddp"
+            )
+        mesh = self.device_mesh
+        if mesh is None or is_sharded(self.model):
+            return
+        if mesh["tensor_parallel"].size() > 1:
+            raise ValueError(
+                "the trunk is sharded over data-parallel processes only; set the strategy's "
+                f"data_parallel_size={mesh.size()} and tensor_parallel_size=1"
+            )
+        shard(self.model, mesh["data_parallel"])
+        if self.objective.needs_reference:
+            self.start_state = self.model.trainable_state()
+
     def configure_optimizers(self) -> Any:
-        """AdamW on what trains, with a linear warm-up and then a constant rate."""
-        optimizer = torch.optim.AdamW(
-            [p for p in self.parameters() if p.requires_grad], lr=self.lr, weight_decay=self.weight_decay
-        )
+        """AdamW on what trains, with a linear warm-up and then a constant rate.
+
+        Raises:
+            ValueError: When what trains is in bfloat16.
+        """
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if any(p.dtype == torch.bfloat16 for p in trained):
+            raise ValueError(
+                "bfloat16 weights round an optimizer's small steps away; set the model's dtype to float32 with "
+                "trainer.precision=bf16-mixed, or lora_rank, or train with ModelParallelStrategy"
+            )
+        optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
         rise = max(1, self.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -132,7 +167,7 @@ class ImproveStage(LightningModule):
         if isinstance(precision, MixedPrecision) and precision.scaler is not None:
             return  # the scaler of float16 leaves such steps out and tries a smaller scale
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        self.check_finite({"gradient": torch.nn.utils.get_total_norm(gradients)})
+        self.check_finite({"gradient": unsharded(torch.nn.utils.get_total_norm(gradients))})
 
     def check_finite(self, values: Mapping[str, torch.Tensor]) -> None:
         """Makes sure that what a step computed, scalars by name, can be learned from.
@@ -156,9 +191,37 @@ class ImproveStage(LightningModule):
 
     # -- measuring the gap
 
+    def on_validation_start(self) -> None:
+        """Processes may hold unequally many prompts: until the end, each has all weights."""
+        self._weights_whole.enter_context(whole(self.model))
+
+    def on_validation_end(self) -> None:
+        """Every process is here."""
+        self._weights_whole.close()
+
+    def on_predict_start(self) -> None:
+        """As for validation."""
+        self._weights_whole.enter_context(whole(self.model))
+
+    def on_predict_end(self) -> None:
+        """As for validation."""
+        self._weights_whole.close()
+
     def on_validation_epoch_start(self) -> None:
         """Fresh meters."""
         self.meter = GapMeter(self.pool_data.eval_prompts, self.eval_plan.candidates).to(self.device)
+
+    @torch.no_grad()
+    def look(self) -> GapMeter:
+        """Draws for the validation prompts and counts both verdicts, outside the trainer's loop.
+
+        All processes have to come here together.
+        """
+        with whole(self.model), self.trainer.precision_plugin.forward_context():
+            self.on_validation_epoch_start()
+            for number, batch in enumerate(self.pool_data.val_dataloader()):
+                self.validation_step(batch.to(self.device), number)
+        return self.meter
 
     def validation_step(self, batch: PromptRows, batch_idx: int) -> None:
         """Draws for a batch of held-out prompts and counts both verdicts."""
@@ -200,6 +263,20 @@ class ImproveStage(LightningModule):
     def own_judge(self) -> SelfJudge:
         """The model's own judge, whoever selects: the gap is always measured with it."""
         return self.judge if isinstance(self.judge, SelfJudge) else SelfJudge()
+
+
+def refuse_sharded(trainer: Trainer, who: str) -> None:
+    """Makes sure that every process holds the weights it trains.
+
+    Args:
+        trainer: Knows the strategy.
+        who: What needs them.
+
+    Raises:
+        ValueError: When the strategy shards them.
+    """
+    if isinstance(trainer.strategy, ModelParallelStrategy):
+        raise ValueError(f"{who} needs weights that are not sharded; train with ddp, or remove it")
 
 
 def load_stage(model: UnifiedModel, path: str) -> None:

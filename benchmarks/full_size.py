@@ -1,0 +1,125 @@
+"""A full-size Janus-Pro with random weights on a GPU, measured beside the cost model.
+
+Run ``python -m benchmarks.full_size`` on a machine with a GPU; it names the hardware and needs no download.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from transformers import JanusConfig, JanusForConditionalGeneration, LlamaConfig
+from transformers.models.janus.configuration_janus import JanusVisionConfig, JanusVQVAEConfig
+
+from benchmarks.cost_model import TRUNKS, Costs, janus_pro
+from benchmarks.small_janus import PROMPTS
+from unigap.judges.self_judge import QUESTION
+from unigap.losses import sft_loss
+from unigap.models.base import SamplingRecipe
+from unigap.models.janus import Janus
+from unigap.shapes.newborn import make_processor
+
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+GUIDED = SamplingRecipe(cfg=5)
+
+
+def configuration(size: str) -> JanusConfig:
+    """``1B``, ``7B``, or ``small``: the same parts, to try the script on a CPU."""
+    if size != "small":
+        return janus_pro(size)
+    vision = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 64}
+    codes = {"num_embeddings": 64, "base_channels": 32, "channel_multiplier": [1, 1, 1, 1, 1], "num_res_blocks": 1}
+    return JanusConfig(
+        text_config=LlamaConfig(vocab_size=512, **SMALL),
+        vision_config=JanusVisionConfig(projection_dim=64, num_image_tokens=16, **vision),
+        vq_config=JanusVQVAEConfig(projection_dim=64, image_token_embed_dim=64, **codes),
+        tie_word_embeddings=False,
+    )
+
+
+def build(size: str, device: str, compile: bool) -> Janus:
+    """Random weights in bfloat16 and a processor of the model's shapes with the words of the embedded world."""
+    config = configuration(size)
+    vision = config.vision_config
+    side, grid = vision.image_size, vision.image_size // vision.patch_size
+    processor = make_processor(grid)
+    processor.image_processor.size = {"height": side, "width": side}
+    config.image_token_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device(device):
+        net = JanusForConditionalGeneration(config).eval()
+    torch.set_default_dtype(torch.float32)
+    janus = Janus.from_parts(net, processor, compile)
+    janus.core.language_model.activation_checkpointing_enable({"use_reentrant": False})
+    janus.train_only_trunk()
+    return janus
+
+
+def measured(device: str, work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of the second of two runs, and the peak of memory in GB."""
+    on_gpu = device.startswith("cuda")
+    work()
+    if on_gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    work()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description="A full-size Janus-Pro with random weights, measured on a GPU.")
+    parser.add_argument("--size", choices=[*TRUNKS, "small"], default="7B", help="which Janus-Pro")
+    parser.add_argument("--device", default="cuda", help="where it runs")
+    parser.add_argument("--images", type=int, default=40, help="images drawn at once, ten of each prompt")
+    parser.add_argument("--judged", type=int, default=64, help="images judged at once")
+    parser.add_argument("--rows", type=int, default=8, help="images a training step")
+    parser.add_argument("--compile", action="store_true", help="capture the step that draws")
+    args = parser.parse_args(argv)
+    janus = build(args.size, args.device, args.compile)
+    name = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
+    prompts, n = max(1, args.images // 10), min(10, args.images)
+    prompt = janus.encode_prompt([PROMPTS[i % len(PROMPTS)] for i in range(prompts)])
+    seeds_BN = torch.arange(prompts * n).view(prompts, n)
+    codes_BM = torch.zeros(max(args.rows, args.judged), janus.image_tokens, dtype=torch.int64, device=args.device)
+    pixels_BCHW = janus.decode(codes_BM[:1]).expand(args.judged, -1, -1, -1)
+    asked = [[QUESTION.replace("{prompt}", PROMPTS[1])]] * args.judged
+    rows = janus.encode_prompt(PROMPTS[1:2] * args.rows)
+    reader = janus._dialogue
+    question = len(reader.image_prefix) + len(reader.question_ids(asked[0][0])) - janus.image_tokens
+    costs = Costs(janus.net.config, rows.ids_BL.shape[1], question)
+
+    def judge() -> None:
+        with torch.no_grad():
+            janus.judge_logit(pixels_BCHW, asked)
+
+    def step() -> None:
+        janus.zero_grad()
+        sft_loss(janus.image_logps(rows, codes_BM[: args.rows])).backward()
+
+    tasks: list[tuple[str, int, float, Callable[[], object]]] = [
+        (
+            "drawing, guided",
+            prompts * n,
+            costs.draw(prompts, n, fixed=args.compile),
+            lambda: janus.sample_images(prompt, seeds_BN, GUIDED),
+        ),
+        ("decoding", args.rows, costs.decode(args.rows), lambda: janus.decode(codes_BM[: args.rows])),
+        ("judging", args.judged, costs.look(args.judged), judge),
+        ("forward and backward", args.rows, costs.train(args.rows, recompute=True), step),
+    ]
+    print(f"Janus-Pro-{args.size}, random weights in bfloat16, on {name}, torch {torch.__version__}")
+    print("| | images | seconds | images/s | TFLOP/s by the cost model | peak GB |\n|---|---|---|---|---|---|")
+    for task, images, operations, work in tasks:
+        seconds, peak = measured(args.device, work)
+        rate = operations / seconds / 1e12
+        print(f"| {task} | {images} | {seconds:.3f} | {images / seconds:.2f} | {rate:.3g} | {peak:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

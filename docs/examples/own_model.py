@@ -1,0 +1,171 @@
+"""A unified model of your own: one recurrent trunk that paints 4 x 4 coloured patches and answers about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+from unigap.models.autoregressive import choose, draw, uniforms
+from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+
+# Shape legend: B prompts or images, N candidates a prompt, R = B * N rows, L text tokens, M image tokens,
+# Q questions an image, T answer tokens, V image codes, D width, C H W image channels and sides.
+
+PALETTE = ((0.9, 0.1, 0.1), (0.1, 0.6, 0.2), (0.1, 0.3, 0.9), (1.0, 0.8, 0.0), (0.6, 0.2, 0.8), (0.1, 0.1, 0.1))
+GRID, PATCH = 4, 8
+PAINT = 256  # the token after which an image begins; below it are the bytes of texts, above it the image codes
+FIRST_CODE = PAINT + 1
+
+
+class Painter(UnifiedModel):
+    """A GRU that reads bytes and image codes alike, with a head for each.
+
+    Args:
+        width: Width of the trunk.
+        seed: Draws the weights: nothing is pretrained.
+    """
+
+    exact_likelihood: ClassVar[bool] = True
+
+    def __init__(self, width: int = 96, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.embed = nn.Embedding(FIRST_CODE + len(PALETTE), width)
+            self.cell = nn.GRUCell(width, width)
+            self.image_head = nn.Linear(width, len(PALETTE))
+            self.text_head = nn.Linear(width, PAINT)
+        self.register_buffer("palette", torch.tensor(PALETTE) * 2 - 1)
+        self.train_only_trunk()
+
+    # -- what it is
+
+    @property
+    def n_codes(self) -> int:
+        return len(PALETTE)
+
+    @property
+    def image_tokens(self) -> int:
+        return GRID * GRID
+
+    @property
+    def codebook(self) -> torch.Tensor:
+        return self.palette
+
+    @property
+    def trunk(self) -> nn.Module:
+        return self.cell
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return [self.cell]
+
+    @property
+    def lora_target(self) -> str:
+        return r"cell"
+
+    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
+        raise ValueError("a GRU takes no LoRA adapter; train it in full")
+
+    def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file(self.state_dict(), Path(folder) / "model.safetensors")
+
+    # -- drawing
+
+    def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
+        if not all(text.strip() for text in texts):
+            raise ValueError("a prompt is empty; write what to draw")
+        rows = [[*text.encode(), PAINT] for text in texts]
+        ids_BL, mask_BL = self._padded(rows, "left")
+        return PromptBatch(ids_BL, mask_BL, torch.where(ids_BL == PAINT, ids_BL, 0))
+
+    def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
+        rows, guided = prompt.repeat(seeds_BN.shape[1]), recipe.cfg != 1
+        ids = torch.cat([rows.ids_BL, rows.uncond_BL]) if guided else rows.ids_BL
+        mask = torch.cat([rows.mask_BL] * 2) if guided else rows.mask_BL
+        with evaluating(self), torch.no_grad():
+            state = self._states(ids, mask)[:, -1]
+
+            def step(code_R: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                nonlocal state
+                token = FIRST_CODE + code_R.repeat(len(state) // len(code_R))[:, None]
+                state = self._states(token, torch.ones_like(token), state)[:, -1]
+                return choose(self.image_head(state), uniform_R, recipe)
+
+            uniform_RM = uniforms(seeds_BN.flatten(), self.image_tokens).to(state.device)
+            codes_RM, logp_RM = draw(self.image_head(state), step, uniform_RM, recipe)
+        shape = (*seeds_BN.shape, self.image_tokens)
+        return Samples(codes_RM.view(shape), logp_RM.view(shape))
+
+    def drawing_bytes(self, recipe: SamplingRecipe) -> int:
+        return 3 * (GRID * PATCH) ** 2 * torch.float32.itemsize
+
+    def image_logps(
+        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        prompt = prompt.repeat(prompt.images_each(codes_RM))
+        tokens = torch.cat([prompt.ids_BL, FIRST_CODE + codes_RM[:, :-1]], 1)
+        mask = torch.cat([prompt.mask_BL, torch.ones_like(codes_RM[:, :-1])], 1)
+        logits_RMV = self.image_head(self._states(tokens, mask)[:, -self.image_tokens :])
+        return logits_RMV.float().log_softmax(-1).gather(-1, codes_RM[..., None])[..., 0]
+
+    @torch.no_grad()
+    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
+        grid_BCHW = self.palette[codes_BM].transpose(1, 2).unflatten(2, (GRID, GRID))
+        return grid_BCHW.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+
+    @torch.no_grad()
+    def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        mean_BMC = nn.functional.avg_pool2d(pixels_BCHW.float(), PATCH).flatten(2).transpose(1, 2)
+        return torch.cdist(mean_BMC, self.palette.expand(len(mean_BMC), -1, -1)).argmin(-1)
+
+    # -- understanding
+
+    def text_logps(
+        self,
+        pixels_BCHW: torch.Tensor,
+        questions_BQ: Sequence[Sequence[str]],
+        answers_BQ: Sequence[Sequence[str]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        answer_RT, mask_RT = self._padded([list(said.encode()) for row in answers_BQ for said in row], "right")
+        state_RD = self._after_questions(pixels_BCHW, questions_BQ)
+        states = self._states(answer_RT, mask_RT, state_RD)
+        before_RTD = torch.cat([state_RD[:, None], states[:, :-1]], 1)
+        logp_RT = self.text_head(before_RTD).float().log_softmax(-1).gather(-1, answer_RT[..., None])[..., 0]
+        shape = (len(pixels_BCHW), -1, answer_RT.shape[1])
+        return (logp_RT * mask_RT).view(shape), mask_RT.bool().view(shape)
+
+    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
+        logits_RV = self.text_head(self._after_questions(pixels_BCHW, questions_BQ)).float()
+        return (logits_RV[:, ord("y")] - logits_RV[:, ord("n")]).view(len(pixels_BCHW), -1)
+
+    # -- the trunk
+
+    def _after_questions(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
+        image_BM = FIRST_CODE + self.encode(pixels_BCHW)
+        image_RM = image_BM.repeat_interleave(len(questions_BQ[0]), 0)
+        text_RL, mask_RL = self._padded([list(text.encode()) for row in questions_BQ for text in row], "left")
+        tokens, mask = torch.cat([image_RM, text_RL], 1), torch.cat([torch.ones_like(image_RM), mask_RL], 1)
+        return self._states(tokens, mask)[:, -1]
+
+    def _states(self, tokens: torch.Tensor, mask: torch.Tensor, state_RD: torch.Tensor | None = None) -> torch.Tensor:
+        """The trunk's state after each token; padding leaves it as it was, wherever it stands."""
+        inputs = self.embed(tokens)
+        state = inputs.new_zeros(len(tokens), inputs.shape[-1]) if state_RD is None else state_RD
+        states = []
+        for token_RD, seen_R in zip(inputs.unbind(1), mask.bool().unbind(1), strict=True):
+            state = torch.where(seen_R[:, None], self.cell(token_RD, state), state)
+            states.append(state)
+        return torch.stack(states, 1)
+
+    def _padded(self, rows: Sequence[Sequence[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = [torch.tensor(row, device=self.embed.weight.device) for row in rows]
+        ids = pad_sequence(tokens, batch_first=True, padding_side=side)
+        return ids, pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True, padding_side=side)

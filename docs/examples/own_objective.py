@@ -1,0 +1,64 @@
+"""An objective of your own: a preference between two drawings that needs no reference model, as in SimPO."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from unigap.models.base import UnifiedModel
+from unigap.objectives import Objective, RowBatch, StepResult
+from unigap.records import Candidate, Pair
+from unigap.selection import logit_threshold, preference_pairs
+
+# Shape legend: B pairs, M image tokens.
+
+
+class MarginPreference(Objective):
+    """Lifts the accepted drawing above the rejected one by a margin, per image token (Meng et al. 2024).
+
+    The loss of a pair is -log sigmoid(beta (chosen - rejected) - margin), with the mean log-likelihood of a token of
+    either drawing.
+
+    Args:
+        threshold: Least probability of yes that counts as accepted, in (0, 1).
+        beta: Steepness, > 0.
+        margin: How far apart the two are to be, >= 0.
+    """
+
+    def __init__(self, threshold: float = 0.5, beta: float = 2.0, margin: float = 0.5) -> None:
+        logit_threshold(threshold)
+        if not 0 < beta < math.inf or not 0 <= margin < math.inf:
+            raise ValueError(f"beta must be > 0 and margin >= 0, got {beta} and {margin}; 2 and 0.5 are a start")
+        self.threshold, self.beta, self.margin = threshold, beta, margin
+
+    @property
+    def needs_reference(self) -> bool:
+        return False
+
+    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[Pair]:
+        return preference_pairs(candidates, logits, self.threshold)
+
+    def members(self, row: Pair) -> tuple[Candidate, ...]:
+        return (row.chosen, row.rejected)
+
+    def collate(self, rows: Sequence[Pair], references: Mapping[str, float]) -> RowBatch:
+        names = tuple(f"{row.chosen.id}>{row.rejected.id}" for row in rows)
+        texts = tuple(row.prompt.text for row in rows)
+        return RowBatch(names, texts, _codes([row.chosen for row in rows]), _codes([row.rejected for row in rows]))
+
+    def step(self, model: UnifiedModel, batch: RowBatch) -> StepResult:
+        assert batch.rejected_BM is not None
+        prompt = model.encode_prompt(batch.texts)
+        chosen_B = model.image_logps(prompt, batch.codes_BM).mean(-1)
+        rejected_B = model.image_logps(prompt, batch.rejected_BM).mean(-1)
+        apart_B = chosen_B - rejected_B
+        loss = -F.logsigmoid(self.beta * apart_B - self.margin).mean()
+        return StepResult(loss, {"preference/apart": apart_B.detach().mean()})
+
+
+def _codes(candidates: Sequence[Candidate]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([candidate.codes for candidate in candidates]).astype(np.int64))

@@ -1,0 +1,99 @@
+"""Builds the sdist, the wheel from it, and tries the wheel as a user would: installed, outside the repository.
+
+What the wheel depends on is taken from the environment this runs in, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from test_report import make_run
+
+ROOT = Path(__file__).parents[1]
+NO_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "_build", "build", "dist", "runs", "wandb")
+IN_SDIST = ("configs/shapes/sft.yaml", "constraints.txt", "tests/conftest.py", "docs/index.md", "Makefile", "LICENSE")
+IN_WHEEL = (
+    "theory/__init__.py",
+    "unigap/report.html.j2",
+    "unigap/shapes/checkpoint/model.safetensors",
+    "unigap/shapes/checkpoint/README.md",
+)
+
+
+def build(hook: str, source: Path, out: Path) -> Path:
+    """What a build hook of setuptools makes of a source tree."""
+    code = f"import sys; from setuptools import build_meta; print(build_meta.{hook}(sys.argv[1]))"
+    told = subprocess.run([sys.executable, "-c", code, out], cwd=source, check=True, stdout=subprocess.PIPE, text=True)
+    return out / told.stdout.splitlines()[-1]
+
+
+def check_parts(kind: str, names: list[str], wanted: tuple[str, ...]) -> None:
+    """Makes sure that an archive holds what it must."""
+    missing = [part for part in wanted if part not in names]
+    assert not missing, f"the {kind} lacks {missing}"
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """A fresh virtual environment with the wheel; what it needs is found where this script found it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "--disable-pip-version-check", "install"]
+    subprocess.run([*pip, "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    # a plain path: the .pth files beside it, an editable install of this repository among them, are not read
+    (packages / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin"
+
+
+def main() -> None:
+    """Builds, installs, tries."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(ROOT, folder / "source", ignore=NO_SOURCE)
+        sdist = build("build_sdist", folder / "source", folder)
+        with tarfile.open(sdist) as archive:
+            check_parts("sdist", [part.partition("/")[2] for part in archive.getnames()], IN_SDIST)
+            archive.extractall(folder / "sdist", filter="data")
+        (unpacked,) = (folder / "sdist").iterdir()
+        wheel = build("build_wheel", unpacked, folder)
+        with zipfile.ZipFile(wheel) as parts:
+            check_parts("wheel", parts.namelist(), IN_WHEEL)
+            strangers = {part.split("/")[0] for part in parts.namelist()} - {"unigap", "theory"}
+            assert all(part.endswith(".dist-info") for part in strangers), f"the wheel holds {strangers}"
+        programs = install(wheel, folder / "venv")
+
+        elsewhere = folder / "elsewhere"
+        elsewhere.mkdir()
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+        def run(*words: str) -> str:
+            told: Any = subprocess.run(
+                [programs / words[0], *words[1:]],
+                cwd=elsewhere, env=environment, check=True, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            return str(told.stdout)
+
+        where = run("python", "-c", "import unigap, theory; print(unigap.__file__, theory.__file__)").split()
+        assert all(Path(path).is_relative_to(folder / "venv") for path in where), f"not the installed wheel: {where}"
+        version = run("unigap", "--version").split()[1]
+        assert f"-{version}-" in wheel.name, (version, wheel.name)
+        run("unigap", "gap", "--candidates", "1", "--per_cell", "1", "--out", "gap.json")
+        figures = json.loads((elsewhere / "gap.json").read_text())
+        assert figures["generation"]["all"]["n"] == 15, figures["generation"]
+        make_run(elsewhere / "run")
+        run("unigap", "report", "run")
+        assert (elsewhere / "run/report.html").stat().st_size > 10_000
+        print(f"{sdist.name} and {wheel.name} ({wheel.stat().st_size / 1e6:.1f} MB): built, installed and tried")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The documentation keeps its word: its examples run, its links lead somewhere, its commands are understood."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+import re
+import runpy
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from small_runs import state
+
+from unigap.__main__ import HELP, VERBS, main
+from unigap.models.base import SamplingRecipe
+from unigap.objectives import RowBatch
+from unigap.pool import Pool
+from unigap.records import Candidate, Prompt
+from unigap.shapes.grammar import parse
+from unigap.shapes.oracle import verdicts
+from unigap.shapes.scenes import imagine, render
+
+ROOT = Path(__file__).parents[1]
+DOCS, EXAMPLES = ROOT / "docs", ROOT / "docs" / "examples"
+PAGES = [path for path in (*ROOT.glob("*.md"), *DOCS.rglob("*.md")) if "_build" not in path.parts]
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+FENCE = re.compile(r"^```(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TARGET = re.compile(r"\]\(([^)\s]+)\)|^```\{(?:image|literalinclude)\} (\S+)", re.MULTILINE)
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Every ``unigap ...`` command of a page, as a line."""
+    text = page.read_text(encoding="utf-8")
+    for name, value in re.findall(r'^([A-Z]+)="(.*)"$', text, re.MULTILINE):
+        text = text.replace(f"${name}", value)
+    for language, block in FENCE.findall(text):
+        if language in ("", "bash", "sh", "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                found = re.search(r"(?:^|\s)unigap ([^#>|&]*)", line)
+                if found and not line.lstrip().startswith("#"):
+                    yield found[1].strip()
+
+
+def slug(heading: str) -> str:
+    """The name a heading is linked by."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+# -- links and commands
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for match in TARGET.finditer(page.read_text(encoding="utf-8")):
+        target, _, anchor = (match[1] or match[2]).partition("#")
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path = (page.parent / target) if target else page
+        assert path.exists(), f"{target} is not there"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{target} has no heading {anchor}"
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands(page)})
+
+
+def understood(command: str, monkeypatch: pytest.MonkeyPatch, run: Path) -> object:
+    """The exit status of a command that shows what it would do instead of doing it; ``compare`` compares ``run``."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    words = [word for word in shlex.split(command) if word != "--print_config"]
+    if words[0].startswith("--") or "--help" in words:
+        return 0 if words[0] in (*VERBS, *HELP.split()) else 2
+    if words[0] == "compare":
+        for word in words[1:]:
+            shutil.copytree(run, word)
+        return main(words)
+    monkeypatch.chdir(ROOT)
+    try:
+        return main([*words, "--print_config"])
+    except SystemExit as ended:
+        return ended.code
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_understood(
+    command: str, here: Path, small_demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert understood(command, monkeypatch, small_demo) in (0, None), capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit --config configs/shapes/sft.yaml --data.batch 3", "gap --seeds 3", "gpa"])
+def test_a_command_that_is_wrong_is_noticed(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert understood(command, monkeypatch, tmp_path) == 2
+
+
+def test_the_pages_show_what_there_is() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    unseen = [path.name for path in EXAMPLES.iterdir() if path.is_file() and f"examples/{path.name}" not in text]
+    assert not unseen, f"no page shows {unseen}"
+    assert {command.split()[0] for command in COMMANDS} >= VERBS.keys(), "every verb is shown"
+
+
+# -- examples
+
+
+@pytest.fixture
+def examples(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the examples, as in a clone, and their modules to be imported."""
+    shutil.copytree(EXAMPLES, here / "docs" / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.syspath_prepend(here / "docs" / "examples")
+    return here
+
+
+def fit(name: str, *flags: str) -> int:
+    return main(["fit", "--config", f"docs/examples/{name}.yaml", *QUIET, *flags])
+
+
+def curves(run: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((run / "curves.json").read_text())
+    return rows
+
+
+def test_own_model_learns_with_its_trunk_alone(examples: Path) -> None:
+    assert fit("own_model") == 0
+    run = examples / "runs" / "own_model"
+    first, last = curves(run)[0]["generation"], curves(run)[-1]["generation"]
+    assert last > first + 0.1, (first, last)
+    untrained = importlib.import_module("own_model").Painter().state_dict()
+    for name, tensor in state(run / "checkpoints" / "last.ckpt").items():
+        assert torch.equal(tensor, untrained[name.removeprefix("model.")]) != name.startswith("model.cell."), name
+
+
+def test_own_model_keeps_the_promises_of_the_protocol(examples: Path) -> None:
+    model = importlib.import_module("own_model").Painter()
+    prompts, seeds_BN = model.encode_prompt(["a red picture", "blue"]), torch.arange(6).view(2, 3)
+    for recipe in (SamplingRecipe(), SamplingRecipe(cfg=3.0)):
+        drawn = model.sample_images(prompts, seeds_BN, recipe)
+        codes_RM = drawn.codes_BNM.flatten(0, 1)
+        torch.testing.assert_close(model.image_logps(prompts.repeat(3), codes_RM), drawn.logp_BNM.flatten(0, 1))
+        alone = model.sample_images(model.encode_prompt(["blue"]), seeds_BN[1:, 2:], recipe)
+        assert torch.equal(alone.codes_BNM[0, 0], drawn.codes_BNM[1, 2])
+        torch.testing.assert_close(alone.logp_BNM[0, 0], drawn.logp_BNM[1, 2])
+    pixels_BCHW = model.decode(codes_RM)
+    assert torch.equal(model.encode(pixels_BCHW), codes_RM)
+    asked = [["is it red?", "blue?"]] * 6
+    said_BQT, seen_BQT = model.text_logps(pixels_BCHW, asked, [["y", "yes"]] * 6)
+    denied_BQT, _ = model.text_logps(pixels_BCHW, asked, [["n", "n"]] * 6)
+    assert seen_BQT.sum(-1).tolist() == [[1, 3]] * 6
+    torch.testing.assert_close(said_BQT[..., 0] - denied_BQT[..., 0], model.judge_logit(pixels_BCHW, asked))
+
+
+def test_own_judge_sees_colours_and_is_stored_beside_the_model(examples: Path) -> None:
+    assert fit("own_judge") == 0
+    pool = Pool.open(examples / "runs" / "own_judge" / "pool")
+    drawn = {candidate.id for candidate in pool.candidates()}
+    for name in ("colour", "self"):
+        assert {judgment.candidate_id for judgment in pool.judgments(name)} == drawn
+    judge = importlib.import_module("own_judge").ColourJudge()
+    scene = render(imagine(parse("a red circle left of a blue square"), random.Random(0)))
+    texts = ["two red and blue things", "a red circle and a green ring", "something"]
+    asked = [Candidate(Prompt(text, text), 0, 0, 0, torch.zeros(16).numpy(), 0.0) for text in texts]
+    assert (judge.logits(None, asked, scene.expand(3, -1, -1, -1)) > 0).tolist() == [True, False, True]
+
+
+def test_own_objective_moves_the_chosen_away_from_the_rejected(examples: Path) -> None:
+    assert fit("own_objective") == 0
+    assert len(curves(examples / "runs" / "own_objective")) == 2
+    model = importlib.import_module("own_model").Painter()
+    objective = importlib.import_module("own_objective").MarginPreference(beta=3.0, margin=0.5)
+    drawn = model.sample_images(model.encode_prompt(["red", "blue"]), torch.arange(4).view(2, 2), SamplingRecipe())
+    batch = RowBatch(("a", "b"), ("red", "blue"), drawn.codes_BNM[:, 0], drawn.codes_BNM[:, 1])
+    first = objective.step(model, batch)
+    chosen, rejected = drawn.logp_BNM.mean(-1).unbind(1)
+    torch.testing.assert_close(first.loss, torch.log1p(torch.exp(0.5 - 3 * (chosen - rejected))).mean())
+    optimizer = torch.optim.SGD(model.trunk.parameters(), lr=0.1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        objective.step(model, batch).loss.backward()
+        optimizer.step()
+    assert objective.step(model, batch).logs["preference/apart"] > first.logs["preference/apart"]
+
+
+def test_own_prompts_are_drawn_and_own_pairs_are_watched(examples: Path) -> None:
+    assert fit("own_prompts") == 0
+    names = {f"mine-{number:02d}" for number in range(1, 9)}
+    assert {prompt.id for prompt in Pool.open("runs/own_prompts/pool").prompts()[0]} == names
+    kept = torch.load("runs/own_prompts/checkpoints/last.ckpt", weights_only=True)["callbacks"]
+    (guard,) = [saved for name, saved in kept.items() if name.startswith("Guard")]
+    assert len(guard["history"]) == 2 and len(guard["start"]) == 16
+    pairs = importlib.import_module("own_pairs").HardNegatives("docs/examples/pairs/pairs.csv", side=32)
+    exam = pairs.load(16)
+    assert torch.equal(verdicts([parse(claim) for claim in exam.claims], exam.pixels_BCHW), exam.truth_B)
+    with pytest.raises(ValueError, match="18 claims need 9 pictures, it has 8"):
+        pairs.load(18)
+
+
+def test_the_theory_example_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "two_heads.py"), run_name="__main__")
+    assert f"```text\n{capsys.readouterr().out}```" in (DOCS / "theory.md").read_text(encoding="utf-8")
+
+
+def test_the_picture_of_the_gap_is_drawn_from_a_run(small_demo: Path, tmp_path: Path) -> None:
+    draw = runpy.run_path(str(DOCS / "gap_picture.py"))["draw_picture"]
+    draw(small_demo, tmp_path / "gap.png")
+    for path in (tmp_path / "gap.png", DOCS / "images" / "gap.png"):
+        assert path.stat().st_size < 150_000
+        with Image.open(path) as picture:
+            assert picture.format == "PNG" and picture.width > 1000

@@ -1,0 +1,185 @@
+"""``unigap evidence claims`` in small: arms and controls, what is read from them, and runs that are made once."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import expect_error
+
+import unigap.evidence.claims.command as command
+from unigap.__main__ import main
+from unigap.evidence.claims import plan, setting
+from unigap.evidence.claims.arm import Arm, build, spec
+from unigap.evidence.claims.ceiling import saturation
+from unigap.evidence.claims.plan import ARMS, CLAIMS, Claim
+from unigap.evidence.claims.readings import Resampling, gather, readings
+from unigap.intervals import bootstrap_ratio, paired_difference
+from unigap.joint import Joint
+from unigap.win_rate import win_rate
+
+TINY = functools.partial(setting.Setting, per_cell=1, skip=3, test_per_cell=1, test_candidates=2, exam=10, batch_size=4)
+SMALL = {"candidates": 3, "epochs": 2}
+FICKLE = spec("unigap.judges.RandomJudge", yes_rate=0.4)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three arms, one of which is a control that takes the steps of another."""
+    every = {"every_n_epochs": 1, "redraw": "all"}
+    arms = {
+        "random": Arm(judge=FICKLE, **SMALL),
+        "random, redrawn": Arm(judge=FICKLE, regrow=every, **SMALL),
+        "random, steps": Arm(judge=FICKLE, steps_of="random, redrawn", **SMALL),
+    }
+    claims = {
+        "replay": Claim(
+            "Fresh drawings help", ("random", "random, redrawn"), 2, (("random, redrawn", "random, steps"),)
+        ),
+        "ceiling": Claim("Is there a ceiling?", ("random, redrawn",), 2),
+    }
+    monkeypatch.setattr(plan, "ARMS", arms)
+    monkeypatch.setattr(command, "ARMS", arms)
+    monkeypatch.setattr(command, "CLAIMS", claims)
+    monkeypatch.setattr(setting, "Setting", TINY)
+
+
+def test_one_command_runs_what_is_missing_and_writes_the_page(
+    few: None, janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evidence", "claims", "--checkpoint", str(janus_folder), "--jobs", "1"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "evidence: docs/evidence/claims.md",
+        "evidence: docs/evidence/headline.md",
+        "evidence: docs/evidence/evidence.json",
+    ]
+    work = here / "docs/evidence/claims"
+    kept = {path.stem: json.loads(path.read_text()) for path in work.glob("*.json")}
+    assert kept.keys() == {"recipe"} | {
+        f"{arm}-seed-{seed}" for arm in ("base-standard", "random", "random-redrawn", "random-steps") for seed in (0, 1)
+    }
+    for seed in (0, 1):
+        assert kept[f"random-steps-seed-{seed}"]["steps"] == kept[f"random-redrawn-seed-{seed}"]["steps"]
+        assert len(kept[f"random-redrawn-seed-{seed}"]["rounds"]) == 2
+    facts = json.loads((here / "docs/evidence/evidence.json").read_text())
+    assert all(row.keys() == {"claim", "arm", "metric", "value", "low", "high", "n", "seeds"} for row in facts["rows"])
+    contrasts = {row["metric"]: row for row in facts["rows"] if row["arm"] == "random, redrawn minus random, steps"}
+    ours, control = (
+        [kept[f"{arm}-seed-{seed}"]["right"] for seed in (0, 1)] for arm in ("random-redrawn", "random-steps")
+    )
+    mean = torch.tensor(ours).double().mean() - torch.tensor(control).double().mean()
+    assert contrasts["generation"]["value"] == pytest.approx(mean.item())
+    change = next(r for r in facts["rows"] if r["arm"] == "random" and r["metric"] == "change of generation")
+    headline = (here / "docs/evidence/headline.md").read_text()
+    assert f"| random | 2 | {100 * change['value']:+.1f} [" in headline.replace("*", "")
+    page = (here / "docs/evidence/claims.md").read_text()
+    assert "## Fresh drawings help" in page and "fitted limit" in page and "nan" not in page
+    for name in ("claims-replay.png", "claims-ceiling.png"):
+        assert f"]({name})" in page and (here / "docs/evidence" / name).stat().st_size > 5000
+
+    stamps = {path: path.stat().st_mtime_ns for path in work.glob("*.json")}
+    again = (work / "random-steps-seed-1.json").read_bytes()
+    (work / "random-steps-seed-1.json").unlink()
+    assert main(words) == 0
+    fresh = json.loads((work / "random-steps-seed-1.json").read_bytes())
+    assert fresh | {"seconds": 0} == json.loads(again) | {"seconds": 0}, "an arm is a function of recipe and seed"
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if "steps-seed-1" not in path.stem)
+
+    old = json.loads((work / "random-seed-0.json").read_text())
+    old["recipe"]["lr"] = 7.0
+    (work / "random-seed-0.json").write_text(json.dumps(old))
+    expect_error(main(words), capsys, "random-seed-0.json", "another recipe", "delete it")
+    expect_error(main([*words, "--only", "replays"]), capsys, "unknown claim 'replays'", "replay")
+
+
+def test_every_arm_can_be_built_and_every_claim_has_its_arms() -> None:
+    for name, arm in ARMS.items():
+        assert build(arm.objective) and build(arm.judge) and all(build(callback) for callback in arm.callbacks)
+        assert not arm.steps_of or (ARMS[arm.steps_of].regrow and not arm.regrow), name
+        assert json.loads(json.dumps(arm.recipe())) == arm.recipe()
+    assert isinstance(build(ARMS["joint: both"].objective), Joint)
+    named = {
+        arm for claim in CLAIMS.values() for arm in (*claim.arms, *(arm for pair in claim.contrasts for arm in pair))
+    }
+    assert named == set(ARMS), "no arm without a claim, no claim without its arms"
+    for claim in ("improvement", "replay", "replay-hard"):
+        assert CLAIMS[claim].seeds >= 5
+    controls = {control for claim in CLAIMS.values() for _, control in claim.contrasts}
+    assert {"SFT, random accepts", "SFT, steps of C-SFT", "SFT, oracle accepts"} <= controls
+
+
+def results(seed: int, prompts: int = 30) -> tuple[dict, dict]:
+    """A base and an arm with made-up verdicts: two drawings a prompt."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def coins(n: int, share: float) -> list[int]:
+        return (torch.rand(n, generator=rng) < share).int().tolist()
+
+    def logits(n: int) -> list[float]:
+        return torch.randn(n, generator=rng).tolist()
+
+    n = 2 * prompts
+    base = {"right": coins(n, 0.4), "own": logits(n), "renders": logits(20), "renders_truth": coins(20, 0.5)}
+    base["cells"] = [["color", "easy"]] * prompts
+    arm = {
+        "right": coins(n, 0.6),
+        "own": logits(n),
+        "fixed": logits(n),
+        "renders": logits(20),
+        "steps": 5,
+        "rounds": [],
+    }
+    return base, arm
+
+
+def test_readings_of_one_seed_are_those_of_the_metrics() -> None:
+    base, arm = results(0)
+    found = readings(gather([base], [arm]))
+    prompt_S = torch.arange(30).repeat_interleave(2)
+    right = [torch.tensor(side["right"]).double() for side in (base, arm)]
+    ones_S = torch.ones(60, dtype=torch.float64)
+    change = paired_difference((right[0], ones_S, prompt_S), (right[1], ones_S, prompt_S))
+    ours = found["change of generation"].estimate()
+    assert ours.value == pytest.approx(change.value)
+    assert (ours.low, ours.high) == pytest.approx((change.low, change.high), abs=0.03)
+    wins = win_rate(torch.tensor(base["own"]), torch.tensor(arm["fixed"]), torch.tensor(base["right"]).bool(), prompt_S)
+    for name, theirs in {
+        "win rate": wins.win_rate,
+        "matched win rate": wins.matched_win_rate,
+        "change of AUROC": wins.delta_auroc,
+        "change of TNR": wins.delta_tnr,
+        "change of TPR": wins.delta_tpr,
+        "log-odds moved on true positives": wins.logit_change_true_positives,
+        "log-odds moved on false positives": wins.logit_change_false_positives,
+    }.items():
+        ours = found[name].estimate()
+        assert ours.value == pytest.approx(theirs.value, abs=1e-6), name
+        assert ours.n == theirs.n or "change" in name, name
+    yes_S = torch.tensor(arm["own"]) >= 0
+    precision = bootstrap_ratio((right[1] * yes_S), yes_S, prompt_S)
+    assert found["precision of yes"].value == pytest.approx(precision.value)
+
+
+def test_more_seeds_widen_by_what_differs_between_them_and_narrow_by_their_number() -> None:
+    resampling = Resampling(4, 50)
+    alike = torch.full((4, 50, 1), 0.5)
+    still = resampling.ratio(alike, torch.ones_like(alike)).estimate()
+    assert still.low == pytest.approx(0.5) == still.high
+    differing = torch.tensor([0.2, 0.4, 0.6, 0.8])[:, None, None].expand(4, 50, 1)
+    wide = resampling.ratio(differing, torch.ones_like(differing)).estimate()
+    assert wide.value == pytest.approx(0.5) and wide.high - wide.low > 0.3
+    same = resampling.ratio(differing, torch.ones_like(differing)).minus(
+        resampling.ratio(differing - 0.1, torch.ones_like(differing))
+    )
+    assert same.estimate().low == pytest.approx(0.1) == same.estimate().high, "paired: what is shared cancels"
+
+
+def test_saturation_finds_the_limit_and_says_nothing_of_three_rounds() -> None:
+    noisy = [0.9 - 0.4 * math.exp(-0.8 * r) + (-1) ** r * 0.005 for r in range(12)]
+    assert saturation(noisy) == pytest.approx(0.9, abs=0.02)
+    assert math.isnan(saturation(noisy[:3]))

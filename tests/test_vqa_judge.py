@@ -1,0 +1,307 @@
+"""Another model as judge: small random ones of three families, saved to disk with their real processors."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_runs import expect_error, improve, state
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
+from transformers import (
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+)
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from unigap.judges import SelfJudge, VQAJudge
+from unigap.judges.self_judge import QUESTION
+from unigap.pool import Pool
+from unigap.records import Candidate, Prompt
+from unigap.shapes.grammar import WORDS, parse
+from unigap.shapes.scenes import imagine, render
+
+TEXTS = ["a red circle", "a small red circle left of a large blue square", "six rings", "two blue squares", "a ring"]
+SPEECH = ("Does", "this", "figure", "show", "Please", "answer", "or", "assistant", "user", '"', "?", ".", ":")
+FAMILIES = ("llava", "qwen")
+START, PLACE, END, VIDEO = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"
+IMAGES = {
+    "llava": LlavaImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+    "qwen": Qwen2VLImageProcessorPil(patch_size=4, min_pixels=16 * 16, max_pixels=64 * 64),
+}
+
+
+def tokenizer(*marks: str) -> PreTrainedTokenizerFast:
+    """One token a word; it pads on the side a judge cannot use."""
+    words = ["<pad>", "<s>", "</s>", "<unk>", *marks, *dict.fromkeys([*SPEECH, *WORDS]), "Yes", "yes", "No", "no"]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence([])
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[A-Za-z]+|[^A-Za-z ]"), behavior="removed", invert=True)
+    core.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", words.index("<s>"))])
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    made = PreTrainedTokenizerFast(tokenizer_object=core, padding_side="right", **special)
+    made.add_special_tokens({"extra_special_tokens": list(marks)})
+    return made
+
+
+def template(image: str, first: str = "") -> str:
+    return (
+        f"{first}{{% for message in messages %}}user: {{% for part in message['content'] %}}"
+        f"{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}"
+        "{% endfor %}{% if add_generation_prompt %} assistant:{% endif %}"
+    )
+
+
+def save_llava(folder: Path) -> None:
+    """Its template leaves the first token to the tokenizer."""
+    words = tokenizer("<image>")
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
+    )
+    text = LlamaConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+    )
+    image = words.convert_tokens_to_ids("<image>")
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=image, image_seq_length=16)
+    made = LlavaProcessor(IMAGES["llava"], words, 8, "default", template("<image>"), num_additional_image_tokens=1)
+    _save(LlavaForConditionalGeneration(config), made, folder)
+
+
+def save_qwen(folder: Path) -> None:
+    """Positions in three dimensions, images of any size, and a template that writes the first token itself."""
+    words = tokenizer(START, PLACE, END, VIDEO)
+    start, image, end, video = words.convert_tokens_to_ids([START, PLACE, END, VIDEO])
+    text = Qwen2_5_VLTextConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    vision = Qwen2_5_VLVisionConfig(
+        depth=2, hidden_size=32, intermediate_size=64, num_heads=2, patch_size=4, window_size=16, out_hidden_size=32,
+        fullatt_block_indexes=[1],
+    )  # fmt: skip
+    config = Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision, image_token_id=image, video_token_id=video,
+        vision_start_token_id=start, vision_end_token_id=end,
+    )  # fmt: skip
+    made = Qwen2_5_VLProcessor(IMAGES["qwen"], words, chat_template=template(START + PLACE + END, "<s>"))
+    _save(Qwen2_5_VLForConditionalGeneration(config), made, folder)
+
+
+def _save(net: nn.Module, processor: Any, folder: Path) -> None:
+    for parameter in net.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    net.save_pretrained(folder)  # type: ignore[operator]
+    processor.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_videos() -> Any:
+    """Qwen's processor without the part for videos, which needs torchvision; a judge of images never uses it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Qwen2_5_VLProcessor, "get_attributes", classmethod(lambda cls: ["image_processor", "tokenizer"]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint folder of each family."""
+    found = {name: tmp_path_factory.mktemp(f"small-{name}") for name in FAMILIES}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_llava(found["llava"])
+        save_qwen(found["qwen"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def pictures() -> torch.Tensor:
+    """A render of each text, in the 8 bits a channel that other models are given."""
+    rng = random.Random(0)
+    exact = torch.stack([render(imagine(parse(text), rng)) for text in TEXTS])
+    return ((exact + 1) * 127.5).round() / 127.5 - 1
+
+
+def candidates(texts: list[str]) -> list[Candidate]:
+    codes = np.zeros(16, dtype=np.int32)
+    return [Candidate(Prompt(f"p{i}", text), 0, 0, 0, codes, -1.0) for i, text in enumerate(texts)]
+
+
+def by_hand(folder: Path, family: str, text: str, pixels_CHW: torch.Tensor) -> float:
+    """The log-odds of one picture, from a plain forward pass over ids written out here."""
+    net = AutoModelForImageTextToText.from_pretrained(folder)
+    image = ((pixels_CHW + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    seen = IMAGES[family](image, return_tensors="pt")
+    place = {"llava": ["<image>"] * 16, "qwen": [START, *[PLACE] * 16, END]}[family]
+    said = f'<s> user : @ Does this figure show " {text} " ? Please answer yes or no . assistant :'.split()
+    said[3:4] = place
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    ids = torch.tensor([[vocabulary[word] for word in said]])
+    if family == "qwen":
+        seen["mm_token_type_ids"] = (ids == vocabulary[PLACE]).int()
+    with torch.no_grad():
+        logp_V = net(input_ids=ids, **seen).logits[0, -1].log_softmax(-1)
+    yes, no = ([vocabulary[form] for form in forms] for forms in (("Yes", "yes"), ("No", "no")))
+    return (logp_V[yes].logsumexp(0) - logp_V[no].logsumexp(0)).item()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_is_vqascore_whatever_the_batch(
+    folders: dict[str, Path], janus: Any, pictures: torch.Tensor, family: str
+) -> None:
+    judge = VQAJudge(str(folders[family]), batch_size=5)
+    together = judge.logits(janus, candidates(TEXTS), pictures)
+    assert together.shape == (5,) and together.dtype == torch.float32 and torch.isfinite(together).all()
+    assert together.unique().numel() == 5 and not together.requires_grad
+    for size in (1, 2):
+        judge.batch_size = size
+        torch.testing.assert_close(judge.logits(janus, candidates(TEXTS), pictures), together, atol=1e-4, rtol=0)
+    asked = zip(TEXTS, pictures, strict=True)
+    expected = [by_hand(folders[family], family, text, picture) for text, picture in asked]
+    torch.testing.assert_close(together, torch.tensor(expected), atol=1e-4, rtol=0)
+    assert judge.logits(janus, [], pictures[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_looks_at_the_picture_and_reads_the_prompt(
+    folders: dict[str, Path], janus: Any, pictures: torch.Tensor, family: str
+) -> None:
+    judge = VQAJudge(str(folders[family]))
+    said = judge.logits(janus, candidates([TEXTS[0]] * 5), pictures)
+    assert said.unique().numel() == 5
+    said = judge.logits(janus, candidates(TEXTS), pictures[:1].expand(5, -1, -1, -1))
+    assert said.unique().numel() == 5
+
+
+def test_the_embedded_model_is_a_vqa_model_too(janus_folder: Path, janus: Any, pictures: torch.Tensor) -> None:
+    expected = SelfJudge().ask(janus, TEXTS, pictures)
+    judge = VQAJudge(str(janus_folder), question=QUESTION)
+    torch.testing.assert_close(judge.ask(TEXTS, pictures), expected, atol=1e-4, rtol=0)
+    assert judge.name == f"vqa-{janus_folder.name}"
+
+
+def test_it_is_loaded_once_and_only_when_asked(
+    folders: dict[str, Path], janus: Any, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+    real = AutoModelForImageTextToText.from_pretrained
+    monkeypatch.setattr(
+        AutoModelForImageTextToText, "from_pretrained", lambda *a, **k: loads.append(k) or real(*a, **k)
+    )
+    judge = VQAJudge(str(folders["llava"]), dtype="bfloat16")
+    assert not loads
+    for _ in range(2):
+        assert judge.logits(janus, candidates(TEXTS), pictures).dtype == torch.float32
+    assert len(loads) == 1 and loads[0]["dtype"] == torch.bfloat16
+    assert loads[0]["use_safetensors"] is True and loads[0]["trust_remote_code"] is False
+
+
+def test_importing_the_judges_does_not_import_transformers() -> None:
+    code = "import sys, unigap.judges; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_it_judges_from_outside_and_is_no_part_of_what_is_trained(
+    folders: dict[str, Path], janus_folder: Path, here: Path
+) -> None:
+    flags = {
+        "model.init_args.judge": "unigap.judges.RandomJudge",
+        "model.init_args.external": "unigap.judges.VQAJudge",
+        "model.init_args.external.init_args.checkpoint": folders["llava"],
+        "trainer.max_epochs": 1,
+    }
+    assert improve(janus_folder, "sft", flags) == 0
+    name = f"vqa-{folders['llava'].name}"
+    pool = Pool.open("runs/sft/pool")
+    assert {judgment.judge for judgment in pool.judgments()} == {"random", name}
+    stored = next(recipe for recipe in pool.recipe(0)["judges"] if recipe["name"] == name)
+    assert stored["checkpoint"] == str(folders["llava"]) and "{prompt}" in stored["question"]
+    assert stored.keys() == {"name", "checkpoint", "question", "dtype"}
+    assert all(key.startswith("model.") for key in state(here / "runs/sft/checkpoints/last.ckpt"))
+    assert not any("vision_tower" in key for key in state(here / "runs/sft/checkpoints/last.ckpt"))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"checkpoint": "https://example.org/qwen"}, "is a URL"),
+        ({"checkpoint": "./nowhere"}, "no such folder"),
+        ({"question": "Is it good?"}, r"no \{prompt\}"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'; choose one of: auto"),
+        ({"device": "cuda:99"}, "is not there"),
+        ({"batch_size": 0}, "batch_size must be >= 1"),
+    ],
+)
+def test_mistakes_show_before_anything_is_drawn(folders: dict[str, Path], options: dict, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        VQAJudge(**{"checkpoint": str(folders["llava"]), **options})
+
+
+def ask(folder: Path) -> torch.Tensor:
+    return VQAJudge(str(folder)).ask(["a ring"], torch.zeros(1, 3, 32, 32))
+
+
+def test_a_checkpoint_that_cannot_judge_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    def copy(name: str) -> Path:
+        shutil.copytree(folders["llava"], tmp_path / name)
+        return tmp_path / name
+
+    (copy("cut") / "model.safetensors").write_bytes((folders["llava"] / "model.safetensors").read_bytes()[:4096])
+    with pytest.raises(ValueError, match=r"'.*cut' does not load as an image-text-to-text model"):
+        ask(tmp_path / "cut")
+    weights = copy("pickled") / "model.safetensors"
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    with pytest.raises(ValueError, match=r"pickled.*model.safetensors"):
+        ask(tmp_path / "pickled")
+    text = (copy("mute") / "tokenizer.json").read_text()
+    for form in ("Yes", "yes"):
+        text = text.replace(f'"{form}":', f'"{form}yes":')
+    (tmp_path / "mute" / "tokenizer.json").write_text(text)
+    with pytest.raises(ValueError, match="no single token for 'yes'"):
+        ask(tmp_path / "mute")
+    config = json.loads((copy("words") / "config.json").read_text())["text_config"]
+    (tmp_path / "words" / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
+    with pytest.raises(ValueError, match=r"'.*words' does not load as an image-text-to-text model"):
+        ask(tmp_path / "words")
+
+
+def test_a_missing_package_is_named(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def needs(*args: Any, **options: Any) -> None:
+        raise ImportError("AutoVideoProcessor requires the Torchvision library but it was not found.")
+
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", needs)
+    with pytest.raises(ValueError, match=r"requires the Torchvision library .*; install it"):
+        ask(folders["qwen"])
+
+
+def test_a_judge_that_is_wrong_costs_no_drawing(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {
+        "model.init_args.external": "unigap.judges.VQAJudge",
+        "model.init_args.external.init_args.checkpoint": "./nowhere",
+    }
+    expect_error(improve(janus_folder, "sft", flags), capsys, "./nowhere", "no such folder")
+    assert not list(here.rglob("*.parquet"))

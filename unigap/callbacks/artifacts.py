@@ -1,0 +1,84 @@
+"""The pool and the trained weights of a run as W&B artifacts."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+from unigap.pool import Pool
+from unigap.shards import POOL_FILE, round_folder
+from unigap.stages import ImproveStage
+from unigap.stages.base import refuse_sharded
+
+SHORT = 12
+"""Characters of a digest in an alias."""
+
+
+class Artifacts(Callback):
+    """When training ends, hands the pool and the weights to W&B; of an offline run they wait for ``wandb sync``.
+
+    The artifact ``pool`` carries the digest of the pool's last manifest, which covers every byte of it, as metadata
+    and, shortened, as an alias: pools of one digest are one version, and each version says how many rounds it holds.
+    The artifact ``model`` is a LoRA adapter where the run trains one, else a whole checkpoint.
+
+    Args:
+        pool: Hand over the pool.
+        model: Hand over the weights.
+    """
+
+    def __init__(self, pool: bool = True, model: bool = True) -> None:
+        self.pool, self.model = pool, model
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses runs that have no W&B run, no pool, or no process that holds the weights."""
+        if stage != "fit":
+            return
+        if not isinstance(pl_module, ImproveStage):
+            raise ValueError(f"Artifacts hands over what self-improvement stages make, not {type(pl_module).__name__}")
+        if not any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+            raise ValueError("Artifacts are kept by W&B; add --trainer.logger WandbLogger, or remove the callback")
+        if self.model:
+            refuse_sharded(trainer, "Artifacts.model")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hands everything over."""
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, ImproveStage)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                if self.pool:
+                    _log_pool(logger.experiment, pl_module)
+                if self.model:
+                    _log_model(logger.experiment, pl_module)
+
+
+def _log_pool(run: Any, stage: ImproveStage) -> None:
+    import wandb
+
+    # an absolute path: whoever syncs the run later may stand elsewhere
+    pool = Pool.open(stage.pool_data.pool_folder.resolve())
+    state = pool.state(upto=stage.pool_data.rounds - 1)
+    artifact = wandb.Artifact("pool", type="dataset", metadata={**state, "codebook": pool.model})
+    artifact.add_file(str(pool.folder / POOL_FILE), policy="immutable")
+    for number in range(stage.pool_data.rounds):
+        folder = round_folder(pool.folder, number)
+        # committed rounds never change, so nothing is copied
+        artifact.add_dir(str(folder), name=folder.name, policy="immutable")
+    run.log_artifact(artifact, aliases=["latest", f"sha256-{str(state['sha256'])[:SHORT]}"])
+
+
+def _log_model(run: Any, stage: ImproveStage) -> None:
+    import wandb
+
+    adapted = any(".lora_" in name for name, _ in stage.model.named_parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        stage.model.save(Path(folder), adapter_only=adapted)
+        metadata = {"start": stage.start_key, "adapter": adapted}
+        artifact = wandb.Artifact("model", type="model", metadata=metadata)
+        artifact.add_dir(folder)
+        run.log_artifact(artifact)

@@ -1,0 +1,120 @@
+"""The same few prompts and seeds, drawn again after each epoch, for eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+from unigap.callbacks.dynamics_log import show_png
+from unigap.callbacks.run_checkpoint import run_checkpoint
+from unigap.gallery_plot import Exhibit, gallery_plot
+from unigap.gap import EVAL_ROUND
+from unigap.models.sharding import whole
+from unigap.pictures import to_image
+from unigap.records import Prompt
+from unigap.sampling import draw_candidates
+from unigap.stages import ImproveStage
+
+if TYPE_CHECKING:
+    import wandb
+
+COLUMNS = ("epoch", "prompt", "category", "difficulty", "seed", "image", "p_yes", "judge", "external")
+
+
+class Gallery(Callback):
+    """Draws a fixed set of held-out prompts with fixed seeds before training and after epochs, with both verdicts.
+
+    Each time a grid of the pictures is saved as ``epoch-NNNN.png``. TensorBoard shows the grids; in W&B a table,
+    ``gallery``, grows by a row a picture: epoch, prompt, image, the own judge's probability of yes, external verdict.
+    Training takes the same course as without it.
+
+    Args:
+        prompts: How many prompts, spread evenly over those the run evaluates on.
+        every_n_epochs: Draw after every so many epochs.
+        folder: Where the grids are kept; empty is ``drawings`` beside the folder of the run's checkpoints.
+    """
+
+    def __init__(self, prompts: int = 8, every_n_epochs: int = 1, folder: str = "") -> None:
+        for name, value in (("prompts", prompts), ("every_n_epochs", every_n_epochs)):
+            if value < 1:
+                raise ValueError(f"Gallery.{name} must be >= 1, got {value}; remove the callback to draw none")
+        self.prompts, self.every_n_epochs, self.folder = prompts, every_n_epochs, folder
+        self._table: wandb.Table | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses stages that draw nothing."""
+        if stage == "fit" and not isinstance(pl_module, ImproveStage):
+            raise ValueError(f"Gallery shows what self-improvement stages draw, not {type(pl_module).__name__}")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws with the weights the run begins with; a resumed run has done so."""
+        if trainer.global_step == 0:
+            self._hang(trainer, pl_module, 0)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws where it is time."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs == 0:
+            self._hang(trainer, pl_module, epoch)
+
+    def _hang(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        assert isinstance(pl_module, ImproveStage)
+        with trainer.precision_plugin.forward_context(), whole(pl_module.model):
+            if not trainer.is_global_zero:
+                return
+            exhibits = draw_exhibits(pl_module, spread(pl_module.pool_data.eval_prompts, self.prompts))
+        folder = self._place(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"epoch-{epoch:04d}.png"
+        gallery_plot(exhibits, f"epoch {epoch}").savefig(path, dpi=110)
+        loggers = [logger for logger in trainer.loggers if not isinstance(logger, WandbLogger)]
+        show_png(loggers, "gallery", path, trainer.global_step)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                self._tabulate(logger, epoch, exhibits)
+
+    def _place(self, trainer: Trainer) -> Path:
+        if self.folder:
+            return Path(self.folder)
+        keeper = run_checkpoint(trainer)
+        if keeper is None:
+            raise ValueError("Gallery.folder must be given where there is no RunCheckpoint to lie beside")
+        return keeper.folder.parent / "drawings"
+
+    def _tabulate(self, logger: WandbLogger, epoch: int, exhibits: Sequence[Exhibit]) -> None:
+        import wandb
+
+        if self._table is None:
+            self._table = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
+        for one in exhibits:
+            judge, external = "yes" if one.p_yes >= 0.5 else "no", "right" if one.right else "wrong"
+            about = (epoch, one.prompt, one.category, one.difficulty, str(one.seed))
+            self._table.add_data(*about, wandb.Image(one.picture), one.p_yes, judge, external)
+        # no step: W&B drops what is logged at a step below one it has seen
+        logger.experiment.log({"gallery": self._table})
+
+
+def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """Some of the prompts, evenly spread over all of them, in their order."""
+    count = min(count, len(prompts))
+    return [prompts[number * len(prompts) // count] for number in range(count)]
+
+
+def draw_exhibits(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[Exhibit]:
+    """One drawing for each prompt, with the seeds and the sampling of the stage's evaluation."""
+    plan, exhibits = stage.eval_plan, []
+    for drawings in draw_candidates(
+        stage.model, prompts, 1, EVAL_ROUND, plan.seed, plan.sampling, plan.images_per_batch
+    ):
+        candidates, pixels_BCHW = drawings.candidates, drawings.pixels_BCHW
+        p_yes_B = stage.own_judge.logits(stage.model, candidates, pixels_BCHW).sigmoid().tolist()
+        right_B = (stage.external.logits(stage.model, candidates, pixels_BCHW) > 0).tolist()
+        for candidate, pixels_CHW, p_yes, right in zip(candidates, pixels_BCHW, p_yes_B, right_B, strict=True):
+            asked = candidate.prompt
+            about = (asked.text, asked.category, asked.difficulty, candidate.seed)
+            exhibits.append(Exhibit(*about, to_image(pixels_CHW), p_yes, right))
+    return exhibits

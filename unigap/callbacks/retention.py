@@ -1,0 +1,94 @@
+"""Runs an understanding benchmark beside generation, so that no gain is reported without what it cost."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from unigap.intervals import Estimate, paired_difference
+from unigap.quizzes import Quiz, QuizSource, ShapesQuiz, quiz_scores
+from unigap.scores import says_yes
+from unigap.stages import ImproveStage
+
+# Shape legend: Q questions.
+
+
+class Retention(Callback):
+    """Asks the model a quiz at every validation, POPE's existence questions by default.
+
+    Logged for each setting of the quiz, e.g. ``retention/adversarial/f1``: ``accuracy``, ``precision``, ``recall``,
+    ``f1``, ``yes_ratio`` and, while training, ``accuracy_change`` since the start of the run.
+
+    Attributes:
+        results: The same with their intervals, by setting and name; the change is paired by picture.
+
+    Args:
+        quiz: What is asked; null asks about renders of the embedded world's validation prompts.
+        batch_size: Most questions in one forward pass.
+    """
+
+    def __init__(self, quiz: QuizSource | None = None, batch_size: int = 256) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        self.source, self.batch_size = quiz or ShapesQuiz(), batch_size
+        self.results: dict[str, dict[str, Estimate]] = {}
+        self._start_Q: torch.Tensor | None = None
+        self._key = ""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Loads the quiz, and refuses runs in which it could never be asked."""
+        if not isinstance(pl_module, ImproveStage):
+            raise ValueError(f"Retention examines self-improvement stages, not {type(pl_module).__name__}; remove it")
+        if stage == "fit" and not trainer.limit_val_batches:
+            raise ValueError("Retention asks at every validation and there is none; set trainer.limit_val_batches")
+        if stage in ("fit", "validate"):
+            self.quiz = self.source.load()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Asks the model as it is before training; a resumed run keeps the start it had."""
+        assert isinstance(pl_module, ImproveStage)
+        key = _digest(self.quiz)
+        if self._start_Q is None:
+            self._start_Q, self._key = self.quiz.answers(pl_module.model, self.batch_size), key
+        elif key != self._key:
+            raise ValueError("Retention: this run began with another quiz; give the same one to resume it")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Asks the model and logs what it knows."""
+        if trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, ImproveStage)
+        quiz = self.quiz
+        now_Q = quiz.answers(pl_module.model, self.batch_size)
+        self.results = quiz_scores(quiz, now_Q)
+        if self._start_Q is not None:
+            for name, of in quiz.settings.items():
+                change = _accuracy_change(self._start_Q[of], now_Q[of], quiz.truth_Q[of], quiz.picture_Q[of])
+                self.results[name]["accuracy_change"] = change
+        figures = {f"retention/{name}/{f}": e.value for name, found in self.results.items() for f, e in found.items()}
+        pl_module.log_dict(figures, rank_zero_only=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The answers at the start."""
+        return {"start": self._start_Q, "quiz": self._key}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues with the same start."""
+        self._start_Q, self._key = state_dict["start"], state_dict["quiz"]
+
+
+def _accuracy_change(
+    start_Q: torch.Tensor, now_Q: torch.Tensor, truth_Q: torch.Tensor, picture_Q: torch.Tensor
+) -> Estimate:
+    ones_Q = torch.ones(len(truth_Q))
+    right = [(says_yes(logit_Q) == truth_Q).double() for logit_Q in (start_Q, now_Q)]
+    return paired_difference((right[0], ones_Q, picture_Q), (right[1], ones_Q, picture_Q))
+
+
+def _digest(quiz: Quiz) -> str:
+    sha = hashlib.sha256(quiz.pixels_PCHW.numpy().tobytes())
+    sha.update(repr((quiz.picture_Q.tolist(), quiz.questions, quiz.truth_Q.tolist())).encode())
+    return sha.hexdigest()

@@ -1,0 +1,1 @@
+"""What the paper claims, each with its controls: arms, what is measured of them, and the page."""

@@ -1,0 +1,96 @@
+"""``unigap evidence claims``: runs the arms that are not there yet, and writes the page and its numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from unigap.evidence.arms import Result, run_arms
+from unigap.evidence.claims.arm import Arm
+from unigap.evidence.claims.page import write_page
+from unigap.evidence.claims.plan import ARMS, CLAIMS, Claim
+from unigap.evidence.claims.readings import Measured, gather
+from unigap.evidence.claims.run import measure_base, run_arm
+from unigap.evidence.claims.setting import Setting
+from unigap.models.janus import Janus
+
+
+def claims_evidence(
+    setting: Setting, only: Sequence[str], seeds: int | None, jobs: int, out: Path, work: Path
+) -> list[Path]:
+    """Runs what is missing of the named claims and writes what all results in ``work`` say.
+
+    Args:
+        setting: What all arms share.
+        only: Names of claims; empty means all.
+        seeds: Seeds of every arm in place of the claims' own number; ``None`` keeps it.
+        jobs: Arms run at once, each on one thread.
+        out: Folder of the page.
+        work: Folder of the results, one file an arm and seed.
+
+    Raises:
+        ValueError: For an unknown claim, or when ``work`` holds results of another setting or recipe.
+    """
+    unknown = sorted(set(only) - set(CLAIMS))
+    if unknown:
+        raise ValueError(f"unknown claim {unknown[0]!r}; choose from: {', '.join(CLAIMS)}")
+    setting = replace(setting, weights=Janus(setting.checkpoint).weights_digest())
+    claims = {name: CLAIMS[name] for name in only or CLAIMS}
+    wanted = _seeds(claims, seeds)
+    sets = {ARMS[arm].prompts for arm in wanted}
+    most = max(wanted.values())
+    bases = {
+        _file("base", prompts, seed): partial(measure_base, setting, prompts, seed)
+        for seed in range(most)
+        for prompts in sorted(sets)
+    }
+    free = {arm: n for arm, n in wanted.items() if not ARMS[arm].steps_of}
+    recipe = setting.recipe()
+    found = run_arms(work, recipe, {**bases, **_runs(setting, free, {})}, jobs)
+    steps = {name: result["steps"] for name, result in found.items() if "steps" in result}
+    tied = {arm: n for arm, n in wanted.items() if ARMS[arm].steps_of}
+    found |= run_arms(work, recipe, _runs(setting, tied, steps), jobs)
+    measured = {arm: _measured(found, arm, n, work) for arm, n in wanted.items()}
+    return write_page(setting, claims, measured, found, out)
+
+
+def _seeds(claims: Mapping[str, Claim], seeds: int | None) -> dict[str, int]:
+    """How many seeds each arm needs: the most any claim asks of it, or a control that takes its steps."""
+    wanted: dict[str, int] = {}
+    for claim in claims.values():
+        for arm in (*claim.arms, *(name for pair in claim.contrasts for name in pair)):
+            wanted[arm] = max(wanted.get(arm, 0), seeds or claim.seeds)
+    for arm, n in list(wanted.items()):
+        if ARMS[arm].steps_of:
+            wanted[ARMS[arm].steps_of] = max(wanted.get(ARMS[arm].steps_of, 0), n)
+    return wanted
+
+
+def _runs(setting: Setting, wanted: Mapping[str, int], steps: Mapping[str, int]) -> dict[str, partial[Result]]:
+    runs: dict[str, partial[Result]] = {}
+    # seed by seed, so that a part of the work is a smaller experiment
+    for seed in range(max(wanted.values(), default=0)):
+        for name, n in wanted.items():
+            if seed < n:
+                arm: Arm = ARMS[name]
+                limit = steps[_file(arm.steps_of, "", seed)] if arm.steps_of else -1
+                runs[_file(name, "", seed)] = partial(run_arm, setting, arm, seed, limit)
+    return runs
+
+
+def _file(arm: str, prompts: str, seed: int) -> str:
+    """Name of a result: letters, digits and dashes."""
+    words = "".join(char if char.isalnum() or char == "." else " " for char in f"{arm} {prompts} seed {seed}").split()
+    return "-".join(words).lower()
+
+
+def _measured(found: Mapping[str, Result], arm: str, seeds: int, work: Path) -> Measured:
+    results = {name: found[name] for seed in range(seeds) if (name := _file(arm, "", seed))}
+    for name, result in results.items():
+        if result["recipe"] != json.loads(json.dumps(ARMS[arm].recipe())):
+            raise ValueError(f"{work / name}.json was run with another recipe of {arm!r}; delete it to run it again")
+    bases = [found[_file("base", ARMS[arm].prompts, seed)] for seed in range(seeds)]
+    return gather(bases, list(results.values()))

@@ -1,0 +1,131 @@
+"""Runs one arm with one seed: measure, improve, measure again on the same prompts, and judge the old drawings anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import seed_everything
+from torch import Tensor
+
+from unigap.callbacks import Regrow
+from unigap.data import PoolData
+from unigap.evidence.arms import Result
+from unigap.evidence.claims.arm import Arm, build
+from unigap.evidence.claims.setting import Setting
+from unigap.gap import Verdicts, measure, rejudge, sit_exam
+from unigap.judges import OracleJudge, SelfJudge
+from unigap.models.janus import Janus
+from unigap.quiet import quiet_libraries
+from unigap.quiet_fit import quiet_trainer
+from unigap.records import Prompt
+from unigap.rounds import RoundPlan
+from unigap.shapes.exam import Exam, shapes_exam
+from unigap.stages import CurriculumStage, SFTStage
+
+EVAL_SEED = 2_000_000
+"""Added to the seed of an arm for the drawings it is measured on."""
+
+
+@quiet_libraries()
+def measure_base(setting: Setting, prompts: str, seed: int) -> Result:
+    """What the model draws and understands before any arm, on the prompts and seeds all arms are measured on."""
+    seen, renders_E = _base(setting, prompts, seed)
+    cells = [(prompt.category, prompt.difficulty) for prompt in seen.prompts]
+    truth_E = _exam(setting).truth_B
+    return {**_said(seen, renders_E), "cells": cells, "renders_truth": truth_E.int().tolist()}
+
+
+@quiet_libraries()
+def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Result:
+    """Improves the model and measures it.
+
+    Args:
+        setting: What all arms share.
+        arm: What this one does.
+        seed: Seed of candidates, training order and test drawings.
+        max_steps: Optimizer steps after which to stop, whatever the epochs; -1 counts epochs.
+    """
+    began = time.perf_counter()
+    before, _ = _base(setting, arm.prompts, seed)
+    model = Janus(setting.checkpoint, **arm.model)
+    steps, counts = _improve(setting, arm, seed, model, max_steps)
+    own = SelfJudge()
+    after = measure(model, before.prompts, _draws(setting, seed), own, OracleJudge())
+    return {
+        "recipe": arm.recipe(),
+        "steps": steps,
+        "rounds": counts,
+        **_said(after, sit_exam(model, _exam(setting), own)),
+        "fixed": _numbers(rejudge(model, before, own)),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _improve(setting: Setting, arm: Arm, seed: int, model: Janus, max_steps: int) -> tuple[int, list[dict[str, int]]]:
+    seed_everything(seed, verbose=False)
+    regrow = Regrow(RoundPlan(arm.candidates, seed=seed), **arm.regrow)
+    stage_class = CurriculumStage if regrow.replays else SFTStage
+    stage = stage_class(
+        model,
+        build(arm.objective),
+        judge=build(arm.judge),
+        lr=arm.lr,
+        eval_plan=RoundPlan(2, seed=EVAL_SEED - 1),
+        warmup_steps=10,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        data = PoolData(
+            prompts=_write(setting.train_prompts(arm.prompts), Path(folder) / "prompts.jsonl"),
+            pool=f"{folder}/pool",
+            batch_size=setting.batch_size,
+            eval_prompts="shapes",
+            eval_per_cell=8,
+            exam_pictures=0,
+            seed=seed,
+        )
+        trainer = quiet_trainer(
+            [regrow, *(build(callback) for callback in arm.callbacks)],
+            max_epochs=-1 if max_steps > 0 else arm.epochs,
+            max_steps=max_steps,
+            limit_val_batches=None if regrow.patience else 0,
+        )
+        trainer.fit(stage, datamodule=data)
+    return trainer.global_step, regrow.counts
+
+
+@functools.lru_cache(maxsize=2)
+def _base(setting: Setting, prompts: str, seed: int) -> tuple[Verdicts, Tensor]:
+    model, own = Janus(setting.checkpoint), SelfJudge()
+    seen = measure(model, setting.test_prompts(prompts), _draws(setting, seed), own, OracleJudge())
+    return seen, sit_exam(model, _exam(setting), own)
+
+
+@functools.lru_cache(maxsize=1)
+def _exam(setting: Setting) -> Exam:
+    return shapes_exam(setting.split, setting.exam, seed=0)
+
+
+def _draws(setting: Setting, seed: int) -> RoundPlan:
+    return RoundPlan(setting.test_candidates, seed=EVAL_SEED + seed)
+
+
+def _said(seen: Verdicts, renders_E: Tensor) -> dict[str, Any]:
+    return {"right": seen.right_S.int().tolist(), "own": _numbers(seen.own_S), "renders": _numbers(renders_E)}
+
+
+def _numbers(logit_S: Tensor) -> list[float]:
+    """Two decimals, rounded down so that no verdict changes sides."""
+    return [math.floor(100 * logit) / 100 for logit in logit_S.tolist()]
+
+
+def _write(prompts: list[Prompt], path: Path) -> str:
+    lines = [{name: value for name, value in dataclasses.asdict(p).items() if name != "truth"} for p in prompts]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)

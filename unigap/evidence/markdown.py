@@ -1,0 +1,32 @@
+"""Tables and estimates as the evidence pages write them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from unigap.intervals import Estimate
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def percent(estimate: Estimate, nothing: str = "-") -> str:
+    """A share in percent with its interval, e.g. ``46.2 [41.8, 50.6]``."""
+    if not estimate.n or math.isnan(estimate.value):
+        return nothing
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def points(estimate: Estimate, nothing: str = "-") -> str:
+    """A change in percentage points with its interval, in bold where the interval leaves zero out."""
+    if not estimate.n or math.isnan(estimate.value):
+        return nothing
+    value = f"{100 * estimate.value:+.1f}"
+    if math.isnan(estimate.low):
+        return value
+    shown = f"{value} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+    return f"**{shown}**" if estimate.low > 0 or estimate.high < 0 else shown

@@ -1,0 +1,55 @@
+"""The model card of a saved folder: what it was made from, what was trained, and how to load it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def model_card(name: str, base: str, trained: str, loading: str, library: str, recipe: Mapping[str, Any]) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        name: Name of the model.
+        base: What it was made from: a hub id, a folder, or a description.
+        trained: What of it was trained, in words.
+        loading: Python that loads it.
+        library: ``transformers`` or ``peft``.
+        recipe: Settings by name of the training.
+    """
+    known = [f"base_model: {base}"] if HUB_ID.fullmatch(base) and not Path(base).exists() else []
+    settings = [f"| {setting} | {cell(value)} |" for setting, value in recipe.items()]
+    table = ["| setting | value |", "|---|---|", *settings] if settings else ["None was given when it was saved."]
+    return "\n".join(
+        [
+            "---",
+            *known,
+            f"library_name: {library}",
+            "pipeline_tag: any-to-any",
+            "tags: [unigap, self-improvement]",
+            "---",
+            f"# {name}",
+            "",
+            f"Base model: `{base}`. Trained: {trained}.",
+            "",
+            "## Recipe",
+            "",
+            *table,
+            "",
+            "## Loading",
+            "",
+            "```python",
+            loading,
+            "```",
+            "",
+        ]
+    )
+
+
+def cell(value: Any) -> str:
+    """A value as text that cannot leave its cell of a Markdown table."""
+    return " ".join(str(value).split()).replace("|", "\\|")

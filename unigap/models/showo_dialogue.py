@@ -1,0 +1,121 @@
+"""What is said to a Show-o, as token ids: prompts to draw, questions about an image, and the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from unigap.models.janus_dialogue import NO_FORMS, REMEMBERED, YES_FORMS, single_tokens
+
+PAD, IMAGE_START, IMAGE_END, DRAW, READ = "[PAD]", "<|soi|>", "<|eoi|>", "<|t2i|>", "<|mmu|>"
+MARKS = (IMAGE_START, IMAGE_END, "<|sov|>", "<|eov|>", DRAW, READ, "<|t2v|>", "<|v2v|>", "<|lvg|>")
+"""What Show-o adds to its language model's words, in the order of their ids."""
+QUESTION = "USER: \n{question} ASSISTANT:"
+"""How Show-o is asked."""
+
+
+def with_marks(tokenizer: Any) -> Any:
+    """The tokenizer of a language model, with Show-o's marks behind its words; it is changed in place."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    tokenizer.add_special_tokens({"extra_special_tokens": list(MARKS)}, replace_extra_special_tokens=False)
+    return tokenizer
+
+
+class ShowODialogue:
+    """The templates and the words of one checkpoint.
+
+    Args:
+        tokenizer: A transformers tokenizer with Show-o's marks.
+        template: What is said to ask a question, with ``{question}`` in it.
+        image_tokens: M.
+        context: Most tokens the trunk takes.
+
+    Raises:
+        ValueError: A mark is missing, or yes or no is no single token.
+    """
+
+    def __init__(self, tokenizer: Any, template: str, image_tokens: int, context: int) -> None:
+        self.tokenizer, self.template = tokenizer, template
+        self.image_tokens, self.context = image_tokens, context
+        self.pad = tokenizer.pad_token_id
+        self.image_start, self.image_end, self.draw, self.read = map(self._id, (IMAGE_START, IMAGE_END, DRAW, READ))
+        self.yes = single_tokens(tokenizer, YES_FORMS, "yes")
+        self.no = single_tokens(tokenizer, NO_FORMS, "no")
+        self._marks = tuple(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)
+        # a prompt comes back with each of its candidates, and in each epoch
+        self.prompt_ids = lru_cache(REMEMBERED)(self._prompt_ids)
+        self.question_ids = lru_cache(REMEMBERED)(self._question_ids)
+
+    @property
+    def null_prompt(self) -> list[int]:
+        """The prompt of classifier-free guidance: Show-o's template with no text in it."""
+        return [self.draw, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id]
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """An answer as the model gives it: a leading space, and the end of the text."""
+        return [*self._ids(" " + answer), self.tokenizer.eos_token_id]
+
+    def _prompt_ids(self, text: str) -> list[int]:
+        """Ids up to the image that is to be drawn, without its start.
+
+        Raises:
+            ValueError: For an empty prompt, one with unknown words, or one too long for the context.
+        """
+        if not text.strip():
+            raise ValueError("empty prompt: there is nothing to draw; give it a text or remove it")
+        draw, first, last = self.null_prompt
+        ids = [draw, first, *self._known_ids("prompt", text), last]
+        self._check_length("prompt", text, len(ids))
+        return ids
+
+    def _question_ids(self, question: str) -> list[int]:
+        """Ids between the end of the image and the answer.
+
+        Raises:
+            ValueError: For an empty question, one with unknown words, or one too long for the context.
+        """
+        if not question.strip():
+            raise ValueError("empty question: there is nothing to answer; give it a text")
+        self._known_ids("question", question)
+        ids = [self.tokenizer.bos_token_id, *self._ids(self.template.replace("{question}", question))]
+        self._check_length("question", question, len(ids) + 1)
+        return ids
+
+    def _check_length(self, what: str, text: str, length: int) -> None:
+        room = self.context - self.image_tokens - 2
+        if length > room:
+            raise ValueError(f"{what} {_shown(text)}: {length} tokens with its template, the context holds {room}")
+
+    def _known_ids(self, what: str, text: str) -> list[int]:
+        """Ids of a text, of which the model reads nothing as a part of the template and no word as nothing."""
+        for mark in self._marks:
+            if mark in text:
+                raise ValueError(f"{what} {_shown(text)}: {mark!r} is a mark of the model's template; remove it")
+        ids, unknown = self._ids(text), self.tokenizer.unk_token_id
+        if unknown is not None and unknown in ids:
+            # where no word is unknown, it is a character between two words
+            parts = (*text.split(), *(char for char in text if not char.isalnum()))
+            word = next((part for part in parts if unknown in self._ids(part)), text)
+            raise ValueError(f"{what} {_shown(text)}: the model has no word {_shown(word)}; reword it")
+        return ids
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def _id(self, mark: str) -> int:
+        found = self.tokenizer.get_vocab().get(mark)
+        if found is None:
+            raise ValueError(f"the tokenizer has no mark {mark!r}; this checkpoint is no Show-o")
+        return found
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad: int) -> list[list[int]]:
+    """Rows of ids, left-padded to the length of the longest."""
+    size = max(map(len, rows))
+    return [[pad] * (size - len(row)) + list(row) for row in rows]
+
+
+def _shown(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

@@ -1,0 +1,67 @@
+"""Hard negatives in words: a prompt with one thing changed, so that it no longer fits the image drawn for it."""
+
+from __future__ import annotations
+
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from unigap.shapes.grammar import parse
+from unigap.shapes.lessons import twist
+
+WORD_GROUPS = (
+    ("red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "black", "white", "gray"),
+    ("one", "two", "three", "four", "five", "six", "seven", "eight"),
+    ("small", "large"),
+    ("tiny", "huge"),
+    ("round", "square", "triangular", "rectangular", "oval", "cubic", "cylindrical", "pyramidal"),
+    ("wooden", "metallic", "plastic", "glass", "leather", "rubber", "fabric", "fluffy"),
+    ("left", "right"),
+    ("above", "below"),
+    ("on the top of", "under"),
+    ("in front of", "behind"),
+)
+"""Words of which each makes a prompt false where another of its group made it true."""
+
+
+class Negatives(ABC):
+    """A way to make a prompt false for an image that shows it."""
+
+    @abstractmethod
+    def alter(self, text: str, rng: random.Random) -> str | None:
+        """The changed prompt; ``None`` where there is nothing to change."""
+
+
+class ShapesNegatives(Negatives):
+    """One attribute, count or relation changed, in the language of the embedded world."""
+
+    def alter(self, text: str, rng: random.Random) -> str | None:
+        """Always finds something to change."""
+        return twist(parse(text), rng).text
+
+
+class WordNegatives(Negatives):
+    """One word changed for another of its group: colours, counts, sizes, shapes, materials and relations in English.
+
+    Args:
+        groups: Words, or phrases, that exclude each other.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[str]] = WORD_GROUPS) -> None:
+        if not groups or any(len(group) < 2 for group in groups):
+            raise ValueError("groups must name two or more words each; leave them out for colours, counts and the like")
+        self.groups = [tuple(group) for group in groups]
+
+    def alter(self, text: str, rng: random.Random) -> str | None:
+        """``None`` for a prompt that holds no word of any group."""
+        found = [
+            (match, group)
+            for group in self.groups
+            for match in re.finditer(rf"\b({'|'.join(map(re.escape, group))})\b", text, re.IGNORECASE)
+        ]
+        if not found:
+            return None
+        match, group = rng.choice(found)
+        other = rng.choice([word for word in group if word.lower() != match.group().lower()])
+        return text[: match.start()] + other + text[match.end() :]

@@ -1,0 +1,58 @@
+"""GenEval: ``evaluation_metadata.jsonl``, 553 templates and the objects that must be there (arXiv 2310.11513)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from unigap.prompt_sets.rows import as_truth, distinct, json_rows, read_text, text_field
+from unigap.prompt_sets.tiers import claims_of_objects, tier
+from unigap.records import Prompt
+
+RELATIONS = ("left of", "right of", "above", "below")
+
+
+def read_geneval(path: str) -> list[Prompt]:
+    """The prompts in order; their ids are the names of GenEval's image folders, ``00000`` and on.
+
+    The category is the tag. The truth is ``{"include": [...], "exclude": [...]}`` as published: what must be there
+    (class, count, color, position relative to an earlier item) and what must not be there that often.
+
+    Raises:
+        ValueError: When a row is no GenEval row, named by its line.
+    """
+    named = f"prompts {path!r}"
+    return distinct(_prompts(read_text(path, (".jsonl",)), named), named)
+
+
+def _prompts(text: str, named: str) -> Iterator[tuple[str, Prompt]]:
+    for number, (where, row) in enumerate(json_rows(text, named)):
+        include = _objects(row, "include", where)
+        if not include:
+            raise ValueError(f"{where}: 'include' is empty or missing; this is no row of evaluation_metadata.jsonl")
+        truth = {"include": include, "exclude": _objects(row, "exclude", where)}
+        difficulty = tier(claims_of_objects(include))
+        prompt, tag = text_field(row, "prompt", where), text_field(row, "tag", where)
+        yield where, Prompt(f"{number:05d}", prompt, tag, difficulty, truth=as_truth(truth))
+
+
+def _objects(row: dict[str, Any], name: str, where: str) -> list[dict[str, Any]]:
+    items = row.get(name, [])
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ValueError(f"{where}: {name!r} must be a list of objects; this is no row of evaluation_metadata.jsonl")
+    for number, item in enumerate(items):
+        text_field(item, "class", where)
+        if type(item.get("count")) is not int or item["count"] < 1:
+            raise ValueError(f"{where}: 'count' in {name!r} must be a whole number >= 1; write {{\"count\": 1}}")
+        if "color" in item:
+            text_field(item, "color", where)
+        if "position" in item:
+            _check_position(item["position"], number, where)
+    return items
+
+
+def _check_position(position: Any, number: int, where: str) -> None:
+    match position:
+        case [str(relation), int(earlier)] if relation in RELATIONS and 0 <= earlier < number:
+            return
+    raise ValueError(f"{where}: 'position' must be [relation, number of an earlier object], e.g. [\"above\", 0]")

@@ -1,0 +1,112 @@
+"""Any set the ``datasets`` library reads: a local file or folder, or a hub id, with the name of the text column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unigap.prompt_sets.rows import distinct, refuse_url, require_columns, text_field
+from unigap.quiet import quiet_datasets
+from unigap.records import Prompt
+
+KINDS = {
+    ".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json", ".arrow": "arrow", ".txt": "text"
+}  # fmt: skip
+"""The readers that take plain values only, by the suffix of a file; every other one is refused."""
+FIELDS = ("category", "difficulty")
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+CARD = re.compile(r"^configs:.*\n(?:[ \t-].*\n)*", re.MULTILINE)
+"""The part of a folder's README.md that may name data elsewhere."""
+
+
+def read_datasets(source: str) -> list[Prompt]:
+    """The prompts of every split, in order.
+
+    Args:
+        source: ``NAME#COLUMN`` or ``NAME:CONFIG#COLUMN``; the name is a file, a folder, or a hub id, and the column
+            holds the prompts (``text`` where it is left out). String columns ``category`` and ``difficulty`` are taken
+            where there are some. Ids count the rows of a split, e.g. ``train-000000``; a set of one split is not split.
+
+    Raises:
+        ValueError: When it is a URL or would need code or a pickle to be read, when ``datasets`` cannot read it, or
+            when the column is missing or holds no text.
+    """
+    place, _, column = source.partition("#")
+    refuse_url(place)
+    name, _, config = place.partition(":")
+    splits, named = _read(name, config or None, column or "text"), f"prompts {name!r}"
+    return distinct(_prompts(splits, column or "text", named), named)
+
+
+def _prompts(splits: Mapping[str, list[dict[str, Any]]], column: str, named: str) -> Iterator[tuple[str, Prompt]]:
+    for split, rows in splits.items():
+        for number, row in enumerate(rows):
+            where = f"{named}, {split} row {number + 1}"
+            given = {name: row[name].strip() for name in FIELDS if isinstance(row.get(name), str) and row[name].strip()}
+            text, part = text_field(row, column, where), split if len(splits) > 1 else ""
+            yield where, Prompt(f"{split}-{number:06d}", text, **given, split=part)
+
+
+def _read(name: str, config: str | None, column: str) -> dict[str, list[dict[str, Any]]]:
+    # takes seconds to import, and only this source needs it
+    from datasets.exceptions import DatasetsError
+
+    try:
+        with quiet_datasets():
+            return {split: list(_columns(rows, column)) for split, rows in _open(name, config).items()}
+    except (DatasetsError, RuntimeError, ValueError, OSError) as error:
+        told = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(f"prompts {name!r}: {told}") from error
+
+
+def _columns(rows: Any, column: str) -> Iterator[dict[str, Any]]:
+    """The rows with the text and the columns beside it that are taken, so that no image is decoded."""
+    if rows.features is None:  # a CSV or JSON stream tells its columns with its rows
+        for row in rows:
+            require_columns([column], row)
+            yield {name: row[name] for name in (column, *FIELDS) if name in row}
+    else:
+        require_columns([column], rows.features)
+        yield from rows.select_columns([name for name in dict.fromkeys([column, *FIELDS]) if name in rows.features])
+
+
+def _open(name: str, config: str | None) -> Mapping[str, Any]:
+    import datasets
+
+    path = Path(name)
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        saved = datasets.load_from_disk(path.absolute())
+        return saved if isinstance(saved, datasets.DatasetDict) else {"all": saved}
+    if path.is_file():
+        if path.suffix not in KINDS:
+            raise ValueError(f"unknown kind {path.suffix!r}; give one of: {', '.join(KINDS)}")
+        builder = datasets.load_dataset_builder(KINDS[path.suffix], data_files=str(path.absolute()))
+    elif path.is_dir() or HUB_ID.fullmatch(name):
+        _refuse_card_that_leads_away(path / "README.md")
+        builder = datasets.load_dataset_builder(str(path.absolute()) if path.is_dir() else name, config)
+    else:
+        raise ValueError("no such file or folder, and no hub id such as owner/name")
+    _refuse_what_is_not_plain(builder, local=path.exists())
+    if path.exists():
+        return builder.as_streaming_dataset()  # leaves no copy in a cache
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _refuse_card_that_leads_away(card: Path) -> None:
+    """Makes sure of a local card before ``datasets`` follows it."""
+    found = CARD.search(card.read_text(encoding="utf-8")) if card.is_file() else None
+    if found and "://" in found[0]:
+        raise ValueError("its README.md names data at a URL; download it and give the file")
+
+
+def _refuse_what_is_not_plain(builder: Any, local: bool) -> None:
+    kind = type(builder).__module__.rpartition(".")[2]
+    if kind not in KINDS.values():
+        raise ValueError(f"would be read as {kind!r}; what is read here: {', '.join(sorted(set(KINDS.values())))}")
+    for files in (builder.config.data_files or {}).values():
+        for file in files:
+            if "://" in str(file) and (local or not str(file).startswith("hf://")):
+                raise ValueError(f"names data at the URL {str(file)[:80]!r}; download it and give the file")

@@ -1,0 +1,63 @@
+"""A set of the user's own: a text file with a prompt a line, or a JSONL file with an object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from unigap.manifest import write_durable
+from unigap.prompt_sets.rows import as_truth, distinct, lines_of, parse_json, read_text, text_field
+from unigap.records import Prompt
+
+FIELDS = ("id", "category", "difficulty", "split")
+
+
+def read_prompt_file(path: str | Path) -> list[Prompt]:
+    """All prompts of a text or JSONL file, in order; an id that is left out is the prompt itself.
+
+    Raises:
+        ValueError: When the file is missing, is not UTF-8, holds a damaged row (named by its line) or no prompt.
+    """
+    text, named = read_text(path, (".txt", ".jsonl"), "'shapes', SET:PATH, "), f"prompts {str(path)!r}"
+    return distinct(_prompts(text, named, Path(path).suffix == ".txt"), named)
+
+
+def _prompts(text: str, named: str, plain: bool) -> Iterator[tuple[str, Prompt]]:
+    for where, line in lines_of(text, named):
+        if plain:
+            yield where, Prompt(line.strip(), line.strip())
+        else:
+            yield where, _from_object(parse_json(line, where), where)
+
+
+def _from_object(row: Any, where: str) -> Prompt:
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise ValueError(f"{where}: needs an object with a 'text' string; write {{\"text\": ...}}")
+    truth = row.get("truth", {})
+    if not isinstance(truth, dict):
+        raise ValueError(f"{where}: 'truth' must be an object, got {type(truth).__name__}; see docs/prompts.md")
+    text = row["text"].strip()
+    fields = {name: text_field(row, name, where) for name in FIELDS if name in row}
+    return Prompt(**{"id": text, "text": text, "truth": as_truth(truth)} | fields)
+
+
+def write_prompt_file(prompts: Iterable[Prompt], path: str) -> None:
+    """Writes a JSONL file that ``read_prompt_file`` reads back as the same prompts.
+
+    Raises:
+        ValueError: When there is something under that name already, or no folder to put it into.
+    """
+    file = Path(path)
+    if file.suffix != ".jsonl" or not file.parent.is_dir():
+        raise ValueError(f"--out {path!r} is no .jsonl file in a folder that exists; give the name of one")
+    if file.exists():
+        raise ValueError(f"--out {path!r} exists; remove it or give another name")
+    rows = (
+        {"id": prompt.id, "text": prompt.text, "category": prompt.category, "difficulty": prompt.difficulty}
+        | ({"split": prompt.split} if prompt.split else {})
+        | ({"truth": json.loads(prompt.truth)} if prompt.truth else {})
+        for prompt in prompts
+    )
+    write_durable(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

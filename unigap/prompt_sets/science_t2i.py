@@ -1,0 +1,48 @@
+"""Science-T2I-S and -C: a Parquet file of prompts whose picture takes scientific knowledge (arXiv 2504.13129)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unigap.prompt_sets.rows import as_truth, distinct, refuse_url, require_columns, text_field
+from unigap.records import Prompt
+
+PROMPT, CATEGORY = "implicit_prompt", "category"
+TRUTH = {"explicit": "explicit_prompt", "superficial": "superficial_prompt", "law": "law"}
+
+
+def read_science_t2i(path: str) -> list[Prompt]:
+    """The implicit prompts in order, numbered ``0000`` and on; the images beside them are not read.
+
+    The truth is ``{"explicit", "superficial", "law"}``: the same scene with what science says of it spelled out, the
+    scene as it looks to someone who does not know, and the law that tells the two apart. It holds no list of claims, so
+    every difficulty is ``"any"``.
+
+    Raises:
+        ValueError: When the file is no Parquet file, lacks a column, or a cell is no text.
+    """
+    refuse_url(path)
+    named = f"prompts {path!r}"
+    if not Path(path).is_file():
+        raise ValueError(f"{named}: no such file; give a .parquet file")
+    columns = [PROMPT, CATEGORY, *TRUTH.values()]
+    try:
+        with pq.ParquetFile(path) as file:
+            require_columns(columns, file.schema_arrow.names, f"{named}: ")
+            rows = file.read(columns).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{named}: no sound Parquet file ({str(error).splitlines()[0][:80]})") from error
+    return distinct(_prompts(rows, named), named)
+
+
+def _prompts(rows: list[dict[str, Any]], named: str) -> Iterator[tuple[str, Prompt]]:
+    for number, row in enumerate(rows):
+        where = f"{named}, row {number + 1}"
+        truth = {name: text_field(row, column, where) for name, column in TRUTH.items()}
+        text, category = text_field(row, PROMPT, where), text_field(row, CATEGORY, where)
+        yield where, Prompt(f"{number:04d}", text, category, truth=as_truth(truth))
