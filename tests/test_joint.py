@@ -119,14 +119,14 @@ def test_impossible_settings_are_refused(make: Any, said: str) -> None:
 
 
 def test_a_joint_run_resumes_bit_for_bit(janus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (CONFIGS / "best.yaml").is_file()
-    last = Path("runs/best/checkpoints/last.ckpt")
+    assert (CONFIGS / "joint.yaml").is_file()
+    last = Path("runs/joint/checkpoints/last.ckpt")
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "whole")
-    assert improve(janus_folder, "best") == 0
+    assert improve(janus_folder, "joint") == 0
     monkeypatch.chdir(tmp_path / "parts")
-    assert improve(janus_folder, "best", {"trainer.max_epochs": 1}) == 0
-    assert improve(janus_folder, "best", {"ckpt_path": last}) == 0
+    assert improve(janus_folder, "joint", {"trainer.max_epochs": 1}) == 0
+    assert improve(janus_folder, "joint", {"ckpt_path": last}) == 0
     whole, parts = (state(tmp_path / name / last) for name in ("whole", "parts"))
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
