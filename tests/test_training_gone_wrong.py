@@ -77,8 +77,8 @@ def test_a_reference_that_is_not_finite_stops_before_the_first_step(
 ) -> None:
     measured = regrow.image_likelihoods
 
-    def broken(model: UnifiedModel, candidates: Sequence[Any]) -> Mapping[str, float]:
-        return {**measured(model, candidates), candidates[0].id: -math.inf}
+    def broken(model: UnifiedModel, candidates: Sequence[Any], batch_size: int) -> Mapping[str, float]:
+        return {**measured(model, candidates, batch_size), candidates[0].id: -math.inf}
 
     with monkeypatch.context() as patch:
         patch.setattr(regrow, "image_likelihoods", broken)
