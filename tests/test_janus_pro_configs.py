@@ -36,6 +36,7 @@ def smaller(config: str, checkpoint: Path) -> dict[str, object]:
         # an untrained judge says the same of every drawing
         "model.init_args.judge": "unigap.judges.RandomJudge",
         "data.init_args.prompts": "t2i-compbench:prompts",
+        "data.init_args.eval_prompts": "t2i-compbench:prompts",
         **{f"trainer.{name}": value for name, value in {**trainer, **one_process}.items()},
     }
 

@@ -82,7 +82,7 @@ class PoolData(LightningDataModule):
     """Training rows from a pool of judged candidates, and the prompts and questions to evaluate on.
 
     Args:
-        prompts: ``shapes``, or a ``.txt`` or ``.jsonl`` file of prompts to improve on.
+        prompts: Prompts to improve on: ``shapes``, a published set as ``NAME:PATH``, or a ``.txt`` or ``.jsonl`` file.
         pool: Folder of the pool; it is begun where there is none.
         batch_size: Rows a training batch on each process.
         per_cell: At most this many training prompts for each (category, difficulty); null takes all.

@@ -29,7 +29,8 @@ def gap(
 
     Args:
         checkpoint: ``shapes``, a transformers folder, or a hub id.
-        prompts: ``shapes``, or a ``.txt`` or ``.jsonl`` file of sentences of the embedded world.
+        prompts: ``shapes``, a published set as ``NAME:PATH``, or a ``.txt`` or ``.jsonl`` file; the oracle, who knows
+            better, reads sentences of the embedded world only.
         split: Split of the prompts.
         per_cell: At most this many prompts for each (category, difficulty).
         candidates: Images drawn for each prompt.
