@@ -43,11 +43,17 @@ def check_parts(kind: str, names: list[str], wanted: tuple[str, ...]) -> None:
     assert not missing, f"the {kind} lacks {missing}"
 
 
+def away() -> dict[str, str]:
+    """The environment of a process that must not find this repository."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
 def install(wheel: Path, folder: Path) -> Path:
     """A fresh virtual environment with the wheel; what it needs is found where this script found it."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "--disable-pip-version-check", "install"]
-    subprocess.run([*pip, "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    # an editable install that PYTHONPATH leads to would count as this version, installed already
+    subprocess.run([*pip, "--quiet", "--no-deps", "--no-index", wheel], check=True, env=away())
     (packages,) = folder.glob("lib/python*/site-packages")
     # a plain path: the .pth files beside it, an editable install of this repository among them, are not read
     (packages / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -73,12 +79,11 @@ def main() -> None:
 
         elsewhere = folder / "elsewhere"
         elsewhere.mkdir()
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
         def run(*words: str) -> str:
             told: Any = subprocess.run(
                 [programs / words[0], *words[1:]],
-                cwd=elsewhere, env=environment, check=True, stdout=subprocess.PIPE, text=True,
+                cwd=elsewhere, env=away(), check=True, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             return str(told.stdout)
 
