@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import lightning.pytorch  # noqa: F401  first imported in a test, its log handler would keep that test's closed stderr
 import pytest
 import torch
 

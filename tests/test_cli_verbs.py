@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -38,9 +38,11 @@ def test_help_lists_every_verb_at_once_and_imports_no_torch() -> None:
     code += "sys.exit(status or 'torch' in sys.modules or 'lightning' in sys.modules)"
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        # processor time: what else the machine does is not the command's fault
+        start = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - start)
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime)
         assert all(f"\n  {verb} " in done.stdout for verb in VERBS)
     assert min(seconds) < 0.5
 
