@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from unigap.allocation import Allocation, FixedCandidates, UntilAccepted
-from unigap.intervals import Arm, Estimate, bootstrap_ratio, paired_difference
 from unigap.judges import OracleJudge, SelfJudge
+from unigap.metrics.intervals import Arm, Estimate, bootstrap_ratio, paired_difference
 from unigap.models.base import UnifiedModel
 from unigap.models.janus import Janus
 from unigap.pool import Pool

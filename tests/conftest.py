@@ -54,10 +54,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def small_demo(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a demonstration run in seconds, with a judge that accepts at random; copy it before you write."""
-    from unigap.demo import DemoPlan, run_demo
+    from unigap.commands.demo import DemoPlan, run_demo
     from unigap.judges import RandomJudge
     from unigap.objectives import SFT
-    from unigap.report import write_report
+    from unigap.pages.report import write_report
 
     folder = tmp_path_factory.mktemp("demo")
     plan = DemoPlan(str(janus_folder), per_cell=2, candidates=2, epochs=2, batch_size=1, eval_per_cell=1, exam=10)

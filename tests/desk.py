@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from small_pools import fill, flip
 from small_runs import CONFIGS
 
-from unigap.manifest import MANIFEST, digest, seal, unseal
 from unigap.pool import Pool
+from unigap.storage.manifest import MANIFEST, digest, seal, unseal
 
 SFT = (CONFIGS / "sft.yaml").read_text()
 LR = next(line for line in SFT.splitlines(keepends=True) if line.startswith("    lr: "))

@@ -24,7 +24,7 @@ NO_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "_build", 
 IN_SDIST = ("configs/shapes/sft.yaml", "constraints.txt", "tests/conftest.py", "docs/index.md", "Makefile", "LICENSE")
 IN_WHEEL = (
     "theory/__init__.py",
-    "unigap/report.html.j2",
+    "unigap/pages/report.html.j2",
     "unigap/shapes/checkpoint/model.safetensors",
     "unigap/shapes/checkpoint/README.md",
 )

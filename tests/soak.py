@@ -24,15 +24,15 @@ from kill_points import EXACT, STAGES, Killed, at_call, differences, kill, left_
 from small_runs import CHECKPOINT, CONFIGS, POOL, TRAINER, improve, words
 from tqdm import tqdm
 
-from unigap import manifest
 from unigap.__main__ import main
 from unigap.callbacks import run_checkpoint
 from unigap.judges import RandomJudge
 from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.shapes.newborn import make_model, make_processor
-from unigap.shards import RoundWriter
 from unigap.stages import ImproveStage
+from unigap.storage import manifest
+from unigap.storage.shards import RoundWriter
 
 BEFORE: dict[str, tuple[Any, str]] = {
     "a training step": (ImproveStage, "training_step"),

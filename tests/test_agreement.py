@@ -9,8 +9,8 @@ import math
 import pytest
 import torch
 
-import unigap.agreement
-from unigap.agreement import cohen_kappa, fleiss_kappa, raw_agreement
+import unigap.metrics.agreement
+from unigap.metrics.agreement import cohen_kappa, fleiss_kappa, raw_agreement
 
 TWO = torch.tensor([[True, True]] * 20 + [[True, False]] * 5 + [[False, True]] * 10 + [[False, False]] * 15)
 
@@ -87,5 +87,5 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    result = doctest.testmod(unigap.agreement)
+    result = doctest.testmod(unigap.metrics.agreement)
     assert result.failed == 0 < result.attempted

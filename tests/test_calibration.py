@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import expect_error
 
-import unigap.calibration
 from unigap.__main__ import main
-from unigap.calibration import calibrate, threshold_for_precision
+from unigap.evaluation import calibration
+from unigap.evaluation.calibration import calibrate, threshold_for_precision
+from unigap.evaluation.known_pairs import KnownPairs, ShapesPairs
 from unigap.judges import SelfJudge
-from unigap.known_pairs import KnownPairs, ShapesPairs
-from unigap.scores import says_yes
+from unigap.metrics.scores import says_yes
 from unigap.shapes.exam import Exam
 
 
@@ -44,7 +44,7 @@ def test_no_lower_threshold_is_as_precise(rows: list[tuple[float, bool]], precis
 
 
 def test_the_examples_of_the_page_are_true() -> None:
-    assert doctest.testmod(unigap.calibration).failed == 0 < doctest.testmod(unigap.calibration).attempted
+    assert doctest.testmod(calibration).failed == 0 < doctest.testmod(calibration).attempted
 
 
 @pytest.mark.parametrize("precision", [0.0, -1.0, 1.1, float("nan")])

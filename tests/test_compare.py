@@ -15,10 +15,10 @@ import pytest
 from documented import documented
 from small_runs import FICKLE, expect_error, improve
 
-import unigap.compare
+import unigap.pages.comparison
 from unigap.__main__ import main
-from unigap.compare import difference
-from unigap.run_folder import Reading
+from unigap.pages.comparison import difference
+from unigap.runs.folder import Reading
 
 HOSTILE = "<script>alert('a & b')</script>"
 
@@ -122,5 +122,5 @@ def test_a_reading_that_is_missing_makes_no_difference() -> None:
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    result = doctest.testmod(unigap.compare)
+    result = doctest.testmod(unigap.pages.comparison)
     assert result.attempted and not result.failed

@@ -14,11 +14,11 @@ from small_pools import PROMPTS, draw
 from small_runs import CHECKPOINT, FICKLE, improve, same, state
 
 import theory
-from unigap import dynamics_plots
 from unigap.callbacks import Dynamics
 from unigap.callbacks.dynamics_coupling import coupling_by_part, layer_of
 from unigap.callbacks.dynamics_log import log_figures, show_picture
 from unigap.callbacks.dynamics_probes import GROUPS, paired_sources, pick_probes
+from unigap.plots import dynamics_plots
 
 LAST = "runs/sft/checkpoints/last.ckpt"
 # adapters with dropout: a callback that drew random numbers or left a layer in eval mode would change the weights

@@ -18,9 +18,9 @@ from unigap.evidence.claims.arm import Arm, build, spec
 from unigap.evidence.claims.ceiling import saturation
 from unigap.evidence.claims.plan import ARMS, CLAIMS, Claim
 from unigap.evidence.claims.readings import Resampling, gather, readings
-from unigap.intervals import bootstrap_ratio, paired_difference
-from unigap.joint import Joint
-from unigap.win_rate import win_rate
+from unigap.metrics.intervals import bootstrap_ratio, paired_difference
+from unigap.metrics.win_rate import win_rate
+from unigap.objectives import Joint
 
 TINY = functools.partial(setting.Setting, per_cell=1, skip=3, test_per_cell=1, test_candidates=2, exam=10, batch_size=4)
 SMALL = {"candidates": 3, "epochs": 2}

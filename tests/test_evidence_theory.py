@@ -17,7 +17,7 @@ from unigap.evidence import theory_plan, theory_summary
 from unigap.evidence.one_step import alternatives
 from unigap.evidence.statistics import over_seeds, rank_correlation
 from unigap.evidence.theory_page import against, shown
-from unigap.intervals import Estimate
+from unigap.metrics.intervals import Estimate
 
 SMALL = {
     "per_cell": 1, "candidates": 4, "epochs": 1, "batch_size": 8, "watch_every": 2, "test_per_cell": 1,

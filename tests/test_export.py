@@ -15,10 +15,10 @@ from documented import documented
 from safetensors.torch import load_file
 from small_runs import FICKLE, expect_error, improve, state, tree
 
-from unigap import pool_export
 from unigap.__main__ import main
+from unigap.commands import export_pool as pool_export
 from unigap.models.janus import Janus
-from unigap.pictures import to_image
+from unigap.plots.pictures import to_image
 from unigap.pool import Pool
 
 LORA = {"model.init_args.model.init_args.lora_rank": 4, "model.init_args.lr": 0.01, "model.init_args.warmup_steps": 0}

@@ -17,8 +17,8 @@ from small_runs import CHECKPOINT, CONFIGS, FICKLE, POOL, TRAINER, epochs, expec
 
 from unigap.__main__ import main
 from unigap.callbacks import Guard
-from unigap.judge_drift import judge_drift
-from unigap.known_pairs import CaptionedDataset, CaptionedFile, ShapesPairs
+from unigap.evaluation.known_pairs import CaptionedDataset, CaptionedFile, ShapesPairs
+from unigap.metrics.judge_drift import judge_drift
 from unigap.models.janus import Janus
 from unigap.shapes.grammar import parse
 from unigap.shapes.scenes import describes, imagine, render
@@ -207,7 +207,10 @@ def test_the_embedded_worlds_pairs_are_balanced_and_true_to_the_truth() -> None:
 
 
 def test_a_run_is_guarded_by_the_users_pairs(janus_folder: Path, captioned: Path) -> None:
-    pairs = {"class_path": "unigap.known_pairs.CaptionedFile", "init_args": {"path": str(captioned), "side": 32}}
+    pairs = {
+        "class_path": "unigap.evaluation.known_pairs.CaptionedFile",
+        "init_args": {"path": str(captioned), "side": 32},
+    }
     assert guarded(janus_folder, {"action": "warn", "n": 12, "pairs": pairs}) == 0
     assert [row["epoch"] for row in guard_state()["history"]] == [1, 2]
 

@@ -11,12 +11,11 @@ import torch
 from small_runs import CONFIGS, improve, state
 from torch.nn import functional as F
 
-from unigap.joint import Joint, Replay, SwapNegatives
+from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.judges import SelfJudge
-from unigap.known_pairs import ShapesPairs
 from unigap.models.base import SamplingRecipe
 from unigap.negatives import ShapesNegatives, WordNegatives
-from unigap.objectives import DPO, SFT, RowBatch
+from unigap.objectives import DPO, SFT, Joint, Replay, RowBatch, SwapNegatives
 from unigap.records import Candidate, Prompt
 from unigap.sampling import draw_candidates
 from unigap.shapes.grammar import parse

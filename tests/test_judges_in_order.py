@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unigap.demo import DemoPlan, run_demo
+from unigap.commands.demo import DemoPlan, run_demo
 from unigap.judges import InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
 from unigap.objectives import SFT
 

@@ -19,14 +19,6 @@ from torch import Tensor, multiprocessing
 from torchmetrics import MetricCollection
 from torchmetrics.functional.classification import binary_auroc
 
-from unigap.intervals import (
-    Estimate,
-    bootstrap_auroc,
-    bootstrap_ratio,
-    cluster_weights,
-    paired_auroc_difference,
-    paired_difference,
-)
 from unigap.metrics import (
     Auroc,
     GenerationAccuracy,
@@ -44,7 +36,15 @@ from unigap.metrics import (
     weak_generation_share,
     win_rate,
 )
-from unigap.win_rate import matched_yes
+from unigap.metrics.intervals import (
+    Estimate,
+    bootstrap_auroc,
+    bootstrap_ratio,
+    cluster_weights,
+    paired_auroc_difference,
+    paired_difference,
+)
+from unigap.metrics.win_rate import matched_yes
 
 SINGLE = {
     "non_unification": NonUnificationScore,
@@ -169,7 +169,7 @@ def test_auroc_equals_torchmetrics() -> None:
 def test_auroc_does_not_depend_on_how_much_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     data = evaluation()
     whole = bootstrap_auroc(data["logit_B"], data["truth_B"], data["prompt_B"], resamples=50)
-    monkeypatch.setattr("unigap.intervals._ELEMENTS_AT_ONCE", 1000)
+    monkeypatch.setattr("unigap.metrics.intervals._ELEMENTS_AT_ONCE", 1000)
     assert bootstrap_auroc(data["logit_B"], data["truth_B"], data["prompt_B"], resamples=50) == whole
 
 
@@ -541,7 +541,9 @@ def test_other_mistakes_are_named() -> None:
         grouped.update(group_B=ones_S, logit_B=ones_S, prompt_B=ids_S, sample_B=ids_S)
 
 
-@pytest.mark.parametrize("module", ["intervals", "scores", "win_rate", "sample_metric", "grouped_metric", "metrics"])
+@pytest.mark.parametrize(
+    "module", ["intervals", "scores", "win_rate", "sample_metric", "grouped_metric", "gap_metrics"]
+)
 def test_examples_in_docstrings_run(module: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"unigap.{module}"))
+    result = doctest.testmod(importlib.import_module(f"unigap.metrics.{module}"))
     assert result.attempted > 0 and result.failed == 0

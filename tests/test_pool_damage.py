@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from small_pools import PROMPTS, RECIPE, draw, files, fill, flip, grow
 
-from unigap.damage import find_damage
-from unigap.manifest import unseal
 from unigap.pool import Pool
-from unigap.tables import read_parquet
+from unigap.storage.damage import find_damage
+from unigap.storage.manifest import unseal
+from unigap.storage.tables import read_parquet
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from small_pools import PROMPTS, RECIPE, committed, draw, fill, grow, rows, tree
 
-from unigap.damage import find_damage
-from unigap.manifest import is_temporary
 from unigap.pool import Pool
+from unigap.storage.damage import find_damage
+from unigap.storage.manifest import is_temporary
 
 
 @pytest.fixture(autouse=True)

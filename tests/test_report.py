@@ -19,12 +19,11 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-import unigap.findings
-import unigap.report
-import unigap.report_charts
-import unigap.svg
-from unigap.charts import Line, Point, line_chart
-from unigap.report import write_report
+from unigap.pages import report, report_charts
+from unigap.pages.report import write_report
+from unigap.plots import svg
+from unigap.plots.charts import Line, Point, line_chart
+from unigap.runs import findings
 
 HOSTILE = "<script>alert('a & b')</script>"
 VOID = {"meta", "link", "img", "br"}
@@ -349,10 +348,10 @@ def test_the_charts_are_labelled_and_their_names_unique(run: Path) -> None:
         assert set((chart["aria-labelledby"] or "").split()) <= set(page.ids)
     assert "color from 52 % (45 to 59) to 71 % (64 to 78)" in page.text
     assert "Round 1: accepted, right 8.06, accepted, wrong 8.89, rejected 83.1" in page.text
-    for svg in re.findall(r"<svg.*?</svg>", page.source, re.DOTALL):
-        places = [float(n) for n in re.findall(r' (?:x|x1|x2|cx|y|y1|y2|cy|width)="(-?[\d.]+)"', svg)]
+    for chart in re.findall(r"<svg.*?</svg>", page.source, re.DOTALL):
+        places = [float(n) for n in re.findall(r' (?:x|x1|x2|cx|y|y1|y2|cy|width)="(-?[\d.]+)"', chart)]
         assert all(-1 <= place <= 460 for place in places)
-        ElementTree.fromstring(svg)
+        ElementTree.fromstring(chart)
 
 
 def test_every_colour_a_chart_uses_is_defined_for_light_and_dark(run: Path) -> None:
@@ -527,12 +526,12 @@ def test_a_missing_folder_and_a_folder_as_output_are_refused(run: Path, tmp_path
         write_report(run, tmp_path)
 
 
-@pytest.mark.parametrize("module", [unigap.svg, unigap.findings, unigap.report, unigap.report_charts])
+@pytest.mark.parametrize("module", [svg, findings, report, report_charts])
 def test_the_examples_in_the_docstrings_hold(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted and not result.failed
 
 
 def test_the_report_needs_neither_torch_nor_lightning() -> None:
-    code = "import sys, unigap.report; sys.exit(bool({'torch', 'lightning', 'transformers'} & set(sys.modules)))"
+    code = "import sys, unigap.pages.report; sys.exit(bool({'torch', 'lightning', 'transformers'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from test_report import make_run
 
-from unigap.report import write_report
+from unigap.pages.report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 PHONE, DESK = 390, 1280

@@ -18,9 +18,9 @@ from small_runs import CHECKPOINT, CONFIGS, FICKLE, POOL, TRAINER, expect_error,
 
 from unigap.__main__ import main
 from unigap.callbacks import Retention
-from unigap.known_pairs import ShapesPairs
-from unigap.pictures import to_image
-from unigap.quizzes import NEGATIVES, PairsQuiz, PopeFiles, Quiz, ShapesQuiz, quiz_scores
+from unigap.evaluation.known_pairs import ShapesPairs
+from unigap.evaluation.quizzes import NEGATIVES, PairsQuiz, PopeFiles, Quiz, ShapesQuiz, quiz_scores
+from unigap.plots.pictures import to_image
 from unigap.shapes.grammar import Thing, parse
 from unigap.shapes.oracle import read
 from unigap.shapes.prompt_sets import descriptions
@@ -187,7 +187,7 @@ def run(checkpoint: Path, retention: Mapping[str, Any] | None, flags: Mapping[st
 
 
 def shapes(pictures: int = 10, **more: object) -> dict[str, object]:
-    return {"quiz": {"class_path": "unigap.quizzes.ShapesQuiz", "init_args": {"pictures": pictures, **more}}}
+    return {"quiz": {"class_path": "unigap.evaluation.quizzes.ShapesQuiz", "init_args": {"pictures": pictures, **more}}}
 
 
 def curves(folder: str = "runs/sft/version_0") -> list[dict[str, float]]:
@@ -231,7 +231,7 @@ def test_a_run_tells_what_it_keeps_also_when_resumed(janus_folder: Path, here: P
 
 def test_validating_asks_the_quiz_of_a_file(janus_folder: Path, here: Path) -> None:
     init_args = {"files": {"mine": pope(here / "x")}, "side": 32}
-    quiz = {"quiz": {"class_path": "unigap.quizzes.PopeFiles", "init_args": init_args}}
+    quiz = {"quiz": {"class_path": "unigap.evaluation.quizzes.PopeFiles", "init_args": init_args}}
     config = yaml.safe_load((CONFIGS / "sft.yaml").read_text())
     config["trainer"]["callbacks"] = [{"class_path": "unigap.callbacks.Retention", "init_args": quiz}]
     Path("config.yaml").write_text(yaml.safe_dump(config))
@@ -245,7 +245,9 @@ def test_validating_asks_the_quiz_of_a_file(janus_folder: Path, here: Path) -> N
 def test_a_run_that_could_never_be_asked_is_refused(janus_folder: Path, here: Path, capsys: Any) -> None:
     flags = {"trainer.limit_val_batches": 0}
     expect_error(run(janus_folder, shapes(), flags), capsys, "Retention asks at every validation", "limit_val_batches")
-    missing = {"quiz": {"class_path": "unigap.quizzes.PopeFiles", "init_args": {"files": {"random": "nope.json"}}}}
+    missing = {
+        "quiz": {"class_path": "unigap.evaluation.quizzes.PopeFiles", "init_args": {"files": {"random": "nope.json"}}}
+    }
     expect_error(run(janus_folder, missing), capsys, "nope.json", "no such file")
     assert not list(here.rglob("*.parquet"))
 

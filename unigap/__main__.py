@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from unigap import __version__
-from unigap.mistakes import hint, is_lost_process, one_line
-from unigap.stop_signal import Stopped
+from unigap.console.mistakes import hint, is_lost_process, one_line
+from unigap.console.stop_signal import Stopped
 
 VERBS = {
     "demo": ("unigap.verbs", "watch the gap close on the embedded world, a few minutes on a CPU"),
@@ -19,7 +19,7 @@ VERBS = {
     "gap": ("unigap.verbs", "measure the gap of a checkpoint"),
     "calibrate": ("unigap.verbs", "find the threshold at which a judge is as precise as you want it"),
     "report": ("unigap.verbs", "make the HTML report of a run folder"),
-    "compare": ("unigap.compare_command", "compare RUN RUN...: runs side by side, in a table and on a page"),
+    "compare": ("unigap.commands.compare", "compare RUN RUN...: runs side by side, in a table and on a page"),
     "judge": ("unigap.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
     "evidence": ("unigap.verbs", "evidence TOPIC: repeat the measurements behind the documentation"),
     "pool": ("unigap.verbs", "pool verify DIR: check every file of a pool"),
@@ -87,12 +87,12 @@ def _run(words: Sequence[str]) -> int:
         failed = False
     finally:
         if "wandb" in sys.modules:
-            importlib.import_module("unigap.wandb_runs").finish_run(failed)
+            importlib.import_module("unigap.runs.wandb_runs").finish_run(failed)
     return status
 
 
 def _print_completion(shells: Sequence[str]) -> int:
-    from unigap.completion import completion
+    from unigap.console.completion import completion
     from unigap.verbs import COMMANDS
 
     groups = {verb: list(command) for verb, command in COMMANDS.items() if isinstance(command, dict)}

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from unigap.findings import GAP, JUDGE, PERCENT, amount, interval
 from unigap.models.model_card import cell
-from unigap.run_folder import Reading, Readings
+from unigap.runs.findings import GAP, JUDGE, PERCENT, amount, interval
+from unigap.runs.folder import Reading, Readings
 
 LICENSE = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 UNKNOWN = "unknown"

@@ -13,15 +13,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from unigap.callbacks import PoolWriter, Regrow, RunCheckpoint, RunSummary
 from unigap.callbacks.run_checkpoint import LAST
-from unigap.gap_table import print_gap
-from unigap.manifest import write_durable
+from unigap.callbacks.run_config import RunConfig
+from unigap.console.parser import ClearParser
+from unigap.console.quiet import quiet_libraries
+from unigap.console.strict_yaml import read_yaml_strictly
+from unigap.metrics.gap_table import print_gap
 from unigap.models.checkpoints import open_lightning
-from unigap.parser import ClearParser
-from unigap.quiet import quiet_libraries
-from unigap.run_config import RunConfig
+from unigap.runs.wandb_runs import arrange_runs
 from unigap.stages import ImproveStage
-from unigap.strict_yaml import read_yaml_strictly
-from unigap.wandb_runs import arrange_runs
+from unigap.storage.manifest import write_durable
 
 SUBCOMMANDS = ("fit", "validate", "predict")
 RESUME = """Continue the run whose checkpoint lies in --checkpoint.folder: "must" continues it or fails, "auto"

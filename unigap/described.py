@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from unigap.manifest import file_digest
+from unigap.storage.manifest import file_digest
 
 NO_MATTER = ("batch_size", "device")
 """Arguments that say how fast a result comes, not what it is."""

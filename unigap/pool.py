@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from unigap.damage import chain_fault, find_damage
-from unigap.manifest import (
+from unigap.records import Candidate, Judgment, Prompt
+from unigap.storage.damage import chain_fault, find_damage
+from unigap.storage.manifest import (
     MANIFEST,
     Sealed,
     altered_files,
@@ -19,8 +20,7 @@ from unigap.manifest import (
     unseal,
     write_durable,
 )
-from unigap.records import Candidate, Judgment, Prompt
-from unigap.shards import (
+from unigap.storage.shards import (
     ANNOTATIONS,
     CANDIDATES_FILE,
     JUDGMENTS_FILE,
@@ -33,8 +33,8 @@ from unigap.shards import (
     plain_recipe,
     round_folder,
 )
-from unigap.sidecar import Sidecar
-from unigap.tables import candidates_of, judgments_of, prompts_of, read_parquet
+from unigap.storage.sidecar import Sidecar
+from unigap.storage.tables import candidates_of, judgments_of, prompts_of, read_parquet
 
 FORMAT = "unigap-pool-1"
 

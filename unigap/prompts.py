@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
-from unigap.mistakes import hint
+from unigap.console.mistakes import hint
 from unigap.prompt_sets import READERS, read_prompt_file
 from unigap.prompt_sets.rows import refuse_url
 from unigap.records import Prompt

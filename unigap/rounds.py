@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from unigap.allocation import Allocation, FixedCandidates, Tally, Wave
+from unigap.console.stop_signal import Stopped
 from unigap.judges import Judge, judge_recipes
 from unigap.models.base import SamplingRecipe, UnifiedModel, evaluating
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment, Prompt
 from unigap.sampling import Drawings, draw_candidates
 from unigap.selection import logit_threshold
-from unigap.shards import Key, RoundWriter
-from unigap.stop_signal import Stopped
+from unigap.storage.shards import Key, RoundWriter
 
 
 @dataclass(frozen=True)

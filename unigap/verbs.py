@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from jsonargparse import auto_cli
 
-from unigap.benchmark_verbs import prompts_audit, prompts_import, score_compbench, score_dsg, score_geneval
-from unigap.damage import find_damage
-from unigap.parser import ClearParser
-from unigap.report import write_report
+from unigap.commands.benchmarks import prompts_audit, prompts_import, score_compbench, score_dsg, score_geneval
+from unigap.console.parser import ClearParser
+from unigap.pages.report import write_report
+from unigap.storage.damage import find_damage
 
 
 def gap(
@@ -39,7 +39,7 @@ def gap(
         seed: Seed of the drawings.
         out: JSON file for the figures.
     """
-    from unigap.gap_command import measure_checkpoint
+    from unigap.commands.gap import measure_checkpoint
     from unigap.models.base import SamplingRecipe
     from unigap.rounds import RoundPlan
 
@@ -65,7 +65,7 @@ def demo(
         logger: Where curves go: ``csv``, or ``wandb`` in offline mode (``wandb sync`` uploads it).
         overwrite: Replace an earlier demo in ``out``.
     """
-    from unigap.demo import show_demo
+    from unigap.commands.demo import show_demo
 
     show_demo(out, seed, checkpoint, logger, overwrite)
 
@@ -107,9 +107,9 @@ def calibrate(
         n: Pairs; the threshold is chosen on one half and examined on the other.
         seed: Which pairs.
     """
-    from unigap.calibration import calibrate as find
+    from unigap.evaluation.calibration import calibrate as find
+    from unigap.evaluation.known_pairs import CaptionedFile, ShapesPairs
     from unigap.judges import SelfJudge
-    from unigap.known_pairs import CaptionedFile, ShapesPairs
     from unigap.models.families import load_model
 
     pairs = CaptionedFile(captions, seed=seed) if captions else ShapesPairs(seed=seed)
@@ -136,7 +136,7 @@ def judge_export(
         seed: Which ones.
         blind: Keep from the sheet what the model's own judge said; ``false`` adds its probability of yes.
     """
-    from unigap.judge_command import export_drawings
+    from unigap.commands.judge import export_drawings
     from unigap.models.families import load_model
 
     print(f"fill in: {export_drawings(load_model(checkpoint), pool, out, n, seed, blind)}")
@@ -151,7 +151,7 @@ def judge_import(pool: str, sheet: str, name: str = "human", ties: Literal["refu
         name: Whose verdicts they are.
         ties: What as many yes as no means.
     """
-    from unigap.judge_command import import_verdicts
+    from unigap.commands.judge import import_verdicts
 
     print(f"{pool}: {import_verdicts(pool, sheet, name, ties)} verdicts by {name!r}")
 
@@ -163,7 +163,7 @@ def judge_agreement(pool: str, judges: str = "") -> None:
         pool: The pool.
         judges: Their names, with commas between them, e.g. ``self,oracle,human``; all where left out.
     """
-    from unigap.judge_command import print_agreement
+    from unigap.commands.judge import print_agreement
 
     print_agreement(pool, [name.strip() for name in judges.split(",") if name.strip()])
 
@@ -180,7 +180,7 @@ def export_pool(
         checkpoint: The model that drew the pool, which turns its image tokens into pictures.
         threshold: Least probability of yes that the card and the column ``accepted`` count as accepted, in (0, 1).
     """
-    from unigap.pool_export import export_pool as write
+    from unigap.commands.export_pool import export_pool as write
 
     write(pool, out, license, checkpoint, threshold)
     print(f"data set: {out}")
@@ -195,7 +195,7 @@ def export_model(run: str, *, out: str, license: str = "unknown", adapter: bool 
         license: Licence of the weights as the hub writes it, e.g. apache-2.0.
         adapter: Write the LoRA adapter alone; otherwise it is merged.
     """
-    from unigap.model_export import export_model as write
+    from unigap.commands.export_model import export_model as write
 
     write(run, out, license, adapter)
     print(f"model: {out}")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from unigap.known_pairs import KnownPairs
-from unigap.pictures import read_image, to_pixels
+from unigap.evaluation.known_pairs import KnownPairs
+from unigap.plots.pictures import read_image, to_pixels
 from unigap.records import Prompt
 from unigap.shapes.exam import Exam
 

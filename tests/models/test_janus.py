@@ -11,7 +11,7 @@ from PIL import Image
 
 from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
-from unigap.models.janus_dialogue import NO_FORMS, YES_FORMS
+from unigap.models.words import NO_FORMS, YES_FORMS
 from unigap.shapes.grammar import parse
 from unigap.shapes.scenes import imagine, render
 

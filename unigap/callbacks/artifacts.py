@@ -9,10 +9,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from unigap.models.lora import is_adapted
 from unigap.pool import Pool
-from unigap.shards import POOL_FILE, round_folder
 from unigap.stages import ImproveStage
 from unigap.stages.base import refuse_sharded
+from unigap.storage.shards import POOL_FILE, round_folder
 
 SHORT = 12
 """Characters of a digest in an alias."""
@@ -75,7 +76,7 @@ def _log_pool(run: Any, stage: ImproveStage) -> None:
 def _log_model(run: Any, stage: ImproveStage) -> None:
     import wandb
 
-    adapted = any(".lora_" in name for name, _ in stage.model.named_parameters())
+    adapted = is_adapted(stage.model)
     with tempfile.TemporaryDirectory() as folder:
         stage.model.save(Path(folder), adapter_only=adapted)
         metadata = {"start": stage.start_key, "adapter": adapted}

@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from unigap.manifest import write_durable
 from unigap.stages import ImproveStage
+from unigap.storage.manifest import write_durable
 
 
 class CurveLog(Callback):

@@ -12,11 +12,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 
 from theory import Gram, Source, StepProbe, StepReport, alignment, gram
-from unigap import dynamics_plots as plots
 from unigap.callbacks.dynamics_coupling import coupling_by_part, layer_of, own_cosine_by_group
 from unigap.callbacks.dynamics_log import keep_rows, log_figures, show_picture
 from unigap.callbacks.dynamics_probes import GROUPS, ProbeSet, paired_sources, pick_probes
 from unigap.models.base import evaluating
+from unigap.plots import dynamics_plots as plots
 from unigap.selection import logit_threshold
 from unigap.stages import ImproveStage
 from unigap.stages.base import refuse_sharded

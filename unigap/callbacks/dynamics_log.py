@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from PIL import Image
 
-from unigap.manifest import write_durable
+from unigap.storage.manifest import write_durable
 
 
 def log_figures(loggers: Sequence[Logger], figures: Mapping[str, float], step: int) -> None:

@@ -11,10 +11,10 @@ from lightning.pytorch.loggers import WandbLogger
 
 from unigap.callbacks.dynamics_log import show_png
 from unigap.callbacks.run_checkpoint import run_checkpoint
-from unigap.gallery_plot import Exhibit, gallery_plot
-from unigap.gap import EVAL_ROUND
+from unigap.evaluation.gap import EVAL_ROUND
 from unigap.models.sharding import whole
-from unigap.pictures import to_image
+from unigap.plots.gallery_plot import Exhibit, gallery_plot
+from unigap.plots.pictures import to_image
 from unigap.records import Prompt
 from unigap.sampling import draw_candidates
 from unigap.stages import ImproveStage

@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from unigap.gap import sit_exam
-from unigap.judge_drift import JudgeDrift, judge_drift
-from unigap.known_pairs import KnownPairs, ShapesPairs
+from unigap.evaluation.gap import sit_exam
+from unigap.evaluation.known_pairs import KnownPairs, ShapesPairs
+from unigap.metrics.judge_drift import JudgeDrift, judge_drift
 from unigap.shapes.exam import Exam
 from unigap.stages import ImproveStage
 from unigap.stages.base import refuse_sharded

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from unigap.allocation import Allocation, FixedCandidates
 from unigap.callbacks.dynamics_log import log_figures
 from unigap.callbacks.run_checkpoint import run_checkpoint
+from unigap.console.stop_signal import Stopped
 from unigap.data import PoolData
 from unigap.judges import check_same_judge
 from unigap.models.sharding import whole
@@ -26,7 +27,6 @@ from unigap.records import Candidate, Prompt
 from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods
 from unigap.selection import discarded_prompts, logit_threshold
 from unigap.stages import CurriculumStage, ImproveStage
-from unigap.stop_signal import Stopped
 
 REFERENCE_BATCH = 256
 """Candidates in one forward pass of the reference."""

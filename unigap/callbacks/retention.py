@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from unigap.intervals import Estimate, paired_difference
-from unigap.quizzes import Quiz, QuizSource, ShapesQuiz, quiz_scores
-from unigap.scores import says_yes
+from unigap.evaluation.quizzes import Quiz, QuizSource, ShapesQuiz, quiz_scores
+from unigap.metrics.intervals import Estimate, paired_difference
+from unigap.metrics.scores import says_yes
 from unigap.stages import ImproveStage
 
 # Shape legend: Q questions.

@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from unigap.manifest import make_folder, write_durable
 from unigap.objectives import RowBatch
+from unigap.storage.manifest import make_folder, write_durable
 
 
 class RowLog(Callback):

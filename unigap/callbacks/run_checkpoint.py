@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from unigap.manifest import explain_write_errors, make_folder, rename_durable
-from unigap.stop_signal import StopSignal
+from unigap.console.stop_signal import StopSignal
+from unigap.storage.manifest import explain_write_errors, make_folder, rename_durable
 
 LAST = "last.ckpt"
 

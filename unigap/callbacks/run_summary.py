@@ -18,16 +18,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from unigap.callbacks.regrow import Regrow
-from unigap.gap import EVAL_ROUND, Verdicts, measure, rejudge, sit_exam
-from unigap.manifest import make_folder, write_durable
+from unigap.evaluation.gap import EVAL_ROUND, Verdicts, measure, rejudge, sit_exam
+from unigap.evaluation.run_summary import Look, run_figures, versions, write_gallery, write_rejudged
 from unigap.models.sharding import whole
 from unigap.prompts import check_no_overlap, load_prompts
 from unigap.records import Candidate
 from unigap.rounds import RoundPlan
-from unigap.run_summary import Look, run_figures, versions, write_gallery, write_rejudged
 from unigap.sampling import Drawings
 from unigap.shapes.exam import Exam, shapes_exam
 from unigap.stages import ImproveStage
+from unigap.storage.manifest import make_folder, write_durable
 
 # Shape legend: S drawings, M image tokens, E exam pictures.
 

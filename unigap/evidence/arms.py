@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from unigap.manifest import make_folder, write_durable
+from unigap.storage.manifest import make_folder, write_durable
 
 Result = dict[str, Any]
 """What an arm found: plain JSON."""

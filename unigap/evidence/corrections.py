@@ -19,16 +19,16 @@ from unigap.callbacks.dynamics_probes import (
     stacked_codes,
     understanding_source,
 )
+from unigap.evaluation.gap import Verdicts, measure, rejudge
 from unigap.evidence.arms import Result
 from unigap.evidence.one_step import bayes_probes
 from unigap.evidence.theory_plan import TheoryPlan, read_pool, trained_state
-from unigap.gap import Verdicts, measure, rejudge
 from unigap.judges import OracleJudge, SelfJudge
+from unigap.metrics.win_rate import matched_yes
 from unigap.models.janus import Janus
 from unigap.prompts import load_prompts
 from unigap.records import Candidate
 from unigap.rounds import RoundPlan
-from unigap.win_rate import matched_yes
 
 TEST_SEED = 40_000
 AT_ONCE = 128

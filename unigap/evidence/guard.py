@@ -18,21 +18,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.trainer.states import TrainerFn
 
 from unigap.callbacks import Guard, Regrow
+from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
+from unigap.evaluation.gap import Verdicts, measure
+from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.evidence.arms import run_arms
 from unigap.evidence.guard_page import guard_page, guard_rows
-from unigap.gap import Verdicts, measure
-from unigap.intervals import paired_difference
 from unigap.judges import AlwaysYesJudge, FlippedJudge, InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
-from unigap.known_pairs import ShapesPairs
-from unigap.manifest import make_folder, write_durable
+from unigap.metrics.intervals import paired_difference
 from unigap.models.janus import Janus
 from unigap.objectives import SFT
 from unigap.prompts import load_prompts
-from unigap.quiet import quiet_libraries
 from unigap.quiet_fit import quiet_trainer
 from unigap.rounds import RoundPlan
 from unigap.stages import SFTStage
+from unigap.storage.manifest import make_folder, write_durable
 
 ARMS: dict[str, Callable[[int], Judge]] = {
     "clean": lambda seed: SelfJudge(),

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unigap.evidence.statistics import over_seeds
-from unigap.intervals import Estimate, wilson
-from unigap.judge_drift import harms
+from unigap.metrics.intervals import Estimate, wilson
+from unigap.metrics.judge_drift import harms
 
 Run = Mapping[str, Any]
 CLAIM = "the guard notices co-degradation"

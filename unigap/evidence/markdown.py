@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from unigap.intervals import Estimate
+from unigap.metrics.intervals import Estimate
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

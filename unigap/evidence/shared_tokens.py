@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unigap.callbacks.dynamics_probes import paired_sources, pick_probes
+from unigap.evaluation.gap import exam_scores, sit_exam
 from unigap.evidence.arms import Result
 from unigap.evidence.coupling import coupling_of
 from unigap.evidence.theory_plan import TheoryPlan
-from unigap.gap import exam_scores, sit_exam
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.models.janus import Janus
 from unigap.prompts import load_prompts

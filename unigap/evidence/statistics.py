@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unigap.intervals import Estimate, cluster_weights
+from unigap.metrics.intervals import Estimate, cluster_weights
 
 T_QUANTILE = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """97.5 % point of Student's t for the mean of so many values."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from unigap.console.quiet import quiet_libraries
 from unigap.evidence.arms import Result, run_arms
 from unigap.evidence.corrections import corrections
 from unigap.evidence.coupling import couplings
@@ -14,7 +15,6 @@ from unigap.evidence.one_step import one_step
 from unigap.evidence.shared_tokens import shared_coupling, teach_shared
 from unigap.evidence.theory_page import write_page
 from unigap.evidence.theory_plan import TheoryPlan, seed_folder
-from unigap.quiet import quiet_libraries
 
 
 @quiet_libraries()

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from unigap import dynamics_plots as plots
 from unigap.evidence import theory_summary as summary
 from unigap.evidence.one_step import BUDGETS
-from unigap.intervals import Estimate
+from unigap.metrics.intervals import Estimate
+from unigap.plots import dynamics_plots as plots
 
 TITLES = {"generation": "Lemma 1/3, generation", "bayes": "Lemma 2/4, Bayes", "head": "understanding head"}
 SCORE_NAMES = {

@@ -14,8 +14,8 @@ from unigap.evidence.markdown import table
 from unigap.evidence.one_step import BUDGETS, READINGS, ROUNDING, SMALL
 from unigap.evidence.theory_figures import SCORE_NAMES, TITLES, draw_figures
 from unigap.evidence.theory_plan import TheoryPlan
-from unigap.intervals import Estimate
-from unigap.manifest import make_folder, write_durable
+from unigap.metrics.intervals import Estimate
+from unigap.storage.manifest import make_folder, write_durable
 
 PARTS = {"predicted": "whole step", "gradient": "current gradient alone", "momentum": "momentum alone"}
 Rows = Sequence[Sequence[str]]

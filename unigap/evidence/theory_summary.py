@@ -15,7 +15,7 @@ import theory
 from unigap.callbacks.dynamics_probes import GROUPS
 from unigap.evidence.one_step import BUDGETS, READINGS
 from unigap.evidence.statistics import over_seeds, rank_correlation, ranks
-from unigap.intervals import Estimate, bootstrap_auroc, bootstrap_ratio
+from unigap.metrics.intervals import Estimate, bootstrap_auroc, bootstrap_ratio
 
 SCORES = ("kernel", "kernel_adam", "p_yes", "pixels", "hidden")
 SUBJECTS = ("base", "improved", "untrained", "two trunks")

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from unigap.models.lora import is_adapted
+
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, V image codes, C H W image channels and sides, R images.
 
@@ -207,7 +209,7 @@ class UnifiedModel(nn.Module, ABC):
 
     def train_only_trunk(self) -> None:
         """Freezes everything but the trunk, or, where a LoRA adapter is present, everything but the adapter."""
-        adapted = any(".lora_" in name for name, _ in self.trunk.named_parameters())
+        adapted = is_adapted(self.trunk)
         self.requires_grad_(False)
         for name, parameter in self.trunk.named_parameters():
             parameter.requires_grad_(not adapted or ".lora_" in name)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from unigap.quiet import quiet_transformers
+from unigap.console.quiet import quiet_transformers
 
 SHIPPED = {"shapes": "shapes/checkpoint"}
 PRECISIONS = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from unigap.console.quiet import quiet_transformers
 from unigap.models.checkpoints import image_reader_from_folder
-from unigap.models.janus_dialogue import NO_FORMS, YES_FORMS, single_tokens
-from unigap.pictures import to_image
-from unigap.quiet import quiet_transformers
+from unigap.models.words import NO_FORMS, YES_FORMS, single_tokens
+from unigap.plots.pictures import to_image
 
 # Shape legend: B images, V words.
 

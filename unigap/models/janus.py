@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
@@ -18,6 +17,7 @@ from unigap.models.janus_dialogue import JanusDialogue
 from unigap.models.janus_likelihood import image_logps
 from unigap.models.janus_reading import JanusReader
 from unigap.models.janus_sampling import JanusSampler
+from unigap.models.lora import check_savable, is_adapted, merge_lora, put_lora, what_was_adapted
 from unigap.models.model_card import model_card
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
@@ -135,21 +135,11 @@ class Janus(UnifiedModel):
         return r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
     def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        from peft import LoraConfig
-
-        adapter = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=self.lora_target)
-        self.net.add_adapter(adapter)
-        adapter.base_model_name_or_path = self.base
-        for name, parameter in self.net.named_parameters():
-            if ".lora_" in name:  # bfloat16, if that is what the base has, would round small steps away
-                parameter.data = parameter.data.float()
+        put_lora(self.net, self.base, self.lora_target, rank, alpha, dropout)
 
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        if any(isinstance(parameter, DTensor) for parameter in self.parameters()):
-            raise ValueError("the weights are sharded; start one process from the run's checkpoint and save there")
-        adapted = any(".lora_" in name for name, _ in self.net.named_parameters())
-        if adapter_only and not adapted:
-            raise ValueError("adapter_only: the model has no LoRA adapter; set lora_rank, or save it whole")
+        check_savable(self, adapter_only)
+        adapted = is_adapted(self.net)
         if adapter_only:
             self.net.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
         else:
@@ -166,9 +156,7 @@ class Janus(UnifiedModel):
         parts = {name.removeprefix("net.").removeprefix("model.") for name in names}
         trained = ", ".join(sorted({part.split(".")[0] for part in parts}))
         if adapted:
-            lora = self.net.peft_config["default"]
-            state = "alone" if adapter_only else "merged"
-            trained = f"a LoRA adapter of its language model, rank {lora.r}, alpha {lora.lora_alpha}, {state}"
+            trained = what_was_adapted(self.net, adapter_only)
         kind, library = ("adapter", "peft") if adapter_only else ("checkpoint", "transformers")
         return model_card(name, self.base, trained, LOADING[kind].format(base=self.base), library, recipe)
 
@@ -233,14 +221,3 @@ class Janus(UnifiedModel):
     @property
     def _device(self) -> torch.device:
         return self.core.language_model.embed_tokens.weight.device
-
-
-def merge_lora(net: Any) -> None:
-    """Folds a LoRA adapter, where there is one, into the weights it adapts and removes it."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, module in list(net.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge()
-            net.set_submodule(name, module.get_base_layer())
-    net._hf_peft_config_loaded = False

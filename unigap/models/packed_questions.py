@@ -1,14 +1,18 @@
-"""Several texts about one image in one row, each placed as if it came right behind the image."""
+"""Several questions about one image in one row, each placed as if it came right behind the image, and their answers."""
 
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from torch import nn
 
-# Shape legend: B rows, Q texts a row, P tokens of the image before them, T tokens of all texts of a row, S = P + T.
+# Shape legend: B rows, Q texts a row, P tokens of the image before them, T tokens of all texts of a row, S = P + T,
+# A answer tokens, D hidden width, V words, C H W image channels and sides.
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,71 @@ def pack(image: int, texts_BQ: Sequence[Sequence[Sequence[int]]], pad: int, devi
         places.append([*range(image), *(image + j for length in lengths for j in range(length)), *[0] * fill])
         ends.append([image - 1 + end for end in itertools.accumulate(lengths)])
     return Packed(*(torch.tensor(rows, device=device) for rows in (ids, segments, places, ends)))
+
+
+class Asked(Protocol):
+    """How a family is asked and answers, as token ids."""
+
+    yes: list[int]
+    no: list[int]
+
+    def question_ids(self, question: str, /) -> list[int]:
+        """Ids between the end of the image and the answer."""
+
+    def answer_ids(self, answer: str, /) -> list[int]:
+        """An answer as the model gives it."""
+
+
+class PackedReader(ABC):
+    """The understanding half of a family that reads all questions about an image in one pass.
+
+    Args:
+        dialogue: How it is asked.
+        head: Hidden states to logits of words.
+    """
+
+    def __init__(self, dialogue: Asked, head: nn.Module) -> None:
+        self._asked, self._head = dialogue, head
+
+    @abstractmethod
+    def _read(
+        self, pixels_BCHW: torch.Tensor, tails_BQ: Sequence[Sequence[list[int]]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Runs the trunk once over [image | tail 1 | tail 2 ...], each tail blind to the others.
+
+        Returns:
+            Hidden states (B, S, D) and the position of each tail's last token (B, Q).
+        """
+
+    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
+        """Log-odds of "yes" over "no", float32 (B, Q)."""
+        tails_BQ = [[self._asked.question_ids(question) for question in row] for row in questions_BQ]
+        hidden_BSD, ends_BQ = self._read(pixels_BCHW, tails_BQ)
+        rows_B1 = torch.arange(len(tails_BQ), device=hidden_BSD.device)[:, None]
+        logits_BQV = self._head(hidden_BSD[rows_B1, ends_BQ]).float()
+        return logits_BQV[..., self._asked.yes].logsumexp(-1) - logits_BQV[..., self._asked.no].logsumexp(-1)
+
+    def text_logps(
+        self,
+        pixels_BCHW: torch.Tensor,
+        questions_BQ: Sequence[Sequence[str]],
+        answers_BQ: Sequence[Sequence[str]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability of answers (B, Q, A) and where they have tokens."""
+        replies_BQ = [[self._asked.answer_ids(answer) for answer in row] for row in answers_BQ]
+        tails_BQ = [
+            [self._asked.question_ids(question) + reply for question, reply in zip(*rows, strict=True)]
+            for rows in zip(questions_BQ, replies_BQ, strict=True)
+        ]
+        hidden_BSD, ends_BQ = self._read(pixels_BCHW, tails_BQ)
+        device = hidden_BSD.device
+        length_BQ = torch.tensor([[len(reply) for reply in row] for row in replies_BQ], device=device)
+        offset_A = torch.arange(int(length_BQ.max()), device=device)
+        mask_BQA = offset_A < length_BQ[..., None]
+        at_BQA = torch.where(mask_BQA, ends_BQ[..., None] - length_BQ[..., None] + offset_A, 0)
+        target_BQA = torch.zeros_like(at_BQA)
+        every = itertools.chain.from_iterable(itertools.chain.from_iterable(replies_BQ))
+        target_BQA[mask_BQA] = torch.tensor(list(every), device=device)
+        rows_B11 = torch.arange(len(tails_BQ), device=device)[:, None, None]
+        logp_BQAV = self._head(hidden_BSD[rows_B11, at_BQA]).float().log_softmax(-1)
+        return logp_BQAV.gather(-1, target_BQA[..., None])[..., 0].masked_fill(~mask_BQA, 0), mask_BQA

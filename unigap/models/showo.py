@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
-from unigap.models.janus import merge_lora
+from unigap.models.lora import check_savable, is_adapted, merge_lora, put_lora, what_was_adapted
 from unigap.models.model_card import model_card
 from unigap.models.showo_checkpoint import showo_from_folder, write_folder
 from unigap.models.showo_dialogue import ShowODialogue, left_padded
@@ -150,21 +149,11 @@ class ShowO(UnifiedModel):
         return r"model\.layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|dense)|mlp\.(fc1|fc2))"
 
     def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        from peft import LoraConfig
-
-        adapter = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=self.lora_target)
-        self.net.llm.add_adapter(adapter)
-        adapter.base_model_name_or_path = self.base
-        for name, parameter in self.net.llm.named_parameters():
-            if ".lora_" in name:  # bfloat16, if that is what the base has, would round small steps away
-                parameter.data = parameter.data.float()
+        put_lora(self.net.llm, self.base, self.lora_target, rank, alpha, dropout)
 
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        if any(isinstance(parameter, DTensor) for parameter in self.parameters()):
-            raise ValueError("the weights are sharded; start one process from the run's checkpoint and save there")
-        adapted = any(".lora_" in name for name, _ in self.net.named_parameters())
-        if adapter_only and not adapted:
-            raise ValueError("adapter_only: the model has no LoRA adapter; set lora_rank, or save it whole")
+        check_savable(self, adapter_only)
+        adapted = is_adapted(self.net)
         if adapter_only:
             self.net.llm.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
         else:
@@ -178,9 +167,7 @@ class ShowO(UnifiedModel):
     def _card(self, name: str, adapted: bool, adapter_only: bool, recipe: Mapping[str, Any]) -> str:
         trained = "language_model"
         if adapted:
-            lora = self.net.llm.peft_config["default"]
-            state = "alone" if adapter_only else "merged"
-            trained = f"a LoRA adapter of its language model, rank {lora.r}, alpha {lora.lora_alpha}, {state}"
+            trained = what_was_adapted(self.net.llm, adapter_only)
         kind, library = ("adapter", "peft") if adapter_only else ("checkpoint", "unigap")
         return model_card(name, self.base, trained, LOADING[kind].format(base=self.base), library, recipe)
 

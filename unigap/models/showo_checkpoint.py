@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PhiConfig
 from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
+from unigap.console.quiet import quiet_transformers
 from unigap.models.checkpoints import check_device, resolve
 from unigap.models.magvit import MagvitConfig, signs
 from unigap.models.showo_dialogue import QUESTION, with_marks
 from unigap.models.showo_network import ShowONetwork, ShowOShape
-from unigap.quiet import quiet_transformers
 
 MODEL_TYPE = "show-o"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from unigap.models.janus_dialogue import NO_FORMS, REMEMBERED, YES_FORMS, single_tokens
+from unigap.models.words import (
+    NO_FORMS,
+    REMEMBERED,
+    YES_FORMS,
+    check_words,
+    ids_of,
+    shown,
+    single_tokens,
+    special_words,
+)
 
 PAD, IMAGE_START, IMAGE_END, DRAW, READ = "[PAD]", "<|soi|>", "<|eoi|>", "<|t2i|>", "<|mmu|>"
 MARKS = (IMAGE_START, IMAGE_END, "<|sov|>", "<|eov|>", DRAW, READ, "<|t2v|>", "<|v2v|>", "<|lvg|>")
@@ -43,7 +52,7 @@ class ShowODialogue:
         self.image_start, self.image_end, self.draw, self.read = map(self._id, (IMAGE_START, IMAGE_END, DRAW, READ))
         self.yes = single_tokens(tokenizer, YES_FORMS, "yes")
         self.no = single_tokens(tokenizer, NO_FORMS, "no")
-        self._marks = tuple(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)
+        self._marks = special_words(tokenizer)
         # a prompt comes back with each of its candidates, and in each epoch
         self.prompt_ids = lru_cache(REMEMBERED)(self._prompt_ids)
         self.question_ids = lru_cache(REMEMBERED)(self._question_ids)
@@ -55,7 +64,7 @@ class ShowODialogue:
 
     def answer_ids(self, answer: str) -> list[int]:
         """An answer as the model gives it: a leading space, and the end of the text."""
-        return [*self._ids(" " + answer), self.tokenizer.eos_token_id]
+        return [*ids_of(self.tokenizer, " " + answer), self.tokenizer.eos_token_id]
 
     def _prompt_ids(self, text: str) -> list[int]:
         """Ids up to the image that is to be drawn, without its start.
@@ -79,30 +88,20 @@ class ShowODialogue:
         if not question.strip():
             raise ValueError("empty question: there is nothing to answer; give it a text")
         self._known_ids("question", question)
-        ids = [self.tokenizer.bos_token_id, *self._ids(self.template.replace("{question}", question))]
+        ids = [self.tokenizer.bos_token_id, *ids_of(self.tokenizer, self.template.replace("{question}", question))]
         self._check_length("question", question, len(ids) + 1)
         return ids
 
     def _check_length(self, what: str, text: str, length: int) -> None:
         room = self.context - self.image_tokens - 2
         if length > room:
-            raise ValueError(f"{what} {_shown(text)}: {length} tokens with its template, the context holds {room}")
+            raise ValueError(f"{what} {shown(text)}: {length} tokens with its template, the context holds {room}")
 
     def _known_ids(self, what: str, text: str) -> list[int]:
         """Ids of a text, of which the model reads nothing as a part of the template and no word as nothing."""
-        for mark in self._marks:
-            if mark in text:
-                raise ValueError(f"{what} {_shown(text)}: {mark!r} is a mark of the model's template; remove it")
-        ids, unknown = self._ids(text), self.tokenizer.unk_token_id
-        if unknown is not None and unknown in ids:
-            # where no word is unknown, it is a character between two words
-            parts = (*text.split(), *(char for char in text if not char.isalnum()))
-            word = next((part for part in parts if unknown in self._ids(part)), text)
-            raise ValueError(f"{what} {_shown(text)}: the model has no word {_shown(word)}; reword it")
+        ids = ids_of(self.tokenizer, text)
+        check_words(self.tokenizer, self._marks, what, text, ids)
         return ids
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def _id(self, mark: str) -> int:
         found = self.tokenizer.get_vocab().get(mark)
@@ -115,7 +114,3 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> list[list[int]]:
     """Rows of ids, left-padded to the length of the longest."""
     size = max(map(len, rows))
     return [[pad] * (size - len(row)) + list(row) for row in rows]
-
-
-def _shown(text: str, limit: int = 60) -> str:
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

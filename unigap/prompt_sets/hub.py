@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unigap.console.quiet import quiet_datasets
 from unigap.prompt_sets.rows import distinct, refuse_url, require_columns, text_field
-from unigap.quiet import quiet_datasets
 from unigap.records import Prompt
 
 KINDS = {

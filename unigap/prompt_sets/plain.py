@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from unigap.manifest import write_durable
 from unigap.prompt_sets.rows import as_truth, distinct, lines_of, parse_json, read_text, text_field
 from unigap.records import Prompt
+from unigap.storage.manifest import write_durable
 
 FIELDS = ("id", "category", "difficulty", "split")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from unigap.mistakes import hint
+from unigap.console.mistakes import hint
 from unigap.prompt_sets.rows import json_rows, read_text, text_field
 from unigap.records import Prompt
 

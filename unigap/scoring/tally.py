@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from unigap.intervals import Estimate, bootstrap_ratio
-from unigap.scores import share
+from unigap.metrics.intervals import Estimate, bootstrap_ratio
+from unigap.metrics.scores import share
 from unigap.scoring.answers import Score
 
 

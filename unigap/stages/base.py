@@ -13,10 +13,10 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from unigap.data import PoolData, PromptRows
-from unigap.gap import EVAL_ROUND, exam_scores, sit_exam
-from unigap.gap_meter import GapMeter
-from unigap.intervals import Estimate
+from unigap.evaluation.gap import EVAL_ROUND, exam_scores, sit_exam
+from unigap.evaluation.gap_meter import GapMeter
 from unigap.judges import Judge, OracleJudge, SelfJudge
+from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel, unsharded
 from unigap.models.checkpoints import open_lightning
 from unigap.models.sharding import is_sharded, shard, whole

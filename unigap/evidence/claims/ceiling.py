@@ -12,7 +12,7 @@ from unigap.evidence.claims.plan import Claim
 from unigap.evidence.claims.readings import Measured
 from unigap.evidence.markdown import percent, table
 from unigap.evidence.statistics import over_seeds
-from unigap.intervals import Estimate
+from unigap.metrics.intervals import Estimate
 
 RATES = torch.logspace(-2, 0.7, 200, dtype=torch.float64)
 """Candidate rates of approach, per round."""

@@ -15,8 +15,8 @@ from unigap.evidence.claims.plan import Claim
 from unigap.evidence.claims.readings import DRAWING, Measured, Reading, by_cell, readings
 from unigap.evidence.claims.setting import Setting
 from unigap.evidence.markdown import percent, points, table
-from unigap.intervals import Estimate
-from unigap.manifest import make_folder, write_durable
+from unigap.metrics.intervals import Estimate
+from unigap.storage.manifest import make_folder, write_durable
 
 Readings = Mapping[str, Mapping[str, Reading]]
 HEADLINE = ("generation", "non-unification", "precision of yes", "AUROC", "TNR", "understanding on renders")

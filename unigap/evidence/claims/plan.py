@@ -17,11 +17,11 @@ def _flipped(share: float) -> Arm:
 
 def _joint(*sources: object, weight: float = 0.1, **sft: object) -> dict[str, object]:
     generation = spec("unigap.objectives.SFT", **{"keep": 4, **sft})
-    return spec("unigap.joint.Joint", generation=generation, sources=list(sources), weight=weight)
+    return spec("unigap.objectives.Joint", generation=generation, sources=list(sources), weight=weight)
 
 
-SWAP = spec("unigap.joint.SwapNegatives")
-REPLAY = spec("unigap.joint.Replay")
+SWAP = spec("unigap.objectives.SwapNegatives")
+REPLAY = spec("unigap.objectives.Replay")
 
 ARMS: dict[str, Arm] = {
     # algorithms 1 and 2, their ceiling and their controls

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unigap.intervals import Estimate, cluster_weights, weighted_auroc
-from unigap.win_rate import matched_yes
+from unigap.metrics.intervals import Estimate, cluster_weights, weighted_auroc
+from unigap.metrics.win_rate import matched_yes
 
 RESAMPLES = 1000
 ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)

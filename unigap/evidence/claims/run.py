@@ -15,14 +15,14 @@ from lightning.pytorch import seed_everything
 from torch import Tensor
 
 from unigap.callbacks import Regrow
+from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
+from unigap.evaluation.gap import Verdicts, measure, rejudge, sit_exam
 from unigap.evidence.arms import Result
 from unigap.evidence.claims.arm import Arm, build
 from unigap.evidence.claims.setting import Setting
-from unigap.gap import Verdicts, measure, rejudge, sit_exam
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.models.janus import Janus
-from unigap.quiet import quiet_libraries
 from unigap.quiet_fit import quiet_trainer
 from unigap.records import Prompt
 from unigap.rounds import RoundPlan

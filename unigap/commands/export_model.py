@@ -1,0 +1,74 @@
+"""What a run trained, as a checkpoint or an adapter for the Hugging Face hub, with its card and its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unigap.cards import RunFacts, check_license, with_run
+from unigap.console.parser import ClearParser
+from unigap.evaluation.run_summary import versions
+from unigap.models.base import UnifiedModel
+from unigap.models.checkpoints import open_lightning
+from unigap.runs.fit_folder import CONFIG, FitFolder, read_fit
+from unigap.stages.base import load_stage
+from unigap.storage.manifest import whole_folder, write_durable
+
+RECIPE = "unigap.yaml"
+"""The resolved config in the folder: ``unigap fit --config unigap.yaml`` trains it again."""
+
+
+def export_model(run: str, out: str, license: str, adapter: bool) -> None:
+    """Writes what a run of ``unigap fit`` trained as a checkpoint or a LoRA adapter, with its card and its recipe.
+
+    Args:
+        run: The run folder, or its Lightning checkpoint.
+        out: Folder to write, all or nothing.
+        license: Licence of the weights, as the hub writes it.
+        adapter: Write the LoRA adapter alone instead of merging it.
+
+    Raises:
+        ValueError: There is no such run, it trained nothing that can be exported, ``out`` is not empty, or an option is
+            wrong.
+    """
+    check_license(license)
+    fit = read_fit(run)
+    content = open_lightning(str(fit.checkpoint), "run")
+    model = model_of(fit)
+    load_stage(model, str(fit.checkpoint))
+    facts = run_facts(fit, content, license)
+    with whole_folder(Path(out)) as aside:
+        model.save(aside, adapter_only=adapter, recipe=fit.recipe)
+        card = aside / "README.md"
+        write_durable(card, with_run(card.read_text(encoding="utf-8"), facts).encode())
+        write_durable(aside / RECIPE, (fit.checkpoint.parent / CONFIG).read_bytes())
+
+
+def model_of(fit: FitFolder) -> UnifiedModel:
+    """The model a run trained, with the weights it started from.
+
+    Raises:
+        ValueError: Its stage trains no unified model, or the config is wrong.
+    """
+    stage = fit.config.get("model") or {}
+    spec = (stage.get("init_args") or {}).get("model")
+    if not isinstance(spec, dict):
+        raise ValueError(f"{fit.path}: {stage.get('class_path')} trains no model of its own; export a stage that does")
+    parser = ClearParser(exit_on_error=False)
+    parser.add_subclass_arguments(UnifiedModel, "model", required=True)
+    made = parser.instantiate_classes(parser.parse_object({"model": spec}))
+    model: UnifiedModel = made["model"]
+    return model
+
+
+def run_facts(fit: FitFolder, content: Mapping[str, Any], license: str) -> RunFacts:
+    """What the card says of a run, given what its Lightning checkpoint holds."""
+    return RunFacts(
+        license=license,
+        judge=str(fit.recipe.get("model.judge", "self")),
+        rounds=int(content.get("PoolData", {}).get("rounds", 0)),
+        epochs=int(content["epoch"]) + 1,
+        figures=fit.readings,
+        versions=versions(),
+    )

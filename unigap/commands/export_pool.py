@@ -1,0 +1,206 @@
+"""A pool as a data set for the Hugging Face hub: Parquet files with pictures and every verdict, and a card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tqdm import tqdm
+
+from unigap.cards import PoolFacts, check_license, pool_card, readings_of
+from unigap.memory import in_fitting_batches, items_that_fit
+from unigap.metrics import scores
+from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.models.families import load_model
+from unigap.plots.pictures import to_png
+from unigap.pool import Pool
+from unigap.records import Candidate, Judgment
+from unigap.runs.fit_folder import flat
+from unigap.runs.folder import Readings
+from unigap.selection import logit_threshold
+from unigap.storage.manifest import make_folder, whole_folder, write_durable
+
+ROWS_PER_FILE = 2_000
+"""Images of 384 x 384 pixels in one Parquet file, about the half gigabyte the hub recommends."""
+ROWS_AT_ONCE = 100
+"""Rows of one row group: what the hub's viewer reads for a page."""
+TEXTS = ("prompt", "category", "difficulty", "split", "prompt_id", "candidate_id")
+NUMBERS = ("round", "index", "seed")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a pool holds, ready to be told.
+
+    Attributes:
+        candidates: The images, as image tokens.
+        judge: The judge that selects.
+        said: Judgments by judge and candidate id; the judge that selects comes first.
+        threshold: Least probability of yes that counts as accepted.
+    """
+
+    candidates: Sequence[Candidate]
+    judge: str
+    said: Mapping[str, Mapping[str, Judgment]]
+    threshold: float
+
+    @property
+    def external(self) -> list[str]:
+        """The judges that only measure."""
+        return [name for name in self.said if name != self.judge]
+
+    def accepted(self, candidate: Candidate) -> bool:
+        """Whether the judge that selects says yes."""
+        return self.said[self.judge][candidate.id].logit >= logit_threshold(self.threshold)
+
+    def row(self, candidate: Candidate, png: bytes) -> dict[str, Any]:
+        """A candidate as a row of the data set."""
+        prompt = candidate.prompt
+        verdicts = {name: said[candidate.id].p_yes for name, said in self.said.items() if candidate.id in said}
+        return {
+            "image": {"bytes": png, "path": None},
+            "prompt": prompt.text,
+            "category": prompt.category,
+            "difficulty": prompt.difficulty,
+            "split": prompt.split,
+            "prompt_id": prompt.id,
+            "candidate_id": candidate.id,
+            "round": candidate.round,
+            "index": candidate.index,
+            "seed": candidate.seed,
+            "accepted": self.accepted(candidate),
+            "verdicts": verdicts,
+            "logp": candidate.logp,
+            "codes": candidate.codes.tolist(),
+        }
+
+
+def export_pool(folder: str, out: str, license: str, checkpoint: str, threshold: float) -> None:
+    """Writes a pool as a data set with pictures, ready for ``push_to_hub`` and ``load_dataset``.
+
+    Args:
+        folder: The pool.
+        out: Folder to write, all or nothing.
+        license: Licence of the data, as the hub writes it.
+        checkpoint: A model whose image tokens the pool holds; it turns them into pictures.
+        threshold: Least probability of yes that counts as accepted, in (0, 1).
+
+    Raises:
+        ValueError: The pool is damaged, empty or another model's, ``out`` is not empty, or an option is wrong.
+    """
+    check_license(license)
+    logit_threshold(threshold)
+    Pool.open(folder)  # a wrong folder shows at once, not after the model is loaded
+    model = load_model(checkpoint)
+    pool = Pool.open(folder, model.codebook_digest())
+    judged = read_judged(pool, threshold)
+    card = pool_card(pool_facts(pool, judged, Path(out).name, license, checkpoint))
+    with whole_folder(Path(out)) as aside:
+        write_parquet(model, judged, aside / "data")
+        write_durable(aside / "README.md", card.encode())
+
+
+def read_judged(pool: Pool, threshold: float) -> Judged:
+    """Everything in a pool; the first judge of its first round is the one that selects.
+
+    Raises:
+        ValueError: The pool is damaged, holds no images, or does not say who judged them.
+    """
+    candidates = pool.candidates()
+    if not candidates:
+        raise ValueError(f"pool {pool.folder} holds no images; draw a round first")
+    judges = pool.recipe(0).get("judges")
+    if not judges:
+        raise ValueError(f"pool {pool.folder} does not say who judged it; export one that unigap fit or predict drew")
+    judge = str(judges[0]["name"])
+    said: dict[str, dict[str, Judgment]] = {judge: {}}
+    for judgment in pool.judgments():
+        said.setdefault(judgment.judge, {})[judgment.candidate_id] = judgment
+    return Judged(candidates, judge, said, threshold)
+
+
+def pool_facts(pool: Pool, judged: Judged, name: str, license: str, checkpoint: str) -> PoolFacts:
+    """What the card says."""
+    rounds = []
+    for number, prompts in pool.prompts().items():
+        drawn = [candidate for candidate in judged.candidates if candidate.round == number]
+        rounds.append((len(prompts), len(drawn), sum(map(judged.accepted, drawn))))
+    return PoolFacts(
+        name=name,
+        license=license,
+        base=checkpoint,
+        judge=judged.judge,
+        external=judged.external,
+        threshold=judged.threshold,
+        rounds=rounds,
+        figures=figures_of(judged),
+        sampling={key: value for key, value in flat(pool.recipe(0)).items() if key not in ("weights", "judges")},
+        sha256=str(pool.state()["sha256"]),
+    )
+
+
+def figures_of(judged: Judged) -> Readings:
+    """What the verdicts say of the images, clustered by prompt; the first external judge counts as the truth."""
+    own, truth = judged.said[judged.judge], judged.said[judged.external[0]] if judged.external else {}
+    known = [c for c in judged.candidates if c.id in truth] or judged.candidates
+    number = {name: i for i, name in enumerate(dict.fromkeys(c.prompt.id for c in known))}
+    prompt_S = torch.tensor([number[c.prompt.id] for c in known])
+    own_S = torch.tensor([own[c.id].logit for c in known])
+    found = {"yes_rate": scores.yes_rate(own_S, prompt_S, judged.threshold)}
+    if judged.judge == "self":
+        found["non_unification"] = scores.non_unification_score(own_S, prompt_S, judged.threshold)
+    if truth:
+        right_S = torch.tensor([truth[c.id].logit > 0 for c in known])
+        found["generation"] = scores.generation_accuracy(right_S, prompt_S)
+        found["judge_precision"] = scores.judge_precision(own_S, right_S, prompt_S, judged.threshold)
+    return readings_of({name: estimate.to_dict() for name, estimate in found.items()})
+
+
+def write_parquet(model: UnifiedModel, judged: Judged, folder: Path) -> None:
+    """Writes the rows as ``train-*.parquet``, a batch of pictures in memory at a time."""
+    schema, count = schema_of(list(judged.said)), len(judged.candidates)
+    files = range(0, count, ROWS_PER_FILE)
+    make_folder(folder)
+    with tqdm(total=count, unit="image", desc="export", leave=False) as bar:
+        for number, start in enumerate(files):
+            path = folder / f"train-{number:05d}-of-{len(files):05d}.parquet"
+            with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+                for rows in rows_of(model, judged, judged.candidates[start : start + ROWS_PER_FILE]):
+                    writer.write_table(pa.Table.from_pylist(rows, schema))
+                    bar.update(len(rows))
+
+
+def rows_of(model: UnifiedModel, judged: Judged, candidates: Sequence[Candidate]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of candidates, decoded in batches that fit."""
+    device = next(model.parameters()).device
+
+    def rows(batch: slice) -> list[dict[str, Any]]:
+        codes_BM = torch.stack([torch.from_numpy(c.codes).long() for c in candidates[batch]])
+        pixels_BCHW = model.decode(codes_BM.to(device))
+        pairs = zip(candidates[batch], pixels_BCHW, strict=True)
+        return [judged.row(candidate, to_png(pixels_CHW)) for candidate, pixels_CHW in pairs]
+
+    size = min(ROWS_AT_ONCE, items_that_fit(model, model.drawing_bytes(SamplingRecipe())))
+    yield from in_fitting_batches(rows, len(candidates), size, "one image cannot be decoded; free memory")
+
+
+def schema_of(judges: Sequence[str]) -> pa.Schema:
+    """The columns, with the types by which ``datasets`` knows the pictures again."""
+    from datasets import Features, Image, List, Value
+
+    return Features(
+        {
+            "image": Image(),
+            **{name: Value("string") for name in TEXTS},
+            **{name: Value("int64") for name in NUMBERS},
+            "accepted": Value("bool"),
+            "verdicts": {name: Value("float64") for name in judges},
+            "logp": Value("float64"),
+            "codes": List(Value("int32")),
+        }
+    ).arrow_schema

@@ -1,0 +1,1 @@
+"""What the terminal says and takes: arguments, strict YAML, mistakes in one line."""

@@ -1,0 +1,177 @@
+"""Measuring the gap: draw for held-out prompts, ask the model's own judge and an external one, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from unigap.judges import Judge, SelfJudge
+from unigap.metrics import intervals, scores
+from unigap.metrics.intervals import Estimate
+from unigap.metrics.win_rate import WinRateResult, win_rate
+from unigap.models.base import UnifiedModel
+from unigap.records import Prompt
+from unigap.rounds import RoundPlan
+from unigap.sampling import Drawings, draw_candidates
+from unigap.shapes.exam import Exam
+
+# Shape legend: S drawings, E exam pictures.
+
+EVAL_ROUND = -1
+"""The round number in evaluation seeds: never one the pool draws."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Drawings for held-out prompts and what was said of them.
+
+    Attributes:
+        prompts: The prompt set.
+        drawings: The drawings, N for each prompt in order.
+        prompt_S: Number of each drawing's prompt, int64.
+        own_S: Log-odds of yes of the model's own judge.
+        right_S: External verdict, bool.
+    """
+
+    prompts: Sequence[Prompt]
+    drawings: Drawings
+    prompt_S: torch.Tensor
+    own_S: torch.Tensor
+    right_S: torch.Tensor
+
+    def where(self, keep_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Own log-odds, external verdicts and prompt numbers of some of the drawings."""
+        return self.own_S[keep_S], self.right_S[keep_S], self.prompt_S[keep_S]
+
+    def groups(self, attribute: str) -> dict[str, torch.Tensor]:
+        """Which drawings belong to each category or difficulty, bool (S,) by name."""
+        names = [getattr(self.prompts[i], attribute) for i in self.prompt_S.tolist()]
+        return {name: torch.tensor([n == name for n in names]) for name in dict.fromkeys(names)}
+
+
+def measure(
+    model: UnifiedModel,
+    prompts: Sequence[Prompt],
+    plan: RoundPlan,
+    judge: Judge,
+    external: Judge,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Verdicts:
+    """Draws for held-out prompts with fixed seeds and collects both verdicts."""
+    batches, own, right = [], [], []
+    for drawings in draw_candidates(
+        model, prompts, plan.candidates, EVAL_ROUND, plan.seed, plan.sampling, plan.images_per_batch
+    ):
+        batches.append(drawings)
+        own.append(judge.logits(model, drawings.candidates, drawings.pixels_BCHW).float().cpu())
+        right.append(external.logits(model, drawings.candidates, drawings.pixels_BCHW).cpu() > 0)
+        progress(len(drawings.candidates))
+    candidates = [candidate for drawings in batches for candidate in drawings.candidates]
+    pixels = torch.cat([drawings.pixels_BCHW.cpu() for drawings in batches])
+    prompt_S = torch.arange(len(prompts)).repeat_interleave(plan.candidates)
+    return Verdicts(prompts, Drawings(candidates, pixels), prompt_S, torch.cat(own), torch.cat(right))
+
+
+def rejudge(model: UnifiedModel, verdicts: Verdicts, judge: Judge) -> torch.Tensor:
+    """Log-odds of yes that ``model`` as it is now gives to drawings made before, (S,)."""
+    return judge.logits(model, verdicts.drawings.candidates, verdicts.drawings.pixels_BCHW).float().cpu()
+
+
+def gap_scores(verdicts: Verdicts, threshold: float = 0.5) -> dict[str, Estimate]:
+    """Generation, non-unification, weak-generation share and precision of yes on the drawings."""
+    own_S, right_S, prompt_S = verdicts.where(torch.ones_like(verdicts.right_S))
+    return _gap_scores(own_S, right_S, prompt_S, threshold)
+
+
+def gap_by(verdicts: Verdicts, attribute: str, threshold: float = 0.5) -> dict[str, dict[str, Estimate]]:
+    """``gap_scores`` for each category (``"category"``) or tier (``"difficulty"``)."""
+    groups = verdicts.groups(attribute)
+    return {name: _gap_scores(*verdicts.where(keep_S), threshold) for name, keep_S in groups.items()}
+
+
+def _gap_scores(
+    own_S: torch.Tensor, right_S: torch.Tensor, prompt_S: torch.Tensor, threshold: float
+) -> dict[str, Estimate]:
+    return {
+        "generation": scores.generation_accuracy(right_S, prompt_S),
+        "non_unification": scores.non_unification_score(own_S, prompt_S, threshold),
+        "weak_generation": scores.weak_generation_share(own_S, right_S, prompt_S, threshold),
+        "judge_precision": scores.judge_precision(own_S, right_S, prompt_S, threshold),
+    }
+
+
+def judge_scores(
+    logit_S: torch.Tensor, right_S: torch.Tensor, prompt_S: torch.Tensor, threshold: float = 0.5
+) -> dict[str, Estimate]:
+    """How good a judge is on images whose truth is known."""
+    return {
+        "judge_accuracy": scores.judge_accuracy(logit_S, right_S, prompt_S, threshold),
+        "judge_tpr": scores.true_positive_rate(logit_S, right_S, prompt_S, threshold),
+        "judge_tnr": scores.true_negative_rate(logit_S, right_S, prompt_S, threshold),
+        "judge_auroc": scores.auroc(logit_S, right_S, prompt_S),
+        "yes_rate": scores.yes_rate(logit_S, prompt_S, threshold),
+    }
+
+
+def sit_exam(model: UnifiedModel, exam: Exam, judge: SelfJudge, batch_size: int = 256) -> torch.Tensor:
+    """Log-odds of yes for each claim of an exam, (E,)."""
+    parts = [judge.ask(model, part.claims, part.pixels_BCHW).float().cpu() for part in exam.batches(batch_size)]
+    return torch.cat(parts)
+
+
+def exam_scores(exam: Exam, logit_E: torch.Tensor, threshold: float = 0.5) -> dict[str, Estimate]:
+    """Understanding on renders: accuracy, TPR, TNR and AUROC."""
+    names = {"judge_accuracy": "understanding_renders", "yes_rate": "renders_yes_rate"}
+    scored = judge_scores(logit_E, exam.truth_B, exam.cluster_B, threshold)
+    return {names.get(name, name.replace("judge", "renders")): value for name, value in scored.items()}
+
+
+def rejudged_scores(before: Verdicts, after_on_before_S: torch.Tensor, threshold: float = 0.5) -> dict[str, Estimate]:
+    """Of the verdicts of the judge before, true and false, how many the judge after turned round.
+
+    Args:
+        before: The drawings made before, with the verdicts of that time.
+        after_on_before_S: Log-odds of yes that the judge after gives to the same drawings, (S,).
+        threshold: Probability from which on both say yes.
+    """
+    yes_S, still_S = (scores.says_yes(logit_S, threshold) for logit_S in (before.own_S, after_on_before_S))
+    right_S = before.right_S
+    turned = {
+        "false_positives_rejected": (~still_S, yes_S & ~right_S),
+        "true_positives_rejected": (~still_S, yes_S & right_S),
+        "true_negatives_accepted": (still_S, ~yes_S & ~right_S),
+        "false_negatives_accepted": (still_S, ~yes_S & right_S),
+    }
+    return {name: scores.share(hit_S, counted_S, before.prompt_S) for name, (hit_S, counted_S) in turned.items()}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What self-improvement changed, on the same prompts and seeds.
+
+    Attributes:
+        delta: Paired after-minus-before intervals of generation and non-unification.
+        win: Both judges on the drawings made before.
+    """
+
+    delta: dict[str, Estimate]
+    win: WinRateResult = field()
+
+
+def compare(before: Verdicts, after: Verdicts, after_on_before_S: torch.Tensor, threshold: float = 0.5) -> Change:
+    """Paired differences, and the judge before against the judge after on the drawings made before."""
+    ones_S = torch.ones_like(before.own_S)
+    no_before_S, no_after_S = (~scores.says_yes(v.own_S, threshold) for v in (before, after))
+
+    def paired(hit_before_S: torch.Tensor, hit_after_S: torch.Tensor) -> Estimate:
+        return intervals.paired_difference(
+            (hit_before_S.double(), ones_S.double(), before.prompt_S),
+            (hit_after_S.double(), ones_S.double(), after.prompt_S),
+        )
+
+    return Change(
+        {"generation": paired(before.right_S, after.right_S), "non_unification": paired(no_before_S, no_after_S)},
+        win_rate(before.own_S, after_on_before_S, before.right_S, before.prompt_S, threshold),
+    )

@@ -1,0 +1,79 @@
+"""The gap as torchmetrics: every figure over all drawings, by category and by difficulty, exact over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from unigap.metrics import GenerationAccuracy, JudgePrecision, NonUnificationScore, WeakGenerationShare, YesRate
+from unigap.metrics.grouped_metric import GroupedMetric
+from unigap.metrics.intervals import Estimate
+from unigap.records import Candidate, Prompt
+
+ATTRIBUTES = ("category", "difficulty")
+
+
+class GapMeter(nn.Module):
+    """Counts both verdicts on drawings for a fixed set of prompts.
+
+    Args:
+        prompts: The whole prompt set, the same on every process.
+        candidates: N, drawings for each prompt.
+    """
+
+    def __init__(self, prompts: Sequence[Prompt], candidates: int) -> None:
+        super().__init__()
+        self.numbers = {prompt.id: i for i, prompt in enumerate(prompts)}
+        self.candidates = candidates
+        self.names = {a: list(dict.fromkeys(getattr(prompt, a) for prompt in prompts)) for a in ATTRIBUTES}
+        self.meters = nn.ModuleDict({a: nn.ModuleDict(_metrics(names)) for a, names in self.names.items()})
+
+    def update(self, candidates: Sequence[Candidate], own_B: torch.Tensor, right_B: torch.Tensor) -> None:
+        """Adds drawings.
+
+        Args:
+            candidates: What was drawn.
+            own_B: Log-odds of yes of the model's own judge.
+            right_B: External verdict, bool.
+        """
+        device = own_B.device
+        prompt_B = torch.tensor([self.numbers[c.prompt.id] for c in candidates], device=device)
+        index_B = torch.tensor([c.index for c in candidates], device=device)
+        for attribute, metrics in self.meters.items():
+            names = self.names[attribute]
+            group_B = torch.tensor([names.index(getattr(c.prompt, attribute)) for c in candidates], device=device)
+            for metric in metrics.values():  # type: ignore[operator]
+                metric.update(
+                    group_B=group_B,
+                    logit_B=own_B.float(),
+                    truth_B=right_B.to(device),
+                    prompt_B=prompt_B,
+                    sample_B=prompt_B * self.candidates + index_B,
+                )
+
+    def own_verdicts(self) -> dict[str, torch.Tensor]:
+        """What the model's own judge said of each drawing: ``sample``, ``prompt`` and ``logit``, all (S,), on the CPU.
+
+        All processes have to ask together.
+        """
+        return self.meters[ATTRIBUTES[0]]["non_unification"].rows()  # type: ignore[index]
+
+    def compute(self) -> dict[str, dict[str, Estimate]]:
+        """Each figure by name, then by group; ``"all"`` is every drawing."""
+        found: dict[str, dict[str, Estimate]] = {}
+        for metrics in self.meters.values():
+            for name, metric in metrics.items():  # type: ignore[operator]
+                found.setdefault(name, {}).update(metric.compute())
+        return found
+
+
+def _metrics(groups: Sequence[str]) -> dict[str, nn.Module]:
+    return {
+        "generation": GroupedMetric(GenerationAccuracy(), groups),
+        "non_unification": GroupedMetric(NonUnificationScore(), groups),
+        "weak_generation": GroupedMetric(WeakGenerationShare(), groups),
+        "judge_precision": GroupedMetric(JudgePrecision(), groups),
+        "yes_rate": GroupedMetric(YesRate(), groups),
+    }

@@ -1,0 +1,48 @@
+"""Learning to draw what was accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from unigap.losses import sft_loss
+from unigap.models.base import UnifiedModel
+from unigap.objectives.base import Objective, RowBatch, StepResult, codes_of
+from unigap.records import Candidate
+from unigap.selection import accepted_rows, balanced, logit_threshold
+
+# Shape legend: B rows, M image tokens.
+
+
+class SFT(Objective):
+    """Maximum likelihood of the accepted images (Algorithm 1, SFT).
+
+    Args:
+        threshold: Least probability of yes that counts as accepted, in (0, 1).
+        keep: At most this many images of a prompt, the surest first.
+        balance: Repeat the images of prompts with fewer than ``keep``, so that every prompt something was accepted for
+            counts the same and a rare acceptance is not drowned by easy ones.
+    """
+
+    def __init__(self, threshold: float = 0.5, keep: int = 8, balance: bool = False) -> None:
+        logit_threshold(threshold)
+        if keep < 1:
+            raise ValueError(f"keep must be >= 1, got {keep}")
+        self.threshold, self.keep, self.balance = threshold, keep, balance
+
+    @property
+    def needs_reference(self) -> bool:
+        return False
+
+    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[Candidate]:
+        rows = accepted_rows(candidates, logits, self.threshold, self.keep)
+        return balanced(rows, self.keep) if self.balance else rows
+
+    def members(self, row: Candidate) -> tuple[Candidate, ...]:
+        return (row,)
+
+    def collate(self, rows: Sequence[Candidate], references: Mapping[str, float]) -> RowBatch:
+        return RowBatch(tuple(row.id for row in rows), tuple(row.prompt.text for row in rows), codes_of(rows))
+
+    def step(self, model: UnifiedModel, batch: RowBatch) -> StepResult:
+        logp_BM = model.image_logps(model.encode_prompt(batch.texts), batch.codes_BM)
+        return StepResult(sft_loss(logp_BM), {})

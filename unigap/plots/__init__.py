@@ -1,0 +1,1 @@
+"""Pictures of numbers, and pictures: SVG charts, matplotlib figures, PNG files."""

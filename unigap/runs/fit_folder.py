@@ -1,0 +1,148 @@
+"""What ``unigap fit`` leaves on disk, read back: the resolved config, the checkpoint and the last figures measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unigap.runs.folder import Epoch, Reading, Readings, Summary
+from unigap.storage.typed_json import read_json
+
+CONFIG = "config.yaml"
+"""The resolved config, which ``unigap fit`` writes beside ``last.ckpt``."""
+LAST = "last.ckpt"
+CURVES, SUMMARY = "curves.json", "summary.json"
+NO_RECIPE = (
+    "trainer.logger",
+    "trainer.callbacks",
+    "trainer.default_root_dir",
+    "trainer.enable_",
+    "checkpoint",
+    "summary",
+    "data.pool",
+    "ckpt_path",
+    "weights_only",
+    "resume",
+    "gap_out",
+)
+"""Settings that say where a run lies and how it talks, not what it does."""
+
+
+@dataclass(frozen=True)
+class FitFolder:
+    """A run of ``unigap fit``.
+
+    Attributes:
+        path: The run folder, one above the checkpoints.
+        checkpoint: Its Lightning checkpoint.
+        config: The resolved config.
+        epochs: Its learning curves; empty where ``CurveLog`` kept none.
+        rows: The same with every figure there is.
+    """
+
+    path: Path
+    checkpoint: Path
+    config: dict[str, Any]
+    epochs: Sequence[Epoch]
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide what the run does, by short name."""
+        return recipe_of(self.config)
+
+    @property
+    def readings(self) -> Readings:
+        """What was measured after training: on test prompts where there is a summary, else in the last epoch."""
+        if (self.path / SUMMARY).is_file():
+            summary: Summary = read_json(self.path / SUMMARY, Summary)
+            return summary.after
+        return readings_of(self.rows[-1]) if self.rows else {}
+
+
+def read_fit(path: str | Path) -> FitFolder:
+    """Reads a run of ``unigap fit``.
+
+    Args:
+        path: The run folder, the folder of its checkpoints, or one of these.
+
+    Raises:
+        ValueError: There is no such run, or its config or curves are damaged.
+    """
+    checkpoint = find_checkpoint(Path(path))
+    config = checkpoint.parent / CONFIG
+    if not config.is_file():
+        raise ValueError(f"{config} is missing; unigap fit writes it beside the checkpoints, put it back there")
+    run = checkpoint.parent.parent
+    epochs: list[Epoch] = []
+    rows: list[dict[str, Any]] = []
+    if (run / CURVES).is_file():
+        epochs, rows = read_json(run / CURVES, list[Epoch]), read_json(run / CURVES, list[dict[str, Any]])
+    return FitFolder(run, checkpoint, read_config(config), epochs, rows)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint file of a run, given itself, its folder or the run folder.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if path.is_file():
+        return path
+    found = next((file for file in (path / LAST, path / "checkpoints" / LAST) if file.is_file()), None)
+    if found is None:
+        raise ValueError(f"{path} holds no {LAST} and no checkpoints/{LAST}; give a run folder of unigap fit")
+    return found
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A resolved config.
+
+    Raises:
+        ValueError: It is no YAML mapping.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}; restore it") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no settings; restore it")
+    return config
+
+
+def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a resolved config that decide what its run does, by short name."""
+    return {name: value for name, value in flat(config).items() if not name.startswith(NO_RECIPE)}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by short name: classes by their own name, ``init_args`` left out of the way, nulls left out.
+
+    >>> flat({"model": {"class_path": "unigap.stages.SFTStage", "init_args": {"lr": 0.1, "judge": None}}, "seed": 3})
+    {'model': 'SFTStage', 'model.lr': 0.1, 'seed': 3}
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and "class_path" in value:
+            found[name] = str(value["class_path"]).rpartition(".")[2]
+            found |= flat(value.get("init_args") or {}, f"{name}.")
+        elif isinstance(value, Mapping):
+            found |= flat(value, f"{name}.")
+        elif value is not None:
+            found[name] = value
+    return found
+
+
+def readings_of(row: Mapping[str, Any]) -> Readings:
+    """The readings in a row of the curves, where ``x``, ``x_low``, ``x_high`` and ``x_n`` belong together.
+
+    Raises:
+        ValueError: A number is no share.
+    """
+    names = [name.removesuffix("_n") for name in row if name.endswith("_n")]
+    return {name: Reading(row[name], row[f"{name}_low"], row[f"{name}_high"], row[f"{name}_n"]) for name in names}
