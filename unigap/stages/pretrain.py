@@ -42,7 +42,7 @@ class PretrainStage(LightningModule):
         self,
         out: str = "runs/pretrain/checkpoint",
         tokenizer_lr: float = 2.0e-3,
-        trunk_lr: float = 1.5e-3,
+        trunk_lr: float = 6.0e-4,
         judging_lr: float = 5.0e-4,
         judge_weight: float = 2.0,
         caption_weight: float = 0.25,
