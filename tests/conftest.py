@@ -1,4 +1,4 @@
-"""A small Janus with random weights, saved to a folder with its real processor, and a demonstration run with it."""
+"""A small model of each family, random weights in a folder with its real processor, and a demonstration run."""
 
 from __future__ import annotations
 
@@ -42,6 +42,54 @@ def new_janus(janus_folder: Path) -> Callable[..., Any]:
 def janus(new_janus: Callable[..., Any]) -> Any:
     """The small Janus that all tests share; leave it as it is."""
     return new_janus()
+
+
+@pytest.fixture(scope="session")
+def showo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder in the layout of ``ShowO.save``; copy it before you break it."""
+    from small_showo import small_showo
+
+    folder = tmp_path_factory.mktemp("small-showo")
+    small_showo().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_showo(showo_folder: Path) -> Callable[..., Any]:
+    """Loads the small Show-o afresh, for tests that change it; takes the options of ``ShowO``."""
+    from unigap.models.showo import ShowO
+
+    return lambda **options: ShowO(str(showo_folder), **options)
+
+
+@pytest.fixture(scope="session")
+def showo(new_showo: Callable[..., Any]) -> Any:
+    """The small Show-o that all tests share; leave it as it is."""
+    return new_showo()
+
+
+@pytest.fixture(scope="session")
+def emu3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder in transformers' layout; copy it before you break it."""
+    from small_emu3 import save_small_emu3
+
+    folder = tmp_path_factory.mktemp("small-emu3")
+    save_small_emu3(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_emu3(emu3_folder: Path) -> Callable[..., Any]:
+    """Loads the small Emu3 afresh, for tests that change it; takes the options of ``Emu3``."""
+    from unigap.models.emu3 import Emu3
+
+    return lambda **options: Emu3(str(emu3_folder), **options)
+
+
+@pytest.fixture(scope="session")
+def emu3(new_emu3: Callable[..., Any]) -> Any:
+    """The small Emu3 that all tests share; leave it as it is."""
+    return new_emu3()
 
 
 @pytest.fixture

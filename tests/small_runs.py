@@ -41,6 +41,7 @@ PRETRAIN = {
     "data.tokenizer_steps": 3,
     "data.trunk_steps": 2,
     "data.judging_steps": 2,
+    "data.recall_steps": 1,
     "data.tokenizer_batch": 2,
     "data.trunk_batch": 2,
     "model.init_args.hidden_size": 32,

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from kill_points import Killed
 from small_runs import CONFIGS, FICKLE, PRETRAIN, TRAINER, epochs, expect_error, improve, same, state, words
 
 from unigap.__main__ import main
 from unigap.models.janus import Janus
 from unigap.objectives import RowBatch
 from unigap.pool import Pool
-from unigap.stages import ImproveStage
+from unigap.stages import ImproveStage, PretrainStage
 
 TRUNK = ("model.net.model.language_model.layers.", "model.net.model.language_model.norm.")
 IMPROVE = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"pretrain"})
@@ -56,6 +57,28 @@ def test_pretraining_writes_a_checkpoint_that_loads_and_draws(here: Path) -> Non
     checkpoint = here / "runs/pretrain/checkpoint"
     assert Janus(str(checkpoint)).n_codes == 32
     assert improve(checkpoint, "random_judge") == 0
+
+
+def test_pretraining_killed_in_any_phase_and_continued_is_one_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = {**TRAINER, **PRETRAIN, "checkpoint.every_n_train_steps": 1}
+    assert main(words("fit", "pretrain", flags)) == 0
+    whole = Path("runs/pretrain/checkpoint/model.safetensors").read_bytes()
+    step = PretrainStage.training_step
+    for batch in (1, 4, 6, 7):
+        (here / str(batch)).mkdir()
+        monkeypatch.chdir(here / str(batch))
+
+        def killed(stage: PretrainStage, data: Any, number: int, last: int = batch) -> None:
+            if number == last:
+                raise Killed
+            step(stage, data, number)
+
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(PretrainStage, "training_step", killed)
+            main(words("fit", "pretrain", flags))
+        assert not Path("runs/pretrain/checkpoint").exists()
+        assert main(words("fit", "pretrain", {**flags, "resume": "must"})) == 0
+        assert Path("runs/pretrain/checkpoint/model.safetensors").read_bytes() == whole
 
 
 def test_the_command_line_beats_what_the_checkpoint_remembers(here: Path) -> None:

@@ -11,13 +11,17 @@ import pytest
 import torch
 from small_runs import expect_error
 
-import unigap.evidence.claims.command as command
 from unigap.__main__ import main
-from unigap.evidence.claims import plan, setting
+from unigap.callbacks import Regrow
+from unigap.evidence.claims import command, listing, plan, setting
 from unigap.evidence.claims.arm import Arm, build, spec
 from unigap.evidence.claims.ceiling import saturation
-from unigap.evidence.claims.plan import ARMS, CLAIMS, Claim
+from unigap.evidence.claims.page import contrasts
+from unigap.evidence.claims.plan import CLAIMS, Claim, run_name, seeds_of
 from unigap.evidence.claims.readings import Resampling, gather, readings
+from unigap.evidence.claims.recipes import ARMS, PHRASINGS
+from unigap.evidence.claims.run import run_arm
+from unigap.judges.self_judge import QUESTION
 from unigap.metrics.intervals import bootstrap_ratio, paired_difference
 from unigap.metrics.win_rate import win_rate
 from unigap.objectives import Joint
@@ -42,8 +46,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         "ceiling": Claim("Is there a ceiling?", ("random, redrawn",), 2),
     }
-    monkeypatch.setattr(plan, "ARMS", arms)
-    monkeypatch.setattr(command, "ARMS", arms)
+    for module in (plan, command, listing):
+        monkeypatch.setattr(module, "ARMS", arms)
     monkeypatch.setattr(command, "CLAIMS", claims)
     monkeypatch.setattr(setting, "Setting", TINY)
 
@@ -52,6 +56,18 @@ def test_one_command_runs_what_is_missing_and_writes_the_page(
     few: None, janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["evidence", "claims", "--checkpoint", str(janus_folder), "--jobs", "1"]
+    assert main([*words, "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "replay: Fresh drawings help (3 arms, 0 more from above)",
+        "  random: 2 runs, 0 there",
+        "  random, redrawn: 2 runs, 0 there",
+        "  random, steps: 2 runs, 0 there",
+        "ceiling: Is there a ceiling? (0 arms, 1 more from above)",
+        "the base, before any arm",
+        "  standard: 2 runs, 0 there",
+        "8 runs, 0 there; none to take the time of a run from yet",
+    ]
+    assert not any(here.iterdir()), "a list runs nothing"
     assert main(words) == 0
     assert capsys.readouterr().out.splitlines() == [
         "evidence: docs/evidence/claims.md",
@@ -85,6 +101,14 @@ def test_one_command_runs_what_is_missing_and_writes_the_page(
     stamps = {path: path.stat().st_mtime_ns for path in work.glob("*.json")}
     again = (work / "random-steps-seed-1.json").read_bytes()
     (work / "random-steps-seed-1.json").unlink()
+    other = work / "random-steps-seed-0.json"
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"seconds": 300.0}))
+    stamps[other] = other.stat().st_mtime_ns
+    capsys.readouterr()
+    assert main([*words, "--list"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "  random, steps: 2 runs, 1 there, 300 s each" in told
+    assert told[-1] == "8 runs, 7 there; about 5 minutes for the others with 1 at once, by what those took"
     assert main(words) == 0
     fresh = json.loads((work / "random-steps-seed-1.json").read_bytes())
     assert fresh | {"seconds": 0} == json.loads(again) | {"seconds": 0}, "an arm is a function of recipe and seed"
@@ -100,17 +124,39 @@ def test_one_command_runs_what_is_missing_and_writes_the_page(
 def test_every_arm_can_be_built_and_every_claim_has_its_arms() -> None:
     for name, arm in ARMS.items():
         assert build(arm.objective) and build(arm.judge) and all(build(callback) for callback in arm.callbacks)
-        assert not arm.steps_of or (ARMS[arm.steps_of].regrow and not arm.regrow), name
+        Regrow(**build(arm.regrow))
+        assert not arm.steps_of or (ARMS[arm.steps_of].regrow and not ARMS[arm.steps_of].steps_of), name
         assert json.loads(json.dumps(arm.recipe())) == arm.recipe()
-    assert isinstance(build(ARMS["joint: both"].objective), Joint)
+    assert len({json.dumps(arm.recipe(), sort_keys=True) for arm in ARMS.values()}) == len(ARMS), "equal arms run once"
+    assert len({run_name(name, 0) for name in ARMS}) == len(ARMS)
+    assert sum(seeds_of(CLAIMS).values()) < 4 * 60 * 2, "a minute each, two at once: within four hours"
+    assert isinstance(build(ARMS["joint: swaps and pairs"].objective), Joint)
     named = {
         arm for claim in CLAIMS.values() for arm in (*claim.arms, *(arm for pair in claim.contrasts for arm in pair))
     }
     assert named == set(ARMS), "no arm without a claim, no claim without its arms"
-    for claim in ("improvement", "replay", "replay-hard"):
+    for claim in ("improvement", "replay", "replay-hard", "co-improvement"):
         assert CLAIMS[claim].seeds >= 5
     controls = {control for claim in CLAIMS.values() for _, control in claim.contrasts}
     assert {"SFT, random accepts", "SFT, steps of C-SFT", "SFT, oracle accepts"} <= controls
+
+
+def test_the_phrasings_are_in_words_the_embedded_model_was_taught() -> None:
+    taught, *others = (set(phrasing.removesuffix("?").split()) for phrasing in PHRASINGS)
+    assert " ".join(PHRASINGS[0].split()) == QUESTION
+    assert all({word.lower() for word in words} <= {word.lower() for word in taught} for words in others)
+
+
+def test_an_arm_may_calibrate_share_out_order_guard_and_average(janus_folder: Path) -> None:
+    small = TINY(str(janus_folder))
+    regrow = {"every_n_epochs": 1, "redraw": "all", "allocation": spec("unigap.allocation.UntilAccepted", wave=1)}
+    watched = spec("unigap.callbacks.Guard", n=20)
+    averaged = spec("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.5)
+    arm = Arm(judge=FICKLE, regrow=regrow, callbacks=(watched, averaged), order="easy_first", precision=0.5, **SMALL)
+    result = run_arm(small, arm, 0, max_steps=1)
+    assert result["steps"] == 1 and 0 < result["threshold"] < 1 and result["threshold"] != 0.5
+    (round,) = result["rounds"]
+    assert round["prompts"] <= round["candidates"] < 3 * round["prompts"], "no more for prompts with an accepted image"
 
 
 def results(seed: int, prompts: int = 30) -> tuple[dict, dict]:
@@ -163,6 +209,17 @@ def test_readings_of_one_seed_are_those_of_the_metrics() -> None:
     yes_S = torch.tensor(arm["own"]) >= 0
     precision = bootstrap_ratio((right[1] * yes_S), yes_S, prompt_S)
     assert found["precision of yes"].value == pytest.approx(precision.value)
+
+
+def test_an_arm_and_its_control_are_compared_on_the_seeds_both_have() -> None:
+    runs = [results(seed) for seed in range(5)]
+    bases = [base for base, _ in runs[:3]]
+    arms = {"three": [arm for _, arm in runs[:3]], "two": [arm for _, arm in runs[3:]]}
+    measured = {name: gather(bases[: len(own)], own) for name, own in arms.items()}
+    claim = Claim("Three beat two", ("three", "two"), contrasts=(("three", "two"),))
+    (gap,) = contrasts(claim, measured, {name: readings(m) for name, m in measured.items()})
+    mean = [sum(sum(arm["right"]) for arm in own[:2]) / 120 for own in arms.values()]
+    assert gap.seeds == 2 and gap.estimates["generation"].value == pytest.approx(mean[0] - mean[1])
 
 
 def test_more_seeds_widen_by_what_differs_between_them_and_narrow_by_their_number() -> None:

@@ -13,7 +13,7 @@ from small_runs import expect_error, tree
 import unigap.evidence.guard
 from unigap.__main__ import main
 from unigap.evidence.guard import ARMS, GuardPlan
-from unigap.evidence.guard_page import fell_at, fired_at, guard_rows, would_fire
+from unigap.evidence.guard_page import fell_at, fired_at, guard_page, guard_rows, would_fire
 
 TINY = functools.partial(
     GuardPlan,
@@ -60,6 +60,13 @@ def test_every_arm_is_run_and_the_page_tells_what_was_measured(
     assert tree(here) == made
     capsys.readouterr()
     expect_error(main([*command, "--epochs", "3"]), capsys, "another experiment", "epochs")
+
+
+def test_the_published_page_is_that_of_the_stored_runs() -> None:
+    folder = Path(__file__).parents[1] / "docs" / "evidence"
+    found = json.loads((folder / "guard.json").read_text())
+    assert guard_page(found["settings"], found["runs"]) == (folder / "guard.md").read_text()
+    assert guard_rows(found["runs"]) == found["rows"]
 
 
 def run_of(arm: str, auroc: list[tuple[float, float]], generation: list[tuple[float, float]]) -> dict[str, Any]:

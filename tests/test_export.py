@@ -13,13 +13,19 @@ import torch
 import yaml
 from documented import documented
 from safetensors.torch import load_file
+from small_emu3 import save_small_emu3
 from small_runs import FICKLE, expect_error, improve, state, tree
+from small_showo import small_showo
 
 from unigap.__main__ import main
 from unigap.commands import export_pool as pool_export
+from unigap.judges import AlwaysYesJudge, RandomJudge
+from unigap.models.families import load_model
 from unigap.models.janus import Janus
 from unigap.plots.pictures import to_image
 from unigap.pool import Pool
+from unigap.records import Prompt
+from unigap.rounds import RoundPlan, collect_round
 
 LORA = {"model.init_args.model.init_args.lora_rank": 4, "model.init_args.lr": 0.01, "model.init_args.warmup_steps": 0}
 
@@ -89,6 +95,26 @@ def test_a_pool_becomes_a_data_set(
         assert fact in text, fact
     yes, low, high = figure(text, "Yes rate")
     assert yes == pytest.approx(100 * accepted / len(candidates), abs=0.06) and low < yes < high
+
+
+@pytest.mark.parametrize("family", ["show-o", "emu3"])
+def test_a_pool_of_another_family_becomes_one_too(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str], family: str
+) -> None:
+    small_showo().save(Path("show-o")) if family == "show-o" else save_small_emu3(Path("emu3"))
+    model = load_model(family)
+    pool, prompts = Pool.create("pool", model.codebook_digest()), [Prompt("a", "a ring"), Prompt("b", "two circles")]
+    collect_round(model, prompts, (RandomJudge(), AlwaysYesJudge()), pool, 0, RoundPlan(2))
+    expect_error(export_pool(Path("pool"), janus_folder, "hub"), capsys, "belongs to model", "use that model")
+    assert not Path("hub").exists()
+    assert export_pool(Path("pool"), Path(family), "hub") == 0
+    rows = datasets.load_dataset("hub", split="train", cache_dir=str(here / "cache"))
+    drawn = pool.candidates()
+    assert rows["codes"][:] == [candidate.codes.tolist() for candidate in drawn] and len(drawn) == 4
+    for row, pixels_CHW in zip(rows, model.decode(torch.tensor(rows["codes"][:]).long()), strict=True):
+        apart = np.array(row["image"]).astype(int) - np.array(to_image(pixels_CHW))
+        assert np.abs(apart).max() <= 1
+    assert f"| images drawn by | `{family}` |" in read_card(Path("hub"))[1]
 
 
 def figure(card: str, metric: str) -> tuple[float, float, float]:

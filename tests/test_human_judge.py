@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from small_pools import files, flip, tree
-from small_runs import expect_error
+from small_runs import epochs, expect_error, improve
 
 from unigap.__main__ import main
 from unigap.judges import HumanJudge
@@ -184,6 +184,31 @@ def test_verdicts_that_were_stored_half_are_not_there(pool: Path, monkeypatch: p
     assert Pool.open(pool).verify() == []
     Pool.open(pool).annotate("human", {name: 1.0 for name in ids})
     assert len(Pool.open(pool).judgments("human")) == len(ids) and Pool.open(pool).verify() == []
+
+
+# Training on what people said
+
+
+def test_what_nobody_rated_is_not_trained_on(janus_folder: Path, here: Path, capsys: Any) -> None:
+    judge = "model.init_args.judge"
+    flags: dict[str, object] = {"data.pool": "pool", "data.batch_size": 1, "trainer.limit_train_batches": "null"}
+    chance = {judge: "unigap.judges.RandomJudge", "model.init_args.predict_plan.candidates": 2}
+    assert improve(janus_folder, "sft", {**flags, **chance}, verb="predict") == 0
+    ids = [candidate.id for candidate in Pool.open("pool").candidates()]
+    said = {name: ("yes", "yes", "no")[i % 3] for i, name in enumerate(ids[:13])}
+    fill_in(Path("v.csv"), [{"candidate_id": name, "verdict": said.get(name, "")} for name in ids])
+
+    people = {**flags, judge: "unigap.judges.HumanJudge", f"{judge}.init_args.path": "v.csv"}
+    expect_error(improve(janus_folder, "sft", people), capsys, "this judge has said nothing of it", "judge import")
+    assert main(["judge", "import", "pool", "v.csv"]) == 0
+    assert improve(janus_folder, "sft", people) == 0
+    accepted = sorted(name for name, verdict in said.items() if verdict == "yes")
+    assert [sorted(rows) for rows in epochs(here / "runs/sft")] == [accepted, accepted]
+    logs = [sheet(path) for path in sorted(here.glob("runs/sft/version_*/metrics.csv"))]
+    (grown,) = (row for log in logs for row in log if row.get("pool/candidates"))
+    counts = {name: float(grown[f"pool/{name}"]) for name in ("candidates", "judged", "accepted", "pool_rows")}
+    assert counts == {"candidates": 30, "judged": 13, "accepted": 9, "pool_rows": 9}
+    assert float(grown["pool/truly_right"]) <= 9, "the oracle looked at all of them"
 
 
 # Reading sheets

@@ -15,7 +15,8 @@ from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.judges import SelfJudge
 from unigap.models.base import SamplingRecipe
 from unigap.negatives import ShapesNegatives, WordNegatives
-from unigap.objectives import DPO, SFT, Joint, Replay, RowBatch, SwapNegatives
+from unigap.objectives import DPO, SFT, Contradictions, Joint, Replay, RowBatch, SwapNegatives
+from unigap.objectives.contradictions import contradiction
 from unigap.records import Candidate, Prompt
 from unigap.sampling import draw_candidates
 from unigap.shapes.grammar import parse
@@ -68,6 +69,39 @@ def test_replay_asks_what_is_known(janus: Any, batch: RowBatch) -> None:
         assert known[claim, pixels.sum().item()] == bool(truth)
 
 
+def test_a_contradiction_is_decided_by_the_surer_answer() -> None:
+    claims = ["a small red circle", "a red circle", "a small circle"]
+    for said, taught in {
+        (2.0, 1.0, 1.0): None,
+        (-2.0, 1.0, -1.0): None,
+        (2.0, -0.5, -1.0): ("a small circle", True),
+        (2.0, -3.0, -1.0): ("a small red circle", False),
+    }.items():
+        assert contradiction(claims, said) == taught
+    assert contradiction(["six rings"], [1.0]) is None, "nothing follows from it"
+
+
+def test_contradictions_teach_the_prompt_or_what_follows_from_it(
+    janus: Any, batch: RowBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surely = {"a red circle": 1.0, "a circle": -2.0, "a small red circle left of a large blue square": 3.0}
+
+    def answers(pixels: torch.Tensor, questions: list[list[str]]) -> torch.Tensor:
+        said = [q.removeprefix("Does this image describe ").removesuffix("?") for row in questions for q in row]
+        return torch.tensor([surely.get(claim, -1.0) for claim in said]).view(len(questions), -1)
+
+    monkeypatch.setattr(janus, "judge_logit", answers)
+    quiz = Contradictions(images=6).quiz(janus, batch, random.Random(0))
+    assert quiz is not None and quiz.truth_IQ.shape == (4, 1), "six rings: no to the prompt, and nothing follows"
+    every = janus.decode(batch.codes_BM)
+    shown = [int((every - pixels).abs().amax((1, 2, 3)).argmin()) for pixels in quiz.pixels_ICHW]
+    for image, (claim,), truth in zip(shown, quiz.claims_IQ, quiz.truth_IQ[:, 0], strict=True):
+        asked = batch.texts[image]
+        assert (claim == asked) == (asked == "a red circle") == (not truth)
+    monkeypatch.setattr(janus, "judge_logit", lambda pixels, questions: torch.ones(len(questions), len(questions[0])))
+    assert Contradictions().quiz(janus, batch, random.Random(0)) is None
+
+
 def test_the_judge_learns_from_the_questions_beside_generation(new_janus: Any, batch: RowBatch) -> None:
     model = new_janus()
     joint = Joint(SFT(), [Replay(size=8, images=8)], weight=1.0)
@@ -109,6 +143,7 @@ def test_words_are_changed_for_others_of_their_group() -> None:
         (lambda: Joint(SFT(), question="what?"), "no {prompt}"),
         (lambda: Replay(size=4, images=5), "images must be in"),
         (lambda: SwapNegatives(images=0), "images must be >= 1"),
+        (lambda: Contradictions(images=0), "images must be >= 1"),
         (lambda: WordNegatives([("one",)]), "two or more words"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 import re
@@ -28,7 +27,6 @@ from unigap.judges import (
     Judge,
     OracleJudge,
     Question,
-    QuestionFile,
     RandomJudge,
     SelfJudge,
     judge_recipes,
@@ -259,68 +257,6 @@ def test_all_must_hold(rows: list[tuple[float, set[int]]]) -> None:
     assert min(logits) <= all_hold(tree, logits) <= max(logits)
 
 
-ROWS = [
-    ("p0", "1", "Does this image describe a circle?", ""),
-    ("p0", "2", "Does this image describe a red circle?", "1"),
-    ("p1", "1", "Does this image show a square, and a ring?", "0"),
-]
-
-
-def dsg(path: Path, rows: Sequence[Sequence[str]] = ROWS) -> str:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        names = ["keywords", "item_id", "proposition_id", "question_natural_language", "dependency"]
-        writer.writerows([names, *(["x", *row] for row in rows)])
-    return str(path)
-
-
-def lines(path: Path, rows: Sequence[object]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def test_questions_come_from_a_file_of_dsg_or_of_ones_own(janus: Any, pictures: torch.Tensor, tmp_path: Path) -> None:
-    own = [{"prompt": p, "id": i, "question": q, "parents": d.replace("0", "").split()} for p, i, q, d in ROWS]
-    files = QuestionFile(dsg(tmp_path / "q.csv")), QuestionFile(lines(tmp_path / "q.jsonl", own))
-    for source in files:
-        first = source.questions(Prompt("p0", "whatever"))
-        assert [(q.id, q.text, q.parents) for q in first] == [("1", ROWS[0][2], ()), ("2", ROWS[1][2], ("1",))]
-        judge = DecomposedJudge(source)
-        said = judge.logits(janus, candidates(TEXTS[:2]), pictures[:2])
-        single = janus.judge_logit(pictures[:2], [[ROWS[0][2], ROWS[1][2]], [ROWS[2][2]] * 2]).tolist()
-        expected = [all_hold(first, single[0]), single[1][0]]
-        assert said.tolist() == pytest.approx(expected, abs=1e-5)
-        with pytest.raises(ValueError, match="none for prompt 'p2'"):
-            judge.logits(janus, candidates(TEXTS[:3]), pictures[:3])
-    (tmp_path / "again.csv").write_bytes((tmp_path / "q.csv").read_bytes())
-    assert QuestionFile(str(tmp_path / "again.csv")).recipe == files[0].recipe
-    dsg(tmp_path / "q.csv", ROWS[:2])
-    assert QuestionFile(str(tmp_path / "q.csv")).recipe != QuestionFile(str(tmp_path / "again.csv")).recipe
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "reason"),
-    [
-        ("q.txt", "x", r"give a \.csv file"),
-        ("q.csv", "item_id,proposition_id,dependency\n", "no column 'question_natural_language'"),
-        ("q.csv", "item_id,proposition_id,dependency,question_natural_language\n", "holds no question"),
-        ("q.csv", "item_id,proposition_id,dependency,question_natural_language\np,1,0,\n", "line 2: needs the id"),
-        ("q.jsonl", '{"prompt": "p", "id": "1", "question": "a?"}\n{"prompt', "line 2: not JSON"),
-        ("q.jsonl", '{"prompt": "p", "id": 1, "question": "a?"}', "line 1: needs the id"),
-        ("q.jsonl", "[1]", "line 1: needs the id"),
-        ("q.jsonl", '{"prompt": "p", "id": "1", "question": "a?", "parents": "1"}', "a list of ids"),
-        ("q.jsonl", '{"prompt": "p", "id": "1", "question": "a?"}\n' * 2, "two questions '1'"),
-        ("q.jsonl", '{"prompt": "p", "id": "1", "question": "a?", "parents": ["2"]}', "depends on '2'"),
-        ("q.jsonl", '{"prompt": "p", "id": "1", "question": "a?", "parents": ["1"]}', "in a circle"),
-        ("q.jsonl", "[" * 100_000, "cannot be read"),
-    ],
-)
-def test_a_file_without_questions_is_refused(tmp_path: Path, name: str, text: str, reason: str) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=reason):
-        QuestionFile(str(tmp_path / name))
-
-
 # Several judges
 
 
@@ -364,7 +300,7 @@ def test_an_ensemble_of_one_is_refused() -> None:
 # What a pool remembers of a judge
 
 
-def test_a_recipe_holds_what_the_verdicts_depend_on(tmp_path: Path) -> None:
+def test_a_recipe_holds_what_the_verdicts_depend_on() -> None:
     assert RandomJudge(seed=1).recipe == {"name": "random", "yes_rate": 0.5, "seed": 1}
     assert SelfJudge(batch_size=2).recipe == SelfJudge().recipe, "how fast it is does not matter"
     flipped = FlippedJudge(InvertedJudge(SelfJudge(["{prompt}?"])), 0.2).recipe
@@ -374,10 +310,6 @@ def test_a_recipe_holds_what_the_verdicts_depend_on(tmp_path: Path) -> None:
     ensemble = EnsembleJudge([OracleJudge(), RandomJudge()], "min").recipe
     assert ensemble["rule"] == "min" and ensemble["judges"] == [OracleJudge().recipe, RandomJudge().recipe]
     json.dumps([flipped, ensemble])
-    source = QuestionFile(dsg(tmp_path / "q.csv"))
-    (tmp_path / "q.csv").unlink()
-    with pytest.raises(ValueError, match="no such file any more"):
-        _ = source.recipe
 
 
 def test_a_judge_that_hides_an_argument_is_refused() -> None:

@@ -8,7 +8,9 @@ from unigap.commands.demo import DemoPlan, run_demo
 from unigap.judges import InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
 from unigap.objectives import SFT
 
-PLAN = DemoPlan(per_cell=12, candidates=4, epochs=3, lr=5.0e-4, eval_per_cell=8, eval_candidates=3, exam=0)
+PLAN = DemoPlan(
+    per_cell=12, candidates=4, epochs=3, lr=1.5e-4, eval_per_cell=8, eval_candidates=3, exam=0, batch_size=16
+)
 
 
 def test_better_judges_make_better_drawings(tmp_path: Path) -> None:

@@ -234,7 +234,8 @@ def test_an_interval_that_contains_zero_is_called_that(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "after", "warned"), [("judge_tnr", 0.9, False), ("judge_tnr", 0.7, True), ("judge_precision", 0.7, True)]
+    ("metric", "after", "warned"),
+    [("judge_tnr", 0.9, False), ("judge_tnr", 0.86, False), ("judge_tnr", 0.7, True), ("judge_precision", 0.7, True)],
 )
 def test_a_gap_closed_by_a_blinder_judge_is_flagged(run: Path, metric: str, after: float, warned: bool) -> None:
     def change(content: dict[str, Any]) -> None:
@@ -294,6 +295,13 @@ def test_nothing_to_measure_is_shown_as_nothing(run: Path) -> None:
     assert "not asked" in page.text
     assert "None" not in page.text
     assert "accepted, wrong" not in page.text
+
+
+def test_what_nobody_judged_is_neither_accepted_nor_rejected(run: Path) -> None:
+    plain = Page(write_report(run)).text
+    page = Page(write_report(edit(run, lambda content: content["rounds"][1].update(judged=122)))).text
+    assert "122 judged" in page and "not judged" in page and "not judged" not in plain
+    assert "61 50 %" in page and "61 17 %" in plain
 
 
 def test_the_gallery_shows_both_verdicts_in_words(run: Path) -> None:
@@ -507,6 +515,7 @@ def stray_image(run: Path) -> None:
         (with_summary(lambda content: content["before"]["generation"].update(low=0.9)), "interval is upside down"),
         (with_summary(lambda content: content.update(seed=True)), "summary.json.seed must be a whole number, got true"),
         (with_summary(lambda content: content["rounds"][1].update(accepted=361)), r"rounds\[1\]: 0 <= truly_right"),
+        (with_summary(lambda content: content["rounds"][1].update(judged=60)), "accepted <= judged <= candidates"),
         (cut_image, "00-before.png is not a whole PNG image"),
         (stray_image, "lies outside"),
     ],

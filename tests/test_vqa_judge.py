@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import shutil
@@ -24,6 +25,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    ProcessorMixin,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
@@ -289,11 +291,31 @@ def test_a_checkpoint_that_cannot_judge_is_refused(folders: dict[str, Path], tmp
 
 def test_a_missing_package_is_named(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def needs(*args: Any, **options: Any) -> None:
-        raise ImportError("AutoVideoProcessor requires the Torchvision library but it was not found.")
+        raise ImportError("This tokenizer requires the sentencepiece library but it was not found.")
 
     monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", needs)
-    with pytest.raises(ValueError, match=r"requires the Torchvision library .*; install it"):
+    with pytest.raises(ValueError, match=r"requires the sentencepiece library .*; install it"):
         ask(folders["qwen"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is there")
+def test_a_processor_that_wants_torchvision_names_the_extra(
+    folders: dict[str, Path], janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    whole = classmethod(ProcessorMixin.get_attributes.__func__)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Qwen2_5_VLProcessor, "get_attributes", whole)
+    # published folders keep what the processor needs in one file for images and videos
+    shutil.copytree(folders["qwen"], "published")
+    parts = json.loads(Path("published/processor_config.json").read_text())
+    Path("published/processor_config.json").unlink()
+    images = {**parts["image_processor"], "processor_class": "Qwen2_5_VLProcessor"}
+    Path("published/preprocessor_config.json").write_text(json.dumps(images))
+    flags = {
+        "model.init_args.external": "unigap.judges.VQAJudge",
+        "model.init_args.external.init_args.checkpoint": "./published",
+    }
+    status = improve(janus_folder, "sft", flags)
+    expect_error(status, capsys, "'./published'", "its processor needs torchvision; pip install 'unigap[vqa]'")
 
 
 def test_a_judge_that_is_wrong_costs_no_drawing(

@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
-from unigap.objectives import Objective, RowBatch
+from unigap.objectives import Objective, Row, RowBatch
 from unigap.pool import Pool
 from unigap.progress import batches_behind
 from unigap.prompts import check_no_overlap, load_prompts
-from unigap.records import Candidate, Pair, Prompt
-from unigap.selection import nothing_to_learn
+from unigap.records import Prompt
+from unigap.selection import acceptance, nothing_to_learn
 from unigap.shapes.exam import Exam, shapes_exam
 
 
@@ -46,6 +46,7 @@ class EpochBatches(Sampler[list[int]]):
         rank: Number of this process.
         world: Number of processes.
         start: Batches of the first epoch that were trained on before a resume.
+        ease_R: How easy each row is; where given, easier rows come earlier in an epoch, equals at random.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class EpochBatches(Sampler[list[int]]):
         rank: int = 0,
         world: int = 1,
         start: int = 0,
+        ease_R: Sequence[float] = (),
     ) -> None:
         self.size = min(batch_size, rows // world)
         self.rows, self.key, self.rank, self.world = rows, tuple(key), rank, world
-        self.epoch, self.start = epoch, start
+        self.epoch, self.start, self.ease_R = epoch, start, ease_R
 
     def set_epoch(self, epoch: int) -> None:
         """Goes on to another epoch, which begins at its first batch."""
@@ -73,6 +75,9 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(hash((*self.key, self.epoch)) % 2**63)
         order = torch.randperm(self.rows, generator=generator).tolist()
+        if self.ease_R:
+            # what sits out is left over at random, not for being hard
+            order = sorted(order[: len(self) * self.size * self.world], key=lambda row: -self.ease_R[row])
         for number in range(self.start, len(self)):
             first = (number * self.world + self.rank) * self.size
             yield order[first : first + self.size]
@@ -92,6 +97,8 @@ class PoolData(LightningDataModule):
         eval_batch: Evaluation prompts drawn at once.
         exam_pictures: Rendered pictures on which understanding is examined; only the embedded world has them.
         seed: Part of the order of rows.
+        order: ``random``, or ``easy_first``: in every epoch rows of those prompts come first of whose candidates the
+            selecting judge accepted the largest share.
     """
 
     def __init__(
@@ -106,8 +113,11 @@ class PoolData(LightningDataModule):
         eval_batch: int = 128,
         exam_pictures: int = 300,
         seed: int = 0,
+        order: Literal["random", "easy_first"] = "random",
     ) -> None:
         super().__init__()
+        if order not in ("random", "easy_first"):
+            raise ValueError(f"unknown order {order!r}; choose one of: random, easy_first")
         for name, value in (("batch_size", batch_size), ("eval_batch", eval_batch)):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
@@ -115,6 +125,7 @@ class PoolData(LightningDataModule):
             raise ValueError(f"exam_pictures must be >= 0, got {exam_pictures}")
         self.pool_folder = Path(pool)
         self.batch_size, self.eval_batch, self.exam_pictures, self.seed = batch_size, eval_batch, exam_pictures, seed
+        self.order = order
         self.prompts = load_prompts(prompts, "improve", per_cell)
         self.eval_prompts = load_prompts(eval_prompts or prompts, eval_split, eval_per_cell)
         check_no_overlap(self.prompts, self.eval_prompts)
@@ -123,14 +134,15 @@ class PoolData(LightningDataModule):
             self.exam = shapes_exam(eval_split, exam_pictures, seed=0)
         self.rounds = 0
         self._pool: Pool | None = None
-        self._rows: Sequence[Candidate | Pair] = []
+        self._rows: Sequence[Row] = []
+        self._ease: list[float] = []
         self._references: dict[str, float] = {}
         self._objective: Objective | None = None
         self._start = 0
         self._restored: dict[str, Any] = {}
 
     @property
-    def rows(self) -> Sequence[Candidate | Pair]:
+    def rows(self) -> Sequence[Row]:
         """What the present epoch trains on."""
         return self._rows
 
@@ -155,11 +167,15 @@ class PoolData(LightningDataModule):
         """
         assert self._pool is not None, "open_pool comes first"
         logits = {j.candidate_id: j.logit for j in self._pool.judgments(judge, upto=rounds - 1)}
-        self._rows = objective.rows(self._pool.candidates(upto=rounds - 1), logits)
+        candidates = self._pool.candidates(upto=rounds - 1)
+        self._rows = objective.rows(candidates, logits)
         self._objective, self.rounds = objective, rounds
         if not self._rows:
             why = nothing_to_learn(logits, objective.threshold)
             raise ValueError(f"pool {self.pool_folder}, {rounds} round(s): {why}")
+        if self.order == "easy_first":
+            share = acceptance(candidates, logits, objective.threshold)
+            self._ease = [share[row.prompt.id] for row in self._rows]
 
     def use_references(self, references: dict[str, float]) -> None:
         """Reference log-likelihoods of the rows' candidates, by id (DPO)."""
@@ -176,6 +192,7 @@ class PoolData(LightningDataModule):
             self.trainer.global_rank,
             self.trainer.world_size,
             self._start,
+            self._ease,
         )
         if not len(sampler):
             raise ValueError(

@@ -16,6 +16,24 @@ def sft_loss(logp_BM: torch.Tensor) -> torch.Tensor:
     return -logp_BM.mean()
 
 
+def kl_to_base(logp_B: torch.Tensor, base_logp_B: torch.Tensor) -> torch.Tensor:
+    """KL(base || policy) of whole images to second order, a scalar in nats, on images the base drew.
+
+    Half the mean squared log-ratio (Schulman's k2). The mean of log base - log policy (k1) has no bias at all, but on
+    drawings that come again in every epoch it has no lower bound either: its gradient is that of their likelihood, and
+    learns them by heart. The square has the divergence's value and gradient up to third and second order in the
+    log-ratio, and is least, 0, exactly where the policy gives each drawing the likelihood it had.
+
+    The drawings must not have been selected: over those a judge accepted, neither this nor another mean of log-ratios
+    estimates a divergence of policy and base, in either direction.
+
+    Args:
+        logp_B: Policy log-likelihood of each image, summed over its tokens, in nats.
+        base_logp_B: The same under the base, which sampled them at temperature 1 without guidance or filters.
+    """
+    return (logp_B - base_logp_B).square().mean() / 2
+
+
 @dataclass(frozen=True)
 class PreferenceTerms:
     """What a preference loss is made of.

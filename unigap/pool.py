@@ -9,19 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from unigap.records import Candidate, Judgment, Prompt
-from unigap.storage.damage import chain_fault, find_damage
-from unigap.storage.manifest import (
-    MANIFEST,
-    Sealed,
-    altered_files,
-    is_temporary,
-    make_folder,
-    seal,
-    unseal,
-    write_durable,
-)
+from unigap.storage.annotations import Annotations
+from unigap.storage.chain import Chain
+from unigap.storage.damage import find_damage
+from unigap.storage.manifest import MANIFEST, Sealed, is_temporary, make_folder, seal, unseal, write_durable
 from unigap.storage.shards import (
-    ANNOTATIONS,
     CANDIDATES_FILE,
     JUDGMENTS_FILE,
     POOL_FILE,
@@ -53,11 +45,9 @@ class Pool:
     def __init__(self, folder: Path, identity: Sealed) -> None:
         self.folder = folder
         self.model = str(identity.content["model"])
-        self._identity = identity
+        self._chain = Chain(folder, identity)
         self._references = _references(folder)
-        self._annotations = Sidecar(folder / ANNOTATIONS, "annotation", "logit", "judges")
-        self._manifests: list[Sealed] = []
-        self._intact: set[int] = set()
+        self._annotations = Annotations(folder)
 
     @classmethod
     def create(cls, folder: str | Path, model: str) -> Pool:
@@ -138,7 +128,7 @@ class Pool:
             raise ValueError(f"round {round} of {self.folder} is committed; committed rounds are never changed")
         if round != len(rounds):
             raise ValueError(f"the next round of {self.folder} is {len(rounds)}, not {round}")
-        return RoundWriter(self.folder, round, plain_recipe(recipe), self._chain(len(rounds)))
+        return RoundWriter(self.folder, round, plain_recipe(recipe), self._chain.digest(len(rounds)))
 
     def candidates(self, upto: int | None = None) -> list[Candidate]:
         """Candidates of rounds 0 to ``upto`` inclusive, sorted by round, prompt id and index.
@@ -165,11 +155,10 @@ class Pool:
         """
         rows = [row for round in self._upto(upto) for row in judgments_of(self._table(round, JUDGMENTS_FILE))]
         rows = [row for row in rows if judge in (None, row.judge)]
-        late = [name for name in self._annotators() if judge in (None, name)]
+        late = self._annotations.read(judge)
         if late:
             order = {candidate.id: i for i, candidate in enumerate(self.candidates(upto))}
-            said = [Judgment(id, name, logit) for name in late for id, logit in self._annotations.read(name).items()]
-            rows += [row for row in said if row.candidate_id in order]
+            rows += [row for row in late if row.candidate_id in order]
             rows.sort(key=lambda row: (order[row.candidate_id], row.judge))
         return rows
 
@@ -189,7 +178,7 @@ class Pool:
         """
         if round not in self.rounds:
             raise ValueError(f"round {round} is not in {self.folder}, which has {len(self.rounds)} rounds")
-        return unseal(self._checked(round) / RECIPE).content
+        return unseal(self._chain.checked(round) / RECIPE).content
 
     def references(self, model_key: str) -> dict[str, float]:
         """Log-likelihoods of candidates under a reference model, by candidate id, in nats.
@@ -231,7 +220,7 @@ class Pool:
                 one is stored for the same candidate.
             OSError: The disk is full or the folder read-only; what was stored before is safe.
         """
-        spoke = {row.judge for row in self.judgments()} - set(self._annotators())
+        spoke = {row.judge for row in self.judgments()} - {*self._annotations.judges}
         if not judge or judge in spoke:
             raise ValueError(
                 f"{judge!r} cannot name annotations of {self.folder}: it is empty, or a judge of its rounds is called "
@@ -243,12 +232,7 @@ class Pool:
                 f"{len(strangers)} of the candidates are not in {self.folder}, first {strangers[0][:80]!r}; "
                 "give the pool they were exported from"
             )
-        if not self._annotations.begun:
-            self._annotations.create()
         self._annotations.add(judge, logits)
-
-    def _annotators(self) -> list[str]:
-        return self._annotations.keys() if self._annotations.begun else []
 
     def state(self, upto: int | None = None) -> dict[str, int | str]:
         """What a checkpoint stores to find the same data again.
@@ -263,7 +247,7 @@ class Pool:
             ValueError: Round ``upto`` is not in the pool, or a manifest is damaged.
         """
         count = len(self._upto(upto))
-        return {"rounds": count, "sha256": self._chain(count)}
+        return {"rounds": count, "sha256": self._chain.digest(count)}
 
     def check_state(self, state: Mapping[str, int | str]) -> None:
         """Check that the rounds named by ``state`` are all there, byte for byte; newer rounds do not matter.
@@ -279,16 +263,14 @@ class Pool:
                 f"the checkpoint was trained on {count} rounds but {self.folder} has {len(self.rounds)}; "
                 "give the pool the checkpoint was made with"
             )
-        self._identity = unseal(self.folder / POOL_FILE)
-        self._manifests.clear()
-        self._intact.clear()
-        if self._chain(count) != expected:
+        self._chain = Chain(self.folder, unseal(self.folder / POOL_FILE))
+        if self._chain.digest(count) != expected:
             raise ValueError(
                 f"the first {count} rounds of {self.folder} are not those the checkpoint was trained on; "
                 "give the pool the checkpoint was made with"
             )
         for round in range(count):
-            self._checked(round)
+            self._chain.checked(round)
 
     def verify(self) -> list[str]:
         """Read every byte of the pool again.
@@ -306,28 +288,8 @@ class Pool:
             raise ValueError(f"round {last} is not in {self.folder}, which has {count} rounds, counted from 0")
         return range(last + 1)
 
-    def _chain(self, count: int) -> str:
-        """Digest of the last of the first ``count`` manifests; each names the one before, so it covers them all."""
-        for round in range(len(self._manifests), count):
-            manifest = unseal(round_folder(self.folder, round) / MANIFEST)
-            previous = self._manifests[-1] if self._manifests else self._identity
-            fault = chain_fault(self.folder, round, manifest, previous.sha256)
-            if fault:
-                raise ValueError(f"{fault}; restore it from a backup")
-            self._manifests.append(manifest)
-        return self._manifests[count - 1].sha256 if count else self._identity.sha256
-
-    def _checked(self, round: int) -> Path:
-        self._chain(round + 1)
-        folder = round_folder(self.folder, round)
-        if round not in self._intact:
-            for damage in altered_files(folder, self._manifests[round].content["files"]):
-                raise ValueError(f"{damage}; restore it, or delete round {round} and all later ones to draw them anew")
-            self._intact.add(round)
-        return folder
-
     def _table(self, round: int, name: str) -> pa.Table:
-        return read_parquet(self._checked(round) / name)
+        return read_parquet(self._chain.checked(round) / name)
 
 
 def _references(folder: Path) -> Sidecar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,30 +129,41 @@ def collect_round(
     ranks, allocation = ranks or Ranks(), allocation or FixedCandidates()
     recipe = plan.recipe(model, judges) | allocation.recipe(threshold)
     if round in pool.rounds:
-        if pool.recipe(round) != recipe:
-            raise ValueError(
-                f"pool {pool.folder}: round {round} was drawn by other weights or another recipe; use a new pool folder"
-            )
-        if pool.prompts(upto=round)[round] != list(prompts):
-            raise ValueError(
-                f"pool {pool.folder}: round {round} was drawn for other prompts; use them or a new pool folder"
-            )
+        _check_same_round(pool, round, recipe, prompts)
         return
-    tallies = [Tally()] * len(prompts)
-    wave = allocation.next_wave(tallies, plan.candidates)
+    # what cannot be shared out shows before the round is begun
+    wave = allocation.next_wave([Tally()] * len(prompts), plan.candidates)
     with ranks.together():
         writer = pool.writer(round, recipe)
         hand = _Hand(model, judges, plan, round, ranks, writer, progress, writer.verdicts(judges[0].name))
-    while wave:
-        with ranks.together():
-            mine = hand.draw(prompts, wave)
-        # what the others drew is heard from them: a shared folder may show their shards late
-        for place, logits in itertools.chain.from_iterable(map(json.loads, ranks.gather(json.dumps(mine)))):
-            tallies[place] = tallies[place].after(logits, logit_threshold(threshold))
-        wave = allocation.next_wave(tallies, plan.candidates)
+    _draw_waves(hand, prompts, wave, allocation, logit_threshold(threshold))
     with ranks.together():
         if ranks.rank == 0:
             writer.commit(prompts)
+
+
+def _check_same_round(pool: Pool, round: int, recipe: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
+    """Makes sure that a round the pool holds is the one that would be drawn."""
+    if pool.recipe(round) != recipe:
+        raise ValueError(
+            f"pool {pool.folder}: round {round} was drawn by other weights or another recipe; use a new pool folder"
+        )
+    if pool.prompts(upto=round)[round] != list(prompts):
+        raise ValueError(
+            f"pool {pool.folder}: round {round} was drawn for other prompts; use them or a new pool folder"
+        )
+
+
+def _draw_waves(hand: _Hand, prompts: Sequence[Prompt], wave: Wave | None, allocation: Allocation, bar: float) -> None:
+    """Draws wave after wave; from the log-odds ``bar`` on a candidate is accepted."""
+    tallies = [Tally()] * len(prompts)
+    while wave:
+        with hand.ranks.together():
+            mine = hand.draw(prompts, wave)
+        # what the others drew is heard from them: a shared folder may show their shards late
+        for place, logits in itertools.chain.from_iterable(map(json.loads, hand.ranks.gather(json.dumps(mine)))):
+            tallies[place] = tallies[place].after(logits, bar)
+        wave = allocation.next_wave(tallies, hand.plan.candidates)
 
 
 @dataclass(frozen=True)

@@ -88,13 +88,27 @@ def discarded_prompts(
     return [prompt for prompt in prompts if prompt.id not in solved]
 
 
+def acceptance(
+    candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5
+) -> dict[str, float]:
+    """How easy each prompt is for the model in its own judgment: the accepted share of its candidates, by prompt id."""
+    bar = logit_threshold(threshold)
+    said: dict[str, list[bool]] = {}
+    for candidate in candidates:
+        if candidate.id in logits:
+            said.setdefault(candidate.prompt.id, []).append(logits[candidate.id] >= bar)
+    return {prompt: sum(accepted) / len(accepted) for prompt, accepted in said.items()}
+
+
 def nothing_to_learn(logits: Mapping[str, float], threshold: float) -> str:
     """Why judged candidates gave no training row, and what to do about it.
 
     Args:
-        logits: Log-odds of yes of every candidate, by id.
+        logits: Log-odds of yes of every candidate that was judged, by id.
         threshold: Least probability of yes that counts as accepted.
     """
+    if not logits:
+        return "this judge has said nothing of it; draw a new pool, or store people's verdicts with unigap judge import"
     bar = logit_threshold(threshold)
     accepted = sum(logit >= bar for logit in logits.values())
     if not accepted:

@@ -252,6 +252,7 @@ def evidence_claims(
     seeds: int | None = None,
     jobs: int = 2,
     split: Literal["test", "validation"] = "test",
+    list: bool = False,
 ) -> None:
     """Test what the paper claims, each claim with its controls: about four hours on two CPU cores, resumed by arm.
 
@@ -260,16 +261,21 @@ def evidence_claims(
         work: Folder of the arms; those it holds are not run again.
         checkpoint: The embedded model: the shipped one, or a folder.
         only: Claims to test, with commas between them: improvement, replay, replay-hard, co-improvement, degradation,
-            ablations, ceiling, better; all where left out.
+            ablations, ceiling, better-acceptance, better-questions, better-preferences, better-restraint; all where
+            left out.
         seeds: Seeds of every arm; each claim's own number (5 or 3) where left out.
         jobs: Arms run at once, each on one thread.
         split: Prompts to measure on: fresh test prompts, or validation prompts to choose between recipes.
+        list: Say which arms are needed, which of them are there and how long the others will take, and run nothing.
     """
-    from unigap.evidence.claims.command import claims_evidence
+    from unigap.evidence.claims.command import claims_evidence, list_claims
     from unigap.evidence.claims.setting import Setting
 
-    setting = Setting(checkpoint, split=split)
     named = [name.strip() for name in only.split(",") if name.strip()]
+    if list:
+        print(list_claims(named, seeds, jobs, Path(work)))
+        return
+    setting = Setting(checkpoint, split=split)
     for path in claims_evidence(setting, named, seeds, jobs, Path(out), Path(work)):
         print(f"evidence: {path}")
 

@@ -116,6 +116,9 @@ class Painter(UnifiedModel):
         logits_RMV = self.image_head(self._states(tokens, mask)[:, -self.image_tokens :])
         return logits_RMV.float().log_softmax(-1).gather(-1, codes_RM[..., None])[..., 0]
 
+    def training_noise(self, codes_RM: torch.Tensor) -> None:
+        return None
+
     @torch.no_grad()
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
         grid_BCHW = self.palette[codes_BM].transpose(1, 2).unflatten(2, (GRID, GRID))

@@ -1,4 +1,4 @@
-"""The one correctness test of a model, for Show-o: every way of asking it the same thing gives the same answer."""
+"""Show-o beside a forward pass written out: drawing by unmasking, the estimate of the likelihood, and reading."""
 
 from __future__ import annotations
 
@@ -33,12 +33,6 @@ RECIPES = [
     SamplingRecipe(temperature=0, cfg=5),
 ]
 GREEDY = SamplingRecipe(temperature=0)
-
-
-@pytest.fixture(scope="module")
-def showo() -> ShowO:
-    """Leave it as it is."""
-    return small_showo()
 
 
 def seeds(prompts: int, n: int) -> torch.Tensor:
@@ -130,42 +124,14 @@ def test_image_logps_under_a_mask_are_those_of_a_plain_forward_pass(showo: ShowO
         torch.testing.assert_close(found_BM[row], logp_M * 16 / masked_BM[row].sum(), atol=2e-5, rtol=1e-5)
 
 
-def test_image_logps_of_a_padded_batch_are_those_of_one_at_a_time(showo: ShowO) -> None:
-    for masked_BM in (None, some_masked(4)):
-        image_BM = codes(4)
-        together = showo.image_logps(showo.encode_prompt(PROMPTS), image_BM, masked_BM)
-        alone = [
-            showo.image_logps(
-                showo.encode_prompt([text]),
-                image_BM[row : row + 1],
-                None if masked_BM is None else masked_BM[row : row + 1],
-            )
-            for row, text in enumerate(PROMPTS)
-        ]
-        torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("recipe", RECIPES[1:3], ids=str)
-def test_equal_seeds_draw_equal_codes_whatever_the_batch(showo: ShowO, recipe: SamplingRecipe) -> None:
-    seed_BN = seeds(4, 6)
-    together = showo.sample_images(showo.encode_prompt(PROMPTS), seed_BN, recipe).codes_BNM
-    for row, text in enumerate(PROMPTS):
-        alone = showo.sample_images(showo.encode_prompt([text]), seed_BN[row : row + 1, 2:3], recipe).codes_BNM
-        assert torch.equal(alone[0, 0], together[row, 2])
-    order = torch.tensor([2, 0])
-    shuffled = showo.sample_images(showo.encode_prompt([PROMPTS[i] for i in order]), seed_BN[order].flip(1), recipe)
-    assert torch.equal(shuffled.codes_BNM, together[order].flip(1))
-
-
-def test_seeds_decide_what_is_drawn_and_torchs_generator_does_not(showo: ShowO) -> None:
-    prompt = showo.encode_prompt(PROMPTS)
-    first = showo.sample_images(prompt, seeds(4, 8), SamplingRecipe()).codes_BNM
-    with torch.random.fork_rng():
-        torch.manual_seed(99)
-        assert torch.equal(showo.sample_images(prompt, seeds(4, 8), SamplingRecipe()).codes_BNM, first)
-    other = showo.sample_images(prompt, seeds(4, 8) + 1, SamplingRecipe()).codes_BNM
-    assert (other != first).float().mean() > 0.5
-    assert len({tuple(row) for row in first.flatten(0, 1).tolist()}) == 32
+def test_image_logps_of_a_padded_batch_are_those_of_one_at_a_time_under_a_mask(showo: ShowO) -> None:
+    image_BM, masked_BM = codes(4), some_masked(4)
+    together = showo.image_logps(showo.encode_prompt(PROMPTS), image_BM, masked_BM)
+    alone = [
+        showo.image_logps(showo.encode_prompt([text]), image_BM[row : row + 1], masked_BM[row : row + 1])
+        for row, text in enumerate(PROMPTS)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-5)
 
 
 def test_greedy_unmasking_needs_no_seed(showo: ShowO) -> None:
@@ -343,15 +309,6 @@ def asked(showo: ShowO, shown_CHW: torch.Tensor, question: str) -> tuple[list[in
     return [*image, showo.tokenizer.bos_token_id, *ids_of(showo, f"{question}\n:")], range(len(image))
 
 
-def test_packed_questions_are_answered_as_if_asked_alone(showo: ShowO) -> None:
-    shown = pixels(2)
-    packed_BQ = showo.judge_logit(shown, [QUESTIONS, QUESTIONS[::-1]])
-    assert packed_BQ.shape == (2, 3) and packed_BQ.dtype == torch.float32
-    for row, questions in enumerate((QUESTIONS, QUESTIONS[::-1])):
-        alone = [showo.judge_logit(shown[row : row + 1], [[question]])[0, 0] for question in questions]
-        torch.testing.assert_close(packed_BQ[row], torch.stack(alone), atol=1e-5, rtol=0)
-
-
 def test_judge_logits_are_those_of_a_plain_forward_pass(showo: ShowO) -> None:
     shown = pixels(2)
     packed_BQ = showo.judge_logit(shown, [QUESTIONS, QUESTIONS[::-1]])
@@ -385,13 +342,6 @@ def test_a_causal_reading_is_another_judge(showo: ShowO, monkeypatch: pytest.Mon
     right = reading_module.sees_while_reading
     monkeypatch.setattr(reading_module, "sees_while_reading", lambda segment: right(segment).tril())
     assert ((showo.judge_logit(pixels(2), [QUESTIONS] * 2) - expected).abs() > 1e-3).all()
-
-
-def test_the_judge_looks_at_the_picture_of_any_size(showo: ShowO) -> None:
-    logit_B = showo.judge_logit(pixels(8), [QUESTIONS[:1]] * 8)[:, 0]
-    assert logit_B.std() > 1e-2
-    large = torch.nn.functional.interpolate(pixels(1), scale_factor=2, mode="nearest")
-    assert torch.isfinite(showo.judge_logit(large, [QUESTIONS[:1]])).all()
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,8 @@ def _probes_of_first_round(stage: ImproveStage, per_group: int, seed: int) -> Pr
     bar = logit_threshold(stage.objective.threshold)
     accepted = {j.candidate_id: j.logit >= bar for j in pool.judgments(stage.judge.name, upto=0)}
     right = {j.candidate_id: j.logit > 0 for j in pool.judgments(stage.external.name, upto=0)}
-    return pick_probes(pool.candidates(upto=0), accepted, right, per_group, seed)
+    judged = [c for c in pool.candidates(upto=0) if c.id in accepted and c.id in right]
+    return pick_probes(judged, accepted, right, per_group, seed)
 
 
 def _on_cpu(taken: Gram) -> Gram:

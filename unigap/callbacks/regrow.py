@@ -116,7 +116,8 @@ class Regrow(Callback):
         if not isinstance(pl_module, ImproveStage):
             return
         self._owed = self._due(trainer)
-        if self._owed and trainer.current_epoch + 1 != trainer.max_epochs:
+        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if self._owed and not last:
             # a round belongs to the weights that drew it: killed while it is drawn, the run continues from these
             checkpoint = run_checkpoint(trainer)
             if checkpoint:
@@ -195,10 +196,10 @@ class Regrow(Callback):
         self.counts = [_count(stage, data, pool, number) for number in range(rounds)]
         growth = {f"pool/{name}": count for name, count in self.counts[-1].items()}
         log_figures(trainer.loggers, growth, trainer.global_step)
-        accepted, drawn = (sum(count[name] for count in self.counts) for name in ("accepted", "candidates"))
-        if accepted == drawn and trainer.is_global_zero:
+        accepted, judged = (sum(count[name] for count in self.counts) for name in ("accepted", "judged"))
+        if accepted == judged and trainer.is_global_zero:
             print(
-                f"warning: pool {pool.folder}: the judge accepted all {drawn} candidates, so it tells nothing apart; "
+                f"warning: pool {pool.folder}: the judge accepted all {judged} candidates, so it tells nothing apart; "
                 "raise the threshold, or find out why it never says no",
                 file=sys.stderr,
             )
@@ -252,20 +253,29 @@ def ranks_of(trainer: Trainer) -> Ranks:
 
 
 def _count(stage: ImproveStage, data: PoolData, pool: Pool, number: int) -> Counts:
-    """How a round went; ``right`` are all candidates the external judge accepts, ``truly_right`` the accepted ones."""
+    """How a round went.
+
+    ``judged`` are the candidates the selecting judge has said anything of, as people may not have of all; the others
+    are neither accepted nor trained on. ``right`` are all candidates the external judge accepts, ``truly_right`` those
+    of them that were accepted; both are left out where it has not looked at all.
+    """
     bar = logit_threshold(stage.objective.threshold)
     own = {j.candidate_id: j.logit for j in pool.judgments(stage.judge.name, upto=number)}
     external = {j.candidate_id: j.logit > 0 for j in pool.judgments(stage.external.name, upto=number)}
     every = pool.candidates(upto=number)
-    drawn = [c for c in every if c.round == number]
-    accepted = [c.id for c in drawn if own[c.id] >= bar]
-    return {
+    drawn = [c.id for c in every if c.round == number]
+    judged = [name for name in drawn if name in own]
+    accepted = [name for name in judged if own[name] >= bar]
+    counts = {
         "round": number,
         "prompts": len(pool.prompts(upto=number)[number]),
         "candidates": len(drawn),
+        "judged": len(judged),
         "accepted": len(accepted),
         "discarded": len(discarded_prompts(data.prompts, every, own, stage.objective.threshold)),
-        "right": sum(external[c.id] for c in drawn),
-        "truly_right": sum(external[name] for name in accepted),
         "pool_rows": len(stage.objective.rows(every, own)),
     }
+    if external.keys() >= {*drawn}:
+        counts["right"] = sum(external[name] for name in drawn)
+        counts["truly_right"] = sum(external[name] for name in accepted)
+    return counts

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unigap.evidence.markdown import percent, points, table
 from unigap.evidence.statistics import over_seeds
 from unigap.metrics.intervals import Estimate, wilson
 from unigap.metrics.judge_drift import harms
 
 Run = Mapping[str, Any]
+Arms = Mapping[str, Sequence[Run]]
+"""Runs by the arm or group they belong to."""
+NONE = "no runs"
 CLAIM = "the guard notices co-degradation"
 CLEAN, CORRUPTED, FELL = "clean", "all corrupted", "quality fell"
 TOLERANCES = (0.0, 0.01, 0.02, 0.05, 0.1)
@@ -79,76 +84,73 @@ def guard_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def guard_page(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
     """The page, in Markdown."""
     by_arm = groups(runs)
-    arms = [f"| {arm} | {_cells(members)} |" for arm, members in by_arm.items()]
-    moves = [
-        f"| {arm} | " + " | ".join(_signed(_mean(members, name)) for name in CHANGES) + " |"
-        for arm, members in by_arm.items()
+    parts = [
+        "# Does the guard notice?",
+        _setting(settings, runs),
+        _findings(by_arm),
+        "## When it fired, and when real quality fell",
+        "Shares of the runs in percent, with Wilson's 95 % intervals. An epoch is that of the first event, as median "
+        "(range) over the runs in which it came.",
+        _events_table(by_arm),
+        "## What fired it",
+        "Share of the runs, in percent, in which the guard fired with this reading among its reasons.",
+        _reasons_table(by_arm),
+        "## What moved, from the start to the last epoch",
+        "Mean over runs, in points, with Student's 95 % interval; bold leaves zero out.",
+        _moves_table(by_arm),
+        "## Other thresholds, on the same runs",
+        "Share of the runs, in percent, in which a guard of that tolerance and patience would have fired.",
+        _thresholds_table(by_arm),
     ]
-    sweep = [
-        f"| {tolerance:g} | {patience} | "
-        + " | ".join(
-            _percent(wilson(sum(would_fire(run, tolerance, patience) for run in by_arm.get(arm, ())), len(by_arm[arm])))
-            if by_arm.get(arm)
-            else "no runs"
-            for arm in (CLEAN, CORRUPTED, FELL)
-        )
-        + " |"
-        for tolerance in TOLERANCES
-        for patience in PATIENCE
-    ]
-    return "\n".join(
-        [
-            "# Does the guard notice?",
-            "",
-            *_setting(settings, runs),
-            "",
-            *_findings(by_arm),
-            "",
-            "## When it fired, and when real quality fell",
-            "",
-            "An epoch is that of the first event, as median (range) over the runs in which it came; "
-            "shares with Wilson's 95 % intervals.",
-            "",
-            "| who selects | runs | rightly accepted | fired | at epoch | real quality fell | at epoch |",
-            "|---|---|---|---|---|---|---|",
-            *arms,
-            "",
-            "## What fired it",
-            "",
-            "Share of the runs in which the guard fired with this reading among its reasons.",
-            "",
-            "| who selects | " + " | ".join(CHANGES[name] for name in READINGS) + " |",
-            "|---" * (len(READINGS) + 1) + "|",
-            *(
-                f"| {arm} | "
-                + " | ".join(
-                    _percent(wilson(sum(name in reasons(run) for run in members), len(members))) for name in READINGS
-                )
-                + " |"
-                for arm, members in by_arm.items()
-            ),
-            "",
-            "## What moved, from the start to the last epoch",
-            "",
-            "Mean over runs, in points, with Student's 95 % interval.",
-            "",
-            "| who selects | " + " | ".join(CHANGES.values()) + " |",
-            "|---" * (len(CHANGES) + 1) + "|",
-            *moves,
-            "",
-            "## Other thresholds, on the same runs",
-            "",
-            "| tolerance | patience | false alarms (clean) | fired (corrupted) | fired (real quality fell) |",
-            "|---|---|---|---|---|",
-            *sweep,
-            "",
-        ]
-    )
+    return "\n\n".join(parts) + "\n"
 
 
-def _setting(settings: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
+def _events_table(by_arm: Arms) -> str:
+    header = ("who selects", "runs", "rightly accepted", "fired", "at epoch", "real quality fell", "at epoch")
+    return table(header, [[arm, *_events(members)] for arm, members in by_arm.items()])
+
+
+def _events(members: Sequence[Run]) -> list[str]:
+    if not members:
+        return ["0", *[NONE] * 5]
+    accepted = sum(run["drawn"]["accepted"] for run in members)
+    right = sum(run["drawn"]["truly_right"] for run in members)
+    cells = [str(len(members)), f"{100 * right / accepted:.0f} %"]
+    for event in (fired_at, fell_at):
+        epochs = sorted(found for run in members if (found := event(run)))
+        when = f"{epochs[len(epochs) // 2]} ({epochs[0]}-{epochs[-1]})" if epochs else "never"
+        cells += [percent(_share(members, event)), when]
+    return cells
+
+
+def _reasons_table(by_arm: Arms) -> str:
+    rows = []
+    for arm, members in by_arm.items():
+        counts = [sum(name in reasons(run) for run in members) for name in READINGS]
+        rows.append([arm, *(percent(wilson(count, len(members)), NONE) for count in counts)])
+    return table(("who selects", *(CHANGES[name] for name in READINGS)), rows)
+
+
+def _moves_table(by_arm: Arms) -> str:
+    rows = [[arm, *(points(_mean(members, name), NONE) for name in CHANGES)] for arm, members in by_arm.items()]
+    return table(("who selects", *CHANGES.values()), rows)
+
+
+def _thresholds_table(by_arm: Arms) -> str:
+    rows = []
+    for tolerance, patience in itertools.product(TOLERANCES, PATIENCE):
+        cells = [f"{tolerance:g}", str(patience)]
+        for members in (by_arm.get(arm, []) for arm in (CLEAN, CORRUPTED, FELL)):
+            fired = sum(would_fire(run, tolerance, patience) for run in members)
+            cells.append(percent(wilson(fired, len(members)), NONE))
+        rows.append(cells)
+    header = ("tolerance", "patience", "false alarms (clean)", "fired (corrupted)", "fired (real quality fell)")
+    return table(header, rows)
+
+
+def _setting(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
     minutes = sum(run["seconds"] for run in runs) / 60
-    return [
+    return (
         "Made by `unigap evidence guard`; nothing here is typed by hand. "
         f"{len(runs)} runs of `{settings['checkpoint']}` (weights {settings['weights'][:12]}), {minutes:.0f} minutes: "
         f"{settings['per_cell']} prompts a cell, {settings['candidates']} candidates each, {settings['epochs']} epochs "
@@ -157,17 +159,17 @@ def _setting(settings: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
         f"prompts ({settings['drawn_per_cell']} a cell), after every epoch, and only notes what it finds, so that "
         "every run goes to its end. `flipped-30` turns 30 % of the model's own verdicts round. "
         "Real quality is the oracle's verdict on drawings for test prompts; it fell at the "
-        "first epoch whose whole 95 % interval, paired by prompt, lies below the start.",
-    ]
+        "first epoch whose whole 95 % interval, paired by prompt, lies below the start."
+    )
 
 
-def _findings(by_arm: Mapping[str, Sequence[Run]]) -> list[str]:
+def _findings(by_arm: Arms) -> str:
     clean, corrupted, fell = (by_arm.get(name, []) for name in (CLEAN, CORRUPTED, FELL))
     alarms, noticed, warned = (_share(members, fired_at) for members in (clean, corrupted, fell))
     lines = [
-        f"- **False alarms:** the guard fired in {_percent(alarms)} of the {len(clean)} clean runs.",
-        f"- **Detection:** it fired in {_percent(noticed)} of the {len(corrupted)} runs with corrupted selection, "
-        f"and in {_percent(warned)} of the {len(fell)} runs whose real quality fell.",
+        f"- **False alarms:** the guard fired in {_told(alarms)} of the {len(clean)} clean runs.",
+        f"- **Detection:** it fired in {_told(noticed)} of the {len(corrupted)} runs with corrupted selection, "
+        f"and in {_told(warned)} of the {len(fell)} runs whose real quality fell.",
     ]
     if clean and corrupted:
         told = noticed.low > alarms.high
@@ -189,20 +191,11 @@ def _findings(by_arm: Mapping[str, Sequence[Run]]) -> list[str]:
             f"- **The score alone:** non-unification fell, as if the model had improved, in {len(blind)} of the "
             f"{len(fell)} runs whose real quality fell."
         )
-    return lines
+    return "\n".join(lines)
 
 
-def _cells(members: Sequence[Run]) -> str:
-    if not members:
-        return " | ".join(["0"] + ["no runs"] * 5)
-    accepted = sum(run["drawn"]["accepted"] for run in members)
-    right = sum(run["drawn"]["truly_right"] for run in members)
-    cells = [str(len(members)), f"{100 * right / accepted:.0f} %"]
-    for event in (fired_at, fell_at):
-        epochs = sorted(found for run in members if (found := event(run)))
-        when = f"{epochs[len(epochs) // 2]} ({epochs[0]}-{epochs[-1]})" if epochs else "never"
-        cells += [_percent(_share(members, event)), when]
-    return " | ".join(cells)
+def _told(share: Estimate) -> str:
+    return f"{percent(share)} %" if share.n else NONE
 
 
 def _share(members: Sequence[Run], event: Any) -> Estimate:
@@ -222,16 +215,3 @@ def _mean(members: Sequence[Run], name: str) -> Estimate:
 def _lead(members: Sequence[Run]) -> Estimate:
     both = [(fired_at(run), fell_at(run)) for run in members]
     return over_seeds([fell - fired for fired, fell in both if fired and fell])
-
-
-def _percent(estimate: Estimate) -> str:
-    if not estimate.n:
-        return "no runs"
-    return f"{100 * estimate.value:.0f} % [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
-
-
-def _signed(estimate: Estimate) -> str:
-    if not estimate.n:
-        return "no runs"
-    spread = f" [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]" if estimate.n > 1 else ""
-    return f"{100 * estimate.value:+.1f}{spread}"

@@ -28,7 +28,7 @@ from unigap.sampling import draw_candidates
 from unigap.shapes.exam import Exam, shapes_exam
 from unigap.shapes.lesson_data import LessonBatch, lesson_batch
 
-LR = 1.0e-3
+LR = 6.0e-4
 JUDGE_WEIGHT = 2.0
 QUESTION = SelfJudge().questions[0]
 

@@ -57,7 +57,7 @@ class TheoryPlan:
     alternatives: int = 4
     train_rows: int = 32
     coupling_probes: int = 24
-    shared_steps: int = 500
+    shared_steps: int = 2000
     shared_batch: int = 24
     shared_per_cell: int = 16
 

@@ -6,7 +6,9 @@ from unigap.judges.decomposed import DecomposedJudge
 from unigap.judges.ensemble import EnsembleJudge
 from unigap.judges.human import HumanJudge
 from unigap.judges.oracle import OracleJudge
-from unigap.judges.questions import GrammarQuestions, Question, QuestionFile, QuestionSource
+from unigap.judges.prompt_questions import PromptQuestions
+from unigap.judges.question_file import QuestionFile
+from unigap.judges.questions import GrammarQuestions, Question, QuestionSource
 from unigap.judges.self_judge import SelfJudge
 from unigap.judges.vqa import VQAJudge
 
@@ -20,6 +22,7 @@ __all__ = [
     "InvertedJudge",
     "Judge",
     "OracleJudge",
+    "PromptQuestions",
     "Question",
     "QuestionFile",
     "QuestionSource",

@@ -21,6 +21,9 @@ SAYS = {"yes": True, "no": False}
 class HumanJudge(Judge):
     """People's verdicts on drawings, by majority.
 
+    People judge what they were shown: where they select, the pool is drawn first, by ``unigap predict``, and the sheet
+    imported into it. Drawings nobody rated are then no rows.
+
     Args:
         path: A CSV file with the columns ``candidate_id``, ``verdict`` (yes or no; empty where not rated yet) and,
             where there are several raters, ``rater``. Other columns do not matter.

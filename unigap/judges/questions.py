@@ -1,23 +1,17 @@
-"""Where the questions of a decomposed judge come from: the grammar of the embedded world, or a file."""
+"""The questions a prompt falls into, what their answers say of the whole, and those of the embedded world."""
 
 from __future__ import annotations
 
-import csv
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 from unigap.described import Described
 from unigap.judges.self_judge import QUESTION
 from unigap.records import Prompt
 from unigap.shapes.grammar import RELATIONS, Description, parse
 
-DSG = {"prompt": "item_id", "id": "proposition_id", "question": "question_natural_language", "parents": "dependency"}
-"""The columns of a DSG file, by what we call them."""
 REMEMBERED = 16_384
 """Most prompts whose questions are kept: a prompt comes back with each of its candidates."""
 
@@ -84,101 +78,30 @@ def implied(description: Description) -> Iterator[Description]:
         yield Description(groups[::-1], RELATIONS[description.relation])
 
 
-class QuestionFile(QuestionSource):
-    """Questions from a file, for models and prompts of the real world.
+def with_sound_parents(questions: Iterable[Question]) -> tuple[Question, ...]:
+    """The questions of a prompt, without the parents that mean nothing.
 
-    A ``.csv`` file is read as DSG publishes them: ``item_id``, ``proposition_id``, ``question_natural_language`` and
-    ``dependency``, the ids of a question's parents, 0 for none. A ``.jsonl`` file holds objects with ``prompt`` (the
-    prompt's id), ``id``, ``question`` and optionally ``parents``, a list of ids.
-
-    Args:
-        path: The file.
+    A parent must be one of the questions, and must not depend in turn, at any remove, on the question whose parent it
+    is: of a circle, no question could be asked before the others.
     """
+    named = {question.id: question for question in questions}
+    above = {name: _above(name, named) for name in named}
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
-        self._of_prompt = _read(self.path)
+    def sound(question: Question) -> tuple[str, ...]:
+        return tuple(name for name in question.parents if name in named and question.id not in above[name])
 
-    @property
-    def name(self) -> str:
-        return "file"
-
-    def questions(self, prompt: Prompt) -> tuple[Question, ...]:
-        if prompt.id not in self._of_prompt:
-            raise ValueError(f"questions {str(self.path)!r}: none for prompt {prompt.id[:80]!r}; add them")
-        return self._of_prompt[prompt.id]
+    return tuple(replace(question, parents=sound(question)) for question in named.values())
 
 
-def _read(path: Path) -> dict[str, tuple[Question, ...]]:
-    where = f"questions {str(path)!r}"
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
-    if path.suffix not in readers or not path.is_file():
-        raise ValueError(f"{where}: no such file; give a .csv file of DSG or a .jsonl file")
-    found: dict[str, dict[str, Question]] = {}
-    try:
-        for line, prompt, question in readers[path.suffix](path):
-            if not (prompt and question.id and question.text):
-                raise ValueError(f"{where}, line {line}: needs the id of a prompt, an id and a question")
-            if found.setdefault(prompt, {}).setdefault(question.id, question) is not question:
-                raise ValueError(f"{where}, line {line}: prompt {prompt[:80]!r} has two questions {question.id[:80]!r}")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not UTF-8 at byte {error.start}; convert it") from error
-    except (csv.Error, RecursionError) as error:
-        raise ValueError(f"{where}: cannot be read ({str(error)[:80]}); repair it") from error
-    if not found:
-        raise ValueError(f"{where}: the file holds no question; add one a line")
-    for prompt, questions in found.items():
-        _check_parents(questions, f"{where}, prompt {prompt[:80]!r}")
-    return {prompt: tuple(questions.values()) for prompt, questions in found.items()}
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, str, Question]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        missing = [name for name in DSG.values() if name not in (rows.fieldnames or ())]
-        if missing:
-            needed = ", ".join(DSG.values())
-            raise ValueError(f"questions {str(path)!r}: has no column {missing[0]!r}; a DSG file has {needed}")
-        for row in rows:
-            cell = {ours: (row[theirs] or "").strip() for ours, theirs in DSG.items()}
-            parents = [part.strip() for part in cell["parents"].split(",")]
-            named = tuple(part for part in parents if part not in ("", "0"))
-            yield rows.line_num, cell["prompt"], Question(cell["id"], cell["question"], named)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, str, Question]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(
-                    f"questions {str(path)!r}, line {number}: not JSON ({str(error)[:80]}); write one object a line"
-                ) from error
-            texts = [_text(row, name) for name in ("prompt", "id", "question")] if isinstance(row, dict) else [""] * 3
-            parents = row.get("parents", []) if isinstance(row, dict) else []
-            if not (isinstance(parents, list) and all(isinstance(parent, str) for parent in parents)):
-                raise ValueError(f"questions {str(path)!r}, line {number}: 'parents' must be a list of ids; quote them")
-            yield number, texts[0], Question(texts[1], texts[2], tuple(parents))
-
-
-def _text(row: dict[str, Any], name: str) -> str:
-    value = row.get(name)
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _check_parents(questions: dict[str, Question], where: str) -> None:
-    for question in questions.values():
-        stranger = next((parent for parent in question.parents if parent not in questions), None)
-        if stranger is not None:
-            raise ValueError(f"{where}: question {question.id!r} depends on {stranger!r}, which is not there; add it")
-    left = dict(questions)
-    while left:
-        free = [name for name, question in left.items() if not left.keys() & {*question.parents}]
-        if not free:
-            raise ValueError(f"{where}: the questions {', '.join(sorted(left))[:80]} depend on one another in a circle")
-        for name in free:
-            del left[name]
+def _above(name: str, named: Mapping[str, Question]) -> set[str]:
+    """Every question that one depends on, at any remove; in a circle, itself too."""
+    found: set[str] = set()
+    ahead = [name]
+    while ahead:
+        fresh = {parent for parent in named[ahead.pop()].parents if parent in named} - found
+        found |= fresh
+        ahead += fresh
+    return found
 
 
 def all_hold(questions: Sequence[Question], logit_Q: Sequence[float]) -> float:
@@ -190,7 +113,7 @@ def all_hold(questions: Sequence[Question], logit_Q: Sequence[float]) -> float:
     nothing, and the parent has already said no.
 
     Args:
-        questions: The questions of one prompt; the dependencies run in no circle.
+        questions: The questions of one prompt, their parents sound, see ``with_sound_parents``.
         logit_Q: Log-odds of yes of each.
     """
     void = {question.id for question, logit in zip(questions, logit_Q, strict=True) if logit < 0}

@@ -22,7 +22,7 @@ class VQAJudge(Judge):
 
     The model is loaded when the first drawing is judged, from safetensors and without code of its own, and is no part
     of the model that is trained: checkpoints do not hold it. Families that also read videos, Qwen2.5-VL among them,
-    need torchvision for their processor.
+    need torchvision for their processor, which ``pip install 'unigap[vqa]'`` brings along.
 
     Args:
         checkpoint: Folder or hub id in transformers' layout, e.g. ``Qwen/Qwen2.5-VL-7B-Instruct``.

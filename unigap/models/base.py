@@ -20,6 +20,9 @@ from unigap.models.lora import is_adapted
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, V image codes, C H W image channels and sides, R images.
 
+USUAL_PROMPT = 64
+"""Tokens of a prompt in estimates of memory."""
+
 
 @dataclass(frozen=True)
 class PromptBatch:
@@ -162,6 +165,10 @@ class UnifiedModel(nn.Module, ABC):
             codes_RM: One image for each, or several: then those of one prompt lie side by side.
             noise_RM: For families without an exact likelihood, the mask to estimate it with; else ``None``.
         """
+
+    @abstractmethod
+    def training_noise(self, codes_RM: torch.Tensor) -> torch.Tensor | None:
+        """Noise for ``image_logps`` in one training step, drawn from torch's generator; None where it takes none."""
 
     @abstractmethod
     def text_logps(

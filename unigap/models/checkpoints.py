@@ -49,6 +49,16 @@ def check_device(device: str) -> None:
         raise ValueError(f"device {device!r} is not there; give cpu, cuda, or cuda: and a number") from error
 
 
+def check_attention(implementation: str) -> None:
+    """Make sure that attention can be computed as its masks need it.
+
+    Raises:
+        ValueError: It cannot: what one row holds side by side would see each other.
+    """
+    if implementation not in ("sdpa", "eager"):
+        raise ValueError(f"attn_implementation must be 'sdpa' or 'eager', got {implementation!r}")
+
+
 def janus_from_folder(checkpoint: str, dtype: str, attn_implementation: str, device: str) -> tuple[Any, Any]:
     """A Janus network in eval mode and its processor.
 
@@ -58,14 +68,39 @@ def janus_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
     """
     from transformers import JanusForConditionalGeneration
 
+    return _unified(JanusForConditionalGeneration, "Janus", checkpoint, dtype, attn_implementation, device)
+
+
+def emu3_from_folder(checkpoint: str, dtype: str, attn_implementation: str, device: str) -> tuple[Any, Any]:
+    """An Emu3 network in eval mode and its processor.
+
+    Raises:
+        ValueError: When the folder is no sound Emu3 checkpoint, which names the folder and what is wrong, or there is
+            no such device.
+    """
+    from transformers import Emu3ForConditionalGeneration
+
+    net, processor = _unified(Emu3ForConditionalGeneration, "Emu3", checkpoint, dtype, attn_implementation, device)
+    codes = (f"<|visual token {code:06d}|>" for code in range(net.config.vq_config.codebook_size))
+    missing = next((word for word in ("<|extra_200|>", *codes) if word not in net.config.vocabulary_map), None)
+    if missing:
+        raise ValueError(f"checkpoint {checkpoint!r}: the vocabulary map has no {missing!r}; download it anew")
+    return net, processor
+
+
+def _unified(
+    family: Any, what: str, checkpoint: str, dtype: str, attn_implementation: str, device: str
+) -> tuple[Any, Any]:
     if dtype not in ("float32", "bfloat16"):  # what is trained names its precision
         raise ValueError(f"unknown dtype {dtype!r}; choose one of: float32, bfloat16")
+    check_attention(attn_implementation)
     check_device(device)
-    kind = _model_type(resolve(checkpoint))
-    if kind not in ("janus", None):
-        raise ValueError(f"checkpoint {checkpoint!r} is a {kind!r} model, not 'janus'; use the class of its family")
-    options = {"attn_implementation": attn_implementation}
-    net, processor = _load(JanusForConditionalGeneration, "Janus", checkpoint, dtype, options)
+    kind, expected = _model_type(resolve(checkpoint)), family.config_class.model_type
+    if kind not in (expected, None):
+        raise ValueError(
+            f"checkpoint {checkpoint!r} is a {kind!r} model, not {expected!r}; use the class of its family"
+        )
+    net, processor = _load(family, what, checkpoint, dtype, {"attn_implementation": attn_implementation})
     return net.to(device), processor
 
 
@@ -104,9 +139,7 @@ def _load(family: Any, what: str, checkpoint: str, dtype: str, options: Mapping[
             # a chat template that is missing or broken would only show with the first prompt
             processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
     except Exception as error:  # what a damaged folder makes transformers stumble over has no common class
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        remedy = "install it" if isinstance(error, ImportError) else "download it anew"
-        raise ValueError(f"checkpoint {checkpoint!r} does not load as {what}: {reason}; {remedy}") from error
+        raise ValueError(f"checkpoint {checkpoint!r} does not load as {what}: {_fault(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(
@@ -118,6 +151,16 @@ def _load(family: Any, what: str, checkpoint: str, dtype: str, options: Mapping[
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
         )
     return net.eval(), processor
+
+
+def _fault(error: Exception) -> str:
+    """Why a checkpoint does not load, in one line, and what to do."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if not isinstance(error, ImportError):
+        return f"{reason}; download it anew"
+    if "torchvision" in reason.lower():
+        return "its processor needs torchvision; pip install 'unigap[vqa]'"
+    return f"{reason}; install it"
 
 
 def _model_type(folder: str) -> str | None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from unigap.models.base import UnifiedModel
 from unigap.models.checkpoints import resolve
+from unigap.models.emu3 import Emu3
 from unigap.models.janus import Janus
 from unigap.models.showo import ShowO
 
-FAMILIES: dict[str, Callable[[str], UnifiedModel]] = {"janus": Janus, "show-o": ShowO}
+FAMILIES: dict[str, Callable[[str], UnifiedModel]] = {"janus": Janus, "show-o": ShowO, "emu3": Emu3}
 """Classes by the ``model_type`` of a folder's config.json."""
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.checkpoints import janus_from_folder
 from unigap.models.janus_dialogue import JanusDialogue
 from unigap.models.janus_likelihood import image_logps
@@ -35,8 +35,6 @@ model = PeftModel.from_pretrained(JanusForConditionalGeneration.from_pretrained(
 processor = AutoProcessor.from_pretrained({base!r})""",
 }
 """How a saved folder is loaded without unigap."""
-USUAL_PROMPT = 64
-"""Tokens of a prompt in estimates of memory."""
 DECODER_MAPS = 3
 """Full-size feature maps the image decoder holds at its peak: what a block adds to, what it works on, and its gate."""
 
@@ -76,10 +74,6 @@ class Janus(UnifiedModel):
         train_also: Literal["", "generation_aligner", "generation_head", "aligner"] = "",
     ) -> None:
         super().__init__()
-        if lora_rank < 0:
-            raise ValueError(f"lora_rank must be >= 0, got {lora_rank}; 0 trains the trunk in full")
-        if attn_implementation not in ("sdpa", "eager"):
-            raise ValueError(f"attn_implementation must be 'sdpa' or 'eager', got {attn_implementation!r}")
         self._adopt(*janus_from_folder(checkpoint, dtype, attn_implementation, device), checkpoint, compile)
         if gradient_checkpointing:
             self.core.language_model.activation_checkpointing_enable({"use_reentrant": False})
@@ -191,6 +185,9 @@ class Janus(UnifiedModel):
         if noise_RM is not None:
             raise ValueError("Janus has an exact likelihood and takes no noise; pass noise_RM=None")
         return image_logps(self.net, prompt, codes_RM)
+
+    def training_noise(self, codes_RM: torch.Tensor) -> None:
+        return None
 
     @torch.no_grad()
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:

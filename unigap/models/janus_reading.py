@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from unigap.models.attention import additive, run_trunk
 from unigap.models.janus_dialogue import JanusDialogue
-from unigap.models.packed_questions import PackedReader, pack
+from unigap.models.packed_questions import PackedReader, pack, read_packed
 
 # Shape legend: B images, Q questions an image, S packed tokens, D hidden width, C H W image channels and sides.
 
@@ -34,14 +33,7 @@ class JanusReader(PackedReader):
         rows = pack(len(prefix), tails_BQ, pad, self._device)
         prefix_BP = torch.tensor([prefix], device=self._device).expand(len(tails_BQ), -1)
         embeds_BSD = self._with_image(torch.cat([prefix_BP, rows.ids_BT], 1), pixels_BCHW)
-        llm = self.net.model.language_model
-        if rows.end_BQ.shape[1] == 1:
-            # nothing to keep apart, and the padding lies behind
-            return run_trunk(llm, embeds_BSD).last_hidden_state, rows.end_BQ
-        same_BSS = rows.segment_BS[:, :, None] == rows.segment_BS[:, None, :]
-        allowed_BSS = (same_BSS | (rows.segment_BS == 0)[:, None, :]).tril()
-        bias_B1SS = additive(allowed_BSS[:, None], embeds_BSD.dtype)
-        return run_trunk(llm, embeds_BSD, bias_B1SS, rows.place_BS).last_hidden_state, rows.end_BQ
+        return read_packed(self.net.model.language_model, embeds_BSD, rows), rows.end_BQ
 
     def _with_image(self, ids_BS: torch.Tensor, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         images = self.dialogue.processor.image_processor

@@ -23,9 +23,14 @@ def put_lora(net: Any, base: str, target: str, rank: int, alpha: int, dropout: f
         rank: Rank of the adapter.
         alpha: Its scale; the update is multiplied by alpha / rank.
         dropout: Dropout inside it, in [0, 1).
+
+    Raises:
+        ValueError: When the rank is below 1, or the dropout out of range.
     """
     from peft import LoraConfig
 
+    if rank < 1:
+        raise ValueError(f"lora_rank must be >= 0, got {rank}; 0 trains the trunk in full")
     adapter = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target)
     net.add_adapter(adapter)
     adapter.base_model_name_or_path = base

@@ -6,10 +6,12 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
+
+from unigap.models.attention import additive, run_trunk
 
 # Shape legend: B rows, Q texts a row, P tokens of the image before them, T tokens of all texts of a row, S = P + T,
 # A answer tokens, D hidden width, V words, C H W image channels and sides.
@@ -51,6 +53,23 @@ def pack(image: int, texts_BQ: Sequence[Sequence[Sequence[int]]], pad: int, devi
         places.append([*range(image), *(image + j for length in lengths for j in range(length)), *[0] * fill])
         ends.append([image - 1 + end for end in itertools.accumulate(lengths)])
     return Packed(*(torch.tensor(rows, device=device) for rows in (ids, segments, places, ends)))
+
+
+def read_packed(llm: Any, embeds_BSD: torch.Tensor, rows: Packed) -> torch.Tensor:
+    """Hidden states (B, S, D) of a trunk that reads from left to right; no text sees another.
+
+    Args:
+        llm: A transformers trunk.
+        embeds_BSD: The rows as its input.
+        rows: Where what stands in them.
+    """
+    if rows.end_BQ.shape[1] == 1:
+        # nothing to keep apart, and the padding lies behind
+        return run_trunk(llm, embeds_BSD).last_hidden_state
+    same_BSS = rows.segment_BS[:, :, None] == rows.segment_BS[:, None, :]
+    allowed_BSS = (same_BSS | (rows.segment_BS == 0)[:, None, :]).tril()
+    bias_B1SS = additive(allowed_BSS[:, None], embeds_BSD.dtype)
+    return run_trunk(llm, embeds_BSD, bias_B1SS, rows.place_BS).last_hidden_state
 
 
 class Asked(Protocol):

@@ -1,4 +1,4 @@
-"""Several images of one prompt in a row [prompt | image 1 | ... | image K]: the prompt goes through the trunk once."""
+"""Images behind their prompts, as teacher forcing reads them: a prompt goes through the trunk once for all of its."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from unigap.models.attention import additive, causal, positions
+from unigap.models.attention import additive, causal, positions, run_trunk
 
-# Shape legend: B rows, L prompt tokens, K images a row, M tokens of one image, S = L + K * M tokens, H heads, D their
-# width.
+# Shape legend: B rows, L prompt tokens, K images a row, R = B * K images, M tokens of one image that are read,
+# S = L + K * M tokens, H heads, D their width, or the hidden width.
 
 
 class SharedPromptMask(torch.Tensor):
@@ -86,3 +86,43 @@ def shared_positions(mask_BL: torch.Tensor, images: int, length: int) -> torch.T
     """Place of each token, int64 (B, S): every image continues its prompt."""
     place_M = torch.arange(length, device=mask_BL.device).repeat(images)
     return torch.cat([positions(mask_BL), mask_BL.sum(1, keepdim=True) + place_M], 1)
+
+
+def image_states(
+    llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_RMD: torch.Tensor, images: int
+) -> torch.Tensor:
+    """Hidden states (R, M + 1, D): after the prompt, and after each token of its image.
+
+    Args:
+        llm: A transformers trunk that reads from left to right.
+        mask_BL: 1 for tokens of a prompt, 0 for its padding.
+        text_BLD: Embeddings of the prompts.
+        image_RMD: Embeddings of the images, those of one prompt side by side.
+        images: K.
+    """
+    return (_alone if images == 1 else _sharing)(llm, mask_BL, text_BLD, image_RMD)
+
+
+def _alone(llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_BMD: torch.Tensor) -> torch.Tensor:
+    """Rows [prompt | image | padding]."""
+    embeds_BSD = torch.cat([text_BLD, image_BMD], 1)
+    size, length = embeds_BSD.shape[1], mask_BL.shape[1]
+    # with the padding behind the image nobody looks at it, and attention needs no mask
+    padding_B1 = length - mask_BL.sum(1, keepdim=True)
+    from_BS = (torch.arange(size, device=padding_B1.device) + padding_B1) % size
+    at_BM = torch.arange(image_BMD.shape[1] + 1, device=padding_B1.device) + length - 1 - padding_B1
+    out = run_trunk(llm, embeds_BSD.take_along_dim(from_BS[..., None], 1))
+    return out.last_hidden_state.take_along_dim(at_BM[..., None], 1)
+
+
+def _sharing(llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_RMD: torch.Tensor) -> torch.Tensor:
+    """Rows [prompt | image 1 | ... | image K]."""
+    batch, length = mask_BL.shape
+    images, each = len(image_RMD) // batch, image_RMD.shape[1]
+    embeds_BSD = torch.cat([text_BLD, image_RMD.reshape(batch, images * each, -1)], 1)
+    mask = SharedPromptMask.of(mask_BL, images, each, embeds_BSD.dtype)
+    out = run_trunk(llm, embeds_BSD, mask, shared_positions(mask_BL, images, each))
+    text_BLD, drawn_BSD = torch.split(out.last_hidden_state, [length, images * each], 1)
+    drawn_RMD = drawn_BSD.reshape(batch * images, each, -1)
+    # every image follows the end of the prompt
+    return torch.cat([text_BLD[:, -1:].repeat_interleave(images, 0), drawn_RMD], 1)

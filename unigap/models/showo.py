@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.lora import check_savable, is_adapted, merge_lora, put_lora, what_was_adapted
 from unigap.models.model_card import model_card
 from unigap.models.showo_checkpoint import showo_from_folder, write_folder
 from unigap.models.showo_dialogue import ShowODialogue, left_padded
 from unigap.models.showo_likelihood import ShowOLikelihood, UnmaskingPath
+from unigap.models.showo_masks import random_masks
 from unigap.models.showo_network import ShowONetwork
 from unigap.models.showo_reading import ShowOReader
 from unigap.models.showo_sampling import ShowOSampler
@@ -33,8 +34,6 @@ model = ShowO({base!r})
 model.net.llm.load_adapter(FOLDER)""",
 }
 """How a saved folder is loaded: transformers has no Show-o."""
-USUAL_PROMPT = 64
-"""Tokens of a prompt in estimates of memory."""
 DECODER_MAPS = 3
 """Full-size feature maps the image decoder holds at its peak: what a block adds to, what it works on, and its gate."""
 
@@ -76,10 +75,6 @@ class ShowO(UnifiedModel):
         likelihood_masks: int = 4,
     ) -> None:
         super().__init__()
-        if lora_rank < 0:
-            raise ValueError(f"lora_rank must be >= 0, got {lora_rank}; 0 trains the trunk in full")
-        if attn_implementation not in ("sdpa", "eager"):
-            raise ValueError(f"attn_implementation must be 'sdpa' or 'eager', got {attn_implementation!r}")
         net, tokenizer = showo_from_folder(checkpoint, dtype, attn_implementation, device)
         self._adopt(net, tokenizer, checkpoint, steps, choice_temperature, likelihood_masks)
         if gradient_checkpointing:
@@ -257,6 +252,10 @@ class ShowO(UnifiedModel):
             ValueError: The mask has another shape or type, or the images do not fall to the prompts evenly.
         """
         return self._likelihood.estimate(prompt, codes_RM, noise_RM)
+
+    def training_noise(self, codes_RM: torch.Tensor) -> torch.Tensor:
+        """One mask for each image, bool (R, M), new at each call: training on fixed masks would learn those alone."""
+        return random_masks(*codes_RM.shape).to(codes_RM.device)
 
     @torch.no_grad()
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:

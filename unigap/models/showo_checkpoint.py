@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PhiConfig
 from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
 from unigap.console.quiet import quiet_transformers
-from unigap.models.checkpoints import check_device, resolve
+from unigap.models.checkpoints import check_attention, check_device, resolve
 from unigap.models.magvit import MagvitConfig, signs
 from unigap.models.showo_dialogue import QUESTION, with_marks
 from unigap.models.showo_network import ShowONetwork, ShowOShape
@@ -117,6 +117,7 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; choose one of: {', '.join(DTYPES)}")
+    check_attention(attn_implementation)
     check_device(device)
     folder = Path(resolve(checkpoint))
     if not folder.is_dir():

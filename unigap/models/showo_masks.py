@@ -8,8 +8,8 @@ import torch
 
 from unigap.models.attention import causal
 
-# Shape legend: B prompts or images, L text tokens, I tokens of an image with its two marks, S tokens of a row,
-# M image tokens, K masks a prompt.
+# Shape legend: B prompts or images, R images, L text tokens, I tokens of an image with its two marks,
+# S tokens of a row, M image tokens, K masks a prompt.
 
 GOLDEN = -0x61C8864680B583EB
 FIRST_FACTOR, SECOND_FACTOR = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
@@ -81,6 +81,19 @@ def choice_temperatures(temperature: float, steps: int) -> list[float]:
         temperature *= 1 - step / steps
         heats.append(temperature)
     return heats
+
+
+def random_masks(images: int, tokens: int) -> torch.Tensor:
+    """Masks to train with, bool (R, M), True where masked, drawn from torch's generator.
+
+    Every number of masked tokens from 1 to M is equally likely, and every set of so many tokens.
+
+    Args:
+        images: R.
+        tokens: M.
+    """
+    size_R1 = torch.randint(1, tokens + 1, (images, 1))
+    return torch.rand(images, tokens).argsort(-1).argsort(-1) < size_R1
 
 
 def prompt_masks(ids_BL: torch.Tensor, text_BL: torch.Tensor, masks: int, tokens: int) -> torch.Tensor:

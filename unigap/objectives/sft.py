@@ -44,5 +44,6 @@ class SFT(Objective):
         return RowBatch(tuple(row.id for row in rows), tuple(row.prompt.text for row in rows), codes_of(rows))
 
     def step(self, model: UnifiedModel, batch: RowBatch) -> StepResult:
-        logp_BM = model.image_logps(model.encode_prompt(batch.texts), batch.codes_BM)
+        noise_BM = model.training_noise(batch.codes_BM)
+        logp_BM = model.image_logps(model.encode_prompt(batch.texts), batch.codes_BM, noise_BM)
         return StepResult(sft_loss(logp_BM), {})

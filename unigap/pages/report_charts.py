@@ -89,11 +89,13 @@ def curve_charts(epochs: Sequence[Epoch]) -> Charts:
 
 def verdicts(one: Round) -> Bar:
     """How the candidates of a round were judged, in per cent of them."""
-    rejected = ("rejected", one.candidates - one.accepted, "--faint", False)
-    counts = [("accepted", one.accepted, "--generation", False), rejected]
+    counts = [("accepted", one.accepted, "--generation", False)]
     if one.truly_right is not None:
         right = ("accepted, right", one.truly_right, "--generation", False)
-        counts = [right, ("accepted, wrong", one.accepted - one.truly_right, "--non-unification", True), rejected]
+        counts = [right, ("accepted, wrong", one.accepted - one.truly_right, "--non-unification", True)]
+    counts.append(("rejected", one.candidates - one.unjudged - one.accepted, "--faint", False))
+    if one.unjudged:
+        counts.append(("not judged", one.unjudged, "--faint", True))
     whole = max(one.candidates, 1)
     segments = [Segment(label, 100 * count / whole, colour, hatched) for label, count, colour, hatched in counts]
     return Bar(f"Round {one.round}", f"{one.accepted:,} of {one.candidates:,} accepted", segments)

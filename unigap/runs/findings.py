@@ -236,9 +236,11 @@ def headline(metric: Metric, delta: Reading) -> Claim:
 
 
 def fallen(metric: Metric, summary: Summary) -> str:
-    """How far a metric fell, as in "precision 82.7 to 72.9 %"; empty if it did not fall."""
+    """How far a metric fell, as in "precision 82.7 to 72.9 %"; empty unless it fell below its interval before."""
     before, after = (part.get(metric.key) for part in (summary.before, summary.after))
-    if not before or not after or before.value is None or after.value is None or after.value >= before.value:
+    if not before or not after or before.value is None or after.value is None:
+        return ""
+    if before.low is None or after.value >= before.low:
         return ""
     return f"{metric.name[0].lower()}{metric.name[1:]} {amount(before.value)} to {amount(after.value)}{PERCENT}"
 

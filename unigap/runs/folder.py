@@ -71,10 +71,11 @@ class Round:
         round: Its number, from 0.
         prompts: Prompts drawn for.
         candidates: Drawings made.
-        accepted: Candidates the model's own judge accepted.
+        accepted: Candidates the judge that selects accepted.
         discarded: Prompts without any accepted candidate.
-        truly_right: Accepted candidates that the external judge finds right, None where it was not asked.
         pool_rows: Training rows in the pool after the round.
+        truly_right: Accepted candidates that the external judge finds right, None where it was not asked.
+        judged: Candidates the judge that selects has said anything of, None where that is all of them.
     """
 
     round: int
@@ -82,12 +83,18 @@ class Round:
     candidates: int
     accepted: int
     discarded: int
-    truly_right: int | None
     pool_rows: int
+    truly_right: int | None = None
+    judged: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= (self.truly_right or 0) <= self.accepted <= self.candidates:
-            raise ValueError("0 <= truly_right <= accepted <= candidates must hold")
+        if not 0 <= (self.truly_right or 0) <= self.accepted <= self.candidates - self.unjudged <= self.candidates:
+            raise ValueError("0 <= truly_right <= accepted <= judged <= candidates must hold")
+
+    @property
+    def unjudged(self) -> int:
+        """Candidates the judge that selects has said nothing of."""
+        return 0 if self.judged is None else self.candidates - self.judged
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,10 +68,10 @@ class _Lessons(Dataset[CrowdBatch | LessonBatch]):
 
     def __getitem__(self, step: int) -> CrowdBatch | LessonBatch:
         rng = random.Random(f"{self.data.seed}/{step}")
-        if step < self.data.tokenizer_steps:
+        tokenizing, drawing, judging, _ = itertools.accumulate(self.data.phases)
+        if step < tokenizing:
             return crowd_batch(rng, self.data.tokenizer_batch)
-        drawing = step < self.data.tokenizer_steps + self.data.trunk_steps
-        return lesson_batch(rng, self.data.trunk_batch, drawing)
+        return lesson_batch(rng, self.data.trunk_batch, drawing=not drawing <= step < judging)
 
 
 class _Remaining(Sampler[int]):
@@ -92,7 +93,8 @@ class ShapesLessons(LightningDataModule):
     Args:
         tokenizer_steps: Batches of the first phase.
         trunk_steps: Batches of the second phase, in which the LLM learns to draw, to describe and to judge.
-        judging_steps: Batches of the last phase, in which it learns to judge alone, and forgets some of its drawing.
+        judging_steps: Batches of the third phase, in which it learns to judge alone, and forgets most of its drawing.
+        recall_steps: Batches of the last phase, in which some of the drawing comes back, beside judging.
         tokenizer_batch: Pictures a batch in the first phase.
         trunk_batch: Lessons a batch in the others.
         seed: Names the stream; batch k of a seed is always the same.
@@ -103,6 +105,7 @@ class ShapesLessons(LightningDataModule):
         tokenizer_steps: int = 3400,
         trunk_steps: int = 4500,
         judging_steps: int = 3000,
+        recall_steps: int = 100,
         tokenizer_batch: int = 16,
         trunk_batch: int = 32,
         seed: int = 0,
@@ -111,18 +114,18 @@ class ShapesLessons(LightningDataModule):
         for name, value in (("tokenizer_batch", tokenizer_batch), ("trunk_batch", trunk_batch)):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
-        if min(tokenizer_steps, trunk_steps) < 1 or judging_steps < 0:
+        self.phases = (tokenizer_steps, trunk_steps, judging_steps, recall_steps)
+        if min(tokenizer_steps, trunk_steps) < 1 or min(judging_steps, recall_steps) < 0:
             raise ValueError(
-                "tokenizer_steps and trunk_steps must be >= 1, judging_steps >= 0, "
-                f"got {tokenizer_steps}, {trunk_steps} and {judging_steps}"
+                "tokenizer_steps and trunk_steps must be >= 1, judging_steps and recall_steps >= 0, "
+                f"got {', '.join(map(str, self.phases))}"
             )
-        self.tokenizer_steps, self.trunk_steps, self.judging_steps = tokenizer_steps, trunk_steps, judging_steps
         self.tokenizer_batch, self.trunk_batch = tokenizer_batch, trunk_batch
         self.seed = seed
         self._start = 0
 
     def __len__(self) -> int:
-        return self.tokenizer_steps + self.trunk_steps + self.judging_steps
+        return sum(self.phases)
 
     def train_dataloader(self) -> DataLoader[CrowdBatch | LessonBatch]:
         """Batches in order, made as they are asked for."""

@@ -28,7 +28,8 @@ class PretrainStage(LightningModule):
         out: Folder the checkpoint is written to.
         tokenizer_lr: Peak learning rate of the image tokenizer.
         trunk_lr: Peak learning rate of all other weights.
-        judging_lr: The same in the last phase, in which only judging is taught.
+        judging_lr: The same in the third phase, in which only judging is taught.
+        recall_lr: The same in the last phase, in which some of the drawing comes back.
         judge_weight: Weight of the yes/no answers beside the image tokens.
         caption_weight: Weight of the captions.
         prompt_dropout: Share of prompts replaced by the null prompt, which makes guidance possible.
@@ -44,6 +45,7 @@ class PretrainStage(LightningModule):
         tokenizer_lr: float = 2.0e-3,
         trunk_lr: float = 6.0e-4,
         judging_lr: float = 5.0e-4,
+        recall_lr: float = 1.0e-4,
         judge_weight: float = 2.0,
         caption_weight: float = 0.25,
         prompt_dropout: float = 0.1,
@@ -59,12 +61,12 @@ class PretrainStage(LightningModule):
         self.model = newborn(hidden_size, layers, n_codes)
         self.model.requires_grad_(True)
         self.tokenizer = TokenizerTrainer(self.model.core.vqmodel)
-        self.peaks = (tokenizer_lr, trunk_lr, judging_lr)
+        self.peaks = (tokenizer_lr, trunk_lr, judging_lr, recall_lr)
         self.judge_weight, self.caption_weight = judge_weight, caption_weight
         self.prompt_dropout, self.rebuilt_share = prompt_dropout, rebuilt_share
 
     @property
-    def phases(self) -> ShapesLessons:
+    def lessons(self) -> ShapesLessons:
         """The data module, which knows how long each phase lasts."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, ShapesLessons):
@@ -83,7 +85,7 @@ class PretrainStage(LightningModule):
 
     def on_train_batch_start(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
         """What is drawn at random in a step is a function of the step: a resumed run draws the same."""
-        seed_step(self.trainer, self.phases.seed)
+        seed_step(self.trainer, self.lessons.seed)
 
     def training_step(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
         """One step of whichever phase the batch belongs to."""
@@ -103,8 +105,7 @@ class PretrainStage(LightningModule):
 
     def _rate(self, step: int) -> float:
         """Learning rate: one warm-up and one cosine for each phase."""
-        data = self.phases
-        for peak, steps in zip(self.peaks, (data.tokenizer_steps, data.trunk_steps, data.judging_steps), strict=True):
+        for peak, steps in zip(self.peaks, self.lessons.phases, strict=True):
             if step < steps:
                 return peak * warmup_cosine(step, steps)
             step -= steps
@@ -112,7 +113,7 @@ class PretrainStage(LightningModule):
 
     def _tokenizer_loss(self, batch: CrowdBatch, step: int) -> torch.Tensor:
         # quantising from the start fixes bad codes; reviving at the very end leaves codes the decoder has not seen
-        steps = self.phases.tokenizer_steps
+        steps = self.lessons.phases[0]
         first = int(0.2 * steps)
         if step == first:
             self.tokenizer.seed_codes(crowd_batch(random.Random("seed codes"), 512))

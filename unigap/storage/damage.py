@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unigap.storage.chain import chain_fault
 from unigap.storage.manifest import MANIFEST, Sealed, altered_files, is_temporary, unseal
 from unigap.storage.shards import ANNOTATIONS, POOL_FILE, RECIPE, REFERENCES, find_rounds, round_folder, shard_damage
 from unigap.storage.sidecar import is_begun
@@ -36,21 +37,6 @@ def find_damage(pool: str | Path) -> list[str]:
     for stage in ("", ".partial", ".sealing"):
         known |= {round_folder(pool, round, stage).name for round in find_rounds(pool, stage)}
     return lines + [line for path, line in _strangers(pool, known) if not is_temporary(path.name)]
-
-
-def chain_fault(pool: Path, round: int, manifest: Sealed, previous: str) -> str | None:
-    """What is wrong with the place of a round in the chain of manifests; None if nothing.
-
-    Args:
-        pool: Folder of the pool.
-        round: Number of the round.
-        manifest: Its manifest.
-        previous: Digest of the manifest before, or of ``pool.json`` for round 0.
-    """
-    if (manifest.content["round"], manifest.content["previous"]) == (round, previous):
-        return None
-    before = round_folder(pool, round - 1) if round else pool / POOL_FILE
-    return f"{round_folder(pool, round) / MANIFEST} does not follow {before}: one of them belongs to another pool"
 
 
 def _inspect_round(pool: Path, round: int, previous: Sealed | None, lines: list[str]) -> Sealed | None:

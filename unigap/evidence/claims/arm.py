@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 Spec = Mapping[str, Any]
 """A class as configs name it: ``class_path`` and ``init_args``."""
@@ -48,7 +48,10 @@ class Arm:
         epochs: Epochs.
         lr: Learning rate.
         prompts: ``standard`` or ``hard`` training and test prompts.
-        steps_of: Name of the arm whose number of optimizer steps this control takes; ``""`` counts epochs.
+        order: Order of the rows in an epoch.
+        precision: Share of what is accepted that shall be right on rendered pictures, to which the threshold is
+            calibrated; 0 keeps the objective's.
+        steps_of: Name of the arm whose number of optimizer steps this one takes; ``""`` counts epochs.
     """
 
     objective: Spec = field(default_factory=lambda: SFT)
@@ -60,6 +63,8 @@ class Arm:
     epochs: int = 4
     lr: float = 1.5e-4
     prompts: str = "standard"
+    order: Literal["random", "easy_first"] = "random"
+    precision: float = 0.0
     steps_of: str = ""
 
     def but(self, **changes: Any) -> Arm:

@@ -1,4 +1,4 @@
-"""``unigap evidence claims``: runs the arms that are not there yet, and writes the page and its numbers."""
+"""``unigap evidence claims``: lists the arms, runs those that are not there yet, writes the page and its numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 from unigap.evidence.arms import Result, run_arms
 from unigap.evidence.claims.arm import Arm
+from unigap.evidence.claims.listing import listing
 from unigap.evidence.claims.page import write_page
-from unigap.evidence.claims.plan import ARMS, CLAIMS, Claim
+from unigap.evidence.claims.plan import CLAIMS, Claim, base_name, run_name, seeds_of
 from unigap.evidence.claims.readings import Measured, gather
+from unigap.evidence.claims.recipes import ARMS
 from unigap.evidence.claims.run import measure_base, run_arm
 from unigap.evidence.claims.setting import Setting
 from unigap.models.janus import Janus
@@ -34,16 +36,13 @@ def claims_evidence(
     Raises:
         ValueError: For an unknown claim, or when ``work`` holds results of another setting or recipe.
     """
-    unknown = sorted(set(only) - set(CLAIMS))
-    if unknown:
-        raise ValueError(f"unknown claim {unknown[0]!r}; choose from: {', '.join(CLAIMS)}")
+    claims = _claims(only)
+    wanted = seeds_of(claims, seeds)
     setting = replace(setting, weights=Janus(setting.checkpoint).weights_digest())
-    claims = {name: CLAIMS[name] for name in only or CLAIMS}
-    wanted = _seeds(claims, seeds)
     sets = {ARMS[arm].prompts for arm in wanted}
     most = max(wanted.values())
     bases = {
-        _file("base", prompts, seed): partial(measure_base, setting, prompts, seed)
+        base_name(prompts, seed): partial(measure_base, setting, prompts, seed)
         for seed in range(most)
         for prompts in sorted(sets)
     }
@@ -57,16 +56,27 @@ def claims_evidence(
     return write_page(setting, claims, measured, found, out)
 
 
-def _seeds(claims: Mapping[str, Claim], seeds: int | None) -> dict[str, int]:
-    """How many seeds each arm needs: the most any claim asks of it, or a control that takes its steps."""
-    wanted: dict[str, int] = {}
-    for claim in claims.values():
-        for arm in (*claim.arms, *(name for pair in claim.contrasts for name in pair)):
-            wanted[arm] = max(wanted.get(arm, 0), seeds or claim.seeds)
-    for arm, n in list(wanted.items()):
-        if ARMS[arm].steps_of:
-            wanted[ARMS[arm].steps_of] = max(wanted.get(ARMS[arm].steps_of, 0), n)
-    return wanted
+def list_claims(only: Sequence[str], seeds: int | None, jobs: int, work: Path) -> str:
+    """The arms of the named claims, what of them ``work`` holds, and how long the others will take; runs nothing.
+
+    Args:
+        only: Names of claims; empty means all.
+        seeds: Seeds of every arm in place of the claims' own number; ``None`` keeps it.
+        jobs: Arms run at once.
+        work: Folder of the results.
+
+    Raises:
+        ValueError: For an unknown claim.
+    """
+    claims = _claims(only)
+    return listing(claims, seeds_of(claims, seeds), jobs, work)
+
+
+def _claims(only: Sequence[str]) -> dict[str, Claim]:
+    unknown = sorted(set(only) - set(CLAIMS))
+    if unknown:
+        raise ValueError(f"unknown claim {unknown[0]!r}; choose from: {', '.join(CLAIMS)}")
+    return {name: CLAIMS[name] for name in only or CLAIMS}
 
 
 def _runs(setting: Setting, wanted: Mapping[str, int], steps: Mapping[str, int]) -> dict[str, partial[Result]]:
@@ -76,21 +86,15 @@ def _runs(setting: Setting, wanted: Mapping[str, int], steps: Mapping[str, int])
         for name, n in wanted.items():
             if seed < n:
                 arm: Arm = ARMS[name]
-                limit = steps[_file(arm.steps_of, "", seed)] if arm.steps_of else -1
-                runs[_file(name, "", seed)] = partial(run_arm, setting, arm, seed, limit)
+                limit = steps[run_name(arm.steps_of, seed)] if arm.steps_of else -1
+                runs[run_name(name, seed)] = partial(run_arm, setting, arm, seed, limit)
     return runs
 
 
-def _file(arm: str, prompts: str, seed: int) -> str:
-    """Name of a result: letters, digits and dashes."""
-    words = "".join(char if char.isalnum() or char == "." else " " for char in f"{arm} {prompts} seed {seed}").split()
-    return "-".join(words).lower()
-
-
 def _measured(found: Mapping[str, Result], arm: str, seeds: int, work: Path) -> Measured:
-    results = {name: found[name] for seed in range(seeds) if (name := _file(arm, "", seed))}
+    results = {name: found[name] for name in (run_name(arm, seed) for seed in range(seeds))}
     for name, result in results.items():
         if result["recipe"] != json.loads(json.dumps(ARMS[arm].recipe())):
             raise ValueError(f"{work / name}.json was run with another recipe of {arm!r}; delete it to run it again")
-    bases = [found[_file("base", ARMS[arm].prompts, seed)] for seed in range(seeds)]
+    bases = [found[base_name(ARMS[arm].prompts, seed)] for seed in range(seeds)]
     return gather(bases, list(results.values()))

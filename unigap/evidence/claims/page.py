@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,21 @@ HEADLINE = ("generation", "non-unification", "precision of yes", "AUROC", "TNR",
 """Figures whose changes the README shows."""
 CONTRASTED = ("generation", "non-unification", "precision of yes", "AUROC", "TNR", "understanding on renders")
 """Figures in which an arm is held against its control."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An arm against its control.
+
+    Attributes:
+        name: Both, as the page says it.
+        seeds: On how many seeds.
+        estimates: The differences, by figure.
+    """
+
+    name: str
+    seeds: int
+    estimates: Mapping[str, Estimate]
 
 
 def write_page(
@@ -44,10 +60,11 @@ def write_page(
     for name, claim in claims.items():
         figure = f"claims-{name}.png"
         draw_claim(claim, found, out / figure)
-        parts.append(_section(claim, measured, found, figure))
+        gaps = contrasts(claim, measured, found)
+        parts.append(_section(claim, measured, found, gaps, figure))
         if name == "ceiling":
             parts.append(ceiling_section(claim, measured))
-        rows += _rows(claim, measured, found)
+        rows += _rows(claim, measured, found, gaps)
     page, headline, numbers = out / "claims.md", out / "headline.md", out / "evidence.json"
     write_durable(page, ("\n\n".join(parts) + "\n").encode())
     write_durable(headline, (_headline(claims, measured, found) + "\n").encode())
@@ -107,11 +124,28 @@ def _origin(measured: Mapping[str, Measured]) -> str:
     )
 
 
-def _section(claim: Claim, measured: Mapping[str, Measured], found: Readings, figure: str) -> str:
+def contrasts(claim: Claim, measured: Mapping[str, Measured], found: Readings) -> list[Contrast]:
+    """Every arm of a claim against its control, paired: on the seeds that both have."""
+
+    def read(arm: str, seeds: int) -> Mapping[str, Reading]:
+        return found[arm] if measured[arm].seeds == seeds else readings(measured[arm].first(seeds))
+
+    gaps = []
+    for arm, control in claim.contrasts:
+        seeds = min(measured[arm].seeds, measured[control].seeds)
+        ours, theirs = read(arm, seeds), read(control, seeds)
+        estimates = {name: ours[name].minus(theirs[name]).estimate() for name in CONTRASTED}
+        gaps.append(Contrast(f"{arm} minus {control}", seeds, estimates))
+    return gaps
+
+
+def _section(
+    claim: Claim, measured: Mapping[str, Measured], found: Readings, gaps: Sequence[Contrast], figure: str
+) -> str:
     parts = [f"## {claim.title}", f"![{claim.title}]({figure})", _drawing_table(claim, measured, found)]
     parts.append(_judging_table(claim, found))
-    if claim.contrasts:
-        parts.append(_contrast_table(claim, found))
+    if gaps:
+        parts.append(_contrast_table(claim, gaps))
     return "\n\n".join(parts)
 
 
@@ -156,12 +190,13 @@ def _nats(estimate: Estimate) -> str:
     return f"{estimate.value:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]" if estimate.n else "-"
 
 
-def _contrast_table(claim: Claim, found: Readings) -> str:
-    rows = []
-    for arm, control in claim.contrasts:
-        gaps = {name: found[arm][name].minus(found[control][name]).estimate() for name in CONTRASTED}
-        rows.append([f"{arm} minus {control}", *(points(gap) for gap in gaps.values()), _verdict(gaps[claim.decides])])
-    return "Against controls:\n\n" + table(("arm minus control", *CONTRASTED, f"{claim.decides} is"), rows)
+def _contrast_table(claim: Claim, gaps: Sequence[Contrast]) -> str:
+    rows = [
+        [gap.name, str(gap.seeds), *map(points, gap.estimates.values()), _verdict(gap.estimates[claim.decides])]
+        for gap in gaps
+    ]
+    header = ("arm minus control", "seeds", *CONTRASTED, f"{claim.decides} is")
+    return "Against controls, on the seeds both have:\n\n" + table(header, rows)
 
 
 def _verdict(gap: Estimate) -> str:
@@ -170,22 +205,18 @@ def _verdict(gap: Estimate) -> str:
     return "lower" if gap.high < 0 else "not told apart"
 
 
-def _rows(claim: Claim, measured: Mapping[str, Measured], found: Readings) -> list[dict[str, Any]]:
+def _rows(
+    claim: Claim, measured: Mapping[str, Measured], found: Readings, gaps: Sequence[Contrast]
+) -> list[dict[str, Any]]:
     rows = [
         {"claim": claim.title, "arm": arm, "metric": name, **reading.estimate().to_dict(), "seeds": measured[arm].seeds}
         for arm in claim.arms
         for name, reading in found[arm].items()
     ]
     rows += [
-        {
-            "claim": claim.title,
-            "arm": f"{arm} minus {control}",
-            "metric": name,
-            **found[arm][name].minus(found[control][name]).estimate().to_dict(),
-            "seeds": measured[arm].seeds,
-        }
-        for arm, control in claim.contrasts
-        for name in CONTRASTED
+        {"claim": claim.title, "arm": gap.name, "metric": name, **estimate.to_dict(), "seeds": gap.seeds}
+        for gap in gaps
+        for name, estimate in gap.estimates.items()
     ]
     return rows
 

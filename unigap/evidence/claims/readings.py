@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -133,6 +133,12 @@ class Measured:
     def seeds(self) -> int:
         """K."""
         return len(self.steps)
+
+    def first(self, seeds: int) -> Measured:
+        """The same of the first so many seeds."""
+        base, drawn = (Drawn(d.own_KPN[:seeds], d.right_KPN[:seeds]) for d in (self.base, self.drawn))
+        cut = {name: getattr(self, name)[:seeds] for name in ("fixed_KPN", "renders_KE", "base_renders_KE")}
+        return replace(self, base=base, drawn=drawn, steps=self.steps[:seeds], rounds=self.rounds[:seeds], **cut)
 
     @cached_property
     def resampling(self) -> Resampling:

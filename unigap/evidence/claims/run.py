@@ -8,18 +8,21 @@ import json
 import math
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
 from torch import Tensor
 
-from unigap.callbacks import Regrow
+from unigap.callbacks import Guard, Regrow
 from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
+from unigap.evaluation.calibration import calibrate
 from unigap.evaluation.gap import Verdicts, measure, rejudge, sit_exam
+from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.evidence.arms import Result
-from unigap.evidence.claims.arm import Arm, build
+from unigap.evidence.claims.arm import Arm, Spec, build, spec
 from unigap.evidence.claims.setting import Setting
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.models.janus import Janus
@@ -31,15 +34,20 @@ from unigap.stages import CurriculumStage, SFTStage
 
 EVAL_SEED = 2_000_000
 """Added to the seed of an arm for the drawings it is measured on."""
+CALIBRATION_PAIRS = 600
 
 
 @quiet_libraries()
 def measure_base(setting: Setting, prompts: str, seed: int) -> Result:
     """What the model draws and understands before any arm, on the prompts and seeds all arms are measured on."""
+    began = time.perf_counter()
     seen, renders_E = _base(setting, prompts, seed)
-    cells = [(prompt.category, prompt.difficulty) for prompt in seen.prompts]
-    truth_E = _exam(setting).truth_B
-    return {**_said(seen, renders_E), "cells": cells, "renders_truth": truth_E.int().tolist()}
+    return {
+        **_said(seen, renders_E),
+        "cells": [(prompt.category, prompt.difficulty) for prompt in seen.prompts],
+        "renders_truth": _exam(setting).truth_B.int().tolist(),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
 
 
 @quiet_libraries()
@@ -52,29 +60,33 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
         seed: Seed of candidates, training order and test drawings.
         max_steps: Optimizer steps after which to stop, whatever the epochs; -1 counts epochs.
     """
+    # said of stages that can shard their layers; a single process has nothing to shard
+    warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback with a model that overrides")
     began = time.perf_counter()
     before, _ = _base(setting, arm.prompts, seed)
     model = Janus(setting.checkpoint, **arm.model)
-    steps, counts = _improve(setting, arm, seed, model, max_steps)
+    made = _improve(setting, arm, seed, model, max_steps)
     own = SelfJudge()
     after = measure(model, before.prompts, _draws(setting, seed), own, OracleJudge())
     return {
         "recipe": arm.recipe(),
-        "steps": steps,
-        "rounds": counts,
+        **made,
         **_said(after, sit_exam(model, _exam(setting), own)),
         "fixed": _numbers(rejudge(model, before, own)),
         "seconds": round(time.perf_counter() - began, 1),
     }
 
 
-def _improve(setting: Setting, arm: Arm, seed: int, model: Janus, max_steps: int) -> tuple[int, list[dict[str, int]]]:
+def _improve(setting: Setting, arm: Arm, seed: int, model: Janus, max_steps: int) -> Result:
+    """Trains the model; how many steps it took, at which threshold, and how each round went."""
     seed_everything(seed, verbose=False)
-    regrow = Regrow(RoundPlan(arm.candidates, seed=seed), **arm.regrow)
+    regrow = Regrow(RoundPlan(arm.candidates, seed=seed), **build(arm.regrow))
+    callbacks = [build(callback) for callback in arm.callbacks]
+    validated = regrow.patience or any(isinstance(callback, Guard) for callback in callbacks)
     stage_class = CurriculumStage if regrow.replays else SFTStage
     stage = stage_class(
         model,
-        build(arm.objective),
+        build(_objective(arm, model)),
         judge=build(arm.judge),
         lr=arm.lr,
         eval_plan=RoundPlan(2, seed=EVAL_SEED - 1),
@@ -89,15 +101,23 @@ def _improve(setting: Setting, arm: Arm, seed: int, model: Janus, max_steps: int
             eval_per_cell=8,
             exam_pictures=0,
             seed=seed,
+            order=arm.order,
         )
         trainer = quiet_trainer(
-            [regrow, *(build(callback) for callback in arm.callbacks)],
+            [regrow, *callbacks],
             max_epochs=-1 if max_steps > 0 else arm.epochs,
             max_steps=max_steps,
-            limit_val_batches=None if regrow.patience else 0,
+            limit_val_batches=None if validated else 0,
         )
         trainer.fit(stage, datamodule=data)
-    return trainer.global_step, regrow.counts
+    return {"steps": trainer.global_step, "threshold": stage.objective.threshold, "rounds": regrow.counts}
+
+
+def _objective(arm: Arm, model: Janus) -> Spec:
+    if not arm.precision:
+        return arm.objective
+    threshold = calibrate(model, SelfJudge(), ShapesPairs(), CALIBRATION_PAIRS, arm.precision).threshold
+    return spec(arm.objective["class_path"], **{**arm.objective["init_args"], "threshold": threshold})
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,7 +1,8 @@
-"""The configs for Janus-Pro run a step on the small model, with nothing changed but what a small machine lacks."""
+"""The configs for published models run a step on small ones, with nothing changed but what a small machine lacks."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,12 @@ import yaml
 from small_runs import state
 
 from unigap.__main__ import main
-from unigap.models.janus import Janus
 from unigap.pool import Pool
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "janus_pro"
-NAMES = [f"{size}_{stage}" for size in ("1b", "7b") for stage in ("sft", "dpo", "c_sft", "c_dpo")]
-TRUNK = "model.net.model.language_model."
+CONFIGS = Path(__file__).parents[1] / "configs"
+JANUS_PRO = [f"janus_pro/{size}_{stage}" for size in ("1b", "7b") for stage in ("sft", "dpo", "c_sft", "c_dpo")]
+EMU3 = ["emu3/sft", "emu3/dpo"]
+SMALL = {"janus_pro": "janus_folder", "emu3": "emu3_folder"}
 PROMPTS = {
     "color_train": ["a red circle", "a blue square", "a green triangle"],
     "numeracy_train": ["two red circles", "three blue squares", "six rings"],
@@ -26,9 +27,15 @@ PROMPTS = {
 }
 
 
+def settings(config: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
+    return found
+
+
 def smaller(config: str, checkpoint: Path) -> dict[str, object]:
     """All that is changed: whose weights and verdicts, whose prompts, one process without a GPU, one step."""
-    one_process = {"devices": 1, "strategy.init_args.data_parallel_size": 1} if config.startswith("7b") else {}
+    sharded = settings(config)["trainer"]["strategy"] != "ddp"
+    one_process = {"devices": 1, "strategy.init_args.data_parallel_size": 1} if sharded else {}
     trainer = {"accelerator": "cpu", "max_steps": 1, "log_every_n_steps": 1, "enable_progress_bar": "false"}
     return {
         "model.init_args.model.init_args.checkpoint": checkpoint,
@@ -55,39 +62,49 @@ def place(here: Path) -> Iterator[Path]:
     os.environ.update(before)
 
 
-def settings(config: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
-    return found
-
-
-@pytest.mark.parametrize("config", NAMES)
-def test_every_config_trains_a_step(config: str, janus_folder: Path, place: Path) -> None:
-    flags = [word for name, value in smaller(config, janus_folder).items() for word in (f"--{name}", str(value))]
+@pytest.mark.parametrize("config", [*JANUS_PRO, *EMU3])
+def test_every_config_trains_a_step(config: str, place: Path, request: pytest.FixtureRequest) -> None:
+    checkpoint: Path = request.getfixturevalue(SMALL[config.partition("/")[0]])
+    flags = [word for name, value in smaller(config, checkpoint).items() for word in (f"--{name}", str(value))]
     assert main(["fit", "--config", str(CONFIGS / f"{config}.yaml"), *flags]) == 0
-    run = place / "runs" / "janus_pro" / config
-    dtype = settings(config)["model"]["init_args"]["model"]["init_args"].get("dtype", "float32")
-    start, trained = Janus(str(janus_folder), dtype).state_dict(), state(run / "checkpoints" / "last.ckpt")
-    moved = {name for name, tensor in trained.items() if not torch.equal(tensor, start[name[6:]].to(tensor.dtype))}
-    assert moved == {name for name in trained if name.startswith((f"{TRUNK}layers.", f"{TRUNK}norm."))}
+    run, found = place / "runs" / config, settings(config)
+    named = found["model"]["init_args"]["model"]
+    module, _, family = named["class_path"].rpartition(".")
+    start = getattr(importlib.import_module(module), family)(
+        str(checkpoint), dtype=named["init_args"].get("dtype", "float32")
+    )
+    before, trained = start.state_dict(), state(run / "checkpoints" / "last.ckpt")
+    moved = {name for name, tensor in trained.items() if not torch.equal(tensor, before[name[6:]].to(tensor.dtype))}
+    assert moved == {f"model.{name}" for name in start.trainable_state()}
     assert {trained[name].dtype for name in moved} == {torch.float32}, "small steps are not rounded away"
-    pool = Pool.open(run / "pool")
+    pool, plan = Pool.open(run / "pool"), found["regrow"]["plan"]
     assert pool.verify() == []
-    assert (pool.recipe(0)["candidates"], pool.recipe(0)["sampling"]["cfg"]) == (10, 5.0)
+    assert (pool.recipe(0)["candidates"], pool.recipe(0)["sampling"]["cfg"]) == (10, plan["sampling"]["cfg"])
     assert len(pool.candidates()) == 60
 
 
-@pytest.mark.parametrize("config", NAMES)
+@pytest.mark.parametrize("config", JANUS_PRO)
 def test_what_the_paper_says_is_what_the_config_says(config: str) -> None:
-    found, stage = settings(config), config.partition("_")[2]
+    found, (size, _, stage) = settings(config), config.partition("/")[2].partition("_")
     assert found["trainer"]["max_epochs"] == (20 if stage.endswith("sft") else 30)
     assert found["regrow"].get("at_epochs") == ([10] if stage.startswith("c_") else None)
+    assert found["regrow"]["plan"]["sampling"]["cfg"] == 5.0
     assert found["model"]["init_args"]["objective"]["class_path"].endswith("SFT" if stage.endswith("sft") else "DPO")
     named = found["model"]["init_args"]["model"]["init_args"]["checkpoint"]
-    assert named == f"deepseek-community/Janus-Pro-{config[:2].upper()}"
+    assert named == f"deepseek-community/Janus-Pro-{size.upper()}"
+
+
+@pytest.mark.parametrize("config", EMU3)
+def test_one_checkpoint_of_emu3_draws_judges_and_trains(config: str) -> None:
+    found = settings(config)["model"]["init_args"]
+    assert found["model"]["init_args"]["checkpoint"] == "BAAI/Emu3-Gen-hf"
+    assert "judge" not in found, "the model judges itself"
 
 
 def test_more_nodes_are_a_second_config(capsys: pytest.CaptureFixture[str]) -> None:
-    both = [word for name in ("7b_c_sft", "nodes_8") for word in ("--config", str(CONFIGS / f"{name}.yaml"))]
+    both = [
+        word for name in ("7b_c_sft", "nodes_8") for word in ("--config", str(CONFIGS / "janus_pro" / f"{name}.yaml"))
+    ]
     with pytest.raises(SystemExit) as ended:
         main(["fit", *both, "--print_config"])
     assert ended.value.code in (0, None)
@@ -99,4 +116,5 @@ def test_more_nodes_are_a_second_config(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_no_config_is_forgotten() -> None:
-    assert sorted(path.stem for path in CONFIGS.glob("*.yaml")) == sorted([*NAMES, "nodes_8"])
+    found = {f"{folder}/{path.stem}" for folder in SMALL for path in (CONFIGS / folder).glob("*.yaml")}
+    assert found == {*JANUS_PRO, *EMU3, "janus_pro/nodes_8"}

@@ -1,0 +1,120 @@
+"""Questions from a file: DSG's table as published, or one's own, one JSON object a line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unigap.judges.questions import Question, QuestionSource, with_sound_parents
+from unigap.prompt_sets.rows import csv_rows, json_rows, read_text
+from unigap.records import Prompt
+
+DSG = {"prompt": "item_id", "id": "proposition_id", "question": "question_natural_language", "parents": "dependency"}
+"""The columns of a DSG file, by what we call them."""
+
+Placed = dict[str, tuple[str, Question]]
+"""The questions of a prompt by id, each with where it stands."""
+
+
+class QuestionFile(QuestionSource):
+    """Questions from a file, for models and prompts of the real world.
+
+    A ``.csv`` file is read as DSG publishes them: ``item_id``, ``proposition_id``, ``question_natural_language`` and
+    ``dependency``, the ids of a question's parents, 0 for none. Parents in it that are no question of their prompt, or
+    depend on their own child, are left out, and one line on stderr counts them: nobody can mend what is published, and
+    no verdict hangs on it, see ``all_hold``. A ``.jsonl`` file holds objects with ``prompt`` (the prompt's id), ``id``,
+    ``question`` and optionally ``parents``, a list of ids; such a parent in it is a mistake.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self._of_prompt = _read(path)
+
+    @property
+    def name(self) -> str:
+        return "file"
+
+    def questions(self, prompt: Prompt) -> tuple[Question, ...]:
+        if prompt.id not in self._of_prompt:
+            raise ValueError(f"questions {str(self.path)!r}: none for prompt {prompt.id[:80]!r}; add them")
+        return self._of_prompt[prompt.id]
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """A parent that means nothing, and whether it is a question of the prompt at all."""
+
+    where: str
+    question: Question
+    parent: str
+    there: bool
+
+    def __str__(self) -> str:
+        fault = "which depends on it in turn, in a circle; remove it" if self.there else "which is not there; add it"
+        return f"{self.where}: question {self.question.id[:80]!r} depends on {self.parent[:80]!r}, {fault}"
+
+
+def _read(path: str) -> dict[str, tuple[Question, ...]]:
+    named, published = f"questions {path!r}", Path(path).suffix == ".csv"
+    text = read_text(path, (".csv", ".jsonl"), noun="questions")
+    found: dict[str, Placed] = {}
+    for where, prompt, question in _dsg_rows(text, named) if published else _own_rows(text, named):
+        if not (prompt and question.id and question.text):
+            raise ValueError(f"{where}: needs the id of a prompt, an id and a question")
+        if question.id in found.setdefault(prompt, {}):
+            raise ValueError(f"{where}: prompt {prompt[:80]!r} has two questions {question.id[:80]!r}")
+        found[prompt][question.id] = where, question
+    if not found:
+        raise ValueError(f"{named}: the file holds no question; add one a line")
+    sound = {name: with_sound_parents(question for _, question in placed.values()) for name, placed in found.items()}
+    faults = [fault for name, placed in found.items() for fault in _faults(placed, sound[name])]
+    if faults and not published:
+        raise ValueError(str(faults[0]))
+    if faults:
+        print(f"warning: {named}: {_counted(faults, found)}", file=sys.stderr)
+    return sound
+
+
+def _dsg_rows(text: str, named: str) -> Iterator[tuple[str, str, Question]]:
+    for where, row in csv_rows(text, named, tuple(DSG.values())):
+        cell = {ours: row[theirs].strip() for ours, theirs in DSG.items()}
+        parts = map(str.strip, cell["parents"].split(","))
+        parents = tuple(part for part in parts if part not in ("", "0"))
+        yield where, cell["prompt"], Question(cell["id"], cell["question"], parents)
+
+
+def _own_rows(text: str, named: str) -> Iterator[tuple[str, str, Question]]:
+    for where, row in json_rows(text, named):
+        parents = row.get("parents", [])
+        if not (isinstance(parents, list) and all(isinstance(parent, str) for parent in parents)):
+            raise ValueError(f"{where}: 'parents' must be a list of ids; quote them")
+        yield where, _text(row, "prompt"), Question(_text(row, "id"), _text(row, "question"), tuple(parents))
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _faults(placed: Placed, sound: tuple[Question, ...]) -> Iterator[_Fault]:
+    for (where, question), kept in zip(placed.values(), sound, strict=True):
+        for parent in question.parents:
+            if parent not in kept.parents:
+                yield _Fault(where, question, parent, parent in placed)
+
+
+def _counted(faults: list[_Fault], found: Mapping[str, Placed]) -> str:
+    """How many questions have a parent that means nothing, of either kind, and where the first stands."""
+    strange, circular = (len({fault.where for fault in faults if fault.there is there}) for there in (False, True))
+    whole, first = sum(map(len, found.values())), faults[0]
+    return (
+        f"of {whole} questions {strange} depend on what is no question of their prompt, {circular} on themselves at "
+        f"once or in a circle; such parents are left out, the first in {first.where.rpartition(', ')[2]}: "
+        f"{first.parent[:40]!r}"
+    )
