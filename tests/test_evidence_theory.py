@@ -18,6 +18,7 @@ from unigap.evidence.one_step import alternatives
 from unigap.evidence.statistics import over_seeds, rank_correlation
 from unigap.evidence.theory_page import against, shown
 from unigap.metrics.intervals import Estimate
+from unigap.models.janus import Janus
 
 SMALL = {
     "per_cell": 1, "candidates": 4, "epochs": 1, "batch_size": 8, "watch_every": 2, "test_per_cell": 1,
@@ -37,6 +38,7 @@ def test_one_command_writes_the_page_and_measures_nothing_twice(
     made = {path.name for path in (here / "docs/evidence").iterdir()}
     assert made == FIGURES | {"theory.md", "theory.json"}
     page = (here / "docs/evidence/theory.md").read_text()
+    assert Janus(str(janus_folder)).weights_digest()[:12] in page
     assert page.count("\n## ") == 5 and all(f"]({name})" in page for name in FIGURES)
 
     found = json.loads((here / "docs/evidence/theory.json").read_text())["results"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from unigap.callbacks.dynamics_probes import GROUPS
@@ -31,7 +30,7 @@ def write_page(plan: TheoryPlan, results: summary.Results, out: Path) -> Path:
     draw_figures(results, plan.seeds, out)
     sections = (_head, _lemmas, _coupling, _corrections, _confirmation, _bayes)
     text = "\n\n".join(section(plan, results) for section in sections) + "\n"
-    write_durable(out / "theory.json", json.dumps({"plan": asdict(plan), "results": _small(results)}).encode())
+    write_durable(out / "theory.json", json.dumps({"plan": plan.recipe(), "results": _small(results)}).encode())
     write_durable(out / "theory.md", text.encode())
     return out / "theory.md"
 
@@ -60,13 +59,14 @@ def _number(value: float, digits: int) -> str:
 
 def _head(plan: TheoryPlan, results: summary.Results) -> str:
     steps = ", ".join(str(results[f"improve-{seed}"]["steps"]) for seed in plan.seeds)
+    seeds, weights = ", ".join(map(str, plan.seeds)), plan.recipe()["weights"][:12]
     return f"""# Learning dynamics, measured on the embedded model
 
-Written by `unigap evidence theory`; the numbers are in `theory.json`. Seeds {", ".join(map(str, plan.seeds))}: each
-draws its own candidates, trains its own run ({steps} steps of SFT at learning rate {plan.lr:g}) and draws its own test
-images. Intervals are 95 %: Student's t over seeds, or, where stated, a bootstrap over prompts with the seeds pooled.
-Generation is log pi(image | prompt); understanding is the judge's log-odds of yes. Everything is over the shared
-trunk, the only part that trains."""
+Written by `unigap evidence theory` from `{plan.checkpoint}` (weights {weights}); the numbers are in `theory.json`.
+Seeds {seeds}: each draws its own candidates, trains its own run ({steps} steps of SFT at learning rate
+{plan.lr:g}) and draws its own test images. Intervals are 95 %: Student's t over seeds, or, where stated, a bootstrap
+over prompts with the seeds pooled. Generation is log pi(image | prompt); understanding is the judge's log-odds of yes.
+Everything is over the shared trunk, the only part that trains."""
 
 
 def _lemmas(plan: TheoryPlan, results: summary.Results) -> str:
