@@ -21,7 +21,7 @@ demo: install  ## watch the gap close; the report lands in runs/demo
 	$(BIN)/unigap demo --out runs/demo --overwrite
 
 test: install  ## run every test, in two processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: install  ## kill runs, flip bytes and feed nonsense at random, a few minutes; SOAK='--seed 1' repeats
 	PYTHONPATH=. $(BIN)/python tests/soak.py $(SOAK)

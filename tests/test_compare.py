@@ -18,7 +18,7 @@ from small_runs import FICKLE, expect_error, improve
 import unigap.pages.comparison
 from unigap.__main__ import main
 from unigap.pages.comparison import difference
-from unigap.runs.folder import Reading
+from unigap.run_folder.contents import Reading
 
 HOSTILE = "<script>alert('a & b')</script>"
 

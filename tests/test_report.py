@@ -23,7 +23,7 @@ from unigap.pages import report, report_charts
 from unigap.pages.report import write_report
 from unigap.plots import svg
 from unigap.plots.charts import Line, Point, line_chart
-from unigap.runs import findings
+from unigap.run_folder import findings
 
 HOSTILE = "<script>alert('a & b')</script>"
 VOID = {"meta", "link", "img", "br"}

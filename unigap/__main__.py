@@ -87,7 +87,7 @@ def _run(words: Sequence[str]) -> int:
         failed = False
     finally:
         if "wandb" in sys.modules:
-            importlib.import_module("unigap.runs.wandb_runs").finish_run(failed)
+            importlib.import_module("unigap.run_folder.wandb_runs").finish_run(failed)
     return status
 
 

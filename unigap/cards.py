@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from unigap.models.model_card import cell
-from unigap.runs.findings import GAP, JUDGE, PERCENT, amount, interval
-from unigap.runs.folder import Reading, Readings
+from unigap.run_folder.contents import Reading, Readings
+from unigap.run_folder.findings import GAP, JUDGE, PERCENT, amount, interval
 
 LICENSE = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 UNKNOWN = "unknown"

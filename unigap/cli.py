@@ -19,7 +19,7 @@ from unigap.console.quiet import quiet_libraries
 from unigap.console.strict_yaml import read_yaml_strictly
 from unigap.metrics.gap_table import print_gap
 from unigap.models.checkpoints import open_lightning
-from unigap.runs.wandb_runs import arrange_runs
+from unigap.run_folder.wandb_runs import arrange_runs
 from unigap.stages import ImproveStage
 from unigap.storage.manifest import write_durable
 

@@ -9,8 +9,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 from unigap.callbacks import RunSummary
 from unigap.callbacks.run_checkpoint import run_checkpoint
-from unigap.runs.fit_folder import CONFIG, recipe_of
-from unigap.runs.wandb_runs import tell_config
+from unigap.run_folder.fit_folder import CONFIG, recipe_of
+from unigap.run_folder.wandb_runs import tell_config
 from unigap.storage.manifest import make_folder, write_durable
 
 

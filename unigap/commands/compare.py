@@ -10,8 +10,8 @@ from rich.table import Table
 from unigap.console.parser import ClearParser
 from unigap.pages.compare_page import write_comparison
 from unigap.pages.comparison import SHOWN, Contender, difference, read_contenders
-from unigap.runs.findings import Metric, amount, interval
-from unigap.runs.folder import Reading
+from unigap.run_folder.contents import Reading
+from unigap.run_folder.findings import Metric, amount, interval
 
 
 def print_contenders(runs: Sequence[Contender]) -> None:

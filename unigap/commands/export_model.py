@@ -11,7 +11,7 @@ from unigap.console.parser import ClearParser
 from unigap.evaluation.run_summary import versions
 from unigap.models.base import UnifiedModel
 from unigap.models.checkpoints import open_lightning
-from unigap.runs.fit_folder import CONFIG, FitFolder, read_fit
+from unigap.run_folder.fit_folder import CONFIG, FitFolder, read_fit
 from unigap.stages.base import load_stage
 from unigap.storage.manifest import whole_folder, write_durable
 

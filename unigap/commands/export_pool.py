@@ -20,8 +20,8 @@ from unigap.models.families import load_model
 from unigap.plots.pictures import to_png
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment
-from unigap.runs.fit_folder import flat
-from unigap.runs.folder import Readings
+from unigap.run_folder.contents import Readings
+from unigap.run_folder.fit_folder import flat
 from unigap.selection import logit_threshold
 from unigap.storage.manifest import make_folder, whole_folder, write_durable
 

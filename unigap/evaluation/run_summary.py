@@ -16,7 +16,7 @@ from unigap.evaluation.gap import Verdicts, compare, exam_scores, gap_by, gap_sc
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import says_yes
 from unigap.plots.pictures import to_image
-from unigap.runs.folder import Drawing, Exhibit, Rejudged
+from unigap.run_folder.contents import Drawing, Exhibit, Rejudged
 from unigap.shapes.exam import Exam
 from unigap.storage.manifest import make_folder, write_durable
 

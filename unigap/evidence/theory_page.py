@@ -59,7 +59,7 @@ def _number(value: float, digits: int) -> str:
 
 def _head(plan: TheoryPlan, results: summary.Results) -> str:
     steps = ", ".join(str(results[f"improve-{seed}"]["steps"]) for seed in plan.seeds)
-    seeds, weights = ", ".join(map(str, plan.seeds)), plan.recipe()["weights"][:12]
+    seeds, weights = ", ".join(map(str, plan.seeds)), str(plan.recipe()["weights"])[:12]
     return f"""# Learning dynamics, measured on the embedded model
 
 Written by `unigap evidence theory` from `{plan.checkpoint}` (weights {weights}); the numbers are in `theory.json`.

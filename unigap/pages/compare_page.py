@@ -14,7 +14,7 @@ from unigap.pages.comparison import SHOWN, Contender, difference, recipe_differe
 from unigap.pages.report_charts import curve, point
 from unigap.plots.charts import Point, line_chart, marker, told
 from unigap.plots.svg import WIDTH, Scale, canvas, coloured, horizontal_axis, rule, ticks, words
-from unigap.runs.findings import GAP, JUDGE, PERCENT, Cell, Metric, amount, change_cell, value_cell
+from unigap.run_folder.findings import GAP, JUDGE, PERCENT, Cell, Metric, amount, change_cell, value_cell
 from unigap.storage.manifest import make_folder, write_durable
 
 ROW = 38.0

@@ -10,9 +10,9 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from unigap.runs.findings import GAP, JUDGE
-from unigap.runs.fit_folder import read_fit
-from unigap.runs.folder import Epoch, Reading, Readings, read_run
+from unigap.run_folder.contents import Epoch, Reading, Readings, read_run
+from unigap.run_folder.findings import GAP, JUDGE
+from unigap.run_folder.fit_folder import read_fit
 
 SHOWN = (*GAP[:2], next(metric for metric in JUDGE if metric.key == "judge_precision"))
 """What is shown at a glance."""

@@ -12,8 +12,8 @@ import jinja2
 
 from unigap.pages.report_charts import curve_charts, dynamics_charts, part_charts, round_charts, time_chart
 from unigap.plots.png_file import image_size
-from unigap.runs.findings import GAP, TURNED, cautions, headline, table, table_row, turned_cell
-from unigap.runs.folder import Drawing, Exhibit, RunFolder, read_run
+from unigap.run_folder.contents import Drawing, Exhibit, RunFolder, read_run
+from unigap.run_folder.findings import GAP, TURNED, cautions, headline, table, table_row, turned_cell
 from unigap.storage.manifest import make_folder, write_durable
 
 PIXELATED = 128  # images narrower than this are enlarged with sharp pixels
@@ -171,7 +171,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the page of a run.
 
     Args:
-        run: Folder with ``summary.json`` and, optionally, the other files `unigap.runs.folder` names.
+        run: Folder with ``summary.json`` and, optionally, the other files `unigap.run_folder.contents` names.
         out: File to write, all or nothing; ``report.html`` in the run folder if None.
 
     Returns:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from unigap.plots.charts import Bar, Change, Line, Point, Segment, bar_chart, dumbbell_chart, line_chart
-from unigap.runs.findings import GAP, PERCENT
-from unigap.runs.folder import Epoch, Part, Reading, Round, Watched
+from unigap.run_folder.contents import Epoch, Part, Reading, Round, Watched
+from unigap.run_folder.findings import GAP, PERCENT
 
 Charts = list[tuple[str, Markup]]
 """Headings with their SVG."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from unigap.runs.folder import Epoch, Reading, Readings, Summary
+from unigap.run_folder.contents import Epoch, Reading, Readings, Summary
 from unigap.storage.typed_json import read_json
 
 CONFIG = "config.yaml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unigap.runs.folder import Reading, Summary
+from unigap.run_folder.contents import Reading, Summary
 
 PERCENT, POINTS = "\N{NO-BREAK SPACE}%", "\N{NO-BREAK SPACE}points"
 
