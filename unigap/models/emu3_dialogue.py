@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
-from unigap.models.words import (
-    NO_FORMS,
-    REMEMBERED,
-    YES_FORMS,
-    check_words,
-    ids_of,
-    shown,
-    single_tokens,
-    special_words,
-)
+from unigap.models.dialogue import Dialogue
+from unigap.models.words import shown
 
 
-class Emu3Dialogue:
+class Emu3Dialogue(Dialogue):
     """The templates and the words of one checkpoint.
 
     Args:
@@ -31,17 +23,12 @@ class Emu3Dialogue:
     """
 
     def __init__(self, processor: Any, rows: int, columns: int, context: int) -> None:
-        self.processor, self.tokenizer, self.context = processor, processor.tokenizer, context
+        super().__init__(processor.tokenizer, context)
+        self.processor = processor
         self.pad, self.placeholder = processor.tokenizer.pad_token_id, processor.image_token_id
         size = [rows * processor.downsample_ratio, columns * processor.downsample_ratio]
         # its start with its size in words, a placeholder for each code and each end of a line, its end
         self._image = processor.replace_image_token({"image_sizes": [size]}, 0)
-        self.yes = single_tokens(self.tokenizer, YES_FORMS, "yes")
-        self.no = single_tokens(self.tokenizer, NO_FORMS, "no")
-        self._marks = special_words(self.tokenizer)
-        # a prompt comes back with each of its candidates, and in each epoch
-        self.prompt_ids = lru_cache(REMEMBERED)(self._prompt_ids)
-        self.question_ids = lru_cache(REMEMBERED)(self._question_ids)
 
     @cached_property
     def image_prefix(self) -> list[int]:
@@ -53,20 +40,14 @@ class Emu3Dialogue:
         """The prompt of classifier-free guidance: the template with no text in it."""
         return self._drawing("")
 
-    def answer_ids(self, answer: str) -> list[int]:
-        """An answer as the model gives it: a leading space, and the end of the text."""
-        return [*ids_of(self.tokenizer, " " + answer), self.tokenizer.eos_token_id]
-
     def _prompt_ids(self, text: str) -> list[int]:
         """Ids up to and with the start of the image that is to be drawn.
 
         Raises:
-            ValueError: For an empty prompt, one with unknown words, or one too long for the context.
+            ValueError: For one with unknown words, or too long for the context.
         """
-        if not text.strip():
-            raise ValueError("empty prompt: there is nothing to draw; give it a text or remove it")
         ids = self._drawing(text)
-        check_words(self.tokenizer, self._marks, "prompt", text, ids)
+        self.check_words("prompt", text, ids)
         room = self.context - self._image.count(self.processor.image_token)
         if len(ids) > room:
             raise ValueError(f"prompt {shown(text)}: {len(ids)} tokens with its template, the context holds {room}")
@@ -76,11 +57,9 @@ class Emu3Dialogue:
         """Ids between the end of the image and the answer.
 
         Raises:
-            ValueError: For an empty question, one with unknown words, or one too long for the context; and for a chat
+            ValueError: For one with unknown words, or too long for the context; and for a chat
                 template that shows no image, or shows it behind the question.
         """
-        if not question.strip():
-            raise ValueError("empty question: there is nothing to answer; give it a text")
         prefix, ids = self._asked(question)
         if prefix != self.image_prefix:
             raise ValueError("the chat template shows the image behind the question; give it one that shows it first")
@@ -102,6 +81,6 @@ class Emu3Dialogue:
             raise ValueError("the chat template has no place for an image; give the checkpoint that of Emu3-Chat")
         chat = self.tokenizer.bos_token + chat.replace(self.processor.image_token, self._image, 1)
         ids = self.tokenizer(chat, verbose=False)["input_ids"]
-        check_words(self.tokenizer, self._marks, "question", question, ids)
+        self.check_words("question", question, ids)
         cut = ids.index(self.tokenizer.convert_tokens_to_ids(self.processor.image_end_token)) + 1
         return ids[:cut], ids[cut:]

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
-from unigap.models.words import (
-    NO_FORMS,
-    REMEMBERED,
-    YES_FORMS,
-    check_words,
-    ids_of,
-    shown,
-    single_tokens,
-    special_words,
-)
+from unigap.models.dialogue import Dialogue
+from unigap.models.words import shown
 
 
-class JanusDialogue:
+class JanusDialogue(Dialogue):
     """The chat template and the words of one checkpoint.
 
     Args:
@@ -29,13 +21,8 @@ class JanusDialogue:
     """
 
     def __init__(self, processor: Any, context: int) -> None:
-        self.processor, self.tokenizer, self.context = processor, processor.tokenizer, context
-        self.yes = single_tokens(self.tokenizer, YES_FORMS, "yes")
-        self.no = single_tokens(self.tokenizer, NO_FORMS, "no")
-        self._marks = special_words(self.tokenizer)
-        # rendering a chat template takes longer than a small model's own forward pass
-        self.prompt_ids = lru_cache(REMEMBERED)(self._prompt_ids)
-        self.question_ids = lru_cache(REMEMBERED)(self._question_ids)
+        super().__init__(processor.tokenizer, context)
+        self.processor = processor
 
     @cached_property
     def image_prefix(self) -> list[int]:
@@ -47,42 +34,34 @@ class JanusDialogue:
         """The tokens that a null prompt of classifier-free guidance keeps: the first of all, and the image's start."""
         return self.tokenizer.bos_token_id, self._id(self.processor.image_start_token)
 
-    def answer_ids(self, answer: str) -> list[int]:
-        """An answer as the model gives it: a leading space, and the end of the turn."""
-        return [*ids_of(self.tokenizer, " " + answer), self.tokenizer.eos_token_id]
-
     def _prompt_ids(self, text: str) -> list[int]:
         """Ids up to and with the start of the image that is to be drawn.
 
         Raises:
-            ValueError: For an empty prompt, one with unknown words, or one too long for the context.
+            ValueError: For one with unknown words, or too long for the context.
         """
-        if not text.strip():
-            raise ValueError("empty prompt: there is nothing to draw; give it a text or remove it")
         chat = self._chat([{"type": "text", "text": text}]) + self.processor.image_start_token
         ids = self.tokenizer(chat, verbose=False)["input_ids"]
         room = self.context - self.processor.num_image_tokens
         if len(ids) > room:
             raise ValueError(f"prompt {shown(text)}: {len(ids)} tokens with its template, the context holds {room}")
-        check_words(self.tokenizer, self._marks, "prompt", text, ids)
+        self.check_words("prompt", text, ids)
         return ids
 
     def _question_ids(self, question: str) -> list[int]:
         """Ids between the end of the image and the answer.
 
         Raises:
-            ValueError: For an empty question, one with unknown words, or one too long for the context.
+            ValueError: For one with unknown words, or too long for the context.
         """
         return self._asked(question)[1]
 
     def _asked(self, question: str) -> tuple[list[int], list[int]]:
-        if not question.strip():
-            raise ValueError("empty question: there is nothing to answer; give it a text")
         images = self.processor
         marks = images.image_start_token + images.image_token * images.num_image_tokens + images.image_end_token
         chat = self._chat([{"type": "image"}, {"type": "text", "text": question}])
         ids = self.tokenizer(chat.replace(images.image_token, marks), verbose=False)["input_ids"]
-        check_words(self.tokenizer, self._marks, "question", question, ids)
+        self.check_words("question", question, ids)
         if len(ids) > self.context:
             raise ValueError(
                 f"question {shown(question)}: {len(ids)} tokens with its image, the context holds {self.context}"

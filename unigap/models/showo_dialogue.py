@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
-from unigap.models.words import (
-    NO_FORMS,
-    REMEMBERED,
-    YES_FORMS,
-    check_words,
-    ids_of,
-    shown,
-    single_tokens,
-    special_words,
-)
+from unigap.models.dialogue import Dialogue
+from unigap.models.words import ids_of, shown
 
 PAD, IMAGE_START, IMAGE_END, DRAW, READ = "[PAD]", "<|soi|>", "<|eoi|>", "<|t2i|>", "<|mmu|>"
 MARKS = (IMAGE_START, IMAGE_END, "<|sov|>", "<|eov|>", DRAW, READ, "<|t2v|>", "<|v2v|>", "<|lvg|>")
@@ -32,7 +23,7 @@ def with_marks(tokenizer: Any) -> Any:
     return tokenizer
 
 
-class ShowODialogue:
+class ShowODialogue(Dialogue):
     """The templates and the words of one checkpoint.
 
     Args:
@@ -47,33 +38,21 @@ class ShowODialogue:
 
     def __init__(self, tokenizer: Any, template: str, image_tokens: int, context: int) -> None:
         self.tokenizer, self.template = tokenizer, template
-        self.image_tokens, self.context = image_tokens, context
-        self.pad = tokenizer.pad_token_id
+        self.image_tokens, self.pad = image_tokens, tokenizer.pad_token_id
         self.image_start, self.image_end, self.draw, self.read = map(self._id, (IMAGE_START, IMAGE_END, DRAW, READ))
-        self.yes = single_tokens(tokenizer, YES_FORMS, "yes")
-        self.no = single_tokens(tokenizer, NO_FORMS, "no")
-        self._marks = special_words(tokenizer)
-        # a prompt comes back with each of its candidates, and in each epoch
-        self.prompt_ids = lru_cache(REMEMBERED)(self._prompt_ids)
-        self.question_ids = lru_cache(REMEMBERED)(self._question_ids)
+        super().__init__(tokenizer, context)
 
     @property
     def null_prompt(self) -> list[int]:
         """The prompt of classifier-free guidance: Show-o's template with no text in it."""
         return [self.draw, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id]
 
-    def answer_ids(self, answer: str) -> list[int]:
-        """An answer as the model gives it: a leading space, and the end of the text."""
-        return [*ids_of(self.tokenizer, " " + answer), self.tokenizer.eos_token_id]
-
     def _prompt_ids(self, text: str) -> list[int]:
         """Ids up to the image that is to be drawn, without its start.
 
         Raises:
-            ValueError: For an empty prompt, one with unknown words, or one too long for the context.
+            ValueError: For one with unknown words, or too long for the context.
         """
-        if not text.strip():
-            raise ValueError("empty prompt: there is nothing to draw; give it a text or remove it")
         draw, first, last = self.null_prompt
         ids = [draw, first, *self._known_ids("prompt", text), last]
         self._check_length("prompt", text, len(ids))
@@ -83,10 +62,8 @@ class ShowODialogue:
         """Ids between the end of the image and the answer.
 
         Raises:
-            ValueError: For an empty question, one with unknown words, or one too long for the context.
+            ValueError: For one with unknown words, or too long for the context.
         """
-        if not question.strip():
-            raise ValueError("empty question: there is nothing to answer; give it a text")
         self._known_ids("question", question)
         ids = [self.tokenizer.bos_token_id, *ids_of(self.tokenizer, self.template.replace("{question}", question))]
         self._check_length("question", question, len(ids) + 1)
@@ -100,7 +77,7 @@ class ShowODialogue:
     def _known_ids(self, what: str, text: str) -> list[int]:
         """Ids of a text, of which the model reads nothing as a part of the template and no word as nothing."""
         ids = ids_of(self.tokenizer, text)
-        check_words(self.tokenizer, self._marks, what, text, ids)
+        self.check_words(what, text, ids)
         return ids
 
     def _id(self, mark: str) -> int:
