@@ -7,7 +7,21 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import torch
+
+from unigap.models.base import PromptBatch
 from unigap.models.words import NO_FORMS, REMEMBERED, YES_FORMS, check_words, ids_of, single_tokens, special_words
+
+
+def with_null_prompts(rows: Sequence[list[int]], null: list[int], pad: int, device: torch.device) -> PromptBatch:
+    """Prompts and, padded to the same length, a null prompt that is shorter than each of them: all left-padded."""
+    # a prompt has at least a word more than the null prompt
+    size = max(map(len, rows))
+    ids_BL, uncond_BL = (
+        torch.tensor([[pad] * (size - len(row)) + row for row in each], device=device)
+        for each in (rows, [null] * len(rows))
+    )
+    return PromptBatch(ids_BL, (ids_BL != pad).long(), uncond_BL)
 
 
 class Dialogue(ABC):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,13 +11,14 @@ from torch import nn
 
 from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.checkpoints import emu3_from_folder
+from unigap.models.dialogue import with_null_prompts
 from unigap.models.emu3_dialogue import Emu3Dialogue
 from unigap.models.emu3_image_words import ImageWords
 from unigap.models.emu3_likelihood import image_logps
 from unigap.models.emu3_pictures import Emu3Pictures
 from unigap.models.emu3_reading import Emu3Reader
 from unigap.models.emu3_sampling import Emu3Sampler
-from unigap.models.lora import check_savable, is_adapted, merge_lora, put_lora, what_was_adapted
+from unigap.models.lora import check_savable, is_adapted, merged, put_lora, what_was_adapted
 from unigap.models.model_card import model_card
 
 # Shape legend: B prompts or images, N candidates a prompt, R images, M image codes of one, L prompt tokens,
@@ -146,10 +146,7 @@ class Emu3(UnifiedModel):
         if adapter_only:
             self.net.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
         else:
-            # merging takes the adapter away, and the model may be in the middle of training
-            net = copy.deepcopy(self.net) if adapted else self.net
-            merge_lora(net)
-            net.save_pretrained(folder)
+            merged(self.net).save_pretrained(folder)
             self.processor.save_pretrained(folder)
         card = self._card(Path(folder).resolve().name, adapted, adapter_only, recipe or {})
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
@@ -171,13 +168,7 @@ class Emu3(UnifiedModel):
             ValueError: For an empty prompt, words the tokenizer does not know, or a prompt too long for the context.
         """
         rows = [self._dialogue.prompt_ids(text) for text in texts]
-        # a prompt has at least a word more than the null prompt
-        size, pad, null = max(map(len, rows)), self._dialogue.pad, self._dialogue.null_prompt
-        ids_BL, uncond_BL = (
-            torch.tensor([[pad] * (size - len(row)) + row for row in each], device=self.net.device)
-            for each in (rows, [null] * len(rows))
-        )
-        return PromptBatch(ids_BL, (ids_BL != pad).long(), uncond_BL)
+        return with_null_prompts(rows, self._dialogue.null_prompt, self._dialogue.pad, self.net.device)
 
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
         # checkpointed layers in train mode drop their keys and values without a word

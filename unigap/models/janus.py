@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,7 +16,7 @@ from unigap.models.janus_dialogue import JanusDialogue
 from unigap.models.janus_likelihood import image_logps
 from unigap.models.janus_reading import JanusReader
 from unigap.models.janus_sampling import JanusSampler
-from unigap.models.lora import check_savable, is_adapted, merge_lora, put_lora, what_was_adapted
+from unigap.models.lora import check_savable, is_adapted, merged, put_lora, what_was_adapted
 from unigap.models.model_card import model_card
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
@@ -137,10 +136,7 @@ class Janus(UnifiedModel):
         if adapter_only:
             self.net.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
         else:
-            # merging takes the adapter away, and the model may be in the middle of training
-            net = copy.deepcopy(self.net) if adapted else self.net
-            merge_lora(net)
-            net.save_pretrained(folder)
+            merged(self.net).save_pretrained(folder)
             self.processor.save_pretrained(folder)
         card = self._card(Path(folder).resolve().name, adapted, adapter_only, recipe or {})
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import nn
@@ -37,6 +38,18 @@ def put_lora(net: Any, base: str, target: str, rank: int, alpha: int, dropout: f
     for name, parameter in net.named_parameters():
         if ".lora_" in name:  # bfloat16, if that is what the base has, would round small steps away
             parameter.data = parameter.data.float()
+
+
+def merged(net: Any, part: str = "") -> Any:
+    """A network without an adapter: one that has one is copied, since it may be in the middle of training.
+
+    Args:
+        net: The network.
+        part: Name of the module the adapter lies on; empty is the network itself.
+    """
+    net = copy.deepcopy(net) if is_adapted(net) else net
+    merge_lora(net.get_submodule(part))
+    return net
 
 
 def merge_lora(net: Any) -> None:

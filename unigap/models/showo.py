@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,10 +10,11 @@ import torch
 from torch import nn
 
 from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
-from unigap.models.lora import check_savable, is_adapted, merge_lora, put_lora, what_was_adapted
+from unigap.models.dialogue import with_null_prompts
+from unigap.models.lora import check_savable, is_adapted, merged, put_lora, what_was_adapted
 from unigap.models.model_card import model_card
 from unigap.models.showo_checkpoint import showo_from_folder, write_folder
-from unigap.models.showo_dialogue import ShowODialogue, left_padded
+from unigap.models.showo_dialogue import ShowODialogue
 from unigap.models.showo_likelihood import ShowOLikelihood, UnmaskingPath
 from unigap.models.showo_masks import random_masks
 from unigap.models.showo_network import ShowONetwork
@@ -152,10 +152,7 @@ class ShowO(UnifiedModel):
         if adapter_only:
             self.net.llm.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
         else:
-            # merging takes the adapter away, and the model may be in the middle of training
-            net = copy.deepcopy(self.net) if adapted else self.net
-            merge_lora(net.llm)
-            write_folder(net, self.tokenizer, folder)
+            write_folder(merged(self.net, "llm"), self.tokenizer, folder)
         card = self._card(Path(folder).resolve().name, adapted, adapter_only, recipe or {})
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
 
@@ -177,12 +174,8 @@ class ShowO(UnifiedModel):
         Raises:
             ValueError: For an empty prompt, words the tokenizer does not know, or a prompt too long for the context.
         """
-        pad, null = self._dialogue.pad, self._dialogue.null_prompt
-        ids_BL = torch.tensor(left_padded([self._dialogue.prompt_ids(text) for text in texts], pad))
-        # a prompt has at least a word more than the null prompt
-        uncond_BL = torch.tensor([[pad] * (ids_BL.shape[1] - len(null)) + null]).expand_as(ids_BL)
-        device = self.net.device
-        return PromptBatch(ids_BL.to(device), (ids_BL != pad).long().to(device), uncond_BL.contiguous().to(device))
+        rows = [self._dialogue.prompt_ids(text) for text in texts]
+        return with_null_prompts(rows, self._dialogue.null_prompt, self._dialogue.pad, self.net.device)
 
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
         """Draws N images for each prompt. Equal seeds give equal images whatever else is in the batch.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from unigap.models.dialogue import Dialogue
@@ -85,9 +84,3 @@ class ShowODialogue(Dialogue):
         if found is None:
             raise ValueError(f"the tokenizer has no mark {mark!r}; this checkpoint is no Show-o")
         return found
-
-
-def left_padded(rows: Sequence[Sequence[int]], pad: int) -> list[list[int]]:
-    """Rows of ids, left-padded to the length of the longest."""
-    size = max(map(len, rows))
-    return [[pad] * (size - len(row)) + list(row) for row in rows]
