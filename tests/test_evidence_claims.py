@@ -240,3 +240,16 @@ def test_saturation_finds_the_limit_and_says_nothing_of_three_rounds() -> None:
     noisy = [0.9 - 0.4 * math.exp(-0.8 * r) + (-1) ** r * 0.005 for r in range(12)]
     assert saturation(noisy) == pytest.approx(0.9, abs=0.02)
     assert math.isnan(saturation(noisy[:3]))
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    root = Path(__file__).parents[1]
+    headline = (root / "docs/evidence/headline.md").read_text().strip()
+    assert headline in (root / "README.md").read_text()
+    rows = json.loads((root / "docs/evidence/evidence.json").read_text())["rows"]
+    shown = [line.split(" | ")[0].removeprefix("| ") for line in headline.splitlines()[2:]]
+    assert tuple(shown) == CLAIMS["improvement"].arms
+    for arm, line in zip(shown, headline.splitlines()[2:], strict=True):
+        wanted = (CLAIMS["improvement"].title, arm, "change of generation")
+        (row,) = [row for row in rows if (row["claim"], row["arm"], row["metric"]) == wanted]
+        assert f"{100 * row['value']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]" in line

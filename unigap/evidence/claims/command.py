@@ -17,7 +17,6 @@ from unigap.evidence.claims.readings import Measured, gather
 from unigap.evidence.claims.recipes import ARMS
 from unigap.evidence.claims.run import measure_base, run_arm
 from unigap.evidence.claims.setting import Setting
-from unigap.models.janus import Janus
 
 
 def claims_evidence(
@@ -38,7 +37,7 @@ def claims_evidence(
     """
     claims = _claims(only)
     wanted = seeds_of(claims, seeds)
-    setting = replace(setting, weights=Janus(setting.checkpoint).weights_digest())
+    setting = replace(setting, weights=setting.open().weights_digest())
     sets = {ARMS[arm].prompts for arm in wanted}
     most = max(wanted.values())
     bases = {

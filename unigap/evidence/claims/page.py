@@ -61,10 +61,10 @@ def write_page(
         figure = f"claims-{name}.png"
         draw_claim(claim, found, out / figure)
         gaps = contrasts(claim, measured, found)
-        parts.append(_section(claim, measured, found, gaps, figure))
+        parts.append(section(claim, measured, found, gaps, figure))
         if name == "ceiling":
             parts.append(ceiling_section(claim, measured))
-        rows += _rows(claim, measured, found, gaps)
+        rows += claim_rows(claim, measured, found, gaps)
     page, headline, numbers = out / "claims.md", out / "headline.md", out / "evidence.json"
     write_durable(page, ("\n\n".join(parts) + "\n").encode())
     write_durable(headline, (_headline(claims, measured, found) + "\n").encode())
@@ -139,9 +139,10 @@ def contrasts(claim: Claim, measured: Mapping[str, Measured], found: Readings) -
     return gaps
 
 
-def _section(
+def section(
     claim: Claim, measured: Mapping[str, Measured], found: Readings, gaps: Sequence[Contrast], figure: str
 ) -> str:
+    """A claim's picture and its tables: drawing, judging, and arms against their controls."""
     parts = [f"## {claim.title}", f"![{claim.title}]({figure})", _drawing_table(claim, measured, found)]
     parts.append(_judging_table(claim, found))
     if gaps:
@@ -205,9 +206,10 @@ def _verdict(gap: Estimate) -> str:
     return "lower" if gap.high < 0 else "not told apart"
 
 
-def _rows(
+def claim_rows(
     claim: Claim, measured: Mapping[str, Measured], found: Readings, gaps: Sequence[Contrast]
 ) -> list[dict[str, Any]]:
+    """Every figure of a claim's arms and contrasts as rows of claim, arm, metric, value, interval, n and seeds."""
     rows = [
         {"claim": claim.title, "arm": arm, "metric": name, **reading.estimate().to_dict(), "seeds": measured[arm].seeds}
         for arm in claim.arms

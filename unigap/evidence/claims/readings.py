@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unigap.metrics.intervals import Estimate, cluster_weights, weighted_auroc
 from unigap.metrics.win_rate import matched_yes
+from unigap.shapes.grammar import CATEGORIES, DIFFICULTIES
 
 RESAMPLES = 1000
 ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)
@@ -210,6 +211,13 @@ def readings(m: Measured) -> dict[str, Reading]:
     return found | _drift(m)
 
 
+def base_readings(m: Measured) -> dict[str, Reading]:
+    """Figures of the model before any arm."""
+    drawn = {name: figure(m, m.base) for name, figure in DRAWING.items()}
+    judged = {name: figure(m, m.base.own_KPN) for name, figure in JUDGING.items()}
+    return {**drawn, **judged, "understanding on renders": _understanding(m, m.base_renders_KE)}
+
+
 def _understanding(m: Measured, logit_KE: Tensor) -> Reading:
     hit_KE1 = ((logit_KE >= 0) == m.renders_truth_E)[..., None]
     return m.renders_resampling.ratio(hit_KE1, torch.ones_like(hit_KE1))
@@ -241,7 +249,8 @@ HITS: dict[str, Callable[[Drawn], Tensor]] = {
 def by_cell(m: Measured, attribute: int) -> dict[str, dict[str, Reading]]:
     """Figures of the drawings for each category (0) or difficulty (1), before and after."""
     found: dict[str, dict[str, Reading]] = {}
-    for name in dict.fromkeys(cell[attribute] for cell in m.cells):
+    there = {cell[attribute] for cell in m.cells}
+    for name in [name for name in (CATEGORIES, DIFFICULTIES)[attribute] if name in there]:
         keep_P = torch.tensor([cell[attribute] == name for cell in m.cells])
         counted_KPN = keep_P[None, :, None].expand_as(m.base.right_KPN)
         found[name] = {

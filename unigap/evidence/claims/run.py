@@ -25,7 +25,7 @@ from unigap.evidence.arms import Result
 from unigap.evidence.claims.arm import Arm, Spec, build, spec
 from unigap.evidence.claims.setting import Setting
 from unigap.judges import OracleJudge, SelfJudge
-from unigap.models.janus import Janus
+from unigap.models.base import UnifiedModel
 from unigap.quiet_fit import quiet_trainer
 from unigap.records import Prompt
 from unigap.rounds import RoundPlan
@@ -41,7 +41,7 @@ CALIBRATION_PAIRS = 600
 def measure_base(setting: Setting, prompts: str, seed: int) -> Result:
     """What the model draws and understands before any arm, on the prompts and seeds all arms are measured on."""
     began = time.perf_counter()
-    seen, renders_E = _base(setting, prompts, seed)
+    seen, renders_E = base(setting, prompts, seed)
     return {
         **_said(seen, renders_E),
         "cells": [(prompt.category, prompt.difficulty) for prompt in seen.prompts],
@@ -63,8 +63,8 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
     # said of stages that can shard their layers; a single process has nothing to shard
     warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback with a model that overrides")
     began = time.perf_counter()
-    before, _ = _base(setting, arm.prompts, seed)
-    model = Janus(setting.checkpoint, **arm.model)
+    before, _ = base(setting, arm.prompts, seed)
+    model = setting.open(**arm.model)
     made = _improve(setting, arm, seed, model, max_steps)
     own = SelfJudge()
     after = measure(model, before.prompts, _draws(setting, seed), own, OracleJudge())
@@ -77,7 +77,7 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
     }
 
 
-def _improve(setting: Setting, arm: Arm, seed: int, model: Janus, max_steps: int) -> Result:
+def _improve(setting: Setting, arm: Arm, seed: int, model: UnifiedModel, max_steps: int) -> Result:
     """Trains the model; how many steps it took, at which threshold, and how each round went."""
     seed_everything(seed, verbose=False)
     regrow = Regrow(RoundPlan(arm.candidates, seed=seed), **build(arm.regrow))
@@ -113,7 +113,7 @@ def _improve(setting: Setting, arm: Arm, seed: int, model: Janus, max_steps: int
     return {"steps": trainer.global_step, "threshold": stage.objective.threshold, "rounds": regrow.counts}
 
 
-def _objective(arm: Arm, model: Janus) -> Spec:
+def _objective(arm: Arm, model: UnifiedModel) -> Spec:
     if not arm.precision:
         return arm.objective
     threshold = calibrate(model, SelfJudge(), ShapesPairs(), CALIBRATION_PAIRS, arm.precision).threshold
@@ -121,8 +121,9 @@ def _objective(arm: Arm, model: Janus) -> Spec:
 
 
 @functools.lru_cache(maxsize=2)
-def _base(setting: Setting, prompts: str, seed: int) -> tuple[Verdicts, Tensor]:
-    model, own = Janus(setting.checkpoint), SelfJudge()
+def base(setting: Setting, prompts: str, seed: int) -> tuple[Verdicts, Tensor]:
+    """What the model draws and says before any arm, and its log-odds of yes for the exam's claims."""
+    model, own = setting.open(), SelfJudge()
     seen = measure(model, setting.test_prompts(prompts), _draws(setting, seed), own, OracleJudge())
     return seen, sit_exam(model, _exam(setting), own)
 

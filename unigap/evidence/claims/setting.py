@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
+from unigap.models.base import UnifiedModel
+from unigap.models.families import load_model
 from unigap.prompts import load_prompts
 from unigap.records import Prompt
 
@@ -43,6 +46,10 @@ class Setting:
         settings = dataclasses.asdict(self)
         del settings["checkpoint"]
         return settings
+
+    def open(self, **options: Any) -> UnifiedModel:
+        """The model all arms start from, with options of its class."""
+        return load_model(self.checkpoint, **options)
 
     def train_prompts(self, prompts: str) -> list[Prompt]:
         """Prompts to improve on: ``standard`` or ``hard``."""
