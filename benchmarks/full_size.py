@@ -19,7 +19,7 @@ from unigap.judges.self_judge import QUESTION
 from unigap.losses import sft_loss
 from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
-from unigap.shapes.newborn import make_processor
+from unigap.shapes.newborns.janus import make_processor
 
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 GUIDED = SamplingRecipe(cfg=5)

@@ -7,7 +7,7 @@ author = copyright = "The unigap authors"
 release = unigap.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "evidence/headline.md"]
 html_theme = "furo"
 html_title = f"unigap {release}"
 html_show_copyright = False

@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("busy")
 @pytest.fixture(scope="session")
 def janus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder in transformers' layout; copy it before you break it."""
-    from unigap.shapes.newborn import make_model, make_processor
+    from unigap.shapes.newborns.janus import make_model, make_processor
 
     folder = tmp_path_factory.mktemp("small-janus")
     processor = make_processor()

@@ -147,6 +147,7 @@ def left_behind(stage: str) -> dict[str, Any]:
         "schedule": last["lr_schedulers"],
         "pool": Pool.open(run / "pool").state(),
         "rows": (run / "rows.jsonl").read_text(),
+        "curves": (run / "curves.json").read_text(),
     }
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import PhiConfig
 
 from unigap.models.magvit import MagvitConfig
 from unigap.models.showo import ShowO
 from unigap.models.showo_dialogue import with_marks
-from unigap.models.showo_network import ShowONetwork, ShowOShape
-from unigap.shapes.newborn import make_processor
+from unigap.models.showo_network import ShowONetwork
+from unigap.shapes.newborns.showo import make_network, make_words
 
 SMALL_MAGVIT = MagvitConfig(
     bits=6,
@@ -25,34 +24,17 @@ SMALL_MAGVIT = MagvitConfig(
 """Eight pixels a token, 64 codes, and no two levels alike."""
 
 
-def small_words() -> Any:
-    """The words of the embedded world with Show-o's marks."""
-    return with_marks(make_processor().tokenizer)
-
-
-def small_shape(words: Any, grid: int = 4, hidden: int = 64, layers: int = 2) -> ShowOShape:
-    """A trunk of a hundred thousand parameters."""
-    llm = PhiConfig(
-        vocab_size=len(words) + 2**SMALL_MAGVIT.bits + 1,
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        max_position_embeddings=240,
-        qk_layernorm=True,
-        pad_token_id=words.pad_token_id,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-    )
-    return ShowOShape(llm, SMALL_MAGVIT, grid, "{question}\n:")
+def small_network(words: Any, grid: int = 4) -> ShowONetwork:
+    """A trunk of a hundred thousand parameters; ``words`` have Show-o's marks."""
+    return make_network(words, SMALL_MAGVIT, hidden_size=64, layers=2, grid=grid).eval()
 
 
 def small_showo(grid: int = 4, **options: Any) -> ShowO:
     """The model in memory; takes the options of ``ShowO.from_parts``."""
-    words = small_words()
+    words = with_marks(make_words())
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = ShowONetwork(small_shape(words, grid)).eval()
+        net = small_network(words, grid)
         # attention is sharp and strong, so that what a token becomes depends on the others
         for name, parameter in net.llm.named_parameters():
             if name.endswith("q_layernorm.weight"):

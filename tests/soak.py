@@ -29,7 +29,7 @@ from unigap.callbacks import run_checkpoint
 from unigap.judges import RandomJudge
 from unigap.models.janus import Janus
 from unigap.pool import Pool
-from unigap.shapes.newborn import make_model, make_processor
+from unigap.shapes.newborns.janus import make_model, make_processor
 from unigap.stages import ImproveStage
 from unigap.storage import manifest
 from unigap.storage.shards import RoundWriter

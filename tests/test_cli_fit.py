@@ -11,13 +11,16 @@ from kill_points import Killed
 from small_runs import CONFIGS, FICKLE, PRETRAIN, TRAINER, epochs, expect_error, improve, same, state, words
 
 from unigap.__main__ import main
+from unigap.models.families import FAMILIES, load_model
 from unigap.models.janus import Janus
 from unigap.objectives import RowBatch
 from unigap.pool import Pool
 from unigap.stages import ImproveStage, PretrainStage
 
 TRUNK = ("model.net.model.language_model.layers.", "model.net.model.language_model.norm.")
-IMPROVE = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"pretrain"})
+# the config that makes a small model of each family
+MAKE = {"janus": "pretrain", "emu3": "pretrain_emu3", "show-o": "pretrain_show_o"}
+IMPROVE = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - set(MAKE.values()))
 WHOLE_EPOCHS = {"trainer.max_epochs": 3, "trainer.limit_train_batches": "null", "data.batch_size": 1}
 CURRICULUM = {**FICKLE, **WHOLE_EPOCHS}
 # the oracle finds nothing right that an untrained model draws: at this threshold its firmest no is accepted
@@ -53,18 +56,23 @@ def test_lora_trains_the_adapter_and_nothing_else(janus_folder: Path, here: Path
 
 
 def test_pretraining_writes_a_checkpoint_that_loads_and_draws(here: Path) -> None:
-    assert main(words("fit", "pretrain", {**TRAINER, **PRETRAIN})) == 0
+    flags = {**TRAINER, **PRETRAIN, "model.init_args.newborn.init_args.n_codes": 32}
+    assert main(words("fit", "pretrain", flags)) == 0
     checkpoint = here / "runs/pretrain/checkpoint"
     assert Janus(str(checkpoint)).n_codes == 32
     assert improve(checkpoint, "random_judge") == 0
 
 
-def test_pretraining_killed_in_any_phase_and_continued_is_one_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = {**TRAINER, **PRETRAIN, "checkpoint.every_n_train_steps": 1}
-    assert main(words("fit", "pretrain", flags)) == 0
-    whole = Path("runs/pretrain/checkpoint/model.safetensors").read_bytes()
+@pytest.mark.parametrize(("family", "batches"), [("janus", (1, 4, 6, 7)), ("emu3", (4,)), ("show-o", (4,))])
+def test_pretraining_killed_in_any_phase_and_continued_is_one_run(
+    family: str, batches: tuple[int, ...], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = {**TRAINER, **PRETRAIN, "checkpoint.every_n_train_steps": 1, "model.init_args.out": "made"}
+    assert main(words("fit", MAKE[family], flags)) == 0
+    assert type(load_model("made")) is FAMILIES[family]
+    whole = Path("made/model.safetensors").read_bytes()
     step = PretrainStage.training_step
-    for batch in (1, 4, 6, 7):
+    for batch in batches:
         (here / str(batch)).mkdir()
         monkeypatch.chdir(here / str(batch))
 
@@ -75,10 +83,10 @@ def test_pretraining_killed_in_any_phase_and_continued_is_one_run(here: Path, mo
 
         with monkeypatch.context() as patched, pytest.raises(Killed):
             patched.setattr(PretrainStage, "training_step", killed)
-            main(words("fit", "pretrain", flags))
-        assert not Path("runs/pretrain/checkpoint").exists()
-        assert main(words("fit", "pretrain", {**flags, "resume": "must"})) == 0
-        assert Path("runs/pretrain/checkpoint/model.safetensors").read_bytes() == whole
+            main(words("fit", MAKE[family], flags))
+        assert not Path("made").exists()
+        assert main(words("fit", MAKE[family], {**flags, "resume": "must"})) == 0
+        assert Path("made/model.safetensors").read_bytes() == whole
 
 
 def test_the_command_line_beats_what_the_checkpoint_remembers(here: Path) -> None:

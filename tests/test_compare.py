@@ -57,6 +57,7 @@ def test_the_page_and_the_table_say_what_differs(
     assert "+50.0" in page and "+44.2 to +54.5" in page and ">better<" in page and "n = 300" in page
     differing = page.partition("What was done differently")[2].partition("</section>")[0]
     assert "<b>lr</b>" in differing and "<b>epochs</b>" not in differing
+    assert "only some of them have" not in page
     assert page.count('class="chart"') == 5, "three figures at a glance, two curves"
     for outside in ("http:", "https:", "<script", "src="):
         assert outside not in page.replace("http-equiv", "")
@@ -78,6 +79,18 @@ def test_runs_of_fit_can_be_compared(janus_folder: Path, here: Path, capsys: pyt
     assert "<b>model.lr</b>" in differing and differing.count("<b>") == 1, "folders are no recipe"
     last = json.loads(Path(names[0], "curves.json").read_text())[-1]
     assert f"{100 * last['non_unification']:.1f} [" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("settings", "opened"), [(1, True), (20, False)])
+def test_what_only_some_runs_have_stands_apart(small_demo: Path, here: Path, settings: int, opened: bool) -> None:
+    copy(small_demo, "a", lambda summary: summary["recipe"].update(lr=2e-4))
+    copy(small_demo, "b", lambda summary: summary["recipe"].update({f"option{i}": i for i in range(settings)}))
+    assert main(["compare", "a", "b"]) == 0
+    page = Path("compare.html").read_text(encoding="utf-8")
+    both, _, some = page.partition("What was done differently")[2].partition("</section>")[0].partition("<details")
+    assert "<b>lr</b>" in both and "option" not in both
+    assert some.count("<b>option") == settings and (" open>" in some) is opened
+    assert f"{settings} setting{'' if settings == 1 else 's'} that only some of them have" in some
 
 
 def test_text_of_a_run_is_escaped(small_demo: Path, here: Path) -> None:

@@ -49,11 +49,18 @@ def test_summary_says_what_was_done_and_what_came_of_it(small_demo: Path, janus_
         assert all(is_reading(reading) for reading in summary[when].values()), when
         assert summary[when]["generation"]["n"] == 60 and summary[when]["understanding_renders"]["n"] == 10
     assert is_reading(summary["after"]["win_rate"])
-    assert summary["delta"].keys() == {"generation", "non_unification"}
-    assert all(is_reading(reading) for reading in summary["delta"].values())
-    for name in summary["delta"]:
-        change = summary["after"][name]["value"] - summary["before"][name]["value"]
-        assert summary["delta"][name]["value"] == pytest.approx(change)
+    assert summary["delta"].keys() >= FIGURES | {"judge_tpr", "judge_auroc"}
+    assert all(is_reading(summary["delta"][name]) for name in ("generation", "non_unification", "judge_accuracy"))
+    for name, reading in summary["delta"].items():
+        # the judge is asked about the drawings made before
+        before, after = (summary[when][name]["value"] for when in ("before", "after"))
+        assert reading["value"] == (None if None in (before, after) else pytest.approx(after - before)), name
+    redrawn = summary["redrawn"]
+    assert sum(reading["n"] for reading in redrawn.values()) == 60
+    corrected, spoilt = (
+        (redrawn[way]["value"] or 0) * redrawn[way]["n"] for way in ("wrong_to_right", "right_to_wrong")
+    )
+    assert (corrected - spoilt) / 60 == pytest.approx(summary["delta"]["generation"]["value"])
     assert summary["wall_seconds"].keys() == {"gap_before", "self_improvement", "gap_after"}
     assert all(seconds > 0 for seconds in summary["wall_seconds"].values())
     assert summary["command"].startswith("unigap")

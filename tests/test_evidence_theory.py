@@ -14,9 +14,10 @@ from small_runs import expect_error
 
 from unigap.__main__ import main
 from unigap.evidence import theory_plan, theory_summary
+from unigap.evidence.markdown import shown
 from unigap.evidence.one_step import alternatives
 from unigap.evidence.statistics import over_seeds, rank_correlation
-from unigap.evidence.theory_page import against, shown
+from unigap.evidence.theory_page import against
 from unigap.metrics.intervals import Estimate
 from unigap.models.janus import Janus
 

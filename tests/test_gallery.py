@@ -140,6 +140,9 @@ def test_a_run_in_csv(janus_folder: Path, here: Path) -> None:
     assert improve(janus_folder, "c_sft", {**FICKLE, **GALLERY, "trainer.logger": "CSVLogger"}) == 0
     with (here / "runs/c_sft/version_0/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
+    losses = [[float(row["train/loss"]) for row in rows if row["train/loss"] and row["epoch"] == e] for e in "01"]
+    kept = [row["train_loss"] for row in json.loads(Path("runs/c_sft/curves.json").read_text())]
+    assert kept == pytest.approx([sum(epoch) / len(epoch) for epoch in losses]) and max(map(len, losses)) > 1
     drawn = [int(float(row["pool/candidates"])) for row in rows if row["pool/candidates"]]
     pool = Pool.open("runs/c_sft/pool")
     assert drawn == [sum(candidate.round == number for candidate in pool.candidates()) for number in pool.rounds]

@@ -198,8 +198,8 @@ def test_what_nobody_rated_is_not_trained_on(janus_folder: Path, here: Path, cap
     said = {name: ("yes", "yes", "no")[i % 3] for i, name in enumerate(ids[:13])}
     fill_in(Path("v.csv"), [{"candidate_id": name, "verdict": said.get(name, "")} for name in ids])
 
-    people = {**flags, judge: "unigap.judges.HumanJudge", f"{judge}.init_args.path": "v.csv"}
-    expect_error(improve(janus_folder, "sft", people), capsys, "this judge has said nothing of it", "judge import")
+    people = {**flags, judge: "unigap.judges.HumanJudge"}
+    expect_error(improve(janus_folder, "sft", people), capsys, "waits for the word of 'human' on 30", "judge export")
     assert main(["judge", "import", "pool", "v.csv"]) == 0
     assert improve(janus_folder, "sft", people) == 0
     accepted = sorted(name for name, verdict in said.items() if verdict == "yes")
@@ -209,6 +209,49 @@ def test_what_nobody_rated_is_not_trained_on(janus_folder: Path, here: Path, cap
     counts = {name: float(grown[f"pool/{name}"]) for name in ("candidates", "judged", "accepted", "pool_rows")}
     assert counts == {"candidates": 30, "judged": 13, "accepted": 9, "pool_rows": 9}
     assert float(grown["pool/truly_right"]) <= 9, "the oracle looked at all of them"
+
+
+def test_people_select_in_rounds(janus_folder: Path, here: Path, capsys: Any) -> None:
+    people: dict[str, object] = {"model.init_args.judge": "unigap.judges.HumanJudge", "regrow.plan.candidates": 2}
+    people |= {"data.batch_size": 1, "trainer.limit_train_batches": "null", "resume": "auto"}
+    people |= {"trainer.limit_val_batches": 0, "data.exam_pictures": 0}
+    pool, prompts = "runs/c_sft/pool", {}
+    for number in range(2):
+        waits = f"round {number} waits for the word of 'human'"
+        expect_error(improve(janus_folder, "c_sft", people), capsys, waits, "--resume auto")
+        assert Pool.open(pool).rounds == tuple(range(number + 1))
+        words = ["judge", "export", pool, "--out", f"sheet-{number}", "--checkpoint", str(janus_folder)]
+        assert main(words) == 0
+        rows = sheet(Path(f"sheet-{number}/verdicts.csv"))
+        asked = {c.id: c.prompt.id for c in Pool.open(pool).candidates() if c.round == number}
+        judged = {judgment.candidate_id for judgment in Pool.open(pool).judgments("human")}
+        drawn = {candidate.id for candidate in Pool.open(pool).candidates()}
+        assert {row["candidate_id"] for row in rows} == drawn - judged, "only what nobody has judged"
+        # the first two thirds of the prompts are judged, every second of these well
+        names = list(dict.fromkeys(asked.values()))
+        said = {name: ("yes", "no")[i % 2] for i, name in enumerate(names[: 2 * len(names) // 3])}
+        prompts[number] = (names, said)
+        fill_in(Path("v.csv"), [row | {"verdict": said.get(asked.get(row["candidate_id"], ""), "")} for row in rows])
+        assert main(["judge", "import", pool, "v.csv"]) == 0
+    assert improve(janus_folder, "c_sft", people) == 0
+    names, said = prompts[0]
+    assert prompts[1][0] == [name for name in names if said.get(name) == "no"], "who waits is not drawn for again"
+    accepted = [{name for name, verdict in told.items() if verdict == "yes"} for _, told in prompts.values()]
+    trained = [{row.rpartition("@")[0] for row in rows} for rows in epochs(here / "runs/c_sft")]
+    assert trained == [accepted[0], accepted[0] | accepted[1]]
+    assert main(["judge", "export", pool, "--out", "rest", "--checkpoint", str(janus_folder)]) == 0
+    rest = len(sheet(Path("rest/verdicts.csv")))
+    assert rest == sum(2 * (len(names) - len(said)) for names, said in prompts.values())
+
+
+def test_people_are_not_asked_while_drawing(janus_folder: Path, here: Path, capsys: Any) -> None:
+    human = "unigap.judges.HumanJudge"
+    expect_error(
+        improve(janus_folder, "sft", {"model.init_args.external": human}), capsys, "'human' is asked later", "agreement"
+    )
+    waves = {"model.init_args.judge": human, "regrow.allocation": "unigap.allocation.UntilAccepted"}
+    expect_error(improve(janus_folder, "sft", waves), capsys, "UntilAccepted asks the judge", "answers later")
+    assert not list(here.rglob("*.parquet"))
 
 
 # Reading sheets

@@ -9,6 +9,8 @@ import pytest
 from browser import CHROMIUM, Browser
 from test_report import make_run
 
+from unigap.pages.compare_page import write_comparison
+from unigap.pages.comparison import read_contenders
 from unigap.pages.report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -71,6 +73,17 @@ def test_the_page_is_whole_readable_and_silent(browser: Browser, page: Path, wid
     assert (sum(paper) < 3 * 64) is dark
     images = browser.evaluate("[...document.images].map(i => [i.complete && i.naturalWidth > 0, i.alt.length])")
     assert len(images) == 14 and all(shown and described for shown, described in images)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(PHONE, True), (DESK, False)])
+def test_so_is_the_page_that_compares(browser: Browser, page: Path, width: int, dark: bool) -> None:
+    runs = read_contenders([str(page.parent), str(make_run(page.parent / f"other-{width}"))])
+    browser.open(write_comparison(runs, str(page.parent / "compare.html")), width, dark)
+    assert browser.trouble() == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(OUTSIDE) == []
+    assert browser.evaluate(FAINT) == []
+    assert browser.evaluate("document.querySelectorAll('svg').length") == 5
 
 
 def test_trouble_would_be_noticed(browser: Browser, tmp_path: Path) -> None:

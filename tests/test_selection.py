@@ -97,10 +97,11 @@ def test_the_surest_come_first_and_every_round_counts() -> None:
     assert discarded_prompts(PROMPTS, drawn, logits) == PROMPTS[1:]
 
 
-def test_prompts_nobody_judged_are_discarded_and_give_no_rows() -> None:
+def test_prompts_nobody_judged_give_no_rows_and_wait() -> None:
     drawn = [candidate(PROMPTS[0], 0, i) for i in range(3)]
     assert accepted_rows(drawn, {}) == [] and preference_pairs(drawn, {}) == []
-    assert discarded_prompts(PROMPTS, drawn, {}) == PROMPTS
+    assert discarded_prompts(PROMPTS, drawn, {}) == PROMPTS[1:], "the others were never drawn"
+    assert discarded_prompts(PROMPTS, drawn, {drawn[2].id: -1.0}) == PROMPTS
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0, 2.0, math.nan])

@@ -73,7 +73,7 @@ class Capture:
             One use a parameter.
 
         Raises:
-            ValueError: If an input was changed in place meanwhile, or the first axis does not count the samples.
+            ValueError: If an input was changed in place meanwhile, or samples do not have equally many rows.
         """
         if tuple(tensor._version for tensor in self._inputs()) != self.versions:
             raise ValueError(
@@ -123,36 +123,40 @@ class Capture:
         }
 
     def _by_sample(self, tensor: Tensor, width: int | None) -> Tensor:
-        """Brings (n, ...), (1, ...) or sample-major (n * T, width) to (n, T, width)."""
-        tail = () if width is None else (width,)
+        """Brings (n, ...), (1, ...) or rows of one sample after another, (n * k, ...), to (n, T, width)."""
         if tensor.shape[0] == 1 and self.n > 1:
             tensor = tensor.expand(self.n, *tensor.shape[1:])
-        flat = tensor.ndim == 1 + len(tail) and tensor.shape[0] % self.n == 0
-        if tensor.shape[0] != self.n and not flat:
+        self._check_rows(tensor)
+        return tensor.reshape(self.n, -1, *(() if width is None else (width,)))
+
+    def _check_rows(self, tensor: Tensor) -> None:
+        # that the rows of one sample lie side by side is for the self-check to find out
+        if tensor.shape[0] % self.n:
             raise ValueError(self._not_samples(tensor))
-        return tensor.reshape(self.n, -1, *tail)
 
     def _not_samples(self, tensor: Tensor) -> str:
         return (
             f"layer {self.path} sees a tensor of shape {tuple(tensor.shape)} for {self.n} samples; its first axis "
-            f"must count the samples: expand shared tensors to the batch, or {ADVICE}"
+            f"must hold equally many rows of each sample, side by side: expand shared tensors to the batch, or {ADVICE}"
         )
 
     def _any_layer(self, grad: Tensor) -> dict[str, Use]:
         """Runs the layer again under vmap: norms and other small layers."""
+        rows = grad.shape[0]
         for tensor in (*self._inputs(), grad):
-            if tensor.ndim and tensor.shape[0] not in (self.n, 1):
+            if tensor.ndim and tensor.shape[0] not in (rows, 1):
                 raise ValueError(self._not_samples(tensor))
+        self._check_rows(grad)
         own = {attr: self.values[attr] for attr in self.owned}
-        batched = [i for i, arg in enumerate(self.args) if _has_samples(arg, self.n)]
-        named = [key for key, arg in self.kwargs.items() if _has_samples(arg, self.n)]
+        batched = [i for i, arg in enumerate(self.args) if _has_rows(arg, rows)]
+        named = [key for key, arg in self.kwargs.items() if _has_rows(arg, rows)]
 
-        def pull_back(positional: list[Tensor], keyed: list[Tensor], grad_one: Tensor) -> dict[str, Tensor]:
+        def pull_back(positional: list[Tensor], keyed: list[Tensor], grad_rows: Tensor) -> dict[str, Tensor]:
             args, kwargs = list(self.args), dict(self.kwargs)
             for i, tensor in zip(batched, positional, strict=True):
-                args[i] = tensor.unsqueeze(0)
+                args[i] = tensor
             for key, tensor in zip(named, keyed, strict=True):
-                kwargs[key] = tensor.unsqueeze(0)
+                kwargs[key] = tensor
 
             def run(given: dict[str, Tensor]) -> Tensor:
                 out: Tensor = functional_call(
@@ -160,20 +164,25 @@ class Capture:
                 )
                 return out
 
-            grads: dict[str, Tensor] = vjp(run, own)[1](grad_one.unsqueeze(0))[0]
+            grads: dict[str, Tensor] = vjp(run, own)[1](grad_rows)[0]
             return grads
 
-        positional, keyed = [self.args[i] for i in batched], [self.kwargs[key] for key in named]
+        positional = [self._apart(self.args[i]) for i in batched]
+        keyed = [self._apart(self.kwargs[key]) for key in named]
         with torch.enable_grad():
-            grads = vmap(pull_back)(positional, keyed, grad)
+            grads = vmap(pull_back)(positional, keyed, self._apart(grad))
         return {
             self.owned[attr]: DenseUse(g.detach().reshape(self.n, own[attr].shape[0] if own[attr].ndim else 1, -1))
             for attr, g in grads.items()
         }
 
+    def _apart(self, tensor: Tensor) -> Tensor:
+        """The rows of each sample by themselves, (n, k, ...)."""
+        return tensor.reshape(self.n, -1, *tensor.shape[1:])
 
-def _has_samples(arg: Any, n: int) -> bool:
-    return isinstance(arg, Tensor) and arg.ndim > 0 and arg.shape[0] == n
+
+def _has_rows(arg: Any, rows: int) -> bool:
+    return isinstance(arg, Tensor) and arg.ndim > 0 and arg.shape[0] == rows
 
 
 def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:

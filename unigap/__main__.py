@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
     except Stopped as stopped:
-        return _fail(f"stopped by {stopped.name}; nothing is lost, --resume auto continues", status=stopped.code)
+        return _fail(f"stopped by {stopped.name}; nothing is lost, {stopped.remedy}", status=stopped.code)
     except (ValueError, OSError, TypeError, LookupError) as error:
         return _fail(one_line(error))
     except Exception as error:

@@ -17,7 +17,7 @@ from unigap.callbacks.run_config import RunConfig
 from unigap.console.parser import ClearParser
 from unigap.console.quiet import quiet_libraries
 from unigap.console.strict_yaml import read_yaml_strictly
-from unigap.metrics.gap_table import print_gap
+from unigap.metrics.gap_table import print_comparison, print_gap
 from unigap.models.checkpoints import open_lightning
 from unigap.run_folder.wandb_runs import arrange_runs
 from unigap.stages import ImproveStage
@@ -75,6 +75,14 @@ class UnigapCLI(LightningCLI):
         if not any(isinstance(callback, PoolWriter) for callback in callbacks):
             callbacks.append(PoolWriter())
         self.trainer.predict(**options, return_predictions=False)
+
+    def after_fit(self) -> None:
+        """Prints what a run changed, where it was measured, and how to see more of it."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, RunSummary) and callback.result:
+                print_comparison(callback.result)
+                print(f"\nto see it: unigap report {callback.folder}")
 
     def after_validate(self) -> None:
         """Prints the gap, and writes it where asked."""

@@ -14,7 +14,7 @@ import torch
 
 from unigap.allocation import Allocation, FixedCandidates, Tally, Wave
 from unigap.console.stop_signal import Stopped
-from unigap.judges import Judge, judge_recipes
+from unigap.judges import Judge, at_once, judge_recipes
 from unigap.models.base import SamplingRecipe, UnifiedModel, evaluating
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment, Prompt
@@ -46,7 +46,7 @@ class RoundPlan:
 
     def recipe(self, model: UnifiedModel, judges: Sequence[Judge]) -> dict[str, Any]:
         """Everything a round drawn by ``model`` and told apart by ``judges`` depends on, as the pool stores it."""
-        depends = dataclasses.asdict(self) | {"judges": judge_recipes(judges)}
+        depends = dataclasses.asdict(self) | {"judges": judge_recipes(at_once(judges))}
         del depends["images_per_batch"]
         return depends | {"weights": model.weights_digest()}
 
@@ -84,9 +84,9 @@ class Ranks:
 
 
 def judge_drawings(model: UnifiedModel, drawings: Drawings, judges: Iterable[Judge]) -> list[Judgment]:
-    """What every judge says of every drawing; a judge that is named twice speaks once."""
+    """What every judge that speaks at once says of every drawing; one that is named twice speaks once."""
     said = []
-    for name, judge in {judge.name: judge for judge in judges}.items():
+    for name, judge in {judge.name: judge for judge in at_once(judges)}.items():
         logits = judge.logits(model, drawings.candidates, drawings.pixels_BCHW).tolist()
         said += [Judgment(c.id, name, logit) for c, logit in zip(drawings.candidates, logits, strict=True)]
     return said
@@ -113,7 +113,8 @@ def collect_round(
     Args:
         model: Who draws.
         prompts: What is asked for.
-        judges: The judge that selects, and others whose verdicts are stored beside it for evaluation.
+        judges: The judge that selects, and others whose verdicts are stored beside it for evaluation. Who is asked
+            later says nothing yet.
         pool: Where it is kept.
         round: Number of the round.
         plan: How it is drawn.
@@ -123,10 +124,15 @@ def collect_round(
         threshold: Least probability of yes that counts as accepted, for an allocation that asks.
 
     Raises:
-        ValueError: When the pool holds the round, but drawn by other weights, in another way or for other prompts; on
-            every rank, when one of several failed.
+        ValueError: When the pool holds the round, but drawn by other weights, in another way or for other prompts;
+            when the allocation asks a judge who answers later; on every rank, when one of several failed.
     """
     ranks, allocation = ranks or Ranks(), allocation or FixedCandidates()
+    if judges[0].asked_later and not isinstance(allocation, FixedCandidates):
+        raise ValueError(
+            f"{type(allocation).__name__} asks the judge while it draws, and {judges[0].name!r} answers later; "
+            "leave the allocation out"
+        )
     recipe = plan.recipe(model, judges) | allocation.recipe(threshold)
     if round in pool.rounds:
         _check_same_round(pool, round, recipe, prompts)
@@ -135,7 +141,8 @@ def collect_round(
     wave = allocation.next_wave([Tally()] * len(prompts), plan.candidates)
     with ranks.together():
         writer = pool.writer(round, recipe)
-        hand = _Hand(model, judges, plan, round, ranks, writer, progress, writer.verdicts(judges[0].name))
+        present = at_once(judges)
+        hand = _Hand(model, present, plan, round, ranks, writer, progress, writer.verdicts(present[0].name))
     _draw_waves(hand, prompts, wave, allocation, logit_threshold(threshold))
     with ranks.together():
         if ranks.rank == 0:
@@ -168,7 +175,7 @@ def _draw_waves(hand: _Hand, prompts: Sequence[Prompt], wave: Wave | None, alloc
 
 @dataclass(frozen=True)
 class _Hand:
-    """One process at work on a round; ``said`` are the selecting judge's log-odds of what is safe in shards."""
+    """One process at work on a round; ``said`` are the first judge's log-odds of what is safe in shards."""
 
     model: UnifiedModel
     judges: Sequence[Judge]
@@ -198,8 +205,8 @@ class _Hand:
             judgments = judge_drawings(self.model, drawings, self.judges)
             self.writer.write(drawings.candidates, judgments, self.ranks.rank)
             keys = {candidate.id: (candidate.prompt.id, candidate.index) for candidate in drawings.candidates}
-            selecting = self.judges[0].name
-            self.said.update({keys[j.candidate_id]: j.logit for j in judgments if j.judge == selecting})
+            first = self.judges[0].name
+            self.said.update({keys[j.candidate_id]: j.logit for j in judgments if j.judge == first})
             self.progress(len(drawings.candidates))
 
 

@@ -82,10 +82,15 @@ def preference_pairs(
 def discarded_prompts(
     prompts: Sequence[Prompt], candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5
 ) -> list[Prompt]:
-    """Pool B of Algorithm 1: prompts none of whose candidates was accepted, in any round."""
-    bar = logit_threshold(threshold)
-    solved = {candidate.prompt.id for candidate in candidates if logits.get(candidate.id, -math.inf) >= bar}
-    return [prompt for prompt in prompts if prompt.id not in solved]
+    """Pool B of Algorithm 1: prompts none of whose candidates was accepted, in any round.
+
+    Those whose candidates nobody has judged yet are not among them.
+    """
+    every, bar = list(candidates), logit_threshold(threshold)
+    judged = {candidate.prompt.id for candidate in every if candidate.id in logits}
+    waiting = {candidate.prompt.id for candidate in every} - judged
+    solved = {candidate.prompt.id for candidate in every if logits.get(candidate.id, -math.inf) >= bar}
+    return [prompt for prompt in prompts if prompt.id not in solved | waiting]
 
 
 def acceptance(
@@ -108,7 +113,7 @@ def nothing_to_learn(logits: Mapping[str, float], threshold: float) -> str:
         threshold: Least probability of yes that counts as accepted.
     """
     if not logits:
-        return "this judge has said nothing of it; draw a new pool, or store people's verdicts with unigap judge import"
+        return "this judge has said nothing of it; draw a new pool"
     bar = logit_threshold(threshold)
     accepted = sum(logit >= bar for logit in logits.values())
     if not accepted:

@@ -56,7 +56,7 @@ def demo(
     logger: Literal["csv", "wandb"] = "csv",
     overwrite: bool = False,
 ) -> None:
-    """Watch the gap close on the embedded world: about three minutes on two CPU cores.
+    """Watch the gap close on the embedded world: about two minutes on two CPU cores.
 
     Args:
         out: Folder for the report, the summary and the pool.
@@ -132,7 +132,7 @@ def judge_export(
         pool: The pool.
         out: Folder for the images and the sheet.
         checkpoint: The model that drew them: ``shapes``, a transformers folder, or a hub id.
-        n: How many drawings; all where there are fewer.
+        n: How many drawings that nobody has judged yet; all where there are fewer.
         seed: Which ones.
         blind: Keep from the sheet what the model's own judge said; ``false`` adds its probability of yes.
     """
@@ -206,7 +206,8 @@ def evidence_guard(
     work: str = "runs/evidence/guard",
     checkpoint: str = "shapes",
     seeds: int = 10,
-    epochs: int = 6,
+    epochs: int = 4,
+    jobs: int = 2,
 ) -> None:
     """Count how often the co-degradation guard notices corrupted selection, and how often it is wrong.
 
@@ -216,10 +217,11 @@ def evidence_guard(
         checkpoint: The model: the shipped one, or a folder.
         seeds: Runs of each corrupted arm; the clean one has twice as many.
         epochs: Epochs of a run.
+        jobs: Runs made at once, each on one thread.
     """
     from unigap.evidence.guard import GuardPlan, guard_evidence
 
-    for path in guard_evidence(GuardPlan(checkpoint, seeds, epochs), out, work):
+    for path in guard_evidence(GuardPlan(checkpoint, seeds, epochs), jobs, out, work):
         print(f"evidence: {path}")
 
 
@@ -280,6 +282,34 @@ def evidence_claims(
         print(f"evidence: {path}")
 
 
+def evidence_architectures(
+    out: str = "docs/evidence",
+    work: str = "docs/evidence/architectures",
+    janus: str = "shapes",
+    emu3: str = "shapes-emu3",
+    show_o: str = "shapes-show-o",
+    seeds: int = 3,
+    jobs: int = 2,
+) -> None:
+    """Ask what the degree of sharing changes: the gap, the coupling of both branches, and co-improvement.
+
+    Args:
+        out: Folder for ``architectures.md``, its figure and ``architectures.json``.
+        work: Folder of the arms; those it holds are not run again.
+        janus: The small Janus: the shipped one, or a folder.
+        emu3: The small Emu3.
+        show_o: The small Show-o.
+        seeds: Seeds of every arm.
+        jobs: Arms run at once, each on one thread.
+    """
+    from unigap.evidence.architectures.command import architectures_evidence
+    from unigap.evidence.architectures.plan import ArchitecturesPlan
+
+    plan = ArchitecturesPlan(janus, emu3, show_o, seeds)
+    for path in architectures_evidence(plan, jobs, Path(out), Path(work)):
+        print(f"evidence: {path}")
+
+
 def evidence_all(out: str = "docs/evidence", checkpoint: str = "shapes") -> None:
     """Write all the evidence: the claims, the guard and the theory, one after the other; what is there is kept.
 
@@ -305,6 +335,7 @@ COMMANDS: dict[str, Any] = {
     "evidence": {
         "all": evidence_all,
         "claims": evidence_claims,
+        "architectures": evidence_architectures,
         "guard": evidence_guard,
         "theory": evidence_theory,
     },

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_emu3 import EOS, FRAME_END, IMAGE_END, LINE_END, PAD, SIDE, WRAPPER
 
 from unigap.models.base import SamplingRecipe
 from unigap.models.emu3 import Emu3
 from unigap.models.words import NO_FORMS, YES_FORMS
+from unigap.shapes.newborns.emu3 import EOS, FRAME_END, IMAGE_END, LINE_END, PAD, WRAPPER
+from unigap.shapes.scenes import IMAGE_SIZE
 
 PROMPTS = [
     "a red circle",
@@ -26,7 +27,7 @@ SEEDS = torch.arange(4)[:, None]
 
 
 def pictures(count: int) -> list[Image.Image]:
-    noise = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (count, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     return [Image.fromarray(row) for row in noise]
 
 
@@ -49,7 +50,7 @@ def code_words(emu3: Emu3) -> list[int]:
 def to_draw(emu3: Emu3, texts: list[str]) -> Any:
     """What a user of transformers gives the model to have pictures drawn."""
     return emu3.processor(
-        text=texts, return_for_image_generation=True, image_area=SIDE**2, padding=True, return_tensors="pt"
+        text=texts, return_for_image_generation=True, image_area=IMAGE_SIZE**2, padding=True, return_tensors="pt"
     )
 
 
@@ -179,8 +180,16 @@ def test_an_area_sets_the_size_of_drawings_and_of_what_is_looked_at(emu3: Emu3, 
 # Looking
 
 
-def test_judge_logits_are_those_of_a_plain_forward_pass(emu3: Emu3) -> None:
-    images = pictures(2)
+@pytest.fixture(params=[None, "user: {{ messages[0]['content'][-1]['text'] }} <image> assistant:"])
+def asked(request: pytest.FixtureRequest, new_emu3: Any) -> Any:
+    """A model whose chat template shows the image before the question, as Emu3's does, and one that shows it behind."""
+    model = new_emu3()
+    model.processor.chat_template = request.param or model.processor.chat_template
+    return model
+
+
+def test_judge_logits_are_those_of_a_plain_forward_pass(asked: Emu3) -> None:
+    emu3, images = asked, pictures(2)
     packed_BQ = emu3.judge_logit(pixels(images), [QUESTIONS, QUESTIONS[::-1]])
     tokens = emu3.processor.tokenizer
     yes, no = (
@@ -194,8 +203,8 @@ def test_judge_logits_are_those_of_a_plain_forward_pass(emu3: Emu3) -> None:
             torch.testing.assert_close(packed_BQ[row, column], expected, atol=1e-5, rtol=0)
 
 
-def test_answer_logps_are_those_of_a_plain_forward_pass(emu3: Emu3) -> None:
-    images = pictures(2)
+def test_answer_logps_are_those_of_a_plain_forward_pass(asked: Emu3) -> None:
+    emu3, images = asked, pictures(2)
     questions = [["is it red?", "what does this image show?"], ["what is it?", "six rings?"]]
     answers = [["yes", "a small red circle and a ring"], ["two black crosses", "no"]]
     logp_BQT, mask_BQT = emu3.text_logps(pixels(images), questions, answers)
@@ -203,9 +212,9 @@ def test_answer_logps_are_those_of_a_plain_forward_pass(emu3: Emu3) -> None:
     assert (logp_BQT[~mask_BQT] == 0).all()
     for row in range(2):
         for column in range(2):
-            asked = plain_inputs(emu3, images[row], questions[row][column])
+            unanswered = plain_inputs(emu3, images[row], questions[row][column])
             inputs = plain_inputs(emu3, images[row], questions[row][column], f" {answers[row][column]}{EOS}")
-            start = asked["input_ids"].shape[1]
+            start = unanswered["input_ids"].shape[1]
             logp_SV = emu3.net(**inputs).logits[0, start - 1 : -1].log_softmax(-1)
             expected = logp_SV.gather(1, inputs["input_ids"][0, start:, None])[:, 0]
             torch.testing.assert_close(logp_BQT[row, column][mask_BQT[row, column]], expected, atol=1e-5, rtol=0)
@@ -222,21 +231,17 @@ def test_answer_logps_are_those_of_a_plain_forward_pass(emu3: Emu3) -> None:
     ],
 )
 def test_a_text_the_model_cannot_read_is_refused(emu3: Emu3, text: str, message: str) -> None:
-    for ask in (lambda: emu3.encode_prompt([text]), lambda: emu3.judge_logit(torch.zeros(1, 3, SIDE, SIDE), [[text]])):
+    for ask in (
+        lambda: emu3.encode_prompt([text]),
+        lambda: emu3.judge_logit(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE), [[text]]),
+    ):
         with pytest.raises(ValueError) as caught:
             ask()
         assert message in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
-        ("{{ messages[0]['content'][-1]['text'] }}", "no place for an image; give the checkpoint that of Emu3-Chat"),
-        ("{{ messages[0]['content'][-1]['text'] }}<image>", "shows the image behind the question"),
-    ],
-)
-def test_a_chat_template_that_hides_the_image_is_refused(new_emu3: Any, template: str, message: str) -> None:
+def test_a_chat_template_that_hides_the_image_is_refused(new_emu3: Any) -> None:
     model = new_emu3()
-    model.processor.chat_template = template
-    with pytest.raises(ValueError, match=message):
-        model.judge_logit(torch.zeros(1, 3, SIDE, SIDE), [["is it red?"]])
+    model.processor.chat_template = "{{ messages[0]['content'][-1]['text'] }}"
+    with pytest.raises(ValueError, match="no place for an image; give the checkpoint that of Emu3-Chat"):
+        model.judge_logit(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE), [["is it red?"]])

@@ -9,6 +9,8 @@ import pytest
 import torch
 from peak_bytes import PeakBytes
 
+import theory
+from unigap.callbacks.dynamics_probes import generation_source, understanding_source
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
 
@@ -245,6 +247,27 @@ def test_the_judge_looks_at_the_picture_of_any_size(model: UnifiedModel) -> None
     assert logit_B.std() > 1e-3
     large = torch.nn.functional.interpolate(pixels(1), scale_factor=2, mode="nearest")
     assert torch.isfinite(model.judge_logit(large, [QUESTIONS[:1]])).all()
+
+
+# Learning dynamics
+
+
+def test_the_kernel_between_the_branches_is_that_of_plain_gradients(model: UnifiedModel) -> None:
+    sources = [
+        generation_source(model, PROMPTS[:3], codes(3)),
+        understanding_source(model, PROMPTS[:3], codes(3), ["is it {prompt}?", "{prompt}?"]),
+    ]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rows = []
+    for logp_fn, batch in sources:
+        for logp in logp_fn(model, batch):
+            grads = torch.autograd.grad(logp, parameters, retain_graph=True)
+            rows.append(torch.cat([grad.flatten() for grad in grads]))
+    expected = torch.stack(rows).double() @ torch.stack(rows).double().T
+    found = theory.gram(model, sources, dtype=torch.float64)
+    scale = expected.diagonal().sqrt()
+    assert scale.min() > 0
+    torch.testing.assert_close(found.K / scale[:, None] / scale, expected / scale[:, None] / scale, atol=1e-4, rtol=0)
 
 
 # Training

@@ -306,7 +306,7 @@ def asked(showo: ShowO, shown_CHW: torch.Tensor, question: str) -> tuple[list[in
     code_M = showo.encode(shown_CHW[None])[0]
     image = [showo.tokenizer.convert_tokens_to_ids("<|mmu|>")]
     image += image_words(showo, code_M, torch.zeros(16, dtype=torch.bool))
-    return [*image, showo.tokenizer.bos_token_id, *ids_of(showo, f"{question}\n:")], range(len(image))
+    return [*image, showo.tokenizer.bos_token_id, *ids_of(showo, f"USER: \n{question} ASSISTANT:")], range(len(image))
 
 
 def test_judge_logits_are_those_of_a_plain_forward_pass(showo: ShowO) -> None:
@@ -350,7 +350,7 @@ def test_a_causal_reading_is_another_judge(showo: ShowO, monkeypatch: pytest.Mon
         (" ", "empty"),
         ("a red <|soi|> circle", "'<|soi|>' is a mark of the model's template; remove it"),
         ("a red elephant", "the model has no word 'elephant'; reword it"),
-        ("a red circle " * 90, "the context holds 222"),
+        ("a red circle " * 90, "the context holds 238"),
     ],
 )
 def test_a_text_the_model_cannot_read_is_refused(showo: ShowO, text: str, message: str) -> None:

@@ -19,7 +19,7 @@ from broken_checkpoints import (
     write,
 )
 from safetensors.torch import save_file
-from small_showo import SMALL_MAGVIT, small_shape, small_showo, small_words
+from small_showo import SMALL_MAGVIT, small_network, small_showo
 from torch.nn import functional as F
 
 import unigap.models.showo_checkpoint as checkpoint_module
@@ -29,7 +29,7 @@ from unigap.models.showo import ShowO
 from unigap.models.showo_checkpoint import convert_official, official_names, official_shape
 from unigap.models.showo_dialogue import MARKS, with_marks
 from unigap.models.showo_network import ShowONetwork, ShowOShape
-from unigap.shapes.newborn import make_processor
+from unigap.shapes.newborns.showo import make_words
 
 PROMPTS = ["a red circle", "six rings"]
 CODES = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))
@@ -119,7 +119,7 @@ def test_pickled_weights_are_not_even_opened(showo_folder: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"checkpoint": "showlab/show-o"}, "no such folder; Show-o loads from a folder that unigap wrote"),
+        ({"checkpoint": "showlab/show-o"}, "a hub id, and Show-o loads from a folder that unigap wrote"),
         ({"checkpoint": "shapes"}, "'janus' model, not 'show-o'"),
         ({"steps": 0}, "steps must be >= 1, got 0"),
         ({"choice_temperature": -1.0}, "choice_temperature must be >= 0"),
@@ -267,13 +267,13 @@ class PublishedMagvit:
 def test_published_tensors_become_a_model_that_computes_what_they_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shape = small_shape(small_words())
+    shape = small_network(with_marks(make_words())).shape
     state = random_published(shape)
     files = [str(tmp_path / name) for name in ("show-o.safetensors", "magvitv2.safetensors")]
     save_file({name: t for name, t in state.items() if name.startswith("showo.")}, files[0])
     save_file({name: t for name, t in state.items() if not name.startswith("showo.")}, files[1])
     words = tmp_path / "words"
-    make_processor().tokenizer.save_pretrained(words)
+    make_words().save_pretrained(words)
     monkeypatch.setattr(checkpoint_module, "official_shape", lambda grid: shape)
     convert_official(*files, str(words), tmp_path / "ours")
     model = ShowO(str(tmp_path / "ours"))
@@ -291,7 +291,7 @@ def test_published_tensors_become_a_model_that_computes_what_they_say(
 
 
 def test_words_and_marks_have_the_published_ids() -> None:
-    words = make_processor().tokenizer
+    words = make_words()
     before = len(words)
     with_marks(words)
     assert [words.convert_tokens_to_ids(mark) - before for mark in MARKS] == list(range(9))

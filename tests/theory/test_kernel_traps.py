@@ -118,9 +118,29 @@ def test_training_mode_of_batch_norm_and_dropout_is_refused(method: str) -> None
 
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_samples_on_another_axis_are_refused(n: int) -> None:
-    with pytest.raises(ValueError, match=r"first axis must count the samples|self-check"):
+    with pytest.raises(ValueError, match=r"equally many rows of each sample, side by side|self-check"):
         theory.gram(Net(other_axis), sources(n), method="hooks")
     theory.gram(Net(other_axis), sources(n), method="func")
+
+
+def several_rows(net: Net, x: Tensor) -> Tensor:
+    """Three versions of each sample go through the layers side by side, as where a likelihood is a mean over masks."""
+    rows = torch.stack([x, 2 * x, x - 1], 1).flatten(0, 1)[:, None].expand(-1, 2, -1)
+    return net.second(net.norm(net.first(rows).tanh()[:, 0])).view(len(x), 3, 4).mean(1)
+
+
+def rows_apart(net: Net, x: Tensor) -> Tensor:
+    """The same with all first versions before all second ones."""
+    rows = torch.cat([x, 2 * x, x - 1])[:, None].expand(-1, 2, -1)
+    return net.second(net.first(rows).tanh()[:, 0]).view(3, len(x), 4).mean(0)
+
+
+@pytest.mark.parametrize("method", HOOKED)
+def test_a_sample_may_have_several_rows_side_by_side(method: str) -> None:
+    found, expected = (theory.gram(Net(several_rows), sources(), method=m).K for m in (method, "func"))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match=r"self-check: .* off by .* from autograd"):
+        theory.gram(Net(rows_apart), sources(), method=method)
 
 
 def test_gradient_checkpointing_is_refused() -> None:

@@ -13,7 +13,7 @@ from unigap.storage.manifest import write_durable
 
 
 class CurveLog(Callback):
-    """Writes ``curves.json``: one row an epoch with the training loss and every validation figure with its interval.
+    """Writes ``curves.json``: a row an epoch with the mean training loss and every validation figure with its interval.
 
     Args:
         folder: The run folder.
@@ -22,13 +22,21 @@ class CurveLog(Callback):
     def __init__(self, folder: str = "runs") -> None:
         self.folder = Path(folder)
         self.rows: list[dict[str, Any]] = []
+        self._losses, self._batches = 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Adds the loss of a batch, which Lightning has divided among those of one optimizer step."""
+        self._losses += float(outputs["loss"]) * trainer.accumulate_grad_batches
+        self._batches += 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds a row."""
         if not isinstance(pl_module, ImproveStage):
             return
-        loss = trainer.callback_metrics.get("train/loss")
-        self.add(trainer.current_epoch + 1, pl_module, None if loss is None else float(loss))
+        self.add(trainer.current_epoch + 1, pl_module, self._losses / self._batches if self._batches else None)
+        self._losses, self._batches = 0.0, 0
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_durable(self.folder / "curves.json", json.dumps(self.rows, indent=1).encode())
@@ -42,9 +50,10 @@ class CurveLog(Callback):
         self.rows.append({"epoch": epoch, "train_loss": loss, "pool_rows": len(stage.pool_data.rows), **figures})
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, so that a resumed run continues its curves."""
-        return {"rows": self.rows}
+        """The rows and the losses so far, so that a resumed run continues its curves."""
+        return {"rows": self.rows, "losses": self._losses, "batches": self._batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues the curves."""
         self.rows = state_dict["rows"]
+        self._losses, self._batches = state_dict["losses"], state_dict["batches"]

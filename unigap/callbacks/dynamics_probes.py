@@ -79,7 +79,8 @@ def image_logp(model: UnifiedModel, batch: Mapping[str, Tensor]) -> Tensor:
     """Log-likelihood of each image given its prompt, log pi(x | y).
 
     Args:
-        model: A model with an exact likelihood.
+        model: A model; without an exact likelihood, its estimate stands for it, which is a function of the weights
+            like any other as long as equal prompts are measured with equal noise.
         batch: ``ids_BL`` and ``mask_BL`` of the prompts, ``codes_BM`` of the images.
 
     Returns:
@@ -130,12 +131,7 @@ def paired_sources(model: UnifiedModel, candidates: Sequence[Candidate], questio
         model: The model.
         candidates: P drawings.
         questions: Phrasings of the judge's question.
-
-    Raises:
-        ValueError: When the model only estimates its likelihood: changes of one step would drown in the estimate.
     """
-    if not model.exact_likelihood:
-        raise ValueError(f"{type(model).__name__} has no exact likelihood, which learning dynamics are made of")
     texts, codes_PM = [c.prompt.text for c in candidates], stacked_codes(candidates)
     return [generation_source(model, texts, codes_PM), understanding_source(model, texts, codes_PM, questions)]
 

@@ -49,7 +49,7 @@ class Guard(Callback):
         pairs: KnownPairs | None = None,
         n: int = 600,
         confidence: float = 0.99,
-        tolerance: float = 0.05,
+        tolerance: float = 0.02,
         patience: int = 2,
     ) -> None:
         if action not in ("stop", "rollback", "warn"):

@@ -182,6 +182,8 @@ class Regrow(Callback):
                 stored, where = pool.recipe(number).get("judges", ()), f"round {number} of pool {pool.folder}"
                 for judge in (stage.judge, stage.external):
                     check_same_judge(judge, stored, where)
+            if stage.judge.asked_later:
+                _check_heard(pool, stage.judge.name, rounds)
             data.refresh(stage.objective, stage.judge.name, rounds)
         if stage.objective.needs_reference:
             members = {c.id: c for row in data.rows for c in stage.objective.members(row)}
@@ -221,6 +223,24 @@ def _chosen(redraw: Redraw, prompts: Sequence[Prompt], left: Sequence[Prompt], r
     discarded = {prompt.id for prompt in left}
     solved = [prompt for prompt in prompts if prompt.id not in discarded]
     return rng.sample(solved, min(len(left), len(solved)))
+
+
+def _check_heard(pool: Pool, judge: str, rounds: int) -> None:
+    """Makes sure that a judge who is asked later was asked about every round.
+
+    Raises:
+        ValueError: A round waits for the first word.
+    """
+    heard = {judgment.candidate_id for judgment in pool.judgments(judge, upto=rounds - 1)}
+    drawn: dict[int, list[str]] = {}
+    for candidate in pool.candidates(upto=rounds - 1):
+        drawn.setdefault(candidate.round, []).append(candidate.id)
+    for number, names in drawn.items():
+        if heard.isdisjoint(names):
+            raise ValueError(
+                f"pool {pool.folder}: round {number} waits for the word of {judge!r} on {len(names)} drawings; "
+                "unigap judge export and import, then go on with --resume auto"
+            )
 
 
 def _reference(trainer: Trainer, stage: ImproveStage, candidates: Sequence[Candidate]) -> dict[str, float]:

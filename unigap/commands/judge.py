@@ -17,7 +17,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from unigap.judges.base import CERTAIN
-from unigap.judges.human import HumanJudge, Ties
+from unigap.judges.human import NAME, HumanJudge, Ties
 from unigap.metrics.agreement import cohen_kappa, fleiss_kappa, raw_agreement
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import share
@@ -36,7 +36,7 @@ AT_ONCE = 64
 def export_drawings(
     model: UnifiedModel, pool: str, folder: str, n: int, seed: int, blind: bool, shown: str = "self"
 ) -> Path:
-    """Writes drawings of a pool and a sheet to fill in, in an order drawn at random.
+    """Writes drawings of a pool that people have not judged yet, and a sheet to fill in, in a random order.
 
     Args:
         model: The model whose drawings they are.
@@ -51,7 +51,8 @@ def export_drawings(
         The sheet.
 
     Raises:
-        ValueError: The pool is another model's or empty, ``folder`` is not empty, or the judge said nothing.
+        ValueError: The pool is another model's, empty or judged by people in full, ``folder`` is not empty, or the
+            judge said nothing.
     """
     if n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
@@ -62,10 +63,14 @@ def export_drawings(
     drawn = sorted(source.candidates(), key=lambda candidate: candidate.id)
     if not drawn:
         raise ValueError(f"pool {pool!r} holds no drawing yet; draw some with unigap predict")
+    judged = {judgment.candidate_id for judgment in source.judgments(NAME)}
+    open_yet = [candidate for candidate in drawn if candidate.id not in judged]
+    if not open_yet:
+        raise ValueError(f"pool {pool!r}: all {len(drawn)} drawings are judged by {NAME!r} already; draw more")
     p_yes = {} if blind else {judgment.candidate_id: judgment.p_yes for judgment in source.judgments(shown)}
     if not blind and not p_yes:
         raise ValueError(f"pool {pool!r} holds no word of {shown!r}; leave the sheet blind")
-    chosen = random.Random(f"judge/{seed}").sample(drawn, min(n, len(drawn)))
+    chosen = random.Random(f"judge/{seed}").sample(open_yet, min(n, len(open_yet)))
     make_folder(out)
     rows = []
     with tqdm(total=len(chosen), unit="image", desc="export") as bar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -11,13 +12,36 @@ ASKING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(SystemExit):
-    """The run ends because it was asked to; the exit status is 128 plus the signal's number."""
+    """The run ends because it was asked to; the exit status is 128 plus the signal's number.
+
+    Args:
+        number: The signal's.
+        remedy: How the run is continued.
+    """
 
     code: int
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, remedy: str = "--resume auto continues") -> None:
         super().__init__(128 + number)
-        self.name = signal.Signals(number).name
+        self.name, self.remedy = signal.Signals(number).name, remedy
+
+
+@contextlib.contextmanager
+def stopped_at_once(remedy: str) -> Iterator[None]:
+    """Has SIGTERM end the body where it is, for work of which only whole pieces are ever written.
+
+    Args:
+        remedy: How the work is continued.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number, remedy)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopSignal:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from unigap.evaluation.gap import sit_exam
 from unigap.evaluation.known_pairs import KnownPairs
@@ -80,7 +81,8 @@ def calibrate(model: UnifiedModel, judge: SelfJudge, pairs: KnownPairs, n: int, 
     if n < 4:
         raise ValueError(f"n must be at least 4 pairs, got {n}; 600 give a threshold to rely on")
     exam = pairs.load(n)
-    logit_S = sit_exam(model, exam, judge)
+    with tqdm(total=n, unit="pair", desc="calibrate") as bar:
+        logit_S = sit_exam(model, exam, judge, progress=bar.update)
     # every second pair matches: both halves get as many of each kind
     chosen_S = torch.arange(n) // 2 % 2 == 0
     threshold = threshold_for_precision(logit_S[chosen_S], exam.truth_B[chosen_S], precision)

@@ -23,6 +23,10 @@ EVAL_ROUND = -1
 """The round number in evaluation seeds: never one the pool draws."""
 
 
+Counts = tuple[torch.Tensor, torch.Tensor]
+"""Which samples are hits, and which count at all, bool (S,)."""
+
+
 @dataclass(frozen=True)
 class Verdicts:
     """Drawings for held-out prompts and what was said of them.
@@ -94,30 +98,31 @@ def gap_by(verdicts: Verdicts, attribute: str, threshold: float = 0.5) -> dict[s
 def _gap_scores(
     own_S: torch.Tensor, right_S: torch.Tensor, prompt_S: torch.Tensor, threshold: float
 ) -> dict[str, Estimate]:
-    return {
-        "generation": scores.generation_accuracy(right_S, prompt_S),
-        "non_unification": scores.non_unification_score(own_S, prompt_S, threshold),
-        "weak_generation": scores.weak_generation_share(own_S, right_S, prompt_S, threshold),
-        "judge_precision": scores.judge_precision(own_S, right_S, prompt_S, threshold),
-    }
+    counted = _drawing_counts(scores.says_yes(own_S, threshold), right_S)
+    return {name: scores.share(*counts, prompt_S) for name, counts in counted.items()}
 
 
 def judge_scores(
     logit_S: torch.Tensor, right_S: torch.Tensor, prompt_S: torch.Tensor, threshold: float = 0.5
 ) -> dict[str, Estimate]:
     """How good a judge is on images whose truth is known."""
-    return {
-        "judge_accuracy": scores.judge_accuracy(logit_S, right_S, prompt_S, threshold),
-        "judge_tpr": scores.true_positive_rate(logit_S, right_S, prompt_S, threshold),
-        "judge_tnr": scores.true_negative_rate(logit_S, right_S, prompt_S, threshold),
-        "judge_auroc": scores.auroc(logit_S, right_S, prompt_S),
-        "yes_rate": scores.yes_rate(logit_S, prompt_S, threshold),
-    }
+    counted = _judging_counts(scores.says_yes(logit_S, threshold), right_S)
+    shares = {name: scores.share(*counts, prompt_S) for name, counts in counted.items()}
+    return shares | {"judge_auroc": scores.auroc(logit_S, right_S, prompt_S)}
 
 
-def sit_exam(model: UnifiedModel, exam: Exam, judge: SelfJudge, batch_size: int = 256) -> torch.Tensor:
+def sit_exam(
+    model: UnifiedModel,
+    exam: Exam,
+    judge: SelfJudge,
+    batch_size: int = 256,
+    progress: Callable[[int], object] = lambda claims: None,
+) -> torch.Tensor:
     """Log-odds of yes for each claim of an exam, (E,)."""
-    parts = [judge.ask(model, part.claims, part.pixels_BCHW).float().cpu() for part in exam.batches(batch_size)]
+    parts = []
+    for part in exam.batches(batch_size):
+        parts.append(judge.ask(model, part.claims, part.pixels_BCHW).float().cpu())
+        progress(len(part.claims))
     return torch.cat(parts)
 
 
@@ -147,12 +152,25 @@ def rejudged_scores(before: Verdicts, after_on_before_S: torch.Tensor, threshold
     return {name: scores.share(hit_S, counted_S, before.prompt_S) for name, (hit_S, counted_S) in turned.items()}
 
 
+def redrawn_scores(before: Verdicts, after: Verdicts) -> dict[str, Estimate]:
+    """Of the drawings made before, wrong and right, how many came out otherwise when drawn again after.
+
+    Args:
+        before: The drawings made before.
+        after: Those made after for the same prompts and seeds, in the same order.
+    """
+    was_S, is_S, prompt_S = before.right_S, after.right_S, before.prompt_S
+    turned = {"wrong_to_right": (is_S, ~was_S), "right_to_wrong": (~is_S, was_S)}
+    return {name: scores.share(hit_S, counted_S, prompt_S) for name, (hit_S, counted_S) in turned.items()}
+
+
 @dataclass(frozen=True)
 class Change:
     """What self-improvement changed, on the same prompts and seeds.
 
     Attributes:
-        delta: Paired after-minus-before intervals of generation and non-unification.
+        delta: Paired after-minus-before intervals by the names of ``gap_scores`` and ``judge_scores``; those of the
+            judge are on the drawings made before.
         win: Both judges on the drawings made before.
     """
 
@@ -162,16 +180,42 @@ class Change:
 
 def compare(before: Verdicts, after: Verdicts, after_on_before_S: torch.Tensor, threshold: float = 0.5) -> Change:
     """Paired differences, and the judge before against the judge after on the drawings made before."""
-    ones_S = torch.ones_like(before.own_S)
-    no_before_S, no_after_S = (~scores.says_yes(v.own_S, threshold) for v in (before, after))
-
-    def paired(hit_before_S: torch.Tensor, hit_after_S: torch.Tensor) -> Estimate:
-        return intervals.paired_difference(
-            (hit_before_S.double(), ones_S.double(), before.prompt_S),
-            (hit_after_S.double(), ones_S.double(), after.prompt_S),
-        )
-
-    return Change(
-        {"generation": paired(before.right_S, after.right_S), "non_unification": paired(no_before_S, no_after_S)},
-        win_rate(before.own_S, after_on_before_S, before.right_S, before.prompt_S, threshold),
+    right_S, prompt_S = before.right_S, before.prompt_S
+    yes_S, yes_after_S, still_S = (
+        scores.says_yes(logit_S, threshold) for logit_S in (before.own_S, after.own_S, after_on_before_S)
     )
+    drawn, redrawn = _drawing_counts(yes_S, right_S), _drawing_counts(yes_after_S, after.right_S)
+    judged, rejudged = _judging_counts(yes_S, right_S), _judging_counts(still_S, right_S)
+    delta = {name: paired_share(drawn[name], prompt_S, redrawn[name], after.prompt_S) for name in drawn}
+    delta |= {name: paired_share(judged[name], prompt_S, rejudged[name], prompt_S) for name in judged}
+    win = win_rate(before.own_S, after_on_before_S, right_S, prompt_S, threshold)
+    return Change(delta | {"judge_auroc": win.delta_auroc}, win)
+
+
+def paired_share(
+    before: Counts, prompt_before_S: torch.Tensor, after: Counts, prompt_after_S: torch.Tensor
+) -> Estimate:
+    """Share of hits among what counts, after minus before, each resample drawing the same prompts for both."""
+    arms = ((before, prompt_before_S), (after, prompt_after_S))
+    first, second = (((hit & counted).double(), counted.double(), prompt_S) for (hit, counted), prompt_S in arms)
+    return intervals.paired_difference(first, second)
+
+
+def _drawing_counts(yes_S: torch.Tensor, right_S: torch.Tensor) -> dict[str, Counts]:
+    all_S = torch.ones_like(right_S)
+    return {
+        "generation": (right_S, all_S),
+        "non_unification": (~yes_S, all_S),
+        "weak_generation": (~right_S, ~yes_S),
+        "judge_precision": (right_S, yes_S),
+    }
+
+
+def _judging_counts(yes_S: torch.Tensor, right_S: torch.Tensor) -> dict[str, Counts]:
+    all_S = torch.ones_like(right_S)
+    return {
+        "judge_accuracy": (yes_S == right_S, all_S),
+        "judge_tpr": (yes_S, right_S),
+        "judge_tnr": (~yes_S, ~right_S),
+        "yes_rate": (yes_S, all_S),
+    }

@@ -12,7 +12,17 @@ from typing import Any
 
 import torch
 
-from unigap.evaluation.gap import Verdicts, compare, exam_scores, gap_by, gap_scores, judge_scores, rejudged_scores
+from unigap.evaluation.gap import (
+    Verdicts,
+    compare,
+    exam_scores,
+    gap_by,
+    gap_scores,
+    judge_scores,
+    paired_share,
+    redrawn_scores,
+    rejudged_scores,
+)
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import says_yes
 from unigap.plots.pictures import to_image
@@ -63,11 +73,23 @@ def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: Exam | N
         "n_eval_prompts": len(old.prompts),
         "before": _plain(figures["before"]),
         "after": _plain(figures["after"] | win),
-        "delta": _plain(change.delta),
+        "delta": _plain(change.delta | _exam_delta(before, after, exam)),
         "by_category": _by(old, new, "category"),
         "by_difficulty": _by(old, new, "difficulty"),
+        "redrawn": _plain(redrawn_scores(old, new)),
         "rejudged": _plain(rejudged_scores(old, again_S)),
     }
+
+
+def _exam_delta(before: Look, after: Look, exam: Exam | None) -> dict[str, Estimate]:
+    """The paired change of understanding, where both sat the exam."""
+    if exam is None or before.answers_E is None or after.answers_E is None:
+        return {}
+    first, second = (
+        (says_yes(answers_E) == exam.truth_B, torch.ones_like(exam.truth_B))
+        for answers_E in (before.answers_E, after.answers_E)
+    )
+    return {"understanding_renders": paired_share(first, exam.cluster_B, second, exam.cluster_B)}
 
 
 def _plain(found: Mapping[str, Estimate]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from unigap.console.stop_signal import stopped_at_once
 from unigap.storage.manifest import make_folder, write_durable
 
 Result = dict[str, Any]
@@ -38,7 +39,8 @@ def run_arms(
     make_folder(folder)
     _check_recipe(folder / "recipe.json", json.loads(json.dumps(recipe)))
     missing = {name: measure for name, measure in arms.items() if not _path(folder, name).exists()}
-    with tqdm(total=len(arms), initial=len(arms) - len(missing), unit="arm", disable=not arms) as bar:
+    bar = tqdm(total=len(arms), initial=len(arms) - len(missing), unit="arm", disable=not arms)
+    with bar, stopped_at_once("the same command continues"):
         for name in _measure_here(folder, missing) if jobs == 1 else _measure_apart(folder, missing, jobs):
             bar.set_description(name)
             bar.update()
@@ -66,7 +68,8 @@ def _measure_apart(folder: Path, arms: Mapping[str, Callable[[], Result]], jobs:
             for done in as_completed([pool.submit(_measure_one, folder, *arm) for arm in arms.items()]):
                 yield done.result()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # an arm takes minutes and is written whole or not at all
             raise
 
 

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import theory
 from unigap.callbacks.dynamics_coupling import coupling_by_part, layer_of, own_cosine_by_group
-from unigap.callbacks.dynamics_probes import GROUPS, ProbeSet, YesLogOdds, image_logp, paired_sources
+from unigap.callbacks.dynamics_probes import GROUPS, ProbeSet, paired_sources
 from unigap.evidence.arms import Result
 from unigap.evidence.theory_plan import TheoryPlan, read_pool, trained_state
+from unigap.evidence.two_models import TwoModels
 from unigap.judges import SelfJudge
-from unigap.models.base import UnifiedModel
 from unigap.models.janus import Janus
-from unigap.stages.pretrain import newborn
+from unigap.shapes.newborns import NewbornJanus
 
 PERMUTATIONS = 1000
-
-
-class TwoTrunks(nn.Module):
-    """A control without sharing: one copy of a model draws, the other judges."""
-
-    def __init__(self, model: UnifiedModel) -> None:
-        super().__init__()
-        self.drawing, self.judging = model, copy.deepcopy(model)
-
-
-def draws(model: TwoTrunks, batch: Mapping[str, Tensor]) -> Tensor:
-    """Log-likelihood of images by the copy that draws, shape (B,)."""
-    return image_logp(model.drawing, batch)
 
 
 def couplings(plan: TheoryPlan, seed: int, folder: Path) -> Result:
@@ -51,15 +37,12 @@ def couplings(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     config = model.net.config
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        untrained = newborn(config.text_config.hidden_size, config.text_config.num_hidden_layers, model.n_codes)
+        untrained = NewbornJanus(
+            config.text_config.hidden_size, config.text_config.num_hidden_layers, model.n_codes
+        ).model()
     untrained.train_only_trunk()
     found["untrained"] = coupling_of(untrained.eval(), sources, probes)
-    asks: YesLogOdds = sources[1][0]  # type: ignore[assignment]
-
-    def judges(both: TwoTrunks, batch: Mapping[str, Tensor]) -> Tensor:
-        return asks(both.judging, batch)
-
-    found["two trunks"] = coupling_of(TwoTrunks(model), [(draws, sources[0][1]), (judges, sources[1][1])], probes)
+    found["two trunks"] = coupling_of(TwoModels(model, copy.deepcopy(model)), sources, probes)
     return found
 
 

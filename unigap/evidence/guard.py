@@ -59,21 +59,23 @@ class GuardPlan:
         candidates: Images drawn for each training prompt.
         batch_size: Rows a step.
         pairs: Known pairs the guard looks at.
-        drawn_per_cell: Validation prompts for each (category, difficulty) whose drawings the guard looks at, two each.
+        drawn_per_cell: Validation prompts for each (category, difficulty) whose drawings the guard looks at.
+        drawn_candidates: Images drawn for each validation prompt.
         test_per_cell: Test prompts for each (category, difficulty), on which the oracle measures real quality.
         test_candidates: Images drawn for each test prompt.
-        first_seed: Seed of the first run; on lower ones the guard's tolerance was chosen.
+        first_seed: Seed of the first run.
     """
 
     checkpoint: str = "shapes"
     seeds: int = 10
-    epochs: int = 6
-    lr: float = 1.0e-3
+    epochs: int = 4
+    lr: float = 3.0e-4
     per_cell: int = 12
     candidates: int = 4
     batch_size: int = 16
     pairs: int = 600
-    drawn_per_cell: int = 8
+    drawn_per_cell: int = 24
+    drawn_candidates: int = 6
     test_per_cell: int = 8
     test_candidates: int = 2
     first_seed: int = 10
@@ -131,11 +133,12 @@ class TruthLog(Callback):
         )
 
 
-def guard_evidence(plan: GuardPlan, out: str, work: str) -> list[Path]:
+def guard_evidence(plan: GuardPlan, jobs: int, out: str, work: str) -> list[Path]:
     """Makes the runs that ``work`` does not hold yet, and writes ``guard.json`` and ``guard.md``.
 
     Args:
         plan: The setting.
+        jobs: Runs made at once, each on one thread.
         out: Folder of the page.
         work: Folder of the runs, one file each; more seeds are added to those that are there.
 
@@ -148,8 +151,7 @@ def guard_evidence(plan: GuardPlan, out: str, work: str) -> list[Path]:
     settings = dataclasses.asdict(plan) | {"weights": Janus(plan.checkpoint).weights_digest()}
     recipe = {name: value for name, value in settings.items() if name != "seeds"}
     arms = {f"{arm}-seed-{seed}": functools.partial(guarded_run, plan, arm, seed) for arm, seed in plan.runs()}
-    with _without_notes():
-        runs = list(run_arms(Path(work), recipe, arms).values())
+    runs = list(run_arms(Path(work), recipe, arms, jobs).values())
     table, page = Path(out) / "guard.json", Path(out) / "guard.md"
     make_folder(table.parent)
     found = {"settings": settings, "rows": guard_rows(runs), "runs": runs}
@@ -171,6 +173,7 @@ def _without_notes() -> Iterator[None]:
 
 
 @quiet_libraries()
+@_without_notes()
 def guarded_run(plan: GuardPlan, arm: str, seed: int) -> dict[str, Any]:
     """One run to its end, with a guard that only notes down what it would do."""
     began = time.perf_counter()
@@ -182,7 +185,7 @@ def guarded_run(plan: GuardPlan, arm: str, seed: int) -> dict[str, Any]:
         judge=ARMS[arm](seed),
         external=OracleJudge(),
         lr=plan.lr,
-        eval_plan=RoundPlan(2),
+        eval_plan=RoundPlan(plan.drawn_candidates),
         warmup_steps=10,
     )
     regrow = Regrow(RoundPlan(plan.candidates, seed=seed))

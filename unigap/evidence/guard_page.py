@@ -156,8 +156,9 @@ def _setting(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
         f"{settings['per_cell']} prompts a cell, {settings['candidates']} candidates each, {settings['epochs']} epochs "
         f"of SFT at learning rate {settings['lr']:g}. The guard examines the model's own judge on {settings['pairs']} "
         "renders whose captions are known to match or not, and what that judge accepts of drawings for validation "
-        f"prompts ({settings['drawn_per_cell']} a cell), after every epoch, and only notes what it finds, so that "
-        "every run goes to its end. `flipped-30` turns 30 % of the model's own verdicts round. "
+        f"prompts ({settings['drawn_per_cell']} a cell, {settings['drawn_candidates']} each), after every epoch, and "
+        "only notes what it finds, so that every run goes to its end. `flipped-30` turns 30 % of the model's own "
+        "verdicts round. "
         "Real quality is the oracle's verdict on drawings for test prompts; it fell at the "
         "first epoch whose whole 95 % interval, paired by prompt, lies below the start."
     )

@@ -30,3 +30,16 @@ def points(estimate: Estimate, nothing: str = "-") -> str:
         return value
     shown = f"{value} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
     return f"**{shown}**" if estimate.low > 0 or estimate.high < 0 else shown
+
+
+def shown(told: Estimate, digits: int = 3) -> str:
+    """An estimate with its interval, e.g. ``0.912 [0.88, 0.94]``; a dash where there is none."""
+    if math.isnan(told.value):
+        return "-"
+    if math.isnan(told.low):
+        return _number(told.value, digits)
+    return f"{_number(told.value, digits)} [{_number(told.low, digits)}, {_number(told.high, digits)}]"
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if abs(value) >= 10.0 ** (1 - digits) or value == 0 else f"{value:.1e}"

@@ -74,13 +74,15 @@ def _coupling(results: summary.Results, seeds: Sequence[int]) -> Figure:
     axes.errorbar([m for m, _ in null], rows, xerr=[s for _, s in null], fmt="none", ecolor=plots.NULL, label="null")
     axes.set_yticks(rows, list(parts))
     axes.axvline(0, color=plots.INK, linewidth=0.8)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
     axes = plots.panel(figure, "during self-improvement", "step", "mean own-pair cosine", (1, 3, 3))
     for name, colour in (("value", plots.GENERATION), ("null", plots.NULL)):
         steps = summary.movement(results, seeds, f"own_cosine/{name}")
         _points(
             axes, [s for s, _ in steps], [e for _, e in steps], colour, "o", "own pairs" if name == "value" else name
         )
+    axes.set_xticks([step for step, _ in steps])
+    axes.margins(x=0.3)
     axes.legend(fontsize=8, frameon=False)
     return figure
 
@@ -107,7 +109,10 @@ def _corrections(results: summary.Results, seeds: Sequence[int]) -> Figure:
 def _bayes(results: summary.Results, seeds: Sequence[int]) -> Figure:
     figure = plots.canvas(5.2, 4.2)
     axes = plots.panel(
-        figure, "over all of self-improvement", "change through Bayes (nats)", "change of the head's log-odds"
+        figure,
+        "over all of self-improvement, one colour a seed",
+        "change through Bayes (nats)",
+        "change of the head's log-odds",
     )
     for arm in summary.arms_of(results, "corrections", seeds):
         axes.scatter(arm["bayes"]["bayes"], arm["bayes"]["head"], s=10, alpha=0.6, linewidths=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unigap.callbacks.dynamics_probes import GROUPS
 from unigap.evidence import theory_summary as summary
-from unigap.evidence.markdown import table
+from unigap.evidence.markdown import shown, table
 from unigap.evidence.one_step import BUDGETS, READINGS, ROUNDING, SMALL
 from unigap.evidence.theory_figures import SCORE_NAMES, TITLES, draw_figures
 from unigap.evidence.theory_plan import TheoryPlan
@@ -35,15 +35,6 @@ def write_page(plan: TheoryPlan, results: summary.Results, out: Path) -> Path:
     return out / "theory.md"
 
 
-def shown(told: Estimate, digits: int = 3) -> str:
-    """An estimate with its interval, e.g. ``0.912 [0.88, 0.94]``; a dash where there is none."""
-    if math.isnan(told.value):
-        return "-"
-    if math.isnan(told.low):
-        return _number(told.value, digits)
-    return f"{_number(told.value, digits)} [{_number(told.low, digits)}, {_number(told.high, digits)}]"
-
-
 def against(told: Estimate, chance: float) -> str:
     """Whether an interval leaves out a value: ``above``, ``below``, ``not told apart from`` it, or ``unknown``."""
     if math.isnan(told.low):
@@ -51,10 +42,6 @@ def against(told: Estimate, chance: float) -> str:
     if told.low > chance:
         return "above"
     return "below" if told.high < chance else "not told apart from"
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if abs(value) >= 10.0 ** (1 - digits) or value == 0 else f"{value:.1e}"
 
 
 def _head(plan: TheoryPlan, results: summary.Results) -> str:

@@ -1,6 +1,6 @@
 """Judges: who says whether a drawing is what was asked, one a file."""
 
-from unigap.judges.base import Judge, check_same_judge, judge_recipes
+from unigap.judges.base import Judge, at_once, check_same_judge, judge_recipes
 from unigap.judges.controls import AlwaysYesJudge, FlippedJudge, InvertedJudge, RandomJudge
 from unigap.judges.decomposed import DecomposedJudge
 from unigap.judges.ensemble import EnsembleJudge
@@ -29,6 +29,7 @@ __all__ = [
     "RandomJudge",
     "SelfJudge",
     "VQAJudge",
+    "at_once",
     "check_same_judge",
     "judge_recipes",
 ]

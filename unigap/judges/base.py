@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -23,6 +23,9 @@ class Judge(Described, ABC):
     the constructor's arguments, so each is kept in an attribute of its name.
     """
 
+    asked_later: ClassVar[bool] = False
+    """Whether it speaks after a round is drawn, as people do: its verdicts are those ``unigap judge import`` stored."""
+
     @abstractmethod
     def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Log-odds of yes.
@@ -35,6 +38,11 @@ class Judge(Described, ABC):
         Returns:
             float32 (B,), finite.
         """
+
+
+def at_once(judges: Iterable[Judge]) -> list[Judge]:
+    """Those judges that say something of a drawing the moment it is made."""
+    return [judge for judge in judges if not judge.asked_later]
 
 
 def judge_recipes(judges: Iterable[Judge]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from unigap.models.base import UnifiedModel
 from unigap.records import Candidate
 
 Ties = Literal["refuse", "yes", "no"]
+NAME = "human"
 COLUMNS = ("candidate_id", "verdict")
 SAYS = {"yes": True, "no": False}
 
@@ -21,32 +22,35 @@ SAYS = {"yes": True, "no": False}
 class HumanJudge(Judge):
     """People's verdicts on drawings, by majority.
 
-    People judge what they were shown: where they select, the pool is drawn first, by ``unigap predict``, and the sheet
-    imported into it. Drawings nobody rated are then no rows.
+    People judge what they were shown. Where they select, every round waits for them: a run draws it and stops, its
+    drawings are exported, rated and imported, and ``--resume auto`` goes on. Drawings nobody rated are no rows.
 
     Args:
         path: A CSV file with the columns ``candidate_id``, ``verdict`` (yes or no; empty where not rated yet) and,
-            where there are several raters, ``rater``. Other columns do not matter.
+            where there are several raters, ``rater``. Other columns do not matter. A run needs none: it takes the
+            verdicts that were imported into its pool.
         ties: What as many yes as no means: ``yes``, ``no``, or a mistake to ``refuse``.
     """
 
-    def __init__(self, path: str, ties: Ties = "refuse") -> None:
+    asked_later = True
+
+    def __init__(self, path: str = "", ties: Ties = "refuse") -> None:
         if ties not in ("refuse", *SAYS):
             raise ValueError(f"unknown way with ties {ties!r}; choose one of: refuse, yes, no")
-        self.path, self.ties = Path(path), ties
-        votes = read_votes(self.path)
+        self.path, self.ties = Path(path) if path else None, ties
+        votes = read_votes(self.path) if self.path else {}
         self.verdicts = {name: _majority(name, list(said.values()), ties) for name, said in votes.items()}
 
     @property
     def name(self) -> str:
-        return "human"
+        return NAME
 
     def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
         unrated = [candidate.id for candidate in candidates if candidate.id not in self.verdicts]
         if unrated:
             raise ValueError(
-                f"verdicts {str(self.path)!r}: {len(unrated)} of {len(candidates)} drawings are not rated, "
-                f"first {unrated[0][:80]!r}; rate them"
+                f"verdicts {str(self.path or NAME)!r}: {len(unrated)} of {len(candidates)} drawings are not rated, "
+                f"first {unrated[0][:80]!r}; rate them, or ask a judge that sees new drawings"
             )
         right_B = torch.tensor([self.verdicts[candidate.id] for candidate in candidates], dtype=torch.bool)
         return torch.where(right_B, CERTAIN, -CERTAIN)

@@ -45,7 +45,7 @@ def print_gap(figures: Mapping[str, Mapping[str, Estimate]]) -> None:
 def print_comparison(summary: Mapping[str, Any]) -> None:
     """Prints a run's figures before and after, and the paired changes."""
     before, after, columns = summary["before"], summary["after"], ("before", "after", "change (paired)")
-    changes = summary["delta"] | {"judge_auroc": after["delta_auroc"]}
+    changes = summary["delta"]
     gap = _table(f"The gap on {summary['n_eval_prompts']} test prompts, in % with 95 % intervals", "", columns)
     judge = _table("The judge on the drawings made before, in % with 95 % intervals", "", columns)
     for table, names in ((gap, [*TITLES, "understanding_renders"]), (judge, list(KNOWN)[1:])):

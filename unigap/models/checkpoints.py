@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from unigap.console.quiet import quiet_transformers
 SHIPPED = {"shapes": "shapes/checkpoint"}
 PRECISIONS = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Names of the precisions weights are loaded in; ``auto`` is that of the checkpoint."""
+FIRST_LAYOUT = "multi_modality"
+"""What Janus-Pro calls itself in the layout of its authors' own code, which transformers does not read."""
 
 
 def resolve(checkpoint: str) -> str:
@@ -95,11 +97,7 @@ def _unified(
         raise ValueError(f"unknown dtype {dtype!r}; choose one of: float32, bfloat16")
     check_attention(attn_implementation)
     check_device(device)
-    kind, expected = _model_type(resolve(checkpoint)), family.config_class.model_type
-    if kind not in (expected, None):
-        raise ValueError(
-            f"checkpoint {checkpoint!r} is a {kind!r} model, not {expected!r}; use the class of its family"
-        )
+    check_family(checkpoint, model_type(checkpoint), [family.config_class.model_type])
     net, processor = _load(family, what, checkpoint, dtype, {"attn_implementation": attn_implementation})
     return net.to(device), processor
 
@@ -163,15 +161,49 @@ def _fault(error: Exception) -> str:
     return f"{reason}; install it"
 
 
-def _model_type(folder: str) -> str | None:
-    """What ``config.json`` says the model is; ``None`` for a hub id, which transformers checks itself."""
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        return None
+def model_type(checkpoint: str) -> str:
+    """What ``config.json`` of a folder, or of a hub id, says the model is; ``unknown`` where it does not say.
+
+    Raises:
+        ValueError: It can neither be found nor downloaded, or it is no JSON object.
+    """
+    path = _config_file(checkpoint)
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("model_type") or "unknown"
+        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type") or "unknown")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"checkpoint {folder!r}: config.json is not a JSON object ({error}); restore it") from error
+        reason = f"config.json is not a JSON object ({error})"
+        raise ValueError(f"checkpoint {checkpoint!r}: {reason}; restore it") from error
+
+
+def _config_file(checkpoint: str) -> Path:
+    """Where ``config.json`` lies: in the folder, or in the hub's cache, into which it is downloaded if need be."""
+    from transformers.utils.hub import cached_file
+
+    folder = resolve(checkpoint)
+    if Path(folder).is_dir():
+        return Path(folder) / "config.json"
+    try:
+        return Path(str(cached_file(folder, "config.json")))
+    except OSError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"checkpoint {checkpoint!r} cannot be had from the hub: {reason}; check its name, or give a folder"
+        ) from error
+
+
+def check_family(checkpoint: str, kind: str, known: Iterable[str]) -> None:
+    """Make sure that a checkpoint is of a family that can be loaded.
+
+    Raises:
+        ValueError: ``kind``, its model type, is not among the ``known``.
+    """
+    if kind == FIRST_LAYOUT:
+        raise ValueError(
+            f"checkpoint {checkpoint!r} is in the layout of Janus's own code; take deepseek-community/Janus-Pro-1B, -7B"
+        )
+    if kind not in known:
+        names = " or ".join(map(repr, known))
+        raise ValueError(f"checkpoint {checkpoint!r} is a {kind!r} model, not {names}; use the class of its family")
 
 
 def open_lightning(path: str, option: str) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Dialogue(ABC):
 
     @abstractmethod
     def _question_ids(self, question: str) -> list[int]:
-        """Ids between the end of the image and the answer, of a question that is not empty.
+        """Ids up to the answer, behind what stands before every question, of a question that is not empty.
 
         Raises:
             ValueError: For one with unknown words, or too long for the context.

@@ -19,7 +19,7 @@ from unigap.models.emu3_pictures import Emu3Pictures
 from unigap.models.emu3_reading import Emu3Reader
 from unigap.models.emu3_sampling import Emu3Sampler
 from unigap.models.lora import check_savable, is_adapted, merged, put_lora, what_was_adapted
-from unigap.models.model_card import model_card
+from unigap.models.model_card import model_card, what_trains
 
 # Shape legend: B prompts or images, N candidates a prompt, R images, M image codes of one, L prompt tokens,
 # Q questions an image, T answer tokens, V image codes, C H W image channels and sides.
@@ -103,9 +103,9 @@ class Emu3(UnifiedModel):
         self.grid = nn.Parameter(torch.tensor([rows, columns], dtype=torch.float, device=net.device), False)
         self.words = ImageWords(self.core.vocabulary_mapping, self.n_codes, rows, columns).to(net.device)
         self._dialogue = Emu3Dialogue(processor, rows, columns, context)
-        self._pictures = Emu3Pictures(self.core.vqmodel, processor.image_processor, rows, columns)
+        self.pictures = Emu3Pictures(self.core.vqmodel, processor.image_processor, rows, columns)
         self._sampler = Emu3Sampler(net, self.words, self._dialogue.pad)
-        self._reader = Emu3Reader(net, self.words, self._pictures, self._dialogue)
+        self._reader = Emu3Reader(net, self.words, self.pictures, self._dialogue)
 
     @property
     def core(self) -> Any:
@@ -152,7 +152,7 @@ class Emu3(UnifiedModel):
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
 
     def _card(self, name: str, adapted: bool, adapter_only: bool, recipe: Mapping[str, Any]) -> str:
-        trained = what_was_adapted(self.net, adapter_only) if adapted else "text_model"
+        trained = what_was_adapted(self.net, adapter_only) if adapted else what_trains(self)
         kind, library = ("adapter", "peft") if adapter_only else ("checkpoint", "transformers")
         return model_card(name, self.base, trained, LOADING[kind].format(base=self.base), library, recipe)
 
@@ -182,8 +182,10 @@ class Emu3(UnifiedModel):
         drawn = per_token * (self.words.written_length + USUAL_PROMPT) * (1 if recipe.cfg == 1 else 2)
         # the last upsampling still has the channels of the level below
         widest = vq.base_channels * max(vq.channel_multiplier[:2])
-        height, across = self._pictures.side
-        return max(drawn, DECODER_MAPS * widest * height * across * torch.float32.itemsize)
+        height, across = self.pictures.side
+        # the vectors of the codes are spread to the same size
+        maps = DECODER_MAPS * widest + vq.embed_dim
+        return max(drawn, maps * height * across * torch.float32.itemsize)
 
     def image_logps(
         self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
@@ -208,10 +210,10 @@ class Emu3(UnifiedModel):
         return None
 
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        return self._pictures.decode(codes_BM)
+        return self.pictures.decode(codes_BM)
 
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        return self._pictures.encode(pixels_BCHW)
+        return self.pictures.encode(pixels_BCHW)
 
     # -- understanding
 

@@ -31,9 +31,11 @@ class Emu3Dialogue(Dialogue):
         self._image = processor.replace_image_token({"image_sizes": [size]}, 0)
 
     @cached_property
-    def image_prefix(self) -> list[int]:
-        """Ids up to and with the end of the image, the same before every question."""
-        return self._asked("?")[0]
+    def shared_prefix(self) -> list[int]:
+        """Ids before every question: up to the end of the image where the chat template shows it first, else one."""
+        one, other = self._asked("?"), self._asked(".")
+        end = one.index(self.tokenizer.convert_tokens_to_ids(self.processor.image_end_token)) + 1
+        return one[: end if one[:end] == other[:end] else 1]
 
     @cached_property
     def null_prompt(self) -> list[int]:
@@ -54,33 +56,30 @@ class Emu3Dialogue(Dialogue):
         return ids
 
     def _question_ids(self, question: str) -> list[int]:
-        """Ids between the end of the image and the answer.
+        """Ids of a question behind the shared prefix, with the image in them where that does not hold it.
 
         Raises:
-            ValueError: For one with unknown words, or too long for the context; and for a chat
-                template that shows no image, or shows it behind the question.
+            ValueError: For one with unknown words, or too long for the context; and for a chat template that shows no
+                image.
         """
-        prefix, ids = self._asked(question)
-        if prefix != self.image_prefix:
-            raise ValueError("the chat template shows the image behind the question; give it one that shows it first")
-        if len(prefix) + len(ids) > self.context:
-            size = len(prefix) + len(ids)
+        ids = self._asked(question)
+        self.check_words("question", question, ids)
+        if len(ids) > self.context:
             raise ValueError(
-                f"question {shown(question)}: {size} tokens with its image, the context holds {self.context}"
+                f"question {shown(question)}: {len(ids)} tokens with its image, the context holds {self.context}"
             )
-        return ids
+        return ids[len(self.shared_prefix) :]
 
     def _drawing(self, text: str) -> list[int]:
         start = self._image.partition(self.processor.image_token)[0]
         return self.tokenizer(self.tokenizer.bos_token + text + start, verbose=False)["input_ids"]
 
-    def _asked(self, question: str) -> tuple[list[int], list[int]]:
+    def _asked(self, question: str) -> list[int]:
+        """A question about an image, whose codes and ends of lines are placeholders, up to the answer."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
         chat = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         if self.processor.image_token not in chat:
             raise ValueError("the chat template has no place for an image; give the checkpoint that of Emu3-Chat")
         chat = self.tokenizer.bos_token + chat.replace(self.processor.image_token, self._image, 1)
-        ids = self.tokenizer(chat, verbose=False)["input_ids"]
-        self.check_words("question", question, ids)
-        cut = ids.index(self.tokenizer.convert_tokens_to_ids(self.processor.image_end_token)) + 1
-        return ids[:cut], ids[cut:]
+        ids: list[int] = self.tokenizer(chat, verbose=False)["input_ids"]
+        return ids

@@ -33,9 +33,11 @@ class Emu3Pictures:
     @torch.no_grad()
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
         """Pixels in [-1, 1], float32 (B, 3, H, W)."""
+        if not len(codes_BM):  # transformers' layers over time cannot be given no frame at all
+            return torch.zeros(0, 3, *self.side, device=codes_BM.device)
         with torch.autocast(codes_BM.device.type, enabled=False):
-            pixels_BCHW = self._decoded(codes_BM.view(-1, self.rows, self.columns))
-            return (pixels_BCHW * self.spread.to(pixels_BCHW) + self.mean.to(pixels_BCHW)).clamp(-1, 1)
+            code_BHWD = self.vq.quantize.embedding(codes_BM.view(-1, self.rows, self.columns))
+            return self.rebuilt(code_BHWD.permute(0, 3, 1, 2)).clamp(-1, 1)
 
     @torch.no_grad()
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
@@ -44,11 +46,11 @@ class Emu3Pictures:
         if pixels.shape[-2:] != self.side:
             pixels = F.interpolate(pixels, self.side, mode="bicubic", antialias=True)
         with torch.autocast(pixels.device.type, enabled=False):
-            return self._encoded((pixels - self.mean.to(pixels)) / self.spread.to(pixels)).flatten(1)
+            return self.vq.quantize(self.latents(pixels)[:, None]).flatten(1)
 
-    def _decoded(self, codes_BHW: torch.Tensor) -> torch.Tensor:
-        decoder = self.vq.decoder
-        quant_BDTHW = self.vq.quantize.embedding(codes_BHW).permute(0, 3, 1, 2)[:, :, None]
+    def rebuilt(self, code_BDHW: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, 3, H, W), about in [-1, 1], of the vectors of codes (B, D, rows, columns), differentiable."""
+        decoder, quant_BDTHW = self.vq.decoder, code_BDHW[:, :, None]
         both = torch.cat([self.vq.post_quant_conv(quant_BDTHW), quant_BDTHW])
         for layer in decoder.time_res_stack:
             both = layer(both)
@@ -57,18 +59,25 @@ class Emu3Pictures:
         hidden, quant = both[:, :, 0].chunk(2)
         hidden = decoder.middle_block(decoder.conv_in(hidden), quant)
         hidden = decoder.norm_out(decoder.up_block(hidden, quant), quant)
-        return decoder.conv_out(_swish(hidden))
+        pixels_BCHW = decoder.conv_out(_swish(hidden))
+        return pixels_BCHW * self.spread.to(pixels_BCHW) + self.mean.to(pixels_BCHW)
 
-    def _encoded(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    def latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        """What the nearest codes are taken of, (B, D, rows, columns), differentiable.
+
+        Args:
+            pixels_BCHW: Pictures in [-1, 1], of the size of drawings.
+        """
         encoder = self.vq.encoder
-        hidden = encoder.middle_block(encoder.down_block(encoder.conv_in(pixels_BCHW)))
+        seen = (pixels_BCHW - self.mean.to(pixels_BCHW)) / self.spread.to(pixels_BCHW)
+        hidden = encoder.middle_block(encoder.down_block(encoder.conv_in(seen)))
         hidden = encoder.conv_out(_swish(encoder.norm_out(hidden)))
         film = hidden[:, :, None].expand(-1, -1, self.vq.config.temporal_downsample_factor, -1, -1)
         for layer in encoder.time_conv:
             film = _swish(layer(film))
         for layer in encoder.time_res_stack:
             film = layer(film)
-        return self.vq.quantize(self.vq.quant_conv(film).transpose(1, 2))[:, 0]
+        return self.vq.quant_conv(film)[:, :, 0]
 
 
 def _swish(hidden: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,8 @@ from unigap.models.emu3_image_words import ImageWords
 from unigap.models.emu3_pictures import Emu3Pictures
 from unigap.models.packed_questions import PackedReader, pack, read_packed
 
-# Shape legend: B images, Q questions an image, P tokens before the questions, S packed tokens, D hidden width,
-# C H W image channels and sides.
+# Shape legend: B images, Q questions an image, P tokens before the questions, S packed tokens, I tokens of an image,
+# D hidden width, C H W image channels and sides.
 
 
 class Emu3Reader(PackedReader):
@@ -33,11 +33,14 @@ class Emu3Reader(PackedReader):
     def _read(
         self, pixels_BCHW: torch.Tensor, tails_BQ: Sequence[Sequence[list[int]]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        prefix_P = torch.tensor(self.dialogue.image_prefix, device=self.net.device)
-        rows = pack(len(prefix_P), tails_BQ, self.dialogue.pad, self.net.device)
-        image = self.words.written(self.pictures.encode(pixels_BCHW))
-        prefix_BP = prefix_P.expand(len(tails_BQ), -1)
-        prefix_BP = prefix_BP.masked_scatter(prefix_BP == self.dialogue.placeholder, image)
+        prefix = self.dialogue.shared_prefix
+        rows = pack(len(prefix), tails_BQ, self.dialogue.pad, self.net.device)
+        prefix_BP = torch.tensor([prefix], device=self.net.device).expand(len(tails_BQ), -1)
+        ids_BS = torch.cat([prefix_BP, rows.ids_BT], 1)
+        image_BI = self.words.written(self.pictures.encode(pixels_BCHW))
+        shown_BS = ids_BS == self.dialogue.placeholder
+        # once where all questions share it, else once in each
+        times = int(shown_BS[0].sum()) // image_BI.shape[1]
         llm = self.net.model.text_model
-        embeds_BSD = llm.embed_tokens(torch.cat([prefix_BP, rows.ids_BT], 1))
+        embeds_BSD = llm.embed_tokens(ids_BS.masked_scatter(shown_BS, image_BI.repeat(1, times)))
         return read_packed(llm, embeds_BSD, rows), rows.end_BQ

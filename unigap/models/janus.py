@@ -17,7 +17,7 @@ from unigap.models.janus_likelihood import image_logps
 from unigap.models.janus_reading import JanusReader
 from unigap.models.janus_sampling import JanusSampler
 from unigap.models.lora import check_savable, is_adapted, merged, put_lora, what_was_adapted
-from unigap.models.model_card import model_card
+from unigap.models.model_card import model_card, what_trains
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, S tokens of prompt and image, D hidden width, V image codes.
@@ -142,11 +142,7 @@ class Janus(UnifiedModel):
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
 
     def _card(self, name: str, adapted: bool, adapter_only: bool, recipe: Mapping[str, Any]) -> str:
-        names = (name for name, parameter in self.named_parameters() if parameter.requires_grad)
-        parts = {name.removeprefix("net.").removeprefix("model.") for name in names}
-        trained = ", ".join(sorted({part.split(".")[0] for part in parts}))
-        if adapted:
-            trained = what_was_adapted(self.net, adapter_only)
+        trained = what_was_adapted(self.net, adapter_only) if adapted else what_trains(self)
         kind, library = ("adapter", "peft") if adapter_only else ("checkpoint", "transformers")
         return model_card(name, self.base, trained, LOADING[kind].format(base=self.base), library, recipe)
 

@@ -76,10 +76,14 @@ class Magvit(nn.Module):
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
     @property
+    def code_latents(self) -> torch.Tensor:
+        """The latent that each code stands for, (V, D): the same in all tokenizers of so many bits."""
+        return signs(torch.arange(2**self.config.bits, device=self._device), self.config.bits)
+
+    @property
     def codebook(self) -> torch.Tensor:
         """What the decoder makes of each code before it looks around, (V, D): it differs between tokenizers."""
-        every_VD11 = signs(torch.arange(2**self.config.bits, device=self._device), self.config.bits)[..., None, None]
-        return self.decoder.post_quant_conv(every_VD11)[..., 0, 0]
+        return self.decoder.post_quant_conv(self.code_latents[..., None, None])[..., 0, 0]
 
     def latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """What the signs are taken of, (B, D, H, W), for pixels in [-1, 1]."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -48,6 +50,13 @@ def model_card(name: str, base: str, trained: str, loading: str, library: str, r
             "",
         ]
     )
+
+
+def what_trains(model: nn.Module) -> str:
+    """What a model card says was trained: the parts with parameters that train, by the names of the network below."""
+    names = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    parts = {name.removeprefix("net.").removeprefix("model.") for name in names}
+    return ", ".join(sorted({part.split(".")[0] for part in parts}))
 
 
 def cell(value: Any) -> str:

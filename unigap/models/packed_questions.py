@@ -79,7 +79,7 @@ class Asked(Protocol):
     no: list[int]
 
     def question_ids(self, question: str, /) -> list[int]:
-        """Ids between the end of the image and the answer."""
+        """Ids of a question up to the answer, behind what stands before every question: as a rule, the image."""
 
     def answer_ids(self, answer: str, /) -> list[int]:
         """An answer as the model gives it."""

@@ -12,7 +12,7 @@ from torch import nn
 from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.dialogue import with_null_prompts
 from unigap.models.lora import check_savable, is_adapted, merged, put_lora, what_was_adapted
-from unigap.models.model_card import model_card
+from unigap.models.model_card import model_card, what_trains
 from unigap.models.showo_checkpoint import showo_from_folder, write_folder
 from unigap.models.showo_dialogue import ShowODialogue
 from unigap.models.showo_likelihood import ShowOLikelihood, UnmaskingPath
@@ -157,9 +157,7 @@ class ShowO(UnifiedModel):
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
 
     def _card(self, name: str, adapted: bool, adapter_only: bool, recipe: Mapping[str, Any]) -> str:
-        trained = "language_model"
-        if adapted:
-            trained = what_was_adapted(self.net.llm, adapter_only)
+        trained = what_was_adapted(self.net.llm, adapter_only) if adapted else what_trains(self)
         kind, library = ("adapter", "peft") if adapter_only else ("checkpoint", "unigap")
         return model_card(name, self.base, trained, LOADING[kind].format(base=self.base), library, recipe)
 

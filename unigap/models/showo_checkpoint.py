@@ -121,7 +121,10 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
     check_device(device)
     folder = Path(resolve(checkpoint))
     if not folder.is_dir():
-        raise ValueError(f"checkpoint {checkpoint!r}: no such folder; Show-o loads from a folder that unigap wrote")
+        raise ValueError(
+            f"checkpoint {checkpoint!r} is a hub id, and Show-o loads from a folder that unigap wrote; "
+            "download it there, or convert the published tensors"
+        )
     kind = _read_config(folder, checkpoint).get("model_type")
     if kind != MODEL_TYPE:
         raise ValueError(

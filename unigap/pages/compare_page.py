@@ -51,9 +51,8 @@ def render(runs: Sequence[Contender]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    differences, same = recipe_differences(runs)
     return environment.get_template("compare.html.j2").render(
-        runs=runs, glance=glance(runs), groups=groups(runs), curves=curves(runs), differences=differences, same=same
+        runs=runs, glance=glance(runs), groups=groups(runs), curves=curves(runs), recipes=recipe_differences(runs)
     )
 
 

@@ -118,12 +118,29 @@ def _share(difference: float) -> float:
     return round(min(max(difference, -1.0), 1.0), 12)
 
 
-def recipe_differences(runs: Sequence[Contender]) -> tuple[dict[str, list[str]], int]:
-    """Settings in which the runs differ, with the value of each run, and how many are the same in all."""
+@dataclass(frozen=True)
+class RecipeDifferences:
+    """How recipes differ.
+
+    Attributes:
+        different: Settings that all runs have and that differ, with the value of each run.
+        partial: Settings that only some of the runs have, likewise.
+        same: How many are the same in all.
+    """
+
+    different: dict[str, list[str]]
+    partial: dict[str, list[str]]
+    same: int
+
+
+def recipe_differences(runs: Sequence[Contender]) -> RecipeDifferences:
+    """Settings in which the runs differ."""
     names = list(dict.fromkeys(name for run in runs for name in run.recipe))
     values = {name: [said(run.recipe.get(name)) for run in runs] for name in names}
     different = {name: row for name, row in values.items() if len(set(row)) > 1}
-    return different, len(values) - len(different)
+    partial = {name: row for name, row in different.items() if any(name not in run.recipe for run in runs)}
+    shared = {name: row for name, row in different.items() if name not in partial}
+    return RecipeDifferences(shared, partial, len(values) - len(different))
 
 
 def said(value: Any) -> str:

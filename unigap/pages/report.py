@@ -12,7 +12,7 @@ import jinja2
 
 from unigap.pages.report_charts import curve_charts, dynamics_charts, part_charts, round_charts, time_chart
 from unigap.plots.png_file import image_size
-from unigap.run_folder.contents import Drawing, Exhibit, RunFolder, read_run
+from unigap.run_folder.contents import Drawing, Exhibit, Readings, RunFolder, read_run
 from unigap.run_folder.findings import GAP, TURNED, cautions, headline, table, table_row, turned_cell
 from unigap.storage.manifest import make_folder, write_durable
 
@@ -73,14 +73,25 @@ def gallery(run: RunFolder) -> list[dict[str, Any]]:
     ]
 
 
+def redrawn_summary(readings: Readings) -> str:
+    """What became of all drawings, counted; empty where it was not."""
+    told = []
+    for key, was, now in (("wrong_to_right", "wrong", "right"), ("right_to_wrong", "right", "wrong")):
+        reading = readings.get(key)
+        if reading and reading.value is not None:
+            told.append(f"{round(reading.value * reading.n):,} of {reading.n:,} {was} drawings are {now} now")
+    return f"{', and '.join(told)}. " if told else ""
+
+
 def gallery_summary(exhibits: Sequence[Exhibit]) -> str:
     """What became of the exhibits, counted."""
     turned = [(exhibit.before.external, exhibit.after.external) for exhibit in exhibits]
     before = sum(exhibit.before.false_positive for exhibit in exhibits)
     after = sum(exhibit.after.false_positive for exhibit in exhibits)
     return (
-        f"Of these {len(exhibits)}, {turned.count((False, True))} turned from wrong to right and "
-        f"{turned.count((True, False))} from right to wrong; false positives: {before} before, {after} after."
+        f"Of the {len(exhibits)} shown, which were chosen by their prompts, {turned.count((False, True))} turned from "
+        f"wrong to right and {turned.count((True, False))} from right to wrong; false positives: {before} before, "
+        f"{after} after."
     )
 
 
@@ -157,7 +168,7 @@ def render(run: RunFolder) -> str:
         parts=[chart for charts in by_part for chart in charts],
         rounds=round_charts(summary.rounds),
         gallery=gallery(run),
-        gallery_summary=gallery_summary(run.exhibits),
+        gallery_summary=redrawn_summary(summary.redrawn) + gallery_summary(run.exhibits),
         rejudged=rejudged(run),
         dynamics=dynamics_charts(run.watched),
         dynamics_pictures=dynamics_pictures(run),

@@ -145,22 +145,23 @@ def line_chart(name: str, title: str, lines: Sequence[Line], x_label: str, y_lab
     marks = ticks(min(ends), max(ends))
     steps = [x for line in lines for x, _ in line.points]
     x_marks = ticks(min(steps), max(steps), smallest=1)
-    gutter = 14 + LETTER * max(len(line.label) for line in lines)
+    lasts = [line.points[-1] for line in lines]
+    values = [f"{short(point.value)}{unit}" for _, point in lasts]
+    gutter = 14 + LETTER * max(map(len, [*values, *(line.label for line in lines)]))
     across = Scale(min(steps), max(*steps, min(steps) + 1), left, WIDTH - gutter)
     up = Scale(marks[0], marks[-1], bottom, top)
     grid = [rule(left, up(mark), across.end, up(mark), "grid") for mark in marks]
     numbers = [words(left - 6, up(mark) + 4, short(mark), "tick", "end") for mark in marks]
     below = [words(across(x), bottom + 16, short(x), "tick", "middle") for x in x_marks if x <= across.high]
     axes = [words(0, 12, y_label, "axis"), words((left + across.end) / 2, bottom + 34, x_label, "axis", "middle")]
-    lasts = [line.points[-1] for line in lines]
     heights = spread([up(point.value) for _, point in lasts], 29, top + 6, bottom - 14)
     labels = [
         coloured(
             line.colour,
             words(across.end + 8, y + 1, line.label, "name"),
-            words(across.end + 8, y + 15, f"{short(point.value)}{unit}", "name strong"),
+            words(across.end + 8, y + 15, value, "name strong"),
         )
-        for line, (_, point), y in zip(lines, lasts, heights, strict=True)
+        for line, value, y in zip(lines, values, heights, strict=True)
     ]
     curves = [curve(line, across, up, x_label, unit) for line in lines]
     story = "; ".join(
@@ -204,7 +205,7 @@ def dumbbell(change: Change, across: Scale, top: float, colour: str, unit: str, 
 
 
 def dumbbell_chart(name: str, title: str, changes: Sequence[Change], colour: str, x_label: str, unit: str = "") -> str:
-    """Before and after in each row, with intervals.
+    """Before and after in each row, with intervals, on an axis from 0 so that charts beside each other compare.
 
     Args:
         name: Unique on the page.
@@ -218,8 +219,7 @@ def dumbbell_chart(name: str, title: str, changes: Sequence[Change], colour: str
         SVG markup.
     """
     points = [point for change in changes for point in (change.before, change.after)]
-    ends = [end for p in points for end in (p.value, p.low, p.high) if end is not None]
-    marks = ticks(min(ends), max(ends))
+    marks = ticks(0, max(end for p in points for end in (p.value, p.high) if end is not None))
     across, bottom = Scale(marks[0], marks[-1], 8, WIDTH - 12), ROW * len(changes)
     rows = [dumbbell(row, across, ROW * index, colour, unit, index == 0) for index, row in enumerate(changes)]
     grid = horizontal_axis(across, marks, 16, bottom, x_label)

@@ -62,7 +62,8 @@ def prediction_plot(
         low, high = min(x.min(), y.min()), max(x.max(), y.max())
         axes.plot([low, high], [low, high], color=NULL, linewidth=1, zorder=1)
         _scatter(axes, x, y, groups)
-        axes.ticklabel_format(style="sci", scilimits=(-2, 3), axis="both")
+        axes.ticklabel_format(style="sci", scilimits=(-3, 4), axis="both")
+        axes.locator_params(nbins=6)
     figure.axes[0].legend(fontsize=8, frameon=False)
     return figure
 

@@ -115,7 +115,7 @@ def _wrapped(caption: str) -> str:
 
 
 def grid_plot(grids: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], names: str) -> Figure:
-    """Tables of per cents as coloured squares, side by side; darker is more.
+    """Tables of per cents as coloured squares, side by side; darker is more, equal differences look equal in all.
 
     Args:
         grids: Shares by title, each of shape (rows, columns).
@@ -124,11 +124,12 @@ def grid_plot(grids: Mapping[str, np.ndarray], rows: Sequence[str], columns: Seq
         names: What the columns are.
     """
     figure = canvas(3.0 * len(grids), 1.0 + 0.62 * len(rows))
+    span = 1.8 * max(float(np.ptp(values)) for values in grids.values()) + 1e-9
     for number, (title, values) in enumerate(grids.items(), 1):
         axes = panel(figure, title, names, "", (1, len(grids), number))
         axes.grid(False)
-        spare = 0.6 * float(np.ptp(values)) + 1e-9
-        axes.imshow(values, cmap="Blues", vmin=values.min() - spare / 3, vmax=values.max() + spare, aspect="auto")
+        lightest = values.min() - span / 9
+        axes.imshow(values, cmap="Blues", vmin=lightest, vmax=lightest + span, aspect="auto")
         for (row, column), value in np.ndenumerate(values):
             axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", fontsize=10, color=INK)
         axes.set_xticks(range(len(columns)), list(columns))

@@ -114,6 +114,8 @@ class Summary:
         versions: Version by package.
         by_category: Parts by category.
         by_difficulty: Parts by difficulty, easiest first.
+        redrawn: Of the drawings that were wrong before, the share that are right after (``wrong_to_right``), and of
+            those that were right the share that are wrong (``right_to_wrong``).
         rejudged: What the judge after training says of the drawings made before: share of those the judge before had
             wrongly accepted that it rejects (``false_positives_rejected``), and likewise
             ``true_positives_rejected``, ``true_negatives_accepted`` and ``false_negatives_accepted``.
@@ -132,6 +134,7 @@ class Summary:
     versions: dict[str, str]
     by_category: dict[str, Part] = field(default_factory=dict)
     by_difficulty: dict[str, Part] = field(default_factory=dict)
+    redrawn: Readings = field(default_factory=dict)
     rejudged: Readings = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
 
@@ -154,9 +157,9 @@ class Epoch:
         train_loss: Mean training loss.
         generation: Generation accuracy, with ends of its interval if they are known.
         non_unification: Non-unification score, with ends of its interval if they are known.
-        understanding_renders: Accuracy of the judge on known images.
-        judge_tnr: Share of wrong images the judge rejects.
-        judge_precision: Share of accepted drawings that are right.
+        understanding_renders: Accuracy of the judge on known images, likewise.
+        judge_tnr: Share of wrong images the judge rejects, likewise.
+        judge_precision: Share of accepted drawings that are right, likewise.
     """
 
     epoch: int
@@ -168,8 +171,14 @@ class Epoch:
     non_unification_low: float | None = None
     non_unification_high: float | None = None
     understanding_renders: float | None = None
+    understanding_renders_low: float | None = None
+    understanding_renders_high: float | None = None
     judge_tnr: float | None = None
+    judge_tnr_low: float | None = None
+    judge_tnr_high: float | None = None
     judge_precision: float | None = None
+    judge_precision_low: float | None = None
+    judge_precision_high: float | None = None
 
 
 @dataclass(frozen=True)

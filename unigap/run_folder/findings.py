@@ -177,7 +177,7 @@ def change_cell(metric: Metric, reading: Reading) -> Cell:
     quality = reading.sign * metric.better
     verdict, tone = {1: ("better", "good"), -1: ("worse", "bad")}.get(quality, ("changed", ""))
     if not reading.sign:
-        verdict, tone = "no clear change: the interval contains zero" if interval(reading) else "no interval", "quiet"
+        verdict, tone = "no clear change" if interval(reading) else "no interval", "quiet"
     return Cell(figure, unit, interval(reading, metric.share, signed=True), f"n = {reading.n:,}", verdict, tone)
 
 

@@ -72,6 +72,11 @@ class ImproveStage(LightningModule):
             raise ValueError(f"warmup_steps and weight_decay must be >= 0, got {warmup_steps} and {weight_decay}")
         self.model, self.objective = model, objective
         self.judge, self.external = judge or SelfJudge(), external or OracleJudge()
+        if self.external.asked_later:
+            raise ValueError(
+                f"external: validation draws anew each time, and {self.external.name!r} is asked later; take another "
+                "judge, and compare the two with unigap judge agreement"
+            )
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.eval_plan = eval_plan or RoundPlan(candidates=4, seed=EVAL_SEED)
         self.predict_plan = predict_plan or RoundPlan()
@@ -239,8 +244,9 @@ class ImproveStage(LightningModule):
             self.results |= {name: {"all": estimate} for name, estimate in scored.items()}
         for name, groups in self.results.items():
             for group, estimate in groups.items():
-                shown = group == "all" and name in ("generation", "non_unification")
-                self.log(f"gap/{name}/{group}", estimate.value, prog_bar=shown, rank_zero_only=True)
+                self.log(f"gap/{name}/{group}", estimate.value, rank_zero_only=True)
+        for name in ("generation", "non_unification"):  # short enough for the progress bar of a narrow terminal
+            self.log(name, self.results[name]["all"].value, prog_bar=True, logger=False, rank_zero_only=True)
 
     def predict_step(self, batch: PromptRows, batch_idx: int) -> tuple[list[Candidate], list[Judgment]]:
         """Judged candidates for a batch of prompts; ``PoolWriter`` stores them.

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import random
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 
-from unigap.models.janus import Janus
-from unigap.shapes.lesson_data import CrowdBatch, LessonBatch, ShapesLessons, crowd_batch
+from unigap.shapes.lesson_data import CrowdBatch, LessonBatch, ShapesLessons
 from unigap.shapes.lessons import STATEMENTS
-from unigap.shapes.newborn import make_model, make_processor
-from unigap.shapes.tokenizer_training import TokenizerTrainer
+from unigap.shapes.newborns import Newborn
 from unigap.stages.step_seed import seed_step
 
 QUESTION = "Does this image describe {prompt}?"
@@ -22,9 +19,10 @@ CAPTION_REQUEST = "Describe this image."
 
 
 class PretrainStage(LightningModule):
-    """Trains a small genuine Janus on the embedded world and writes it as a transformers folder.
+    """Trains a small genuine model of any family on the embedded world and writes it as a folder of that family.
 
     Args:
+        newborn: The untrained model.
         out: Folder the checkpoint is written to.
         tokenizer_lr: Peak learning rate of the image tokenizer.
         trunk_lr: Peak learning rate of all other weights.
@@ -33,14 +31,12 @@ class PretrainStage(LightningModule):
         judge_weight: Weight of the yes/no answers beside the image tokens.
         caption_weight: Weight of the captions.
         prompt_dropout: Share of prompts replaced by the null prompt, which makes guidance possible.
-        rebuilt_share: Share of pictures shown to the vision encoder as the tokenizer rebuilds them.
-        hidden_size: Width of the trunk.
-        layers: Depth of the trunk.
-        n_codes: Size of the image vocabulary.
+        rebuilt_share: Share of pictures that are judged and described as the tokenizer rebuilds them.
     """
 
     def __init__(
         self,
+        newborn: Newborn,
         out: str = "runs/pretrain/checkpoint",
         tokenizer_lr: float = 2.0e-3,
         trunk_lr: float = 6.0e-4,
@@ -50,17 +46,13 @@ class PretrainStage(LightningModule):
         caption_weight: float = 0.25,
         prompt_dropout: float = 0.1,
         rebuilt_share: float = 0.5,
-        hidden_size: int = 128,
-        layers: int = 4,
-        n_codes: int = 256,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.out = Path(out)
-        self.model = newborn(hidden_size, layers, n_codes)
-        self.model.requires_grad_(True)
-        self.tokenizer = TokenizerTrainer(self.model.core.vqmodel)
+        self.model = newborn.model()
+        self.tokenizer = newborn.tokenizer(self.model)
         self.peaks = (tokenizer_lr, trunk_lr, judging_lr, recall_lr)
         self.judge_weight, self.caption_weight = judge_weight, caption_weight
         self.prompt_dropout, self.rebuilt_share = prompt_dropout, rebuilt_share
@@ -101,7 +93,7 @@ class PretrainStage(LightningModule):
         self.clip_gradients(optimizer, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
         optimizer.step()
         if tokenizing:
-            self.tokenizer.normalise_codes()
+            self.tokenizer.settle()
 
     def _rate(self, step: int) -> float:
         """Learning rate: one warm-up and one cosine for each phase."""
@@ -112,14 +104,7 @@ class PretrainStage(LightningModule):
         raise IndexError("the schedule has no such step")
 
     def _tokenizer_loss(self, batch: CrowdBatch, step: int) -> torch.Tensor:
-        # quantising from the start fixes bad codes; reviving at the very end leaves codes the decoder has not seen
-        steps = self.lessons.phases[0]
-        first = int(0.2 * steps)
-        if step == first:
-            self.tokenizer.seed_codes(crowd_batch(random.Random("seed codes"), 512))
-        elif first < step < 0.85 * steps and step % 100 == 0:
-            self.tokenizer.revive_codes(crowd_batch(random.Random(f"revive {step}"), 256))
-        loss: torch.Tensor = self.tokenizer(batch, quantise=step >= first)
+        loss: torch.Tensor = self.tokenizer(batch, step, self.lessons.phases[0])
         self.log("tokenizer/loss", loss, prog_bar=True)
         return loss
 
@@ -132,7 +117,9 @@ class PretrainStage(LightningModule):
         pairs = [(i, caption.text) for i, lesson in enumerate(batch.lessons) for caption in lesson.captions]
         prompt = self.model.encode_prompt([text for _, text in pairs])
         dropped_B = torch.rand(len(pairs), device=self.device) < self.prompt_dropout
-        nll = -self.model.image_logps(prompt.unconditional(dropped_B), codes_BM[[i for i, _ in pairs]]).mean()
+        codes_RM = codes_BM[[i for i, _ in pairs]]
+        noise_RM = self.model.training_noise(codes_RM)
+        nll = -self.model.image_logps(prompt.unconditional(dropped_B), codes_RM, noise_RM).mean()
         self.log("image_nll", nll, prog_bar=True)
         return nll
 
@@ -160,12 +147,6 @@ class PretrainStage(LightningModule):
         """Writes the checkpoint, once, when the schedule has run to its end."""
         if self.trainer.is_global_zero and self.trainer.state.status == "running":
             self.model.save(self.out)
-
-
-def newborn(hidden_size: int, layers: int, n_codes: int) -> Janus:
-    """An untrained embedded model behind the protocol."""
-    processor = make_processor()
-    return Janus.from_parts(make_model(processor, hidden_size, layers, n_codes=n_codes), processor)
 
 
 def warmup_cosine(step: int, length: int, warmup: int = 200) -> float:

@@ -1,9 +1,11 @@
-"""An untrained embedded model: a small genuine Janus with its word-level tokenizer, processor and chat template."""
+"""A newborn Janus: a small genuine one with its word-level tokenizer, processor and chat template."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import processors
 from torch import nn
 from transformers import (
     GenerationConfig,
@@ -16,15 +18,17 @@ from transformers import (
 from transformers.models.janus.configuration_janus import JanusVisionConfig, JanusVQVAEConfig
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
+from unigap.models.janus import Janus
 from unigap.shapes.grammar import WORDS
-from unigap.shapes.scenes import GRID, IMAGE_SIZE
+from unigap.shapes.newborns.base import Newborn
+from unigap.shapes.newborns.words import BOS, EOS, PAD, SPEECH, UNK, word_tokenizer
+from unigap.shapes.scenes import CELL, GRID
+from unigap.shapes.tokenizer_training.base import ImageTokenizer
+from unigap.shapes.tokenizer_training.learned_codes import LearnedCodes
 
-PATCH = IMAGE_SIZE // GRID
-PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 IMAGE, IMAGE_START, IMAGE_END = "<image_placeholder>", "<begin_of_image>", "<end_of_image>"
 USER, ASSISTANT = "<|User|>", "<|Assistant|>"
 _SPECIAL = (PAD, BOS, EOS, UNK, IMAGE, IMAGE_START, IMAGE_END, USER, ASSISTANT)
-_SPEECH = (":", "\n", "?", ".", "does", "this", "image", "describe", "show", "is", "what", "it", "yes", "no", "in")
 _CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}<|User|>: {% else %}<|Assistant|>: {% endif %}"
@@ -37,12 +41,50 @@ _CHAT_TEMPLATE = (
 )
 
 
+class NewbornJanus(Newborn):
+    """A Janus of about 2.4 M parameters, with a vision encoder of two layers.
+
+    Args:
+        hidden_size: Width of the trunk.
+        layers: Depth of the trunk.
+        n_codes: Size of the image vocabulary.
+    """
+
+    def model(self) -> Janus:
+        processor = make_processor()
+        net = make_model(processor, self.hidden_size, self.layers, n_codes=self.n_codes)
+        return Janus.from_parts(net, processor)
+
+    def tokenizer(self, model: Any) -> LearnedCodes:
+        return LearnedCodes(JanusTokenizer(model.core.vqmodel))
+
+
+class JanusTokenizer(ImageTokenizer):
+    """transformers' ``JanusVQVAE``, whose ``forward`` gives the encoder no gradient.
+
+    Args:
+        vqmodel: The tokenizer.
+    """
+
+    def __init__(self, vqmodel: Any) -> None:
+        super().__init__()
+        self.vqmodel: Any = vqmodel
+
+    @property
+    def codes(self) -> torch.Tensor:
+        return self.vqmodel.quantize.embedding.weight
+
+    def latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.vqmodel.quant_conv(self.vqmodel.encoder(pixels_BCHW))
+
+    def rebuilt(self, code_BDHW: torch.Tensor) -> torch.Tensor:
+        return self.vqmodel.decoder(self.vqmodel.post_quant_conv(code_BDHW))
+
+
 def make_processor(grid: int = GRID) -> JanusProcessor:
     """Tokenizer, image processor and chat template of the embedded world, for images of ``grid`` x ``grid`` codes."""
-    words = [*_SPECIAL, *dict.fromkeys([*_SPEECH, *WORDS])]
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
-    core.normalizer = normalizers.Lowercase()
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[a-z]+|[^a-z ]"), behavior="removed", invert=True)
+    words = [*_SPECIAL, *dict.fromkeys([*SPEECH, *WORDS])]
+    core = word_tokenizer(words)
     core.post_processor = processors.TemplateProcessing(f"{BOS} $A", special_tokens=[(BOS, words.index(BOS))])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -57,7 +99,7 @@ def make_processor(grid: int = GRID) -> JanusProcessor:
     )
     tokenizer.add_special_tokens({"extra_special_tokens": [USER, ASSISTANT]}, replace_extra_special_tokens=False)
     images = JanusImageProcessorPil(
-        size={"height": grid * PATCH, "width": grid * PATCH}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        size={"height": grid * CELL, "width": grid * CELL}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     return JanusProcessor(images, tokenizer, chat_template=_CHAT_TEMPLATE, num_image_tokens=grid * grid)
 
@@ -65,7 +107,7 @@ def make_processor(grid: int = GRID) -> JanusProcessor:
 def make_model(
     processor: JanusProcessor, hidden_size: int = 128, layers: int = 4, vision_layers: int = 2, n_codes: int = 256
 ) -> JanusForConditionalGeneration:
-    """A Janus of about 2.5 M parameters with fresh weights, drawn from torch's global generator."""
+    """A Janus with fresh weights, drawn from torch's global generator."""
     tokenizer, image_tokens = processor.tokenizer, processor.num_image_tokens
     side = processor.image_processor.size["height"]
     text = LlamaConfig(
@@ -85,7 +127,7 @@ def make_model(
         num_hidden_layers=vision_layers,
         num_attention_heads=4,
         image_size=side,
-        patch_size=PATCH,
+        patch_size=CELL,
         mlp_ratio=2.0,
         projection_dim=hidden_size,
         num_image_tokens=image_tokens,
@@ -97,7 +139,7 @@ def make_model(
         base_channels=32,
         channel_multiplier=[1, 1, 2, 2],
         num_res_blocks=1,
-        num_patches=side // PATCH,
+        num_patches=side // CELL,
         projection_dim=hidden_size,
         image_token_embed_dim=hidden_size,
     )

@@ -1,58 +1,67 @@
-"""Training the stock ``JanusVQVAE``: a straight-through loss, codes seeded from latents, dead codes revived."""
+"""Training a tokenizer with a learned codebook: straight through, codes seeded from latents, dead codes revived."""
 
 from __future__ import annotations
 
-from typing import Any
+import random
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unigap.shapes.lesson_data import CrowdBatch
-from unigap.shapes.scenes import KINDS, cell_picture
+from unigap.shapes.lesson_data import CrowdBatch, crowd_batch
+from unigap.shapes.scenes import KINDS
+from unigap.shapes.tokenizer_training.base import BLANK, ImageTokenizer, TokenizerTrainer, rebuilding_loss
 
 # Shape legend: B images, D latent width, K cells of an image, V codes, N cells with an object.
 
-BLANK = 0
-"""The code of every empty cell."""
 
+class LearnedCodes(TokenizerTrainer):
+    """Vector quantisation on the unit sphere, where the nearest code is the one in most nearly the same direction.
 
-class TokenizerTrainer(nn.Module):
-    """The losses that teach a ``JanusVQVAE`` to keep every object of a picture, and where in its cell it stands.
-
-    transformers' class gives the encoder no gradient in ``forward`` and normalises codes only when it decodes, so
-    both are done here. Two things make it learn what a language model can then predict:
+    Two things make it learn what a language model can then predict:
 
     * an auxiliary head names the object in each cell, and its jitter, from the latents; without it shapes and sizes
       merge into one code, and with names alone the jitter of a kind does;
     * empty cells have one code from the start. Left free they take more than half of all codes, by what lies around
       them, and carry the jitter of their neighbours, which a language model would have to learn as noise.
 
+    Codes are seeded after a fifth of the steps, and those that nothing uses are revived until short of the end:
+    quantising from the start fixes bad codes, and reviving at the very end leaves codes the decoder has not seen.
+
     Args:
-        vqmodel: The tokenizer; its codebook is kept at unit norm.
+        tokenizer: The tokenizer; its codebook is kept at unit norm.
         commitment: Weight of the pull of latents towards their codes.
         naming: Weight of the auxiliary cross-entropies.
         foreground: Weight of pixels that are not background.
     """
 
-    def __init__(self, vqmodel: Any, commitment: float = 0.25, naming: float = 1.0, foreground: float = 5.0) -> None:
+    def __init__(
+        self, tokenizer: ImageTokenizer, commitment: float = 0.25, naming: float = 1.0, foreground: float = 5.0
+    ) -> None:
         super().__init__()
-        self.vqmodel: Any = vqmodel
-        width = vqmodel.config.embed_dim
+        self.tokenizer = tokenizer
+        width = self.codes.shape[1]
         self.namer, self.placer = nn.Linear(width, len(KINDS) + 1), nn.Linear(width, 2)
         self.commitment, self.naming, self.foreground = commitment, naming, foreground
 
     @property
     def codes(self) -> torch.Tensor:
         """The code vectors, (V, D)."""
-        weight: torch.Tensor = self.vqmodel.quantize.embedding.weight
-        return weight
+        return self.tokenizer.codes
 
     def latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Unit-norm latents, (B, D, H, W)."""
-        return F.normalize(self.vqmodel.quant_conv(self.vqmodel.encoder(pixels_BCHW)), dim=1)
+        return F.normalize(self.tokenizer.latents(pixels_BCHW), dim=1)
 
-    def forward(self, batch: CrowdBatch, quantise: bool) -> torch.Tensor:
+    def forward(self, batch: CrowdBatch, step: int, steps: int) -> torch.Tensor:
+        seeding = int(0.2 * steps)
+        if step == seeding:
+            self.seed_codes(crowd_batch(random.Random("seed codes"), 512))
+        elif seeding < step < 0.85 * steps and step % 100 == 0:
+            self.revive_codes(crowd_batch(random.Random(f"revive {step}"), 256))
+        return self.loss(batch, quantise=step >= seeding)
+
+    def loss(self, batch: CrowdBatch, quantise: bool) -> torch.Tensor:
         """The loss of encoder, codes and decoder, a scalar; before ``quantise`` only empty cells have a code."""
         latent_BDHW = self.latents(batch.pixels_BCHW)
         latent_BKD = latent_BDHW.flatten(2).transpose(1, 2)
@@ -65,13 +74,10 @@ class TokenizerTrainer(nn.Module):
         pull = F.mse_loss(code_BKD, latent_BKD.detach()) + self.commitment * F.mse_loss(latent_BKD, code_BKD.detach())
         # straight through: decoded from the codes, with the gradient given to the latents
         through_BKD = latent_BKD + (code_BKD - latent_BKD).detach()
-        decoded_BCHW = self._decoded(through_BKD.transpose(1, 2).view_as(latent_BDHW))
+        decoded_BCHW = self.tokenizer.rebuilt(through_BKD.transpose(1, 2).view_as(latent_BDHW))
         named = self.naming * self._naming(latent_BKD, batch.looks_BK3)
-        return self._rebuilding(decoded_BCHW, batch.pixels_BCHW) + named + pull * latent_BKD.shape[-1]
-
-    def _decoded(self, code_BDHW: torch.Tensor) -> torch.Tensor:
-        pixels_BCHW: torch.Tensor = self.vqmodel.decoder(self.vqmodel.post_quant_conv(code_BDHW))
-        return pixels_BCHW
+        rebuilt = rebuilding_loss(decoded_BCHW, batch.pixels_BCHW, self.foreground)
+        return rebuilt + named + pull * latent_BKD.shape[-1]
 
     def _naming(self, latent_BKD: torch.Tensor, looks_BK3: torch.Tensor) -> torch.Tensor:
         scaled_BKD = latent_BKD * latent_BKD.shape[-1] ** 0.5
@@ -81,11 +87,6 @@ class TokenizerTrainer(nn.Module):
         return kinds + F.binary_cross_entropy_with_logits(
             self.placer(scaled_BKD[there]), looks_BK3[there][:, 1:].to(latent_BKD.dtype)
         )
-
-    def _rebuilding(self, decoded_BCHW: torch.Tensor, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        empty = torch.from_numpy(cell_picture(None)).to(pixels_BCHW)[:, :1, :1]
-        weight = 1 + (self.foreground - 1) * ((pixels_BCHW - empty).abs().amax(1, keepdim=True) > 0.05)
-        return (weight * (decoded_BCHW - pixels_BCHW).square()).mean()
 
     def _objects(self, batch: CrowdBatch) -> torch.Tensor:
         """Latents of the cells that hold an object, (N, D)."""
@@ -114,6 +115,6 @@ class TokenizerTrainer(nn.Module):
         return count
 
     @torch.no_grad()
-    def normalise_codes(self) -> None:
-        """Puts the codebook on the unit sphere, where transformers' ``decode`` looks for it."""
+    def settle(self) -> None:
+        """Puts the codebook on the unit sphere, where transformers' ``JanusVQVAE.decode`` looks for it."""
         self.codes.copy_(F.normalize(self.codes, dim=-1))

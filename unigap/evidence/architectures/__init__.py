@@ -1,0 +1,1 @@
+"""What the degree of sharing between the branches changes: the gap, their coupling, and co-improvement."""

@@ -1,0 +1,96 @@
+"""The control without sharing: one model draws, another of the same kind judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel
+
+
+class TwoModels(UnifiedModel):
+    """Two models behind the protocol of one; no weight serves both branches.
+
+    What training on drawings does to the judge of such a pair is nothing, and what couples their branches is chance.
+
+    Args:
+        drawing: Draws, and gives images their likelihood; it has an exact one.
+        judging: Answers questions.
+    """
+
+    exact_likelihood: ClassVar[bool] = True
+
+    def __init__(self, drawing: UnifiedModel, judging: UnifiedModel) -> None:
+        super().__init__()
+        self.drawing, self.judging = drawing, judging
+
+    @property
+    def n_codes(self) -> int:
+        return self.drawing.n_codes
+
+    @property
+    def image_tokens(self) -> int:
+        return self.drawing.image_tokens
+
+    @property
+    def codebook(self) -> torch.Tensor:
+        return self.drawing.codebook
+
+    @property
+    def trunk(self) -> nn.Module:
+        return nn.ModuleDict({"drawing": self.drawing.trunk, "judging": self.judging.trunk})
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return [*self.drawing.blocks, *self.judging.blocks]
+
+    @property
+    def lora_target(self) -> str:
+        return rf"drawing\.({self.drawing.lora_target})|judging\.({self.judging.lora_target})"
+
+    def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
+        return self.drawing.encode_prompt(texts)
+
+    def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
+        return self.drawing.sample_images(prompt, seeds_BN, recipe)
+
+    def drawing_bytes(self, recipe: SamplingRecipe) -> int:
+        return self.drawing.drawing_bytes(recipe)
+
+    def image_logps(
+        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return self.drawing.image_logps(prompt, codes_RM, noise_RM)
+
+    def training_noise(self, codes_RM: torch.Tensor) -> torch.Tensor | None:
+        return self.drawing.training_noise(codes_RM)
+
+    def text_logps(
+        self,
+        pixels_BCHW: torch.Tensor,
+        questions_BQ: Sequence[Sequence[str]],
+        answers_BQ: Sequence[Sequence[str]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.judging.text_logps(pixels_BCHW, questions_BQ, answers_BQ)
+
+    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
+        return self.judging.judge_logit(pixels_BCHW, questions_BQ)
+
+    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
+        return self.drawing.decode(codes_BM)
+
+    def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.drawing.encode(pixels_BCHW)
+
+    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
+        for half in (self.drawing, self.judging):
+            half.add_lora(rank, alpha, dropout)
+
+    def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
+        """Writes each model to a folder of its own, ``drawing`` and ``judging``."""
+        for name, half in (("drawing", self.drawing), ("judging", self.judging)):
+            half.save(Path(folder) / name, adapter_only, recipe)

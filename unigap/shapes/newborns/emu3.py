@@ -1,0 +1,168 @@
+"""A newborn Emu3: words and image codes in one vocabulary, its processor, and a small network of transformers' own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    Emu3Config,
+    Emu3ForConditionalGeneration,
+    Emu3ImageProcessor,
+    Emu3Processor,
+    Emu3TextConfig,
+    Emu3VQVAEConfig,
+    PreTrainedTokenizerFast,
+)
+
+from unigap.models.emu3 import Emu3
+from unigap.models.emu3_pictures import Emu3Pictures
+from unigap.shapes.grammar import WORDS
+from unigap.shapes.newborns.base import Newborn
+from unigap.shapes.newborns.words import SPEECH, UNK, word_tokenizer
+from unigap.shapes.scenes import IMAGE_SIZE
+from unigap.shapes.tokenizer_training.base import ImageTokenizer
+from unigap.shapes.tokenizer_training.named_codes import NamedCodes
+
+PAD, BOS, EOS = "<|endoftext|>", "<|extra_203|>", "<|extra_204|>"
+LINE_END, FRAME_END = "<|extra_200|>", "<|extra_201|>"
+IMAGE, IMAGE_START, IMAGE_END, WRAPPER = "<image>", "<|image start|>", "<|image end|>", "<|image token|>"
+CODE = "<|visual token {:06d}|>"
+"""What Emu3 calls an image code."""
+_MARKS = (PAD, BOS, EOS, UNK, LINE_END, FRAME_END, IMAGE, IMAGE_START, IMAGE_END, WRAPPER)
+_SIZES_AND_SPEAKERS = (*"0123456789*", "user", "assistant")
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ message['role'].upper() }}: "
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+class NewbornEmu3(Newborn):
+    """An Emu3 of about 2.4 M parameters.
+
+    Args:
+        hidden_size: Width of the trunk.
+        layers: Depth of the trunk.
+        n_codes: Size of the image vocabulary.
+    """
+
+    def model(self) -> Emu3:
+        processor = make_processor(vocabulary(self.n_codes))
+        return Emu3.from_parts(make_model(processor, self.hidden_size, self.layers, self.n_codes), processor)
+
+    def tokenizer(self, model: Any) -> NamedCodes:
+        return NamedCodes(Emu3Tokenizer(model.pictures))
+
+
+class Emu3Tokenizer(ImageTokenizer):
+    """transformers' ``Emu3VQVAE`` for still images.
+
+    Args:
+        pictures: How a model uses it.
+    """
+
+    def __init__(self, pictures: Emu3Pictures) -> None:
+        super().__init__()
+        self.pictures, self.vqmodel = pictures, pictures.vq
+
+    @property
+    def codes(self) -> torch.Tensor:
+        return self.pictures.vq.quantize.embedding.weight
+
+    def latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.pictures.latents(pixels_BCHW)
+
+    def rebuilt(self, code_BDHW: torch.Tensor) -> torch.Tensor:
+        return self.pictures.rebuilt(code_BDHW)
+
+
+def vocabulary(n_codes: int) -> list[str]:
+    """Marks, words and, last, image codes, in the order of their ids."""
+    return [*_MARKS, *dict.fromkeys([*_SIZES_AND_SPEAKERS, *SPEECH, *WORDS]), *map(CODE.format, range(n_codes))]
+
+
+def make_processor(words: Sequence[str], spread: float = 0.5) -> Emu3Processor:
+    """Tokenizer, image processor and chat template of the embedded world.
+
+    Args:
+        words: Those of ``vocabulary``, in any order.
+        spread: Standard deviation by which the image processor divides.
+    """
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=word_tokenizer(words),
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNK,
+        extra_special_tokens={
+            "image_token": IMAGE,
+            "boi_token": IMAGE_START,
+            "eoi_token": IMAGE_END,
+            "image_wrapper_token": WRAPPER,
+            "eof_token": FRAME_END,
+        },
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    codes = sorted(word for word in words if word.startswith(CODE.partition("{")[0]))
+    tokenizer.add_special_tokens({"extra_special_tokens": [LINE_END, *codes]}, replace_extra_special_tokens=False)
+    area = IMAGE_SIZE**2
+    images = Emu3ImageProcessor(image_mean=[0.5] * 3, image_std=[spread] * 3, min_pixels=area, max_pixels=area)
+    return Emu3Processor(images, tokenizer, chat_template=_CHAT_TEMPLATE)
+
+
+def make_model(
+    processor: Emu3Processor,
+    hidden_size: int = 128,
+    layers: int = 4,
+    n_codes: int = 256,
+    key_value_heads: int = 4,
+    vq_widths: Sequence[int] = (1, 1, 2, 2),
+) -> Emu3ForConditionalGeneration:
+    """An Emu3 with fresh weights, drawn from torch's global generator."""
+    tokenizer, base = processor.tokenizer, 32
+    text = Emu3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=key_value_heads,
+        max_position_embeddings=256,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    codes = Emu3VQVAEConfig(
+        codebook_size=n_codes,
+        # its layers over time work at this width: at 8 it learns several times slower
+        embed_dim=32,
+        latent_channels=32,
+        base_channels=base,
+        channel_multiplier=list(vq_widths),
+        num_res_blocks=1,
+        hidden_size=base * vq_widths[-1],
+    )
+    config = Emu3Config(vq_config=codes, text_config=text, vocabulary_map=tokenizer.get_vocab())
+    config.dtype = "float32"
+    model = Emu3ForConditionalGeneration(config)
+    _initialise(model)
+    return model
+
+
+def _initialise(model: Emu3ForConditionalGeneration) -> None:
+    # transformers' own initial scale (0.02) does not learn at this width
+    text = model.model.text_model
+    for module in (*text.modules(), model.lm_head):
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+    nn.init.normal_(text.embed_tokens.weight, std=0.25)
+    with torch.no_grad():
+        text.embed_tokens.weight[text.config.pad_token_id].zero_()
+    nn.init.normal_(model.model.vqmodel.quantize.embedding.weight, std=0.5)
