@@ -12,7 +12,7 @@ from PIL import Image
 from unigap.models.base import SamplingRecipe
 from unigap.models.emu3 import Emu3
 from unigap.models.words import NO_FORMS, YES_FORMS
-from unigap.shapes.newborns.emu3 import EOS, FRAME_END, IMAGE_END, LINE_END, PAD, WRAPPER
+from unigap.shapes.newborns.emu3 import EOS, FRAME_END, IMAGE_END, LINE_END, PAD, WRAPPER, make_processor
 from unigap.shapes.scenes import IMAGE_SIZE
 
 PROMPTS = [
@@ -180,11 +180,12 @@ def test_an_area_sets_the_size_of_drawings_and_of_what_is_looked_at(emu3: Emu3, 
 # Looking
 
 
-@pytest.fixture(params=[None, "user: {{ messages[0]['content'][-1]['text'] }} <image> assistant:"])
+@pytest.fixture(params=[False, True], ids=["image first", "question first"])
 def asked(request: pytest.FixtureRequest, new_emu3: Any) -> Any:
     """A model whose chat template shows the image before the question, as Emu3's does, and one that shows it behind."""
     model = new_emu3()
-    model.processor.chat_template = request.param or model.processor.chat_template
+    words = list(model.processor.tokenizer.get_vocab())
+    model.processor.chat_template = make_processor(words, question_first=request.param).chat_template
     return model
 
 

@@ -33,14 +33,8 @@ CODE = "<|visual token {:06d}|>"
 """What Emu3 calls an image code."""
 _MARKS = (PAD, BOS, EOS, UNK, LINE_END, FRAME_END, IMAGE, IMAGE_START, IMAGE_END, WRAPPER)
 _SIZES_AND_SPEAKERS = (*"0123456789*", "user", "assistant")
-_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ message['role'].upper() }}: "
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
+_IMAGE_PART = "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
+_TEXT_PART = "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}"
 
 
 class NewbornEmu3(Newborn):
@@ -50,10 +44,17 @@ class NewbornEmu3(Newborn):
         hidden_size: Width of the trunk.
         layers: Depth of the trunk.
         n_codes: Size of the image vocabulary.
+        question_first: Show the image behind the question about it, as it stands behind the prompt it is drawn for.
     """
 
+    def __init__(
+        self, hidden_size: int = 128, layers: int = 4, n_codes: int = 256, question_first: bool = False
+    ) -> None:
+        super().__init__(hidden_size, layers, n_codes)
+        self.question_first = question_first
+
     def model(self) -> Emu3:
-        processor = make_processor(vocabulary(self.n_codes))
+        processor = make_processor(vocabulary(self.n_codes), question_first=self.question_first)
         return Emu3.from_parts(make_model(processor, self.hidden_size, self.layers, self.n_codes), processor)
 
     def tokenizer(self, model: Any) -> NamedCodes:
@@ -87,12 +88,13 @@ def vocabulary(n_codes: int) -> list[str]:
     return [*_MARKS, *dict.fromkeys([*_SIZES_AND_SPEAKERS, *SPEECH, *WORDS]), *map(CODE.format, range(n_codes))]
 
 
-def make_processor(words: Sequence[str], spread: float = 0.5) -> Emu3Processor:
+def make_processor(words: Sequence[str], spread: float = 0.5, question_first: bool = False) -> Emu3Processor:
     """Tokenizer, image processor and chat template of the embedded world.
 
     Args:
         words: Those of ``vocabulary``, in any order.
         spread: Standard deviation by which the image processor divides.
+        question_first: Show the image behind the question.
     """
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=word_tokenizer(words),
@@ -114,7 +116,14 @@ def make_processor(words: Sequence[str], spread: float = 0.5) -> Emu3Processor:
     tokenizer.add_special_tokens({"extra_special_tokens": [LINE_END, *codes]}, replace_extra_special_tokens=False)
     area = IMAGE_SIZE**2
     images = Emu3ImageProcessor(image_mean=[0.5] * 3, image_std=[spread] * 3, min_pixels=area, max_pixels=area)
-    return Emu3Processor(images, tokenizer, chat_template=_CHAT_TEMPLATE)
+    return Emu3Processor(images, tokenizer, chat_template=_chat_template(question_first))
+
+
+def _chat_template(question_first: bool) -> str:
+    parts = (_TEXT_PART, _IMAGE_PART) if question_first else (_IMAGE_PART, _TEXT_PART)
+    message = "{{ message['role'].upper() }}: " + "".join(parts)
+    answer = "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    return "{% for message in messages %}" + message + "{% endfor %}" + answer
 
 
 def make_model(
