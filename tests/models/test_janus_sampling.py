@@ -61,7 +61,7 @@ def test_rows_and_tokens_that_fill_up_a_shape_change_nothing(
 ) -> None:
     filled = new_janus(compile=True)
     # the benchmark compiles; here the same step runs as it is, on the shapes that would be compiled
-    monkeypatch.setattr(torch, "compile", lambda step, dynamic: step)
+    monkeypatch.setattr(torch, "compile", lambda step, **options: step)
     for recipe in (SamplingRecipe(), SamplingRecipe(cfg=2.0, top_k=9)):
         expected = janus.sample_images(janus.encode_prompt(PROMPTS), SEEDS, recipe)
         found = filled.sample_images(filled.encode_prompt(PROMPTS), SEEDS, recipe)
