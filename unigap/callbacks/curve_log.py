@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from unigap.stages import ImproveStage
@@ -22,20 +23,22 @@ class CurveLog(Callback):
     def __init__(self, folder: str = "runs") -> None:
         self.folder = Path(folder)
         self.rows: list[dict[str, Any]] = []
-        self._losses, self._batches = 0.0, 0
+        self._losses: float | torch.Tensor = 0.0
+        self._batches = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Adds the loss of a batch, which Lightning has divided among those of one optimizer step."""
-        self._losses += float(outputs["loss"]) * trainer.accumulate_grad_batches
+        # left on its device: to read a number there would hold up every step
+        self._losses = self._losses + outputs["loss"].detach() * trainer.accumulate_grad_batches
         self._batches += 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds a row."""
         if not isinstance(pl_module, ImproveStage):
             return
-        self.add(trainer.current_epoch + 1, pl_module, self._losses / self._batches if self._batches else None)
+        self.add(trainer.current_epoch + 1, pl_module, float(self._losses) / self._batches if self._batches else None)
         self._losses, self._batches = 0.0, 0
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +54,7 @@ class CurveLog(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows and the losses so far, so that a resumed run continues its curves."""
-        return {"rows": self.rows, "losses": self._losses, "batches": self._batches}
+        return {"rows": self.rows, "losses": float(self._losses), "batches": self._batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues the curves."""
