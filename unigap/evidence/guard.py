@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,20 +158,7 @@ def guard_evidence(plan: GuardPlan, jobs: int, out: str, work: str) -> list[Path
     return [table, page]
 
 
-@contextmanager
-def _without_notes() -> Iterator[None]:
-    """Keeps what a trainer and a guard have to say out of the progress bar."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 @quiet_libraries()
-@_without_notes()
 def guarded_run(plan: GuardPlan, arm: str, seed: int) -> dict[str, Any]:
     """One run to its end, with a guard that only notes down what it would do."""
     began = time.perf_counter()

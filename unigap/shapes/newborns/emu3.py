@@ -21,6 +21,7 @@ from unigap.models.emu3 import Emu3
 from unigap.models.emu3_pictures import Emu3Pictures
 from unigap.shapes.grammar import WORDS
 from unigap.shapes.newborns.base import Newborn
+from unigap.shapes.newborns.initial_scale import spread_linears, spread_words
 from unigap.shapes.newborns.words import SPEECH, UNK, word_tokenizer
 from unigap.shapes.scenes import IMAGE_SIZE
 from unigap.shapes.tokenizer_training.base import ImageTokenizer
@@ -166,12 +167,7 @@ def make_model(
 
 
 def _initialise(model: Emu3ForConditionalGeneration) -> None:
-    # transformers' own initial scale (0.02) does not learn at this width
     text = model.model.text_model
-    for module in (*text.modules(), model.lm_head):
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-    nn.init.normal_(text.embed_tokens.weight, std=0.25)
-    with torch.no_grad():
-        text.embed_tokens.weight[text.config.pad_token_id].zero_()
+    spread_linears(text, model.lm_head)
+    spread_words(text.embed_tokens, text.config.pad_token_id)
     nn.init.normal_(model.model.vqmodel.quantize.embedding.weight, std=0.5)

@@ -21,6 +21,7 @@ from transformers.models.janus.image_processing_pil_janus import JanusImageProce
 from unigap.models.janus import Janus
 from unigap.shapes.grammar import WORDS
 from unigap.shapes.newborns.base import Newborn
+from unigap.shapes.newborns.initial_scale import spread_linears, spread_words
 from unigap.shapes.newborns.words import BOS, EOS, PAD, SPEECH, UNK, word_tokenizer
 from unigap.shapes.scenes import CELL, GRID
 from unigap.shapes.tokenizer_training.base import ImageTokenizer
@@ -163,17 +164,11 @@ def make_model(
 
 
 def _initialise(model: JanusForConditionalGeneration) -> None:
-    # transformers' own initial scale (0.02) does not learn at this width
     core = model.model
-    for part in (core.vision_model, core.aligner, core.generation_aligner, core.generation_head, core.language_model):
-        for module in part.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+    spread_linears(core.vision_model, core.aligner, core.generation_aligner, core.generation_head, core.language_model)
     for module in core.vqmodel.modules():
         if isinstance(module, nn.Conv2d):
             module.reset_parameters()
-    nn.init.xavier_uniform_(model.lm_head.weight)
-    nn.init.normal_(core.language_model.embed_tokens.weight, std=0.25)
+    spread_linears(model.lm_head)
+    spread_words(core.language_model.embed_tokens, core.language_model.config.pad_token_id)
     nn.init.normal_(core.generation_embeddings.weight, std=1.0)
-    with torch.no_grad():
-        core.language_model.embed_tokens.weight[core.language_model.config.pad_token_id].zero_()

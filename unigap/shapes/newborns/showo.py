@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PhiConfig, PreTrainedTokenizerFast
 
 from unigap.models.magvit import Magvit, MagvitConfig
@@ -14,6 +13,7 @@ from unigap.models.showo_dialogue import QUESTION, with_marks
 from unigap.models.showo_network import ShowONetwork, ShowOShape
 from unigap.shapes.grammar import WORDS
 from unigap.shapes.newborns.base import Newborn
+from unigap.shapes.newborns.initial_scale import spread_linears, spread_words
 from unigap.shapes.newborns.words import BOS, EOS, PAD, SPEECH, UNK, word_tokenizer
 from unigap.shapes.scenes import GRID
 from unigap.shapes.tokenizer_training.base import ImageTokenizer
@@ -109,16 +109,6 @@ def make_network(
         eos_token_id=words.eos_token_id,
     )
     network = ShowONetwork(ShowOShape(llm, magvit, grid, QUESTION))
-    _initialise(network)
+    spread_linears(network.llm)
+    spread_words(network.llm.model.embed_tokens, words.pad_token_id)
     return network
-
-
-def _initialise(network: ShowONetwork) -> None:
-    # transformers' own initial scale (0.02) does not learn at this width
-    for module in network.llm.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-    table = network.llm.model.embed_tokens.weight
-    nn.init.normal_(table, std=0.25)
-    with torch.no_grad():
-        table[network.shape.llm.pad_token_id].zero_()
