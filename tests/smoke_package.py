@@ -25,8 +25,8 @@ IN_SDIST = ("configs/shapes/sft.yaml", "constraints.txt", "tests/conftest.py", "
 IN_WHEEL = (
     "theory/__init__.py",
     "unigap/pages/report.html.j2",
-    "unigap/shapes/checkpoint/model.safetensors",
-    "unigap/shapes/checkpoint/README.md",
+    "unigap/shapes/checkpoints/janus/model.safetensors",
+    "unigap/shapes/checkpoints/janus/README.md",
 )
 
 

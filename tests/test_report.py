@@ -69,7 +69,7 @@ def summary() -> dict[str, Any]:
     keys = ("round", "prompts", "candidates", "accepted", "discarded", "truly_right", "pool_rows")
     return {
         "seed": 7,
-        "model": "unigap/shapes/checkpoint",
+        "model": "unigap/shapes/checkpoints/janus",
         "n_eval_prompts": 240,
         "before": {name: reading(before) for name, (before, _) in RATES.items()},
         "after": after,

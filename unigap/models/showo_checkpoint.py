@@ -18,7 +18,7 @@ from unigap.console.quiet import quiet_transformers
 from unigap.models.checkpoints import check_attention, check_device, resolve
 from unigap.models.magvit import MagvitConfig, signs
 from unigap.models.showo_dialogue import QUESTION, with_marks
-from unigap.models.showo_network import ShowONetwork, ShowOShape
+from unigap.models.showo_network import FUSED_GELU, ShowONetwork, ShowOShape
 
 MODEL_TYPE = "show-o"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -48,6 +48,7 @@ def official_shape(grid: int = 16) -> ShowOShape:
     # transformers' defaults are Phi-1.5; Show-o normalises queries and keys on top
     llm = PhiConfig(
         vocab_size=words + marks + 2**magvit.bits + 1,
+        hidden_act=FUSED_GELU,
         qk_layernorm=True,
         pad_token_id=words,
         bos_token_id=50_256,

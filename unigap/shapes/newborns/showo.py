@@ -10,7 +10,7 @@ from transformers import PhiConfig, PreTrainedTokenizerFast
 from unigap.models.magvit import Magvit, MagvitConfig
 from unigap.models.showo import ShowO
 from unigap.models.showo_dialogue import QUESTION, with_marks
-from unigap.models.showo_network import ShowONetwork, ShowOShape
+from unigap.models.showo_network import FUSED_GELU, ShowONetwork, ShowOShape
 from unigap.shapes.grammar import WORDS
 from unigap.shapes.newborns.base import Newborn
 from unigap.shapes.newborns.initial_scale import spread_linears, spread_words
@@ -102,6 +102,7 @@ def make_network(
         intermediate_size=4 * hidden_size,
         num_hidden_layers=layers,
         num_attention_heads=4,
+        hidden_act=FUSED_GELU,
         max_position_embeddings=256,
         qk_layernorm=True,
         pad_token_id=words.pad_token_id,
