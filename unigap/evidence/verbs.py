@@ -92,6 +92,7 @@ def evidence_architectures(
     work: str = "docs/evidence/architectures",
     janus: str = "shapes",
     emu3: str = "shapes-emu3",
+    question_first: str = "shapes-emu3-question-first",
     show_o: str = "shapes-show-o",
     seeds: int = 3,
     jobs: int = 2,
@@ -103,6 +104,7 @@ def evidence_architectures(
         work: Folder of the arms; those it holds are not run again.
         janus: The small Janus: the shipped one, or a folder.
         emu3: The small Emu3.
+        question_first: The small Emu3 that is shown an image behind the question about it.
         show_o: The small Show-o.
         seeds: Seeds of every arm.
         jobs: Arms run at once, each on one thread.
@@ -110,19 +112,20 @@ def evidence_architectures(
     from unigap.evidence.architectures.command import architectures_evidence
     from unigap.evidence.architectures.plan import ArchitecturesPlan
 
-    plan = ArchitecturesPlan(janus, emu3, show_o, seeds)
+    plan = ArchitecturesPlan(janus, emu3, question_first, show_o, seeds)
     for path in architectures_evidence(plan, jobs, Path(out), Path(work)):
         print(f"evidence: {path}")
 
 
 def evidence_all(out: str = "docs/evidence", checkpoint: str = "shapes") -> None:
-    """Write all the evidence: the claims, the guard and the theory, one after the other; what is there is kept.
+    """Write all the evidence: claims, architectures, guard and theory, one after the other; what is there is kept.
 
     Args:
         out: Folder for the pages, their figures and their numbers.
         checkpoint: The embedded model: the shipped one, or a folder.
     """
     evidence_claims(out, f"{out}/claims", checkpoint)
+    evidence_architectures(out, f"{out}/architectures", checkpoint)
     evidence_guard(out, checkpoint=checkpoint)
     evidence_theory(out, checkpoint=checkpoint)
 

@@ -12,7 +12,13 @@ import torch
 
 from unigap.console.quiet import quiet_transformers
 
-SHIPPED = {"shapes": "shapes/checkpoint"}
+SHIPPED = {
+    "shapes": "janus",
+    "shapes-emu3": "emu3",
+    "shapes-emu3-question-first": "emu3_question_first",
+    "shapes-show-o": "show_o",
+}
+"""Folders of the shipped checkpoints, by the names they are asked for."""
 PRECISIONS = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Names of the precisions weights are loaded in; ``auto`` is that of the checkpoint."""
 FIRST_LAYOUT = "multi_modality"
@@ -26,14 +32,16 @@ def resolve(checkpoint: str) -> str:
         ValueError: For URLs, and for paths that do not exist.
     """
     if checkpoint in SHIPPED:
-        return str(files("unigap") / SHIPPED[checkpoint])
+        return str(files("unigap") / "shapes/checkpoints" / SHIPPED[checkpoint])
     if "://" in checkpoint:
         raise ValueError(f"checkpoint {checkpoint!r} is a URL; download it and give the folder")
     path = Path(checkpoint)
     if path.is_file():
         raise ValueError(f"checkpoint {checkpoint!r} is a file; give the folder with its config.json")
     if not path.is_dir() and (checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "~"))):
-        raise ValueError(f"checkpoint {checkpoint!r}: no such folder; give a folder, a hub id, or 'shapes'")
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: no such folder; give a folder, a hub id, or one of {', '.join(SHIPPED)}"
+        )
     if path.is_dir() and not (path / "config.json").is_file():
         raise ValueError(f"checkpoint {checkpoint!r}: the folder has no config.json; give a transformers checkpoint")
     return checkpoint

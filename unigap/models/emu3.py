@@ -18,23 +18,24 @@ from unigap.models.emu3_likelihood import image_logps
 from unigap.models.emu3_pictures import Emu3Pictures
 from unigap.models.emu3_reading import Emu3Reader
 from unigap.models.emu3_sampling import Emu3Sampler
-from unigap.models.lora import check_savable, is_adapted, merged, put_lora, what_was_adapted
-from unigap.models.model_card import model_card, what_trains
+from unigap.models.lora import merged, put_lora
+from unigap.models.saved_folder import Loading, save_folder
 
 # Shape legend: B prompts or images, N candidates a prompt, R images, M image codes of one, L prompt tokens,
 # Q questions an image, T answer tokens, V image codes, C H W image channels and sides.
 
-LOADING = {
-    "checkpoint": """from transformers import AutoProcessor, Emu3ForConditionalGeneration
+LOADING = Loading(
+    library="transformers",
+    checkpoint="""from transformers import AutoProcessor, Emu3ForConditionalGeneration
 
 model = Emu3ForConditionalGeneration.from_pretrained(FOLDER)
 processor = AutoProcessor.from_pretrained(FOLDER)""",
-    "adapter": """from peft import PeftModel
+    adapter="""from peft import PeftModel
 from transformers import AutoProcessor, Emu3ForConditionalGeneration
 
 model = PeftModel.from_pretrained(Emu3ForConditionalGeneration.from_pretrained({base!r}), FOLDER)
 processor = AutoProcessor.from_pretrained({base!r})""",
-}
+)
 """How a saved folder is loaded without unigap."""
 DECODER_MAPS = 6
 """Full-size feature maps the image decoder holds at its peak, where a map is scaled and shifted by the codes."""
@@ -141,20 +142,11 @@ class Emu3(UnifiedModel):
         put_lora(self.net, self.base, self.lora_target, rank, alpha, dropout)
 
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        check_savable(self, adapter_only)
-        adapted = is_adapted(self.net)
-        if adapter_only:
-            self.net.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
-        else:
-            merged(self.net).save_pretrained(folder)
-            self.processor.save_pretrained(folder)
-        card = self._card(Path(folder).resolve().name, adapted, adapter_only, recipe or {})
-        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+        save_folder(self, self.net, self.base, LOADING, self._write, folder, adapter_only, recipe)
 
-    def _card(self, name: str, adapted: bool, adapter_only: bool, recipe: Mapping[str, Any]) -> str:
-        trained = what_was_adapted(self.net, adapter_only) if adapted else what_trains(self)
-        kind, library = ("adapter", "peft") if adapter_only else ("checkpoint", "transformers")
-        return model_card(name, self.base, trained, LOADING[kind].format(base=self.base), library, recipe)
+    def _write(self, folder: Path) -> None:
+        merged(self.net).save_pretrained(folder)
+        self.processor.save_pretrained(folder)
 
     # -- generation
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.dialogue import with_null_prompts
-from unigap.models.lora import check_savable, is_adapted, merged, put_lora, what_was_adapted
-from unigap.models.model_card import model_card, what_trains
+from unigap.models.lora import merged, put_lora
+from unigap.models.saved_folder import Loading, save_folder
 from unigap.models.showo_checkpoint import showo_from_folder, write_folder
 from unigap.models.showo_dialogue import ShowODialogue
 from unigap.models.showo_likelihood import ShowOLikelihood, UnmaskingPath
@@ -24,15 +24,16 @@ from unigap.models.showo_sampling import ShowOSampler
 # Shape legend: B prompts or images, N candidates a prompt, R = B * N images, M image tokens, L prompt tokens,
 # Q questions an image, T answer tokens, V image codes, C H W image channels and sides.
 
-LOADING = {
-    "checkpoint": """from unigap.models.showo import ShowO
+LOADING = Loading(
+    library="unigap",
+    checkpoint="""from unigap.models.showo import ShowO
 
 model = ShowO(FOLDER)""",
-    "adapter": """from unigap.models.showo import ShowO
+    adapter="""from unigap.models.showo import ShowO
 
 model = ShowO({base!r})
 model.net.llm.load_adapter(FOLDER)""",
-}
+)
 """How a saved folder is loaded: transformers has no Show-o."""
 DECODER_MAPS = 3
 """Full-size feature maps the image decoder holds at its peak: what a block adds to, what it works on, and its gate."""
@@ -147,19 +148,10 @@ class ShowO(UnifiedModel):
         put_lora(self.net.llm, self.base, self.lora_target, rank, alpha, dropout)
 
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        check_savable(self, adapter_only)
-        adapted = is_adapted(self.net)
-        if adapter_only:
-            self.net.llm.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
-        else:
-            write_folder(merged(self.net, "llm"), self.tokenizer, folder)
-        card = self._card(Path(folder).resolve().name, adapted, adapter_only, recipe or {})
-        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+        save_folder(self, self.net.llm, self.base, LOADING, self._write, folder, adapter_only, recipe)
 
-    def _card(self, name: str, adapted: bool, adapter_only: bool, recipe: Mapping[str, Any]) -> str:
-        trained = what_was_adapted(self.net.llm, adapter_only) if adapted else what_trains(self)
-        kind, library = ("adapter", "peft") if adapter_only else ("checkpoint", "unigap")
-        return model_card(name, self.base, trained, LOADING[kind].format(base=self.base), library, recipe)
+    def _write(self, folder: Path) -> None:
+        write_folder(merged(self.net, "llm"), self.tokenizer, folder)
 
     # -- generation
 

@@ -15,7 +15,7 @@ from unigap.models.magvit import Magvit, MagvitConfig
 from unigap.models.showo_masks import sees_while_drawing
 
 FUSED_GELU = "gelu_pytorch_tanh"
-"""The function that Phi calls ``gelu_new``, in one kernel instead of eight, which took two thirds of a training step."""
+"""The function that Phi calls ``gelu_new``, in one kernel; its eight took two thirds of a training step."""
 
 # Shape legend: R rows, L text tokens, I tokens of an image with its two marks, M image tokens, D hidden width, V codes.
 

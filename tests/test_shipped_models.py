@@ -1,0 +1,61 @@
+"""Every model that is shipped: it has the gap its card speaks of, and runs through the whole loop from the shell."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from small_runs import CHECKPOINT, CONFIGS, improve
+
+from unigap.__main__ import main
+from unigap.models.checkpoints import SHIPPED, resolve
+from unigap.models.families import load_model
+from unigap.pool import Pool
+
+FAMILY = CHECKPOINT.replace("init_args.checkpoint", "class_path")
+LIMIT = 10_000_000
+WATCHED = {
+    "trainer.callbacks+": "unigap.callbacks.Dynamics",
+    "trainer.callbacks.folder": "watched",
+    "trainer.callbacks.per_group": 2,
+    "trainer.callbacks.step_every": 4,
+    "trainer.callbacks.gram_every": 4,
+    "trainer.callbacks.permutations": 20,
+}
+shipped = pytest.mark.parametrize("name", SHIPPED)
+
+
+@shipped
+def test_it_judges_better_than_it_draws(name: str, here: Path) -> None:
+    assert main(["gap", "--checkpoint", name, "--per_cell", "4", "--candidates", "2", "--out", "gap.json"]) == 0
+    figures = {key: found["all"]["value"] for key, found in json.loads(Path("gap.json").read_text()).items()}
+    assert figures["understanding_renders"] > 0.85
+    assert 0.2 < figures["generation"] < 0.8 and figures["non_unification"] > 0.15
+    assert figures["weak_generation"] > 0.85, "what it rejects is wrong"
+
+
+@shipped
+def test_its_card_names_its_recipe_and_the_folder_is_small(name: str) -> None:
+    folder = Path(resolve(name))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < LIMIT
+    card = (folder / "README.md").read_text()
+    (config,) = set(re.findall(r"configs/shapes/(pretrain\w*)\.yaml", card))
+    assert (CONFIGS / f"{config}.yaml").is_file() and "generation accuracy" in card
+
+
+@shipped
+@pytest.mark.parametrize("config", ["c_sft", "dpo"])
+def test_it_improves_itself_from_the_shell(name: str, config: str, here: Path) -> None:
+    family = type(load_model(name))
+    flags = {FAMILY: f"{family.__module__}.{family.__name__}", "data.batch_size": 8}
+    assert improve(Path(name), config, flags | (WATCHED if config == "c_sft" else {})) == 0
+    run = Path("runs") / config
+    judged = [judgment.logit for judgment in Pool.open(run / "pool").judgments("self")]
+    assert 0.2 < sum(logit >= 0 for logit in judged) / len(judged) < 0.9, "its own judge tells its drawings apart"
+    curves = json.loads((run / "curves.json").read_text())
+    assert [row["epoch"] for row in curves] == [1, 2] and all(row["pool_rows"] > 0 for row in curves)
+    if config == "c_sft":
+        rows = json.loads(Path("watched/dynamics.json").read_text())
+        assert {row["kind"] for row in rows} >= {"step", "kernel"}
