@@ -29,7 +29,7 @@ def gap(
     """Measure the gap of a checkpoint: how often its own judge rejects what it draws, and who is right.
 
     Args:
-        checkpoint: ``shapes``, a transformers folder, or a hub id.
+        checkpoint: ``shapes`` or another shipped model, a folder, or a hub id.
         prompts: ``shapes``, a published set as ``NAME:PATH``, or a ``.txt`` or ``.jsonl`` file; the oracle, who knows
             better, reads sentences of the embedded world only.
         split: Split of the prompts.
@@ -62,7 +62,7 @@ def demo(
     Args:
         out: Folder for the report, the summary and the pool.
         seed: Seed of everything that is drawn.
-        checkpoint: The model: the shipped one, or a folder.
+        checkpoint: ``shapes`` or another shipped model, or a folder.
         logger: Where curves go: ``csv``, or ``wandb`` in offline mode (``wandb sync`` uploads it).
         overwrite: Replace an earlier demo in ``out``.
     """
@@ -101,7 +101,7 @@ def calibrate(
     """Find the lowest threshold at which enough of what a checkpoint's own judge accepts is right.
 
     Args:
-        checkpoint: ``shapes``, a transformers folder, or a hub id.
+        checkpoint: ``shapes`` or another shipped model, a folder, or a hub id.
         precision: Least share of the accepted images that are right, in (0, 1].
         captions: ``.jsonl`` file of images with captions, ``{"image": path, "caption": text}``, every second of which
             is given another's caption; null takes renders of the embedded world.
@@ -132,7 +132,7 @@ def judge_export(
     Args:
         pool: The pool.
         out: Folder for the images and the sheet.
-        checkpoint: The model that drew them: ``shapes``, a transformers folder, or a hub id.
+        checkpoint: The model that drew them: ``shapes`` or another shipped model, a folder, or a hub id.
         n: How many drawings that nobody has judged yet; all where there are fewer.
         seed: Which ones.
         blind: Keep from the sheet what the model's own judge said; ``false`` adds its probability of yes.

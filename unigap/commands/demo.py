@@ -34,7 +34,7 @@ class DemoPlan:
     """What a demonstration run does.
 
     Attributes:
-        checkpoint: The model, ``shapes`` or a folder.
+        checkpoint: The model, a shipped one by its name or a folder.
         seed: Seed of candidates, training order and evaluation drawings.
         per_cell: Training prompts for each (category, difficulty).
         candidates: Images drawn for each training prompt.

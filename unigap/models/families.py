@@ -19,7 +19,7 @@ def load_model(checkpoint: str, **options: Any) -> UnifiedModel:
     """A checkpoint as the class of its family.
 
     Args:
-        checkpoint: ``shapes``, a folder, or a hub id.
+        checkpoint: A shipped model by its name (``SHIPPED``), a folder, or a hub id.
         options: Options of that class.
 
     Raises:
