@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import unigap.models.autoregressive as autoregressive
 import unigap.models.janus_likelihood as likelihood_module
@@ -13,6 +14,7 @@ from unigap.losses import sft_loss
 from unigap.models.autoregressive import code_logps
 from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
+from unigap.models.one_token_attention import NAME, attend
 from unigap.models.static_decoding import shared_rows
 
 PROMPTS = ["a red circle", "a small red circle left of a large blue square"]
@@ -67,6 +69,28 @@ def test_rows_and_tokens_that_fill_up_a_shape_change_nothing(
         found = filled.sample_images(filled.encode_prompt(PROMPTS), SEEDS, recipe)
         assert torch.equal(found.codes_BNM, expected.codes_BNM)
         torch.testing.assert_close(found.logp_BNM, expected.logp_BNM, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("heads", [2, 6])
+def test_attention_from_one_token_is_attention(heads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(3, n, s, 8, generator=generator) for n, s in ((heads, 1), (2, 9), (2, 9)))
+    seen_RS = torch.rand(3, 7, generator=generator) < 0.5
+    seen_RS[:, 0] = True
+    bias_R1S = torch.zeros(3, 1, 7).masked_fill(~seen_RS[:, None], torch.finfo(torch.float32).min)
+    found, _ = attend(None, query, key[:, :, :7], value[:, :, :7], bias_R1S.repeat_interleave(2, 0), 8**-0.5)
+    asked = F.scaled_dot_product_attention(query, key[:, :, :7], value[:, :, :7], bias_R1S[:, None], enable_gqa=True)
+    torch.testing.assert_close(found, asked.transpose(1, 2))
+
+
+def test_drawing_leaves_the_way_of_attending_as_it_was(janus: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, prompt = janus.core.language_model.config, janus.encode_prompt(PROMPTS)
+    first = config._attn_implementation
+    janus.sample_images(prompt, SEEDS, SamplingRecipe())
+    monkeypatch.setattr(janus.net, "prepare_embeddings_for_image_generation", lambda codes: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        janus.sample_images(prompt, SEEDS, SamplingRecipe())
+    assert config._attn_implementation == first != NAME
 
 
 def test_checkpointed_training_keeps_less_and_gives_the_same_gradients(new_janus: Any) -> None:

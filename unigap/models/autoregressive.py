@@ -36,7 +36,7 @@ def next_codes(logits_RV: torch.Tensor, uniform_R: torch.Tensor, recipe: Samplin
     # the largest becomes 0 first, so that no temperature, however small, makes it overflow
     logits_RV = (logits_RV - logits_RV.max(-1, keepdim=True).values) / recipe.temperature
     if 0 < recipe.top_k < logits_RV.shape[-1]:
-        weakest_R1 = logits_RV.topk(recipe.top_k, -1).values[:, -1:]
+        weakest_R1 = logits_RV.topk(recipe.top_k, -1, sorted=False).values.amin(-1, keepdim=True)
         logits_RV = logits_RV.masked_fill(logits_RV < weakest_R1, -torch.inf)
     probs_RV = logits_RV.softmax(-1)
     if recipe.top_p < 1:

@@ -51,7 +51,9 @@ class Emu3Sampler:
         # the last code is not read, and the end of its line is neither
         room = self.words.written_length - 2
         buffers = StepBuffers(out.past_key_values, text_PL, row_G, room, fixed=False)
-        codes_RM, logp_RM = draw(first_GV, partial(self._next, buffers, recipe, itertools.count(1)), uniform_RM, recipe)
+        step = partial(self._next, buffers, recipe, itertools.count(1))
+        with buffers.attention(llm):
+            codes_RM, logp_RM = draw(first_GV, step, uniform_RM, recipe)
         shape = (batch, n, -1)
         return Samples(codes_RM.view(shape), logp_RM.view(shape))
 

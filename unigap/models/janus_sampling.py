@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from unigap.models.attention import additive, causal, positions, run_trunk
 from unigap.models.autoregressive import Drawn, Step, choose, draw, uniforms
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe
-from unigap.models.static_decoding import StepBuffers, captured, shared_length, shared_rows, step_trunk
+from unigap.models.static_decoding import StepBuffers, captured, checked_once, shared_length, shared_rows, step_trunk
 
 # Shape legend: B prompts, N candidates a prompt, P prompts that are read (2B where guided: the null prompts second),
 # L prompt tokens, M image tokens, V codes, R rows of candidates, G rows that are decoded (R, or 2R where guided).
@@ -52,12 +53,14 @@ class JanusSampler:
         out = run_trunk(llm, embeds_PLD, bias_P1LL, positions(mask_PL), use_cache=True)
         first_GV = self.net.model.generation_head(out.last_hidden_state[:, -1])[row_G]
         buffers = StepBuffers(out.past_key_values, mask_PL, row_G, self.length - 1, fixed=self.compile)
-        step: Step = partial(self._next, buffers, recipe)
-        if self.compile and ids_PL.device.type == "cpu":
-            step = partial(self._compiled_next, buffers, recipe)
-        elif self.compile:
-            step = captured(step, buffers, row_R, uniform_RM[:, 0])
-        codes_RM, logp_RM = draw(first_GV, step, uniform_RM, recipe)
+        with contextlib.ExitStack() as meanwhile:
+            meanwhile.enter_context(buffers.attention(llm))
+            step: Step = partial(self._next, buffers, recipe)
+            if self.compile and ids_PL.device.type == "cpu":
+                step = meanwhile.enter_context(checked_once(partial(self._compiled_next, buffers, recipe)))
+            elif self.compile:
+                step = captured(step, buffers, row_R, uniform_RM[:, 0])
+            codes_RM, logp_RM = draw(first_GV, step, uniform_RM, recipe)
         shape = (batch, n, self.length)
         return Samples(codes_RM[:drawn].view(shape), logp_RM[:drawn].view(shape))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from unigap.models.autoregressive import Step
+from unigap.models.autoregressive import Drawn, Step
+from unigap.models.one_token_attention import attending_from_one_token
 
 # Shape legend: P prompts that are prefilled, R rows that are decoded, L prompt tokens, S slots (prompt and room),
 # H heads, D head or hidden width.
@@ -36,16 +39,22 @@ class StepBuffers:
         # slots that are not written yet are closed, each is opened by its step
         seen_RS = F.pad(mask_PL[row_R].bool(), (0, room))
         bias_RS = torch.zeros(seen_RS.shape, dtype=self.keys[0].dtype, device=seen_RS.device)
-        self.bias_R11S = bias_RS.masked_fill(~seen_RS, torch.finfo(bias_RS.dtype).min)[:, None, None]
+        bias_R1S = bias_RS.masked_fill(~seen_RS, torch.finfo(bias_RS.dtype).min)[:, None]
+        self.on_cpu = bias_RS.device.type == "cpu"
+        self.bias = bias_R1S.repeat_interleave(self.keys[0].shape[1], 0) if self.on_cpu else bias_R1S[:, None]
         self.position_R1 = seen_RS.sum(1, keepdim=True)
         self.slot_1 = torch.tensor([mask_PL.shape[1]], device=mask_PL.device)
         self.fixed, self.read = fixed, seen_RS.shape[1] if fixed else mask_PL.shape[1]
 
+    def attention(self, llm: Any) -> contextlib.AbstractContextManager[None]:
+        """How the layers of a trunk have to attend while they decode on these buffers."""
+        return attending_from_one_token(llm.config) if self.on_cpu else contextlib.nullcontext()
+
     def open(self) -> torch.Tensor:
-        """Lets attention see the slot that is written next; the mask (R, 1, 1, slots that are read)."""
+        """Lets attention see the slot that is written next; the mask, its last dimension the slots that are read."""
         if not self.fixed:
             self.read += 1
-        return self.bias_R11S.index_fill_(-1, self.slot_1, 0)[..., : self.read]
+        return self.bias.index_fill_(-1, self.slot_1, 0)[..., : self.read]
 
     def close(self) -> None:
         """Moves on by one slot."""
@@ -65,20 +74,41 @@ def step_trunk(llm: Any, embeds_R1D: torch.Tensor, buffers: StepBuffers) -> torc
     """One token of each row through a Llama-like trunk, hidden states (R, D); the buffers move on by one slot.
 
     It calls the layers themselves: the trunk's own ``forward`` builds a mask and wraps its outputs anew for each token.
+    ``buffers.attention`` has to be entered.
     """
-    bias_R11S = buffers.open()
+    bias = buffers.open()
     rotary = llm.rotary_emb(embeds_R1D, buffers.position_R1)
     hidden_R1D = embeds_R1D
     for layer in llm.layers:
         hidden_R1D = layer(
             hidden_R1D,
-            attention_mask=bias_R11S,
+            attention_mask=bias,
             position_embeddings=rotary,
             past_key_values=buffers,
             use_cache=True,
         )
     buffers.close()
     return llm.norm(hidden_R1D)[:, 0]
+
+
+@contextlib.contextmanager
+def checked_once(step: Step) -> Iterator[Step]:
+    """A compiled step whose first call alone is held against what it was compiled for.
+
+    All others on the same buffers are alike, and the check takes as long as a layer.
+    """
+    with contextlib.ExitStack() as unchecked:
+        called = False
+
+        def checked(code_R: torch.Tensor, uniform_R: torch.Tensor) -> Drawn:
+            nonlocal called
+            drawn = step(code_R, uniform_R)
+            if not called:
+                unchecked.enter_context(torch.compiler.set_stance("default", skip_guard_eval_unsafe=True))
+            called = True
+            return drawn
+
+        yield checked
 
 
 def captured(step: Step, buffers: StepBuffers, code_R: torch.Tensor, uniform_R: torch.Tensor) -> Step:
