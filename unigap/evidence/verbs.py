@@ -92,7 +92,6 @@ def evidence_architectures(
     work: str = "docs/evidence/architectures",
     janus: str = "shapes",
     emu3: str = "shapes-emu3",
-    question_first: str = "shapes-emu3-question-first",
     show_o: str = "shapes-show-o",
     seeds: int = 3,
     jobs: int = 2,
@@ -104,7 +103,6 @@ def evidence_architectures(
         work: Folder of the arms; those it holds are not run again.
         janus: The small Janus: the shipped one, or a folder.
         emu3: The small Emu3.
-        question_first: The small Emu3 that is shown an image behind the question about it.
         show_o: The small Show-o.
         seeds: Seeds of every arm.
         jobs: Arms run at once, each on one thread.
@@ -112,7 +110,7 @@ def evidence_architectures(
     from unigap.evidence.architectures.command import architectures_evidence
     from unigap.evidence.architectures.plan import ArchitecturesPlan
 
-    plan = ArchitecturesPlan(janus, emu3, question_first, show_o, seeds)
+    plan = ArchitecturesPlan(janus, emu3, show_o, seeds)
     for path in architectures_evidence(plan, jobs, Path(out), Path(work)):
         print(f"evidence: {path}")
 

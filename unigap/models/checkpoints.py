@@ -15,7 +15,6 @@ from unigap.console.quiet import quiet_transformers
 SHIPPED = {
     "shapes": "janus",
     "shapes-emu3": "emu3",
-    "shapes-emu3-question-first": "emu3_question_first",
     "shapes-show-o": "show_o",
 }
 """Folders of the shipped checkpoints, by the names they are asked for."""

@@ -49,7 +49,6 @@ class ArchitecturesPlan:
     Attributes:
         janus: Checkpoint of the small Janus.
         emu3: Checkpoint of the small Emu3.
-        question_first: Checkpoint of the small Emu3 that is shown an image behind the question about it.
         show_o: Checkpoint of the small Show-o.
         seeds: Seeds of candidates, training order and test drawings; at least three for intervals.
         per_cell: Training prompts for each (category, difficulty).
@@ -60,7 +59,6 @@ class ArchitecturesPlan:
 
     janus: str = "shapes"
     emu3: str = "shapes-emu3"
-    question_first: str = "shapes-emu3-question-first"
     show_o: str = "shapes-show-o"
     seeds: int = 3
     per_cell: int = 24
@@ -79,7 +77,6 @@ class ArchitecturesPlan:
             "Janus": Architecture("the trunk; eyes, embeddings and heads are each branch's own", self.janus),
             "Show-o": Architecture("trunk and embeddings; words see what is before, image tokens all", self.show_o),
             "Emu3": Architecture("trunk, embeddings and head; all tokens one after another", self.emu3),
-            "Emu3, question first": Architecture("the same; both read the text before the image", self.question_first),
         }
 
     def settings(self) -> dict[str, Setting]:
