@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-# Shape legend: R rows, H heads of queries, K heads of keys and values, S slots, D head width.
+# Shape legend: R rows, H heads of queries, K heads of keys and values, S slots, D head width, B = R * K,
+# G = H / K queries that share keys and values.
 
 NAME = "one_token"
 """What transformers' layers call it."""
@@ -26,7 +27,6 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """What transformers' attention functions give back, (R, 1, H, D); ``attention_mask`` is (R * K, 1, S)."""
     rows, heads, _slots, width = key_RKSD.shape
-    # queries that share their keys and values lie side by side
     query_BGD = query_RH1D.reshape(rows * heads, -1, width)
     key_BSD, value_BSD = key_RKSD.flatten(0, 1), value_RKSD.flatten(0, 1)
     score_BGS = torch.baddbmm(attention_mask, query_BGD, key_BSD.transpose(1, 2), alpha=scaling)
