@@ -37,6 +37,15 @@ FICKLE = {
     "model.init_args.judge.init_args.yes_rate": 0.3,
     "regrow.plan.candidates": 2,
 }
+# Dynamics at the second and the fourth step
+WATCHED = {
+    "trainer.callbacks+": "unigap.callbacks.Dynamics",
+    "trainer.callbacks.folder": "watched",
+    "trainer.callbacks.per_group": 4,
+    "trainer.callbacks.step_every": 2,
+    "trainer.callbacks.gram_every": 2,
+    "trainer.callbacks.permutations": 20,
+}
 PRETRAIN = {
     "data.tokenizer_steps": 3,
     "data.trunk_steps": 2,

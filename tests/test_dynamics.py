@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from small_pools import PROMPTS, draw
-from small_runs import CHECKPOINT, FICKLE, improve, same, state
+from small_runs import CHECKPOINT, FICKLE, WATCHED, improve, same, state
 
 import theory
 from unigap.callbacks import Dynamics
@@ -27,14 +27,6 @@ DROPOUT = {
     CHECKPOINT.replace("checkpoint", "lora_rank"): 2,
     CHECKPOINT.replace("checkpoint", "lora_dropout"): 0.2,
     "regrow.plan.candidates": 6,
-}
-WATCHED = {
-    "trainer.callbacks+": "unigap.callbacks.Dynamics",
-    "trainer.callbacks.folder": "watched",
-    "trainer.callbacks.per_group": 4,
-    "trainer.callbacks.step_every": 2,
-    "trainer.callbacks.gram_every": 2,
-    "trainer.callbacks.permutations": 20,
 }
 
 

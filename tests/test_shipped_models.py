@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from small_runs import CHECKPOINT, CONFIGS, improve
+from small_runs import CHECKPOINT, CONFIGS, WATCHED, improve
 
 from unigap.__main__ import main
 from unigap.models.checkpoints import SHIPPED, resolve
@@ -16,13 +16,11 @@ from unigap.pool import Pool
 
 FAMILY = CHECKPOINT.replace("init_args.checkpoint", "class_path")
 LIMIT = 10_000_000
-WATCHED = {
-    "trainer.callbacks+": "unigap.callbacks.Dynamics",
-    "trainer.callbacks.folder": "watched",
+AT_THE_END = {
+    **WATCHED,
     "trainer.callbacks.per_group": 2,
     "trainer.callbacks.step_every": 4,
     "trainer.callbacks.gram_every": 4,
-    "trainer.callbacks.permutations": 20,
 }
 shipped = pytest.mark.parametrize("name", SHIPPED)
 
@@ -50,7 +48,7 @@ def test_its_card_names_its_recipe_and_the_folder_is_small(name: str) -> None:
 def test_it_improves_itself_from_the_shell(name: str, config: str, here: Path) -> None:
     family = type(load_model(name))
     flags = {FAMILY: f"{family.__module__}.{family.__name__}", "data.batch_size": 8}
-    assert improve(Path(name), config, flags | (WATCHED if config == "c_sft" else {})) == 0
+    assert improve(Path(name), config, flags | (AT_THE_END if config == "c_sft" else {})) == 0
     run = Path("runs") / config
     judged = [judgment.logit for judgment in Pool.open(run / "pool").judgments("self")]
     assert 0.2 < sum(logit >= 0 for logit in judged) / len(judged) < 0.9, "its own judge tells its drawings apart"

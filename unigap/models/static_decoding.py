@@ -105,7 +105,7 @@ def checked_once(step: Step) -> Iterator[Step]:
             drawn = step(code_R, uniform_R)
             if not called:
                 unchecked.enter_context(torch.compiler.set_stance("default", skip_guard_eval_unsafe=True))
-            called = True
+                called = True
             return drawn
 
         yield checked
