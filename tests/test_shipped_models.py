@@ -46,8 +46,10 @@ def test_its_card_names_its_recipe_and_the_folder_is_small(name: str) -> None:
 @shipped
 @pytest.mark.parametrize("config", ["c_sft", "dpo"])
 def test_it_improves_itself_from_the_shell(name: str, config: str, here: Path) -> None:
-    family = type(load_model(name))
+    model = load_model(name)
+    family = type(model)
     flags = {FAMILY: f"{family.__module__}.{family.__name__}", "data.batch_size": 8}
+    flags["regrow.plan.sampling.cfg"] = model.usual_cfg
     assert improve(Path(name), config, flags | (AT_THE_END if config == "c_sft" else {})) == 0
     run = Path("runs") / config
     judged = [judgment.logit for judgment in Pool.open(run / "pool").judgments("self")]

@@ -21,7 +21,7 @@ def gap(
     split: str = "test",
     per_cell: int = 20,
     candidates: int = 4,
-    cfg: float = 1.0,
+    cfg: float | None = None,
     temperature: float = 1.0,
     seed: int = 0,
     out: str | None = None,
@@ -35,19 +35,21 @@ def gap(
         split: Split of the prompts.
         per_cell: At most this many prompts for each (category, difficulty).
         candidates: Images drawn for each prompt.
-        cfg: Classifier-free guidance scale, >= 1.
+        cfg: Classifier-free guidance scale, >= 1; that of the checkpoint where left out.
         temperature: Sampling temperature, >= 0.
         seed: Seed of the drawings.
         out: JSON file for the figures.
     """
     from unigap.commands.gap import measure_checkpoint
     from unigap.models.base import SamplingRecipe
+    from unigap.models.families import load_model
     from unigap.rounds import RoundPlan
 
     if out and (Path(out).is_dir() or not Path(out).parent.is_dir()):
         raise ValueError(f"--out {out!r} is no file in a folder that exists; give the name of a JSON file")
-    plan = RoundPlan(candidates, SamplingRecipe(temperature, cfg), seed=seed)
-    measure_checkpoint(checkpoint, prompts, split, per_cell, plan, out)
+    model = load_model(checkpoint)
+    sampling = SamplingRecipe(temperature, model.usual_cfg if cfg is None else cfg)
+    measure_checkpoint(model, prompts, split, per_cell, RoundPlan(candidates, sampling, seed=seed), out)
 
 
 def demo(

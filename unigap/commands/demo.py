@@ -16,6 +16,7 @@ from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
 from unigap.judges import Judge, SelfJudge
 from unigap.metrics.gap_table import print_comparison
+from unigap.models.base import SamplingRecipe
 from unigap.models.families import load_model
 from unigap.objectives import SFT, Objective
 from unigap.pages.report import write_report
@@ -87,15 +88,21 @@ def prepare_folder(out: str, overwrite: bool) -> Path:
 @quiet_libraries()
 def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, objective: Objective) -> dict[str, Any]:
     """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary."""
-    recipe = dataclasses.asdict(plan) | {"judge": judge.name, "objective": type(objective).__name__}
+    model = load_model(plan.checkpoint)
+    sampling = SamplingRecipe(cfg=model.usual_cfg)
+    recipe = dataclasses.asdict(plan) | {
+        "cfg": sampling.cfg,
+        "judge": judge.name,
+        "objective": type(objective).__name__,
+    }
     write_durable(folder / MARK, json.dumps(recipe, indent=1).encode())
     seed_everything(plan.seed, verbose=False)
     stage = CurriculumStage(
-        load_model(plan.checkpoint),
+        model,
         objective,
         judge=judge,
         lr=plan.lr,
-        eval_plan=RoundPlan(2, seed=500_000),
+        eval_plan=RoundPlan(2, sampling, seed=500_000),
         warmup_steps=10,
     )
     data = PoolData(
@@ -106,11 +113,11 @@ def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, obj
         exam_pictures=0,
         seed=plan.seed,
     )
-    test = RoundPlan(plan.eval_candidates, seed=1_000_000 + plan.seed)
+    test = RoundPlan(plan.eval_candidates, sampling, seed=1_000_000 + plan.seed)
     summary = RunSummary(str(folder), per_cell=plan.eval_per_cell, plan=test, exam=plan.exam)
     summary.describe(plan.checkpoint, recipe)
     curves, rows = CurveLog(str(folder)), RowLog(str(folder / "rows.jsonl"))
-    regrow = Regrow(RoundPlan(plan.candidates, seed=plan.seed), every_n_epochs=1)
+    regrow = Regrow(RoundPlan(plan.candidates, sampling, seed=plan.seed), every_n_epochs=1)
     trainer = quiet_trainer(
         [regrow, curves, rows, summary],
         max_epochs=plan.epochs,

@@ -11,7 +11,7 @@ from unigap.evaluation.gap import exam_scores, gap_by, gap_scores, measure, sit_
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.metrics.gap_table import print_gap
 from unigap.metrics.intervals import Estimate
-from unigap.models.families import load_model
+from unigap.models.base import UnifiedModel
 from unigap.prompts import load_prompts
 from unigap.rounds import RoundPlan
 from unigap.shapes.exam import shapes_exam
@@ -21,11 +21,11 @@ EXAM_PICTURES = 600
 
 
 def measure_checkpoint(
-    checkpoint: str, prompts: str, split: str, per_cell: int, plan: RoundPlan, out: str | None
+    model: UnifiedModel, prompts: str, split: str, per_cell: int, plan: RoundPlan, out: str | None
 ) -> None:
     """Draws, judges, prints the table, and writes the figures as JSON where asked."""
     asked = load_prompts(prompts, split, per_cell)
-    model, own = load_model(checkpoint), SelfJudge()
+    own = SelfJudge()
     with tqdm(total=len(asked) * plan.candidates, unit="image", desc="gap") as bar:
         verdicts = measure(model, asked, plan, own, OracleJudge(), bar.update)
     figures: dict[str, dict[str, Estimate]] = {name: {"all": value} for name, value in gap_scores(verdicts).items()}

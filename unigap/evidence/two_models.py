@@ -41,6 +41,10 @@ class TwoModels(UnifiedModel):
         return self.drawing.codebook
 
     @property
+    def usual_cfg(self) -> float:
+        return self.drawing.usual_cfg
+
+    @property
     def trunk(self) -> nn.Module:
         return nn.ModuleDict({"drawing": self.drawing.trunk, "judging": self.judging.trunk})
 

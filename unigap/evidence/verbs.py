@@ -92,7 +92,7 @@ def evidence_architectures(
     work: str = "docs/evidence/architectures",
     janus: str = "shapes",
     emu3: str = "shapes-emu3",
-    show_o: str = "runs/pretrain_show_o/checkpoint",
+    show_o: str = "shapes-show-o",
     seeds: int = 3,
     jobs: int = 2,
 ) -> None:
@@ -103,7 +103,7 @@ def evidence_architectures(
         work: Folder of the arms; those it holds are not run again.
         janus: The small Janus: the shipped one, or a folder.
         emu3: The small Emu3.
-        show_o: The small Show-o, which ``unigap fit --config configs/shapes/pretrain_show_o.yaml`` makes.
+        show_o: The small Show-o.
         seeds: Seeds of every arm.
         jobs: Arms run at once, each on one thread.
     """
@@ -116,13 +116,14 @@ def evidence_architectures(
 
 
 def evidence_all(out: str = "docs/evidence", checkpoint: str = "shapes") -> None:
-    """Write all the evidence: the claims, the guard and the theory, one after the other; what is there is kept.
+    """Write all the evidence: claims, architectures, guard and theory, one after the other; what is there is kept.
 
     Args:
         out: Folder for the pages, their figures and their numbers.
         checkpoint: The embedded model: the shipped one, or a folder.
     """
     evidence_claims(out, f"{out}/claims", checkpoint)
+    evidence_architectures(out, f"{out}/architectures", janus=checkpoint)
     evidence_guard(out, checkpoint=checkpoint)
     evidence_theory(out, checkpoint=checkpoint)
 

@@ -124,6 +124,11 @@ class UnifiedModel(nn.Module, ABC):
         """Embedding of every image code, shape (V, D)."""
 
     @property
+    def usual_cfg(self) -> float:
+        """Guidance scale the checkpoint asks to be drawn from with, >= 1; 1 where it does not say."""
+        return 1.0
+
+    @property
     @abstractmethod
     def trunk(self) -> nn.Module:
         """The shared LLM: the only part self-improvement trains."""

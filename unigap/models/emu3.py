@@ -126,6 +126,10 @@ class Emu3(UnifiedModel):
         return self.core.vqmodel.quantize.embedding.weight
 
     @property
+    def usual_cfg(self) -> float:
+        return self.net.generation_config.guidance_scale or 1.0
+
+    @property
     def trunk(self) -> nn.Module:
         # words and codes share a table and a head: with them in the trunk, learning to draw would move what is read
         return nn.ModuleDict({"layers": self.core.text_model.layers, "norm": self.core.text_model.norm})

@@ -116,6 +116,10 @@ class Janus(UnifiedModel):
         return F.normalize(self.core.vqmodel.quantize.embedding.weight, dim=-1)
 
     @property
+    def usual_cfg(self) -> float:
+        return self.net.generation_config.guidance_scale or 1.0
+
+    @property
     def trunk(self) -> nn.Module:
         # the embedding table is not part of it: only what both branches run through trains
         return nn.ModuleDict({"layers": self.core.language_model.layers, "norm": self.core.language_model.norm})

@@ -131,6 +131,10 @@ class ShowO(UnifiedModel):
         return self.net.magvit.codebook
 
     @property
+    def usual_cfg(self) -> float:
+        return self.net.shape.cfg
+
+    @property
     def trunk(self) -> nn.Module:
         # words and codes share a table: with it in the trunk, learning to draw would move what is read
         core = self.net.llm.model

@@ -160,6 +160,7 @@ def write_folder(net: ShowONetwork, tokenizer: Any, folder: str | Path) -> None:
         "magvit": dataclasses.asdict(shape.magvit),
         "grid": shape.grid,
         "question": shape.question,
+        "cfg": shape.cfg,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, folder / WEIGHTS)
@@ -194,7 +195,8 @@ def _filled(
 
 
 def _shape(config: Mapping[str, Any]) -> ShowOShape:
-    return ShowOShape(PhiConfig(**config["llm"]), MagvitConfig(**config["magvit"]), config["grid"], config["question"])
+    llm, magvit = PhiConfig(**config["llm"]), MagvitConfig(**config["magvit"])
+    return ShowOShape(llm, magvit, config["grid"], config["question"], config.get("cfg", 1.0))
 
 
 def _read_config(folder: Path, checkpoint: str) -> dict[str, Any]:

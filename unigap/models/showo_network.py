@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,18 +30,22 @@ class ShowOShape:
         magvit: The image tokenizer.
         grid: Tokens on a side of an image.
         question: What is said to ask a question, with ``{question}`` in it.
+        cfg: Guidance scale the weights ask to be drawn from with, >= 1, of which 1 is no guidance.
     """
 
     llm: PhiConfig
     magvit: MagvitConfig
     grid: int
     question: str
+    cfg: float = 1.0
 
     def __post_init__(self) -> None:
         if self.grid < 1:
             raise ValueError(f"grid must be >= 1, got {self.grid}")
         if "{question}" not in self.question:
             raise ValueError(f"the question template {self.question!r} has no {{question}} in it")
+        if not 1 <= self.cfg < math.inf:
+            raise ValueError(f"cfg must be >= 1 and finite, got {self.cfg}; 1 is no guidance")
         if self.first_code < 1:
             raise ValueError(f"a vocabulary of {self.llm.vocab_size} has no room for {self.n_codes} image codes")
 

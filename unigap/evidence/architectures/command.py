@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def architectures_evidence(plan: ArchitecturesPlan, jobs: int, out: Path, work: 
     Raises:
         ValueError: When a checkpoint is missing, or ``work`` holds results of another plan or other weights.
     """
-    settings = {name: _fingerprinted(setting) for name, setting in plan.settings().items()}
+    settings = {name: setting.as_the_checkpoint_asks() for name, setting in plan.settings().items()}
     recipe = {name: setting.recipe() for name, setting in settings.items()} | {"probes": plan.probes}
     arms: dict[str, partial[Result]] = {}
     for seed in range(plan.seeds):
@@ -41,10 +40,6 @@ def architectures_evidence(plan: ArchitecturesPlan, jobs: int, out: Path, work: 
             for arm in ARMS:
                 arms[run_name(f"{name}, {arm}", seed)] = partial(run_arm, setting, recipes.ARMS[arm], seed)
     return write_page(plan, settings, run_arms(work, recipe, arms, jobs), out)
-
-
-def _fingerprinted(setting: Setting) -> Setting:
-    return dataclasses.replace(setting, weights=setting.open().weights_digest())
 
 
 @quiet_libraries()

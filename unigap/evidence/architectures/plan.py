@@ -59,7 +59,7 @@ class ArchitecturesPlan:
 
     janus: str = "shapes"
     emu3: str = "shapes-emu3"
-    show_o: str = "runs/pretrain_show_o/checkpoint"
+    show_o: str = "shapes-show-o"
     seeds: int = 3
     per_cell: int = 24
     test_per_cell: int = 20

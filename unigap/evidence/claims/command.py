@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def claims_evidence(
     """
     claims = _claims(only)
     wanted = seeds_of(claims, seeds)
-    setting = replace(setting, weights=setting.open().weights_digest())
+    setting = setting.as_the_checkpoint_asks()
     sets = {ARMS[arm].prompts for arm in wanted}
     most = max(wanted.values())
     bases = {

@@ -80,7 +80,7 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
 def _improve(setting: Setting, arm: Arm, seed: int, model: UnifiedModel, max_steps: int) -> Result:
     """Trains the model; how many steps it took, at which threshold, and how each round went."""
     seed_everything(seed, verbose=False)
-    regrow = Regrow(RoundPlan(arm.candidates, seed=seed), **build(arm.regrow))
+    regrow = Regrow(setting.plan(arm.candidates, seed), **build(arm.regrow))
     callbacks = [build(callback) for callback in arm.callbacks]
     validated = regrow.patience or any(isinstance(callback, Guard) for callback in callbacks)
     stage_class = CurriculumStage if regrow.replays else SFTStage
@@ -89,7 +89,7 @@ def _improve(setting: Setting, arm: Arm, seed: int, model: UnifiedModel, max_ste
         build(_objective(arm, model)),
         judge=build(arm.judge),
         lr=arm.lr,
-        eval_plan=RoundPlan(2, seed=EVAL_SEED - 1),
+        eval_plan=setting.plan(2, EVAL_SEED - 1),
         warmup_steps=10,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +134,7 @@ def _exam(setting: Setting) -> Exam:
 
 
 def _draws(setting: Setting, seed: int) -> RoundPlan:
-    return RoundPlan(setting.test_candidates, seed=EVAL_SEED + seed)
+    return setting.plan(setting.test_candidates, EVAL_SEED + seed)
 
 
 def _said(seen: Verdicts, renders_E: Tensor) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from unigap.models.base import UnifiedModel
+from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
 from unigap.prompts import load_prompts
 from unigap.records import Prompt
+from unigap.rounds import RoundPlan
 
 HARD = (("count", "medium"), ("count", "hard"), ("spatial", "medium"), ("spatial", "hard"))
 """Cells of the hard set: categories and tiers, chosen before any prompt of theirs was drawn for."""
@@ -22,6 +23,7 @@ class Setting:
     Attributes:
         checkpoint: The model they all start from.
         weights: Fingerprint of its weights.
+        cfg: Guidance scale it draws with.
         per_cell: Training prompts for each (category, difficulty).
         split: Split of the prompts that are measured on: ``test``, or ``validation`` to choose between recipes.
         skip: Test prompts of each (category, difficulty) left out, because other figures were tuned on them.
@@ -33,6 +35,7 @@ class Setting:
 
     checkpoint: str = "shapes"
     weights: str = ""
+    cfg: float = 1.0
     per_cell: int = 40
     split: str = "test"
     skip: int = 20
@@ -46,6 +49,15 @@ class Setting:
         settings = dataclasses.asdict(self)
         del settings["checkpoint"]
         return settings
+
+    def as_the_checkpoint_asks(self) -> Setting:
+        """The same with the fingerprint of the model, and the guidance it asks for."""
+        model = self.open()
+        return dataclasses.replace(self, weights=model.weights_digest(), cfg=model.usual_cfg)
+
+    def plan(self, candidates: int, seed: int) -> RoundPlan:
+        """How the arms draw."""
+        return RoundPlan(candidates, SamplingRecipe(cfg=self.cfg), seed=seed)
 
     def open(self, **options: Any) -> UnifiedModel:
         """The model all arms start from, with options of its class."""

@@ -20,6 +20,8 @@ from unigap.shapes.tokenizer_training.base import ImageTokenizer
 from unigap.shapes.tokenizer_training.named_codes import NamedCodes
 
 _SPEAKERS = ("user", "assistant")
+CFG = 1.5
+"""Guidance scale the pretrained model draws best with, of those tried on validation prompts."""
 
 
 class NewbornShowO(Newborn):
@@ -109,7 +111,7 @@ def make_network(
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
     )
-    network = ShowONetwork(ShowOShape(llm, magvit, grid, QUESTION))
+    network = ShowONetwork(ShowOShape(llm, magvit, grid, QUESTION, CFG))
     spread_linears(network.llm)
     spread_words(network.llm.model.embed_tokens, words.pad_token_id)
     return network
