@@ -115,9 +115,9 @@ def test_greedy_codes_are_those_that_transformers_generates(emu3: Emu3, cfg: flo
 
 
 def test_a_prompt_is_read_once_and_so_is_each_code_and_each_end_of_a_line(emu3: Emu3) -> None:
-    rows: list[tuple[int, int]] = []
-    first = emu3.core.text_model.layers[0]
-    hook = first.register_forward_pre_hook(lambda module, args: rows.append(tuple(args[0].shape[:2])))
+    tokens: list[tuple[int, ...]] = []
+    first = emu3.core.text_model.layers[0].mlp
+    hook = first.register_forward_pre_hook(lambda module, args: tokens.append(tuple(args[0].shape[:-1])))
     try:
         prompt = emu3.encode_prompt(PROMPTS[:2])
         emu3.sample_images(prompt, torch.arange(6).view(2, 3), SamplingRecipe(cfg=2.0))
@@ -126,7 +126,7 @@ def test_a_prompt_is_read_once_and_so_is_each_code_and_each_end_of_a_line(emu3: 
         hook.remove()
     length = prompt.ids_BL.shape[1]
     # guidance doubles; the last code and the end of its line are not read
-    assert rows == [(4, length), *[(12, 1)] * (15 + 3), (2, length + 2 * (15 + 3))]
+    assert tokens == [(4, length), *[(12,)] * (15 + 3), (2, length + 2 * (15 + 3))]
 
 
 def test_a_prompt_is_what_emu3_expects(emu3: Emu3) -> None:

@@ -14,7 +14,7 @@ from unigap.losses import sft_loss
 from unigap.models.autoregressive import code_logps
 from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
-from unigap.models.one_token_attention import NAME, attend
+from unigap.models.one_token import attend
 from unigap.models.static_decoding import shared_rows
 
 PROMPTS = ["a red circle", "a small red circle left of a large blue square"]
@@ -42,15 +42,15 @@ def gradients(model: Janus) -> dict[str, torch.Tensor]:
 
 
 def test_a_prompt_is_read_once_however_many_images_are_drawn(janus: Janus) -> None:
-    rows: list[tuple[int, int]] = []
-    first = janus.core.language_model.layers[0]
-    hook = first.register_forward_pre_hook(lambda module, args: rows.append(tuple(args[0].shape[:2])))
+    tokens: list[tuple[int, ...]] = []
+    first = janus.core.language_model.layers[0].mlp
+    hook = first.register_forward_pre_hook(lambda module, args: tokens.append(tuple(args[0].shape[:-1])))
     try:
         prompt = janus.encode_prompt(PROMPTS)
         janus.sample_images(prompt, SEEDS, SamplingRecipe(cfg=2.0))
     finally:
         hook.remove()
-    assert rows == [(4, prompt.ids_BL.shape[1])] + [(12, 1)] * 15  # guidance doubles; the last code is not fed back
+    assert tokens == [(4, prompt.ids_BL.shape[1])] + [(12,)] * 15  # guidance doubles; the last code is not fed back
 
 
 def test_compiled_steps_share_few_shapes() -> None:
@@ -78,19 +78,13 @@ def test_attention_from_one_token_is_attention(heads: int) -> None:
     seen_RS = torch.rand(3, 7, generator=generator) < 0.5
     seen_RS[:, 0] = True
     bias_R1S = torch.zeros(3, 1, 7).masked_fill(~seen_RS[:, None], torch.finfo(torch.float32).min)
-    found, _ = attend(None, query, key[:, :, :7], value[:, :, :7], bias_R1S.repeat_interleave(2, 0), 8**-0.5)
+    products, fused = (
+        attend(query, key[:, :, :7], value[:, :, :7], bias, 8**-0.5)
+        for bias in (bias_R1S.repeat_interleave(2, 0), bias_R1S[:, None])
+    )
     asked = F.scaled_dot_product_attention(query, key[:, :, :7], value[:, :, :7], bias_R1S[:, None], enable_gqa=True)
-    torch.testing.assert_close(found, asked.transpose(1, 2))
-
-
-def test_drawing_leaves_the_way_of_attending_as_it_was(janus: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, prompt = janus.core.language_model.config, janus.encode_prompt(PROMPTS)
-    first = config._attn_implementation
-    janus.sample_images(prompt, SEEDS, SamplingRecipe())
-    monkeypatch.setattr(janus.net, "prepare_embeddings_for_image_generation", lambda codes: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        janus.sample_images(prompt, SEEDS, SamplingRecipe())
-    assert config._attn_implementation == first != NAME
+    torch.testing.assert_close(fused, asked.flatten(1))
+    torch.testing.assert_close(products, asked.flatten(1))
 
 
 def test_checkpointed_training_keeps_less_and_gives_the_same_gradients(new_janus: Any) -> None:

@@ -50,10 +50,9 @@ class Emu3Sampler:
         first_GV = self.words.code_logits(self.net.lm_head, out.last_hidden_state[:, -1])[row_G]
         # the last code is not read, and the end of its line is neither
         room = self.words.written_length - 2
-        buffers = StepBuffers(out.past_key_values, text_PL, row_G, room, fixed=False)
+        buffers = StepBuffers(llm.rotary_emb, out.past_key_values, text_PL, row_G, room, fixed=False)
         step = partial(self._next, buffers, recipe, itertools.count(1))
-        with buffers.attention(llm):
-            codes_RM, logp_RM = draw(first_GV, step, uniform_RM, recipe)
+        codes_RM, logp_RM = draw(first_GV, step, uniform_RM, recipe)
         shape = (batch, n, -1)
         return Samples(codes_RM.view(shape), logp_RM.view(shape))
 
@@ -73,5 +72,5 @@ class Emu3Sampler:
 
     def _read(self, buffers: StepBuffers, id_R: torch.Tensor) -> torch.Tensor:
         llm = self.net.model.text_model
-        id_G1 = id_R.repeat(len(buffers.position_R1) // len(id_R))[:, None]
+        id_G1 = id_R.repeat(buffers.rows // len(id_R))[:, None]
         return step_trunk(llm, llm.embed_tokens(id_G1), buffers)

@@ -52,9 +52,8 @@ class JanusSampler:
         bias_P1LL = additive(causal(mask_PL), embeds_PLD.dtype)
         out = run_trunk(llm, embeds_PLD, bias_P1LL, positions(mask_PL), use_cache=True)
         first_GV = self.net.model.generation_head(out.last_hidden_state[:, -1])[row_G]
-        buffers = StepBuffers(out.past_key_values, mask_PL, row_G, self.length - 1, fixed=self.compile)
+        buffers = StepBuffers(llm.rotary_emb, out.past_key_values, mask_PL, row_G, self.length - 1, fixed=self.compile)
         with contextlib.ExitStack() as meanwhile:
-            meanwhile.enter_context(buffers.attention(llm))
             step: Step = partial(self._next, buffers, recipe)
             if self.compile and ids_PL.device.type == "cpu":
                 step = meanwhile.enter_context(checked_once(partial(self._compiled_next, buffers, recipe)))
@@ -73,6 +72,6 @@ class JanusSampler:
         self, buffers: StepBuffers, recipe: SamplingRecipe, code_R: torch.Tensor, uniform_R: torch.Tensor
     ) -> Drawn:
         embeds_R1D = self.net.prepare_embeddings_for_image_generation(code_R[:, None])
-        embeds_G1D = embeds_R1D.repeat(len(buffers.position_R1) // len(code_R), 1, 1)
+        embeds_G1D = embeds_R1D.repeat(buffers.rows // len(code_R), 1, 1)
         hidden_GD = step_trunk(self.net.model.language_model, embeds_G1D, buffers)
         return choose(self.net.model.generation_head(hidden_GD), uniform_R, recipe)

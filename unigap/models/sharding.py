@@ -23,7 +23,8 @@ def shard(model: UnifiedModel, mesh: DeviceMesh) -> None:
 
     Weights that train are kept in float32 and computed with in the precision they had: bfloat16 would round an
     optimizer's small steps away. Forward and backward passes gather one block at a time, so that all processes have to
-    make the same passes; ``whole`` frees them from that.
+    make the same passes; ``whole`` frees them from that, and drawing, which would gather all blocks for each token,
+    works under it alone.
 
     Args:
         model: The model; it is changed in place.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from unigap.models.attention import positions
 from unigap.models.autoregressive import Drawn, Step
-from unigap.models.one_token_attention import attending_from_one_token
+from unigap.models.one_token import Rotation, normed, rotation, run_layer
 
 # Shape legend: P prompts that are prefilled, R rows that are decoded, L prompt tokens, S slots (prompt and room),
 # H heads, D head or hidden width.
@@ -20,11 +22,10 @@ SLOTS = 16
 
 
 class StepBuffers:
-    """Keys, values and mask of R rows that are decoded side by side.
-
-    transformers' attention layers take it as their ``past_key_values``.
+    """Keys, values, places and mask of R rows that are decoded side by side.
 
     Args:
+        rotary: The trunk's rotary embedding.
         prefilled: transformers' cache after the prompts.
         mask_PL: 1 for tokens of a prompt, 0 for its padding.
         row_R: The prompt that each row continues: a prompt is prefilled once, however many rows continue it.
@@ -33,22 +34,22 @@ class StepBuffers:
             reads those that are written.
     """
 
-    def __init__(self, prefilled: Any, mask_PL: torch.Tensor, row_R: torch.Tensor, room: int, fixed: bool) -> None:
+    def __init__(
+        self, rotary: Any, prefilled: Any, mask_PL: torch.Tensor, row_R: torch.Tensor, room: int, fixed: bool
+    ) -> None:
+        self.rows = len(row_R)
         self.keys = [_with_room(layer.keys, row_R, room) for layer in prefilled.layers]
         self.values = [_with_room(layer.values, row_R, room) for layer in prefilled.layers]
         # slots that are not written yet are closed, each is opened by its step
         seen_RS = F.pad(mask_PL[row_R].bool(), (0, room))
         bias_RS = torch.zeros(seen_RS.shape, dtype=self.keys[0].dtype, device=seen_RS.device)
         bias_R1S = bias_RS.masked_fill(~seen_RS, torch.finfo(bias_RS.dtype).min)[:, None]
-        self.on_cpu = bias_RS.device.type == "cpu"
-        self.bias = bias_R1S.repeat_interleave(self.keys[0].shape[1], 0) if self.on_cpu else bias_R1S[:, None]
-        self.position_R1 = seen_RS.sum(1, keepdim=True)
+        on_cpu = bias_RS.device.type == "cpu"
+        self.bias = bias_R1S.repeat_interleave(self.keys[0].shape[1], 0) if on_cpu else bias_R1S[:, None]
+        place_RS = positions(F.pad(mask_PL[row_R], (0, room), value=1))
+        self.turns = rotation(*rotary(self.keys[0], place_RS))
         self.slot_1 = torch.tensor([mask_PL.shape[1]], device=mask_PL.device)
         self.fixed, self.read = fixed, seen_RS.shape[1] if fixed else mask_PL.shape[1]
-
-    def attention(self, llm: Any) -> contextlib.AbstractContextManager[None]:
-        """How the layers of a trunk have to attend while they decode on these buffers."""
-        return attending_from_one_token(llm.config) if self.on_cpu else contextlib.nullcontext()
 
     def open(self) -> torch.Tensor:
         """Lets attention see the slot that is written next; the mask, its last dimension the slots that are read."""
@@ -56,12 +57,16 @@ class StepBuffers:
             self.read += 1
         return self.bias.index_fill_(-1, self.slot_1, 0)[..., : self.read]
 
+    def turn(self) -> Rotation:
+        """By what the queries and keys of the tokens that are written next are turned."""
+        cos_R1SW, sin_R1SW = self.turns
+        return cos_R1SW.index_select(2, self.slot_1), sin_R1SW.index_select(2, self.slot_1)
+
     def close(self) -> None:
         """Moves on by one slot."""
         self.slot_1.add_(1)
-        self.position_R1.add_(1)
 
-    def update(self, key_RH1D: torch.Tensor, value_RH1D: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, layer: int, key_RH1D: torch.Tensor, value_RH1D: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes the token's key and value into its slot and gives back the layer's."""
         keys, values = self.keys[layer], self.values[layer]
         # under autocast a code's embedding has another precision than a word's
@@ -71,24 +76,14 @@ class StepBuffers:
 
 
 def step_trunk(llm: Any, embeds_R1D: torch.Tensor, buffers: StepBuffers) -> torch.Tensor:
-    """One token of each row through a Llama-like trunk, hidden states (R, D); the buffers move on by one slot.
-
-    It calls the layers themselves: the trunk's own ``forward`` builds a mask and wraps its outputs anew for each token.
-    ``buffers.attention`` has to be entered.
-    """
+    """One token of each row through a Llama-like trunk, hidden states (R, D); the buffers move on by one slot."""
     bias = buffers.open()
-    rotary = llm.rotary_emb(embeds_R1D, buffers.position_R1)
-    hidden_R1D = embeds_R1D
-    for layer in llm.layers:
-        hidden_R1D = layer(
-            hidden_R1D,
-            attention_mask=bias,
-            position_embeddings=rotary,
-            past_key_values=buffers,
-            use_cache=True,
-        )
+    turn = buffers.turn()
+    hidden_RD = embeds_R1D[:, 0]
+    for number, layer in enumerate(llm.layers):
+        hidden_RD = run_layer(layer, hidden_RD, turn, partial(buffers.update, number), bias)
     buffers.close()
-    return llm.norm(hidden_R1D)[:, 0]
+    return normed(llm.norm, hidden_RD)
 
 
 @contextlib.contextmanager
@@ -121,7 +116,7 @@ def captured(step: Step, buffers: StepBuffers, code_R: torch.Tensor, uniform_R: 
         uniform_R: Numbers like those it will be given.
     """
     code_R, uniform_R = code_R.clone(), uniform_R.clone()
-    slot_1, position_R1 = buffers.slot_1.clone(), buffers.position_R1.clone()
+    slot_1 = buffers.slot_1.clone()
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -129,7 +124,6 @@ def captured(step: Step, buffers: StepBuffers, code_R: torch.Tensor, uniform_R: 
     torch.cuda.current_stream().wait_stream(side)
     # what the trial wrote into its slot is overwritten by the first real step
     buffers.slot_1.copy_(slot_1)
-    buffers.position_R1.copy_(position_R1)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         drawn_R, logp_R = step(code_R, uniform_R)
