@@ -73,4 +73,4 @@ class Emu3Sampler:
     def _read(self, buffers: StepBuffers, id_R: torch.Tensor) -> torch.Tensor:
         llm = self.net.model.text_model
         id_G1 = id_R.repeat(buffers.rows // len(id_R))[:, None]
-        return step_trunk(llm, llm.embed_tokens(id_G1), buffers)
+        return step_trunk(llm, llm.embed_tokens(id_G1), buffers, buffers.open())

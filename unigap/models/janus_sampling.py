@@ -52,13 +52,14 @@ class JanusSampler:
         bias_P1LL = additive(causal(mask_PL), embeds_PLD.dtype)
         out = run_trunk(llm, embeds_PLD, bias_P1LL, positions(mask_PL), use_cache=True)
         first_GV = self.net.model.generation_head(out.last_hidden_state[:, -1])[row_G]
-        buffers = StepBuffers(llm.rotary_emb, out.past_key_values, mask_PL, row_G, self.length - 1, fixed=self.compile)
+        in_graph = self.compile and ids_PL.device.type != "cpu"
+        buffers = StepBuffers(llm.rotary_emb, out.past_key_values, mask_PL, row_G, self.length - 1, fixed=in_graph)
         with contextlib.ExitStack() as meanwhile:
-            step: Step = partial(self._next, buffers, recipe)
-            if self.compile and ids_PL.device.type == "cpu":
-                step = meanwhile.enter_context(checked_once(partial(self._compiled_next, buffers, recipe)))
-            elif self.compile:
+            step: Step = partial(self._open_next, buffers, recipe)
+            if in_graph:
                 step = captured(step, buffers, row_R, uniform_RM[:, 0])
+            elif self.compile:
+                step = meanwhile.enter_context(checked_once(partial(self._compiled_next, buffers, recipe), buffers))
             codes_RM, logp_RM = draw(first_GV, step, uniform_RM, recipe)
         shape = (batch, n, self.length)
         return Samples(codes_RM[:drawn].view(shape), logp_RM[:drawn].view(shape))
@@ -66,12 +67,22 @@ class JanusSampler:
     @cached_property
     def _compiled_next(self) -> Callable[..., Drawn]:
         # a C++ wrapper: calling the kernels one by one from Python costs a fifth of a small step
-        return torch.compile(self._next, dynamic=False, options={"cpp_wrapper": True})
+        return torch.compile(self._next, options={"cpp_wrapper": True})
+
+    def _open_next(
+        self, buffers: StepBuffers, recipe: SamplingRecipe, code_R: torch.Tensor, uniform_R: torch.Tensor
+    ) -> Drawn:
+        return self._next(buffers, recipe, buffers.open(), code_R, uniform_R)
 
     def _next(
-        self, buffers: StepBuffers, recipe: SamplingRecipe, code_R: torch.Tensor, uniform_R: torch.Tensor
+        self,
+        buffers: StepBuffers,
+        recipe: SamplingRecipe,
+        bias: torch.Tensor,
+        code_R: torch.Tensor,
+        uniform_R: torch.Tensor,
     ) -> Drawn:
         embeds_R1D = self.net.prepare_embeddings_for_image_generation(code_R[:, None])
         embeds_G1D = embeds_R1D.repeat(buffers.rows // len(code_R), 1, 1)
-        hidden_GD = step_trunk(self.net.model.language_model, embeds_G1D, buffers)
+        hidden_GD = step_trunk(self.net.model.language_model, embeds_G1D, buffers, bias)
         return choose(self.net.model.generation_head(hidden_GD), uniform_R, recipe)

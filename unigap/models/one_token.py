@@ -16,7 +16,7 @@ from torch.nn import functional as F
 # B = R * K, G = H / K queries that share keys and values.
 
 Cache = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""Takes the token's keys and values (R, K, 1, W) and gives back those of all slots that are read."""
+"""Takes the token's keys and values (R, K, 1, W) and gives back those of all slots."""
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosines and signed sines of places, (R, 1, 1, W) for one token of each row."""
 
@@ -54,21 +54,23 @@ def attend(
 
     Args:
         query_RH1W: The tokens' queries.
-        keys_RKSW: Keys of the slots.
-        values_RKSW: Values of the slots.
-        bias: Added to the scores: (R, 1, 1, S) for torch's fused kernel, or (R * K, 1, S) for two batched products,
-            which on a CPU take two thirds of its time: it is made for many queries.
+        keys_RKSW: Keys of all slots.
+        values_RKSW: Values of all slots.
+        bias: Added to the scores of the first S slots, the others are not read: (R, 1, 1, S) for torch's fused kernel,
+            or (R * K, 1, S) for two batched products, which on a CPU take two thirds of its time: it is made for many
+            queries.
         scaling: Multiplies the scores.
     """
     rows, heads, _slots, width = keys_RKSW.shape
+    slots = bias.shape[-1]
     if bias.dim() == 4:
         shared = query_RH1W.shape[1] != heads
         seen_RH1W = F.scaled_dot_product_attention(
-            query_RH1W, keys_RKSW, values_RKSW, bias, scale=scaling, enable_gqa=shared
+            query_RH1W, keys_RKSW[:, :, :slots], values_RKSW[:, :, :slots], bias, scale=scaling, enable_gqa=shared
         )
         return seen_RH1W.flatten(1)
     query_BGW = query_RH1W.reshape(rows * heads, -1, width)
-    keys_BSW, values_BSW = keys_RKSW.flatten(0, 1), values_RKSW.flatten(0, 1)
+    keys_BSW, values_BSW = keys_RKSW.flatten(0, 1)[:, :slots], values_RKSW.flatten(0, 1)[:, :slots]
     score_BGS = torch.baddbmm(bias, query_BGW, keys_BSW.transpose(1, 2), alpha=scaling)
     weight_BGS = score_BGS.softmax(-1, dtype=torch.float32).to(values_BSW.dtype)
     return torch.bmm(weight_BGS, values_BSW).view(rows, -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,9 @@ from unigap.models.one_token import Rotation, normed, rotation, run_layer
 # Shape legend: P prompts that are prefilled, R rows that are decoded, L prompt tokens, S slots (prompt and room),
 # H heads, D head or hidden width.
 
+OpenStep = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Drawn]
+"""The mask of the slots that are read, codes (R,) and uniform numbers (R,), to the next codes and their
+log-probabilities."""
 SLOTS = 16
 """Prompts share a compiled step up to the next so many tokens."""
 
@@ -30,13 +33,15 @@ class StepBuffers:
         mask_PL: 1 for tokens of a prompt, 0 for its padding.
         row_R: The prompt that each row continues: a prompt is prefilled once, however many rows continue it.
         room: Steps to make room for.
-        fixed: Whether attention reads all slots at each step, as compiled and captured steps have to; otherwise it
-            reads those that are written.
+        fixed: Whether attention reads all slots at each step, as captured steps have to; otherwise it reads those that
+            are written.
     """
 
     def __init__(
         self, rotary: Any, prefilled: Any, mask_PL: torch.Tensor, row_R: torch.Tensor, room: int, fixed: bool
     ) -> None:
+        # one slot that is never read: to a compiled step all of a buffer is another case than a part of it
+        room += 1
         self.rows = len(row_R)
         self.keys = [_with_room(layer.keys, row_R, room) for layer in prefilled.layers]
         self.values = [_with_room(layer.values, row_R, room) for layer in prefilled.layers]
@@ -67,17 +72,23 @@ class StepBuffers:
         self.slot_1.add_(1)
 
     def update(self, layer: int, key_RH1D: torch.Tensor, value_RH1D: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes the token's key and value into its slot and gives back the layer's."""
+        """Writes the token's key and value into its slot and gives back those of all slots."""
         keys, values = self.keys[layer], self.values[layer]
         # under autocast a code's embedding has another precision than a word's
         keys.index_copy_(2, self.slot_1, key_RH1D.to(keys.dtype))
         values.index_copy_(2, self.slot_1, value_RH1D.to(values.dtype))
-        return keys[:, :, : self.read], values[:, :, : self.read]
+        return keys, values
 
 
-def step_trunk(llm: Any, embeds_R1D: torch.Tensor, buffers: StepBuffers) -> torch.Tensor:
-    """One token of each row through a Llama-like trunk, hidden states (R, D); the buffers move on by one slot."""
-    bias = buffers.open()
+def step_trunk(llm: Any, embeds_R1D: torch.Tensor, buffers: StepBuffers, bias: torch.Tensor) -> torch.Tensor:
+    """One token of each row through a Llama-like trunk, hidden states (R, D); the buffers move on by one slot.
+
+    Args:
+        llm: The trunk.
+        embeds_R1D: The tokens.
+        buffers: What earlier tokens left.
+        bias: The mask that ``buffers.open`` gave.
+    """
     turn = buffers.turn()
     hidden_RD = embeds_R1D[:, 0]
     for number, layer in enumerate(llm.layers):
@@ -87,20 +98,29 @@ def step_trunk(llm: Any, embeds_R1D: torch.Tensor, buffers: StepBuffers) -> torc
 
 
 @contextlib.contextmanager
-def checked_once(step: Step) -> Iterator[Step]:
+def checked_once(run: OpenStep, buffers: StepBuffers) -> Iterator[Step]:
     """A compiled step whose first call alone is held against what it was compiled for.
 
-    All others on the same buffers are alike, and the check takes as long as a layer.
+    All others on the same buffers are alike but for the number of slots, and the check takes as long as a layer.
+
+    Args:
+        run: Reads and writes ``buffers``.
+        buffers: What it works on.
     """
     with contextlib.ExitStack() as unchecked:
         called = False
 
         def checked(code_R: torch.Tensor, uniform_R: torch.Tensor) -> Drawn:
             nonlocal called
-            drawn = step(code_R, uniform_R)
-            if not called:
-                unchecked.enter_context(torch.compiler.set_stance("default", skip_guard_eval_unsafe=True))
-                called = True
+            bias = buffers.open()
+            if called:
+                return run(bias, code_R, uniform_R)
+            called = True
+            torch._dynamo.mark_dynamic(bias, bias.dim() - 1)
+            # other numbers of rows are compiled anew: a step for any number is slower
+            with torch._dynamo.config.patch(automatic_dynamic_shapes=False):
+                drawn = run(bias, code_R, uniform_R)
+            unchecked.enter_context(torch.compiler.set_stance("default", skip_guard_eval_unsafe=True))
             return drawn
 
         yield checked
