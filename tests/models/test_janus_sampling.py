@@ -10,12 +10,13 @@ from torch.nn import functional as F
 
 import unigap.models.autoregressive as autoregressive
 import unigap.models.janus_likelihood as likelihood_module
+import unigap.models.janus_sampling as sampling_module
 from unigap.losses import sft_loss
 from unigap.models.autoregressive import code_logps
 from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
 from unigap.models.one_token import attend
-from unigap.models.static_decoding import shared_rows
+from unigap.models.static_decoding import StepBuffers, shared_rows
 
 PROMPTS = ["a red circle", "a small red circle left of a large blue square"]
 CODES = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))
@@ -69,6 +70,17 @@ def test_rows_and_tokens_that_fill_up_a_shape_change_nothing(
         found = filled.sample_images(filled.encode_prompt(PROMPTS), SEEDS, recipe)
         assert torch.equal(found.codes_BNM, expected.codes_BNM)
         torch.testing.assert_close(found.logp_BNM, expected.logp_BNM, atol=1e-5, rtol=0)
+
+
+def test_reading_all_slots_as_a_captured_step_does_changes_nothing(
+    janus: Janus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt, recipe = janus.encode_prompt(PROMPTS), SamplingRecipe(cfg=2.0)
+    expected = janus.sample_images(prompt, SEEDS, recipe)
+    monkeypatch.setattr(sampling_module, "StepBuffers", lambda *given, fixed: StepBuffers(*given, fixed=True))
+    found = janus.sample_images(prompt, SEEDS, recipe)
+    assert torch.equal(found.codes_BNM, expected.codes_BNM)
+    torch.testing.assert_close(found.logp_BNM, expected.logp_BNM, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("heads", [2, 6])

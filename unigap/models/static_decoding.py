@@ -45,8 +45,8 @@ class StepBuffers:
         self.rows = len(row_R)
         self.keys = [_with_room(layer.keys, row_R, room) for layer in prefilled.layers]
         self.values = [_with_room(layer.values, row_R, room) for layer in prefilled.layers]
-        # slots that are not written yet are closed, each is opened by its step
-        seen_RS = F.pad(mask_PL[row_R].bool(), (0, room))
+        # where all slots are read, those that are not written yet are closed, and each is opened by its step
+        seen_RS = F.pad(mask_PL[row_R].bool(), (0, room), value=not fixed)
         bias_RS = torch.zeros(seen_RS.shape, dtype=self.keys[0].dtype, device=seen_RS.device)
         bias_R1S = bias_RS.masked_fill(~seen_RS, torch.finfo(bias_RS.dtype).min)[:, None]
         on_cpu = bias_RS.device.type == "cpu"
@@ -54,13 +54,14 @@ class StepBuffers:
         place_RS = positions(F.pad(mask_PL[row_R], (0, room), value=1))
         self.turns = rotation(*rotary(self.keys[0], place_RS))
         self.slot_1 = torch.tensor([mask_PL.shape[1]], device=mask_PL.device)
-        self.fixed, self.read = fixed, seen_RS.shape[1] if fixed else mask_PL.shape[1]
+        self.fixed, self.read = fixed, mask_PL.shape[1]
 
     def open(self) -> torch.Tensor:
         """Lets attention see the slot that is written next; the mask, its last dimension the slots that are read."""
-        if not self.fixed:
-            self.read += 1
-        return self.bias.index_fill_(-1, self.slot_1, 0)[..., : self.read]
+        if self.fixed:
+            return self.bias.index_fill_(-1, self.slot_1, 0)
+        self.read += 1
+        return self.bias[..., : self.read]
 
     def turn(self) -> Rotation:
         """By what the queries and keys of the tokens that are written next are turned."""
