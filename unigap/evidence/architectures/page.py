@@ -10,7 +10,7 @@ from unigap.callbacks.dynamics_probes import GROUPS
 from unigap.evidence.architectures.plan import ARMS, ArchitecturesPlan
 from unigap.evidence.arms import Result
 from unigap.evidence.claims.figures import draw_claim
-from unigap.evidence.claims.page import Contrast, claim_rows, contrasts, section
+from unigap.evidence.claims.page import Contrast, Readings, claim_rows, contrasts, section
 from unigap.evidence.claims.plan import Claim, run_name
 from unigap.evidence.claims.readings import Measured, base_readings, gather, readings
 from unigap.evidence.claims.setting import Setting
@@ -40,7 +40,7 @@ def write_page(plan: ArchitecturesPlan, settings: Mapping[str, Setting], results
         _head(plan, settings, results),
         _models(plan, results, measured),
         _coupled(told),
-        _answer(told, gaps),
+        _answer(told, found, gaps),
         section(claim, measured, found, gaps, FIGURE),
     ]
     page, numbers = out / "architectures.md", out / "architectures.json"
@@ -130,22 +130,23 @@ def _coupled(told: Mapping[str, Mapping[str, Estimate]]) -> str:
     )
 
 
-def _answer(told: Mapping[str, Mapping[str, Estimate]], gaps: Sequence[Contrast]) -> str:
+def _answer(told: Mapping[str, Mapping[str, Estimate]], found: Readings, gaps: Sequence[Contrast]) -> str:
     """The answer in words, which follow from the intervals."""
-    order = sorted(told, key=lambda name: told[name]["value"].value)
-    by_coupling = ", ".join(f"{name} {told[name]['value'].value:.4f}" for name in order)
-    control = f"minus {{}}: {ARMS[1]}"
-    lines = []
-    for name in order:
-        (gap,) = [gap for gap in gaps if gap.name.startswith(f"{name}: ") and gap.name.endswith(control.format(name))]
-        lines.append(f"{name} {_direction(gap.estimates['AUROC'])} ({points(gap.estimates['AUROC'])})")
+    rows = []
+    for name in sorted(told, key=lambda name: told[name]["value"].value):
+        (gap,) = [gap for gap in gaps if gap.name == f"{name}: {ARMS[0]} minus {name}: {ARMS[1]}"]
+        change, beyond = found[f"{name}: {ARMS[0]}"]["change of AUROC"].estimate(), gap.estimates["AUROC"]
+        coupling = f"{told[name]['value'].value:.4f}"
+        rows.append([name, coupling, points(change), _direction(change), points(beyond), _direction(beyond)])
+    header = ("model", "cosine", "change of AUROC", "which is", "minus random acceptance", "which is")
     return (
-        f"From the least to the most coupled: {by_coupling}. What its own judgments do to the judge, beyond what "
-        f"random acceptance does, as AUROC on fixed drawings: {'; '.join(lines)}."
+        f"## The answer\n\nFrom the least to the most coupled, what {ARMS[0]} on its own judgments does to the judge: "
+        "AUROC on fixed drawings against the base's, and against the same with random acceptance.\n\n"
+        + table(header, rows)
     )
 
 
-def _direction(gap: Estimate) -> str:
-    if gap.low > 0:
-        return "gains"
-    return "loses" if gap.high < 0 else "not told from nothing"
+def _direction(change: Estimate) -> str:
+    if change.low > 0:
+        return "higher"
+    return "lower" if change.high < 0 else "not told from none"
