@@ -151,7 +151,7 @@ class Costs:
         return images * (total + convolution(inside, vq.out_channels, area))
 
     def cache(self, rows: int, itemsize: int = 2) -> int:
-        """Bytes of keys and values of ``rows`` that are drawn; a guided image is two rows."""
+        """Bytes of keys and values of ``rows`` that are drawn, one slot spare; a guided image is two rows."""
         text = self.config.text_config
         token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * itemsize
-        return rows * (self.prompt + self.image - 1) * token
+        return rows * (self.prompt + self.image) * token

@@ -173,7 +173,7 @@ def cache_bytes(janus: Janus) -> int:
     mask_BL = prompt.mask_BL
     out = run_trunk(llm, llm.embed_tokens(prompt.ids_BL), causal(mask_BL), positions(mask_BL), use_cache=True)
     rows = torch.arange(2).repeat_interleave(3)
-    buffers = StepBuffers(out.past_key_values, mask_BL, rows, janus.image_tokens - 1, fixed=False)
+    buffers = StepBuffers(llm.rotary_emb, out.past_key_values, mask_BL, rows, janus.image_tokens - 1, fixed=False)
     return sum(tensor.nbytes for tensor in (*buffers.keys, *buffers.values))
 
 

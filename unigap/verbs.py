@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,8 +48,11 @@ def gap(
 
     if out and (Path(out).is_dir() or not Path(out).parent.is_dir()):
         raise ValueError(f"--out {out!r} is no file in a folder that exists; give the name of a JSON file")
+    # before the weights are loaded: what is out of range is told at once
+    sampling = SamplingRecipe(temperature, 1.0 if cfg is None else cfg)
     model = load_model(checkpoint)
-    sampling = SamplingRecipe(temperature, model.usual_cfg if cfg is None else cfg)
+    if cfg is None:
+        sampling = replace(sampling, cfg=model.usual_cfg)
     measure_checkpoint(model, prompts, split, per_cell, RoundPlan(candidates, sampling, seed=seed), out)
 
 

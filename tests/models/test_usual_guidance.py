@@ -37,6 +37,7 @@ def test_it_is_read_and_saved_again(family: str, request: pytest.FixtureRequest,
     assert load_model(str(tmp_path / "saved")).usual_cfg == 3.5
 
 
+@pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_gap_and_demo_draw_with_it(janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from unigap.commands.demo import DemoPlan, run_demo
     from unigap.judges import RandomJudge

@@ -44,7 +44,8 @@ def run_layer(layer: Any, hidden_RD: torch.Tensor, turn: Rotation, cache: Cache,
 
 def normed(norm: Any, hidden_RD: torch.Tensor) -> torch.Tensor:
     """What one of transformers' RMS norms gives."""
-    return F.rms_norm(hidden_RD, norm.weight.shape, norm.weight, norm.variance_epsilon)
+    # in mixed precision the weights may have the higher one
+    return F.rms_norm(hidden_RD.to(norm.weight.dtype), norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
 def attend(
