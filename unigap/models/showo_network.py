@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from transformers import PhiConfig, PhiForCausalLM
 
 from unigap.models.attention import additive, positions, run_trunk
+from unigap.models.base import SamplingRecipe
 from unigap.models.magvit import Magvit, MagvitConfig
 from unigap.models.showo_masks import sees_while_drawing
 
@@ -44,8 +44,7 @@ class ShowOShape:
             raise ValueError(f"grid must be >= 1, got {self.grid}")
         if "{question}" not in self.question:
             raise ValueError(f"the question template {self.question!r} has no {{question}} in it")
-        if not 1 <= self.cfg < math.inf:
-            raise ValueError(f"cfg must be >= 1 and finite, got {self.cfg}; 1 is no guidance")
+        SamplingRecipe(cfg=self.cfg)  # refuses a scale that could not be drawn with
         if self.first_code < 1:
             raise ValueError(f"a vocabulary of {self.llm.vocab_size} has no room for {self.n_codes} image codes")
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from unigap.models.attention import positions
+from unigap.models.attention import additive, positions
 from unigap.models.autoregressive import Drawn, Step
 from unigap.models.one_token import Rotation, normed, rotation, run_layer
 
@@ -47,9 +47,8 @@ class StepBuffers:
         self.values = [_with_room(layer.values, row_R, room) for layer in prefilled.layers]
         # where all slots are read, those that are not written yet are closed, and each is opened by its step
         seen_RS = F.pad(mask_PL[row_R].bool(), (0, room), value=not fixed)
-        bias_RS = torch.zeros(seen_RS.shape, dtype=self.keys[0].dtype, device=seen_RS.device)
-        bias_R1S = bias_RS.masked_fill(~seen_RS, torch.finfo(bias_RS.dtype).min)[:, None]
-        on_cpu = bias_RS.device.type == "cpu"
+        bias_R1S = additive(seen_RS, self.keys[0].dtype)[:, None]
+        on_cpu = bias_R1S.device.type == "cpu"
         self.bias = bias_R1S.repeat_interleave(self.keys[0].shape[1], 0) if on_cpu else bias_R1S[:, None]
         place_RS = positions(F.pad(mask_PL[row_R], (0, room), value=1))
         self.turns = rotation(*rotary(self.keys[0], place_RS))
