@@ -19,7 +19,7 @@ from unigap.models.families import load_model
 
 TINY = functools.partial(ArchitecturesPlan, per_cell=1, test_per_cell=1, exam=10, probes=4)
 FICKLE = spec("unigap.judges.RandomJudge", yes_rate=0.4)
-NAMES = ("two Januses", "Janus", "Show-o", "Emu3")
+NAMES = ("two Januses", "Janus", "Show-o", "Emu3", "Emu3, question first")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_one_command_compares_three_families_and_two_copies(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["evidence", "architectures", "--seeds", "1", "--jobs", "1", "--janus", str(janus_folder)]
-    words += ["--emu3", str(emu3_folder), "--show_o", str(showo_folder)]
+    words += ["--emu3", str(emu3_folder), "--emu3_question_first", str(emu3_folder), "--show_o", str(showo_folder)]
     assert main(words) == 0
     out = here / "docs/evidence"
     assert capsys.readouterr().out.splitlines() == [

@@ -9,20 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import expect_error
+import yaml
+from small_runs import CONFIGS, expect_error
 
 from unigap.__main__ import main
 from unigap.callbacks import Regrow
 from unigap.evidence.claims import command, listing, plan, setting
 from unigap.evidence.claims.arm import Arm, build, spec
 from unigap.evidence.claims.ceiling import saturation
-from unigap.evidence.claims.page import contrasts
+from unigap.evidence.claims.contrasts import contrasts
+from unigap.evidence.claims.goals import goals_section
 from unigap.evidence.claims.plan import CLAIMS, Claim, run_name, seeds_of
 from unigap.evidence.claims.readings import Resampling, gather, readings
 from unigap.evidence.claims.recipes import ARMS, PHRASINGS
 from unigap.evidence.claims.run import run_arm
+from unigap.evidence.claims.verdicts import STATEMENTS, verdicts_section
 from unigap.judges.self_judge import QUESTION
-from unigap.metrics.intervals import bootstrap_ratio, paired_difference
+from unigap.metrics.intervals import Estimate, bootstrap_ratio, paired_difference
 from unigap.metrics.win_rate import win_rate
 from unigap.objectives import Joint
 
@@ -41,8 +44,12 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         "random, steps": Arm(judge=FICKLE, steps_of="random, redrawn", **SMALL),
     }
     claims = {
-        "replay": Claim(
-            "Fresh drawings help", ("random", "random, redrawn"), 2, (("random, redrawn", "random, steps"),)
+        "redrawing": Claim(
+            "Fresh drawings help",
+            ("random", "random, redrawn"),
+            2,
+            (("random, redrawn", "random, steps"),),
+            headline=True,
         ),
         "ceiling": Claim("Is there a ceiling?", ("random, redrawn",), 2),
     }
@@ -58,7 +65,7 @@ def test_one_command_runs_what_is_missing_and_writes_the_page(
     words = ["evidence", "claims", "--checkpoint", str(janus_folder), "--jobs", "1"]
     assert main([*words, "--list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "replay: Fresh drawings help (3 arms, 0 more from above)",
+        "redrawing: Fresh drawings help (3 arms, 0 more from above)",
         "  random: 2 runs, 0 there",
         "  random, redrawn: 2 runs, 0 there",
         "  random, steps: 2 runs, 0 there",
@@ -95,7 +102,7 @@ def test_one_command_runs_what_is_missing_and_writes_the_page(
     assert f"| random | 2 | {100 * change['value']:+.1f} [" in headline.replace("*", "")
     page = (here / "docs/evidence/claims.md").read_text()
     assert "## Fresh drawings help" in page and "fitted limit" in page and "nan" not in page
-    for name in ("claims-replay.png", "claims-ceiling.png"):
+    for name in ("claims-redrawing.png", "claims-ceiling.png"):
         assert f"]({name})" in page and (here / "docs/evidence" / name).stat().st_size > 5000
 
     stamps = {path: path.stat().st_mtime_ns for path in work.glob("*.json")}
@@ -118,7 +125,7 @@ def test_one_command_runs_what_is_missing_and_writes_the_page(
     old["recipe"]["lr"] = 7.0
     (work / "random-seed-0.json").write_text(json.dumps(old))
     expect_error(main(words), capsys, "random-seed-0.json", "another recipe", "delete it")
-    expect_error(main([*words, "--only", "replays"]), capsys, "unknown claim 'replays'", "replay")
+    expect_error(main([*words, "--only", "redraw"]), capsys, "unknown claim 'redraw'", "redrawing")
 
 
 def test_every_arm_can_be_built_and_every_claim_has_its_arms() -> None:
@@ -139,6 +146,16 @@ def test_every_arm_can_be_built_and_every_claim_has_its_arms() -> None:
         assert CLAIMS[claim].seeds >= 5
     controls = {control for claim in CLAIMS.values() for _, control in claim.contrasts}
     assert {"SFT, random accepts", "SFT, steps of C-SFT", "SFT, oracle accepts"} <= controls
+
+
+def test_the_recommended_config_is_what_was_measured() -> None:
+    arm, config = ARMS["recommended"], yaml.safe_load((CONFIGS / "best.yaml").read_text())
+    stage, regrow = config["model"]["init_args"], config["regrow"]
+    assert (stage["objective"], stage["lr"], stage.get("judge")) == (arm.objective, arm.lr, None)
+    assert regrow.pop("plan") == {"candidates": arm.candidates} and regrow == arm.regrow
+    assert config["trainer"]["max_epochs"] == arm.epochs
+    assert tuple(config["trainer"]["callbacks"][:1]) == arm.callbacks
+    assert config["data"]["init_args"]["batch_size"] == setting.Setting().batch_size
 
 
 def test_the_phrasings_are_in_words_the_embedded_model_was_taught() -> None:
@@ -222,6 +239,50 @@ def test_an_arm_and_its_control_are_compared_on_the_seeds_both_have() -> None:
     assert gap.seeds == 2 and gap.estimates["generation"].value == pytest.approx(mean[0] - mean[1])
 
 
+def test_goals_are_held_against_what_was_measured() -> None:
+    base, arm = results(0, prompts=200)
+    base["right"], fewer, more = ([int(i % 10 < n) for i in range(400)] for n in (4, 7, 9))
+    round = {"candidates": 800}
+    arms = {
+        "C-SFT": arm | {"rounds": [round, round]},
+        "recommended": arm | {"right": fewer, "rounds": [round], "fixed": base["own"], "renders": base["renders"]},
+        "recommended, oracle accepts": arm | {"right": more},
+    }
+    measured = {name: gather([base], [result]) for name, result in arms.items()}
+    section = goals_section({name: readings(m) for name, m in measured.items()}, measured)
+    assert "800 images a seed against 1,600" in section
+    told = {cells[0]: cells[1:] for cells in (line.strip("| ").split(" | ") for line in section.splitlines()[2:])}
+    gain, verdict = told["generation 20 points above the base"]
+    assert gain.startswith("**+30.0 [") and verdict == "yes"
+    share, verdict = told["95 % of the gain with the oracle accepting"]
+    assert share.startswith("60.0 [") and verdict == "no"
+    assert told["TNR on the fixed drawings rises"] == ["+0.0 [+0.0, +0.0]", "not told apart"]
+    assert told["understanding on renders does not fall"][1] == "no fall seen"
+
+
+def test_every_sentence_of_the_paper_has_its_difference() -> None:
+    for said in STATEMENTS:
+        claim = CLAIMS[said.claim]
+        assert (said.arm, said.control) in claim.contrasts if said.control else said.arm in claim.arms, said.says
+
+
+def test_what_is_reproduced_is_read_from_the_differences() -> None:
+    base, arm = results(0, prompts=200)
+    right = {"SFT": 7, "SFT, random accepts": 4, "DPO": 4, "DPO, random accepts": 7}
+    made = {name: arm | {"right": [int(i % 10 < n) for i in range(400)]} for name, n in right.items()}
+    measured = {name: gather([base], [result]) for name, result in made.items()}
+    found = {name: readings(m) for name, m in measured.items()}
+    claim = Claim("", tuple(right), contrasts=tuple((name, f"{name}, random accepts") for name in ("SFT", "DPO")))
+    gaps = {"improvement": contrasts(claim, measured, found)}
+    section = verdicts_section(found, gaps, Estimate(0.9, 0.8, 0.95, 100))
+    verdict = {cells[0]: cells[-1] for cells in (line.strip("| ").split(" | ") for line in section.splitlines())}
+    assert verdict["most of what the model rejects is drawn wrong"] == "reproduced"
+    assert verdict["SFT on own judgments draws better"] == "reproduced"
+    assert verdict["DPO on own judgments draws better"] == "the opposite"
+    assert verdict["SFT unifies"] == "not told apart", "both judge their drawings alike"
+    assert not any("replay" in says for says in verdict), "what was not measured is not spoken of"
+
+
 def test_more_seeds_widen_by_what_differs_between_them_and_narrow_by_their_number() -> None:
     resampling = Resampling(4, 50)
     alike = torch.full((4, 50, 1), 0.5)
@@ -247,9 +308,10 @@ def test_the_readme_shows_what_was_measured() -> None:
     headline = (root / "docs/evidence/headline.md").read_text().strip()
     assert headline in (root / "README.md").read_text()
     rows = json.loads((root / "docs/evidence/evidence.json").read_text())["rows"]
-    shown = [line.split(" | ")[0].removeprefix("| ") for line in headline.splitlines()[2:]]
-    assert tuple(shown) == CLAIMS["improvement"].arms
-    for arm, line in zip(shown, headline.splitlines()[2:], strict=True):
-        wanted = (CLAIMS["improvement"].title, arm, "change of generation")
+    lines = headline.splitlines()[2:]
+    shown = [(claim, arm) for claim in ("improvement", "recommended") for arm in CLAIMS[claim].arms]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [arm for _, arm in shown]
+    for (claim, arm), line in zip(shown, lines, strict=True):
+        wanted = (CLAIMS[claim].title, arm, "change of generation")
         (row,) = [row for row in rows if (row["claim"], row["arm"], row["metric"]) == wanted]
         assert f"{100 * row['value']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]" in line

@@ -18,6 +18,7 @@ from unigap.pool import Pool
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 JANUS_PRO = [f"janus_pro/{size}_{stage}" for size in ("1b", "7b") for stage in ("sft", "dpo", "c_sft", "c_dpo")]
+BEST = ["janus_pro/1b_best", "janus_pro/7b_best"]
 EMU3 = ["emu3/sft", "emu3/dpo"]
 SMALL = {"janus_pro": "janus_folder", "emu3": "emu3_folder"}
 PROMPTS = {
@@ -62,7 +63,7 @@ def place(here: Path) -> Iterator[Path]:
     os.environ.update(before)
 
 
-@pytest.mark.parametrize("config", [*JANUS_PRO, *EMU3])
+@pytest.mark.parametrize("config", [*JANUS_PRO, *BEST, *EMU3])
 def test_every_config_trains_a_step(config: str, place: Path, request: pytest.FixtureRequest) -> None:
     checkpoint: Path = request.getfixturevalue(SMALL[config.partition("/")[0]])
     flags = [word for name, value in smaller(config, checkpoint).items() for word in (f"--{name}", str(value))]
@@ -70,17 +71,17 @@ def test_every_config_trains_a_step(config: str, place: Path, request: pytest.Fi
     run, found = place / "runs" / config, settings(config)
     named = found["model"]["init_args"]["model"]
     module, _, family = named["class_path"].rpartition(".")
-    start = getattr(importlib.import_module(module), family)(
-        str(checkpoint), dtype=named["init_args"].get("dtype", "float32")
-    )
+    options = {name: value for name, value in named["init_args"].items() if name in ("dtype", "lora_rank")}
+    start = getattr(importlib.import_module(module), family)(str(checkpoint), **options)
     before, trained = start.state_dict(), state(run / "checkpoints" / "last.ckpt")
     moved = {name for name, tensor in trained.items() if not torch.equal(tensor, before[name[6:]].to(tensor.dtype))}
     assert moved == {f"model.{name}" for name in start.trainable_state()}
     assert {trained[name].dtype for name in moved} == {torch.float32}, "small steps are not rounded away"
     pool, plan = Pool.open(run / "pool"), found["regrow"]["plan"]
     assert pool.verify() == []
-    assert (pool.recipe(0)["candidates"], pool.recipe(0)["sampling"]["cfg"]) == (10, plan["sampling"]["cfg"])
-    assert len(pool.candidates()) == 60
+    drawn = pool.recipe(0)
+    assert (drawn["candidates"], drawn["sampling"]["cfg"]) == (plan["candidates"], plan["sampling"]["cfg"])
+    assert len(pool.candidates()) == 6 * plan["candidates"]
 
 
 @pytest.mark.parametrize("config", JANUS_PRO)
@@ -88,10 +89,21 @@ def test_what_the_paper_says_is_what_the_config_says(config: str) -> None:
     found, (size, _, stage) = settings(config), config.partition("/")[2].partition("_")
     assert found["trainer"]["max_epochs"] == (20 if stage.endswith("sft") else 30)
     assert found["regrow"].get("at_epochs") == ([10] if stage.startswith("c_") else None)
-    assert found["regrow"]["plan"]["sampling"]["cfg"] == 5.0
+    assert found["regrow"]["plan"]["candidates"] == 10 and found["regrow"]["plan"]["sampling"]["cfg"] == 5.0
     assert found["model"]["init_args"]["objective"]["class_path"].endswith("SFT" if stage.endswith("sft") else "DPO")
     named = found["model"]["init_args"]["model"]["init_args"]["checkpoint"]
     assert named == f"deepseek-community/Janus-Pro-{size.upper()}"
+
+
+@pytest.mark.parametrize("config", BEST)
+def test_the_recommended_recipe_is_the_same_at_every_size(config: str) -> None:
+    small, large = (settings(name) for name in ("shapes/best", config))
+    assert small["model"]["init_args"]["objective"] == large["model"]["init_args"]["objective"]
+    assert small["trainer"]["callbacks"][0]["class_path"] == large["trainer"]["callbacks"][0]["class_path"]
+    for found in (small, large):
+        (middle,) = found["regrow"]["at_epochs"]
+        assert found["regrow"]["redraw"] == "all" and 2 * middle == found["trainer"]["max_epochs"]
+    assert 2 * large["regrow"]["plan"]["candidates"] == 10, "the paper's images, in two rounds"
 
 
 @pytest.mark.parametrize("config", EMU3)
@@ -117,4 +129,4 @@ def test_more_nodes_are_a_second_config(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_no_config_is_forgotten() -> None:
     found = {f"{folder}/{path.stem}" for folder in SMALL for path in (CONFIGS / folder).glob("*.yaml")}
-    assert found == {*JANUS_PRO, *EMU3, "janus_pro/nodes_8"}
+    assert found == {*JANUS_PRO, *BEST, *EMU3, "janus_pro/nodes_8"}

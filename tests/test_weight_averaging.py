@@ -19,8 +19,6 @@ AVERAGE = {
 LAST = Path("runs/c_sft/checkpoints/last.ckpt")
 
 
-# Lightning says so of every module that can shard its layers
-@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback with a model:UserWarning")
 def test_rounds_are_averaged_in_a_run_that_continues_as_if_uninterrupted(
     janus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

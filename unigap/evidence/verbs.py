@@ -92,6 +92,7 @@ def evidence_architectures(
     work: str = "docs/evidence/architectures",
     janus: str = "shapes",
     emu3: str = "shapes-emu3",
+    emu3_question_first: str = "shapes-emu3-question-first",
     show_o: str = "shapes-show-o",
     seeds: int = 3,
     jobs: int = 2,
@@ -102,7 +103,8 @@ def evidence_architectures(
         out: Folder for ``architectures.md``, its figure and ``architectures.json``.
         work: Folder of the arms; those it holds are not run again.
         janus: The small Janus: the shipped one, or a folder.
-        emu3: The small Emu3.
+        emu3: The small Emu3, which reads an image before the question.
+        emu3_question_first: One that reads the question first.
         show_o: The small Show-o.
         seeds: Seeds of every arm.
         jobs: Arms run at once, each on one thread.
@@ -110,7 +112,7 @@ def evidence_architectures(
     from unigap.evidence.architectures.command import architectures_evidence
     from unigap.evidence.architectures.plan import ArchitecturesPlan
 
-    plan = ArchitecturesPlan(janus, emu3, show_o, seeds)
+    plan = ArchitecturesPlan(janus, emu3, emu3_question_first, show_o, seeds)
     for path in architectures_evidence(plan, jobs, Path(out), Path(work)):
         print(f"evidence: {path}")
 

@@ -12,7 +12,12 @@ import torch
 
 from unigap.console.quiet import quiet_transformers
 
-SHIPPED = {"shapes": "janus", "shapes-emu3": "emu3", "shapes-show-o": "show_o"}
+SHIPPED = {
+    "shapes": "janus",
+    "shapes-emu3": "emu3",
+    "shapes-emu3-question-first": "emu3_question_first",
+    "shapes-show-o": "show_o",
+}
 """Folders of the shipped checkpoints, by the names they are asked for."""
 PRECISIONS = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Names of the precisions weights are loaded in; ``auto`` is that of the checkpoint."""

@@ -39,9 +39,9 @@ class JanusSampler:
         ids_PL = torch.cat([prompt.ids_BL, prompt.uncond_BL]) if guided else prompt.ids_BL
         mask_PL = prompt.mask_BL.repeat(2, 1) if guided else prompt.mask_BL
         drawn = rows = batch * n
+        room = self.length - 1
         if self.compile and ids_PL.device.type == "cpu":
-            rows, left = shared_rows(drawn), shared_length(ids_PL.shape[1]) - ids_PL.shape[1]
-            ids_PL, mask_PL = F.pad(ids_PL, (left, 0)), F.pad(mask_PL, (left, 0))
+            rows, room = shared_rows(drawn), room + shared_length(ids_PL.shape[1]) - ids_PL.shape[1]
         row_R = F.pad(torch.arange(batch, device=ids_PL.device).repeat_interleave(n), (0, rows - drawn))
         row_G = torch.cat([row_R, row_R + batch]) if guided else row_R
         uniform_RM = uniforms(seeds_BN.flatten(), self.length).to(ids_PL.device)
@@ -53,7 +53,7 @@ class JanusSampler:
         out = run_trunk(llm, embeds_PLD, bias_P1LL, positions(mask_PL), use_cache=True)
         first_GV = self.net.model.generation_head(out.last_hidden_state[:, -1])[row_G]
         in_graph = self.compile and ids_PL.device.type != "cpu"
-        buffers = StepBuffers(llm.rotary_emb, out.past_key_values, mask_PL, row_G, self.length - 1, fixed=in_graph)
+        buffers = StepBuffers(llm.rotary_emb, out.past_key_values, mask_PL, row_G, room, fixed=in_graph)
         with contextlib.ExitStack() as meanwhile:
             step: Step = partial(self._open_next, buffers, recipe)
             if in_graph:

@@ -21,7 +21,7 @@ OpenStep = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Drawn]
 """The mask of the slots that are read, codes (R,) and uniform numbers (R,), to the next codes and their
 log-probabilities."""
 SLOTS = 16
-"""Prompts share a compiled step up to the next so many tokens."""
+"""Prompts share a compiled step up to the next multiple of so many tokens."""
 
 
 class StepBuffers:
@@ -32,7 +32,7 @@ class StepBuffers:
         prefilled: transformers' cache after the prompts.
         mask_PL: 1 for tokens of a prompt, 0 for its padding.
         row_R: The prompt that each row continues: a prompt is prefilled once, however many rows continue it.
-        room: Steps to make room for.
+        room: Slots behind the prompt, one for each step at the least.
         fixed: Whether attention reads all slots at each step, as captured steps have to; otherwise it reads those that
             are written.
     """
@@ -163,7 +163,7 @@ def shared_rows(rows: int) -> int:
 
 
 def shared_length(tokens: int) -> int:
-    """How long the prompts of a compiled step for ``tokens`` are."""
+    """For prompts of how many tokens a compiled step for ``tokens`` has room."""
     return -(-tokens // SLOTS) * SLOTS
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
@@ -104,7 +105,8 @@ class ImproveStage(LightningModule):
         """Shards the trunk over all processes where the strategy is ``ModelParallelStrategy``.
 
         Raises:
-            ValueError: For strategies under which drawing cannot reach the weights, and for tensor parallelism.
+            ValueError: For strategies under which drawing cannot reach the weights, for tensor parallelism, and for
+                averaged weights, which Lightning keeps whole.
         """
         if isinstance(self.trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
             raise ValueError(
@@ -118,6 +120,11 @@ class ImproveStage(LightningModule):
             raise ValueError(
                 "the trunk is sharded over data-parallel processes only; set the strategy's "
                 f"data_parallel_size={mesh.size()} and tensor_parallel_size=1"
+            )
+        if any(isinstance(callback, WeightAveraging) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise ValueError(
+                "Lightning's weight averaging keeps weights whole and these are sharded; train an adapter with ddp "
+                "(model.init_args.model.init_args.lora_rank), or leave the callback out"
             )
         shard(self.model, mesh["data_parallel"])
         if self.objective.needs_reference:

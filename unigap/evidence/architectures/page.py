@@ -9,8 +9,9 @@ from pathlib import Path
 from unigap.callbacks.dynamics_probes import GROUPS
 from unigap.evidence.architectures.plan import ARMS, ArchitecturesPlan
 from unigap.evidence.arms import Result
+from unigap.evidence.claims.contrasts import Contrast, Readings, contrasts
 from unigap.evidence.claims.figures import draw_claim
-from unigap.evidence.claims.page import Contrast, Readings, claim_rows, contrasts, section
+from unigap.evidence.claims.page import claim_rows, section
 from unigap.evidence.claims.plan import Claim, run_name
 from unigap.evidence.claims.readings import Measured, base_readings, gather, readings
 from unigap.evidence.claims.setting import Setting

@@ -48,7 +48,8 @@ class ArchitecturesPlan:
 
     Attributes:
         janus: Checkpoint of the small Janus.
-        emu3: Checkpoint of the small Emu3.
+        emu3: Checkpoint of the small Emu3, which reads an image before the question.
+        emu3_question_first: Checkpoint of one that reads the question first.
         show_o: Checkpoint of the small Show-o.
         seeds: Seeds of candidates, training order and test drawings; at least three for intervals.
         per_cell: Training prompts for each (category, difficulty).
@@ -59,6 +60,7 @@ class ArchitecturesPlan:
 
     janus: str = "shapes"
     emu3: str = "shapes-emu3"
+    emu3_question_first: str = "shapes-emu3-question-first"
     show_o: str = "shapes-show-o"
     seeds: int = 3
     per_cell: int = 24
@@ -77,6 +79,9 @@ class ArchitecturesPlan:
             "Janus": Architecture("the trunk; eyes, embeddings and heads are each branch's own", self.janus),
             "Show-o": Architecture("trunk and embeddings; words see what is before, image tokens all", self.show_o),
             "Emu3": Architecture("trunk, embeddings and head; all tokens one after another", self.emu3),
+            "Emu3, question first": Architecture(
+                "the same; both branches read the text before the image", self.emu3_question_first
+            ),
         }
 
     def settings(self) -> dict[str, Setting]:

@@ -14,7 +14,7 @@ PANELS = {
     "change of generation": "generation (oracle)",
     "change of non-unification": "non-unification",
     "change of precision of yes": "precision of yes",
-    "change of AUROC": "AUROC of the judge, fixed drawings",
+    "change of AUROC": "AUROC, fixed drawings",
 }
 
 

@@ -5,40 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unigap.evidence.arms import Result
 from unigap.evidence.claims.ceiling import ceiling_section
+from unigap.evidence.claims.contrasts import CONTRASTED, Contrast, Readings, contrasts
 from unigap.evidence.claims.figures import draw_claim
+from unigap.evidence.claims.goals import goals_section
 from unigap.evidence.claims.plan import Claim
-from unigap.evidence.claims.readings import DRAWING, Measured, Reading, by_cell, readings
+from unigap.evidence.claims.readings import DRAWING, Measured, by_cell, readings
 from unigap.evidence.claims.setting import Setting
+from unigap.evidence.claims.verdicts import verdicts_section
 from unigap.evidence.markdown import percent, points, table
 from unigap.metrics.intervals import Estimate
 from unigap.storage.manifest import make_folder, write_durable
 
-Readings = Mapping[str, Mapping[str, Reading]]
 HEADLINE = ("generation", "non-unification", "precision of yes", "AUROC", "TNR", "understanding on renders")
 """Figures whose changes the README shows."""
-CONTRASTED = ("generation", "non-unification", "precision of yes", "AUROC", "TNR", "understanding on renders")
-"""Figures in which an arm is held against its control."""
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """An arm against its control.
-
-    Attributes:
-        name: Both, as the page says it.
-        seeds: On how many seeds.
-        estimates: The differences, by figure.
-    """
-
-    name: str
-    seeds: int
-    estimates: Mapping[str, Estimate]
 
 
 def write_page(
@@ -55,16 +39,20 @@ def write_page(
     """
     make_folder(out)
     found = {arm: readings(m) for arm, m in measured.items()}
-    parts = [_head(setting, measured, results), _origin(measured)]
-    rows = _origin_rows(measured)
+    gaps = {name: contrasts(claim, measured, found) for name, claim in claims.items()}
+    base = next(iter(measured.values()))
+    weak = DRAWING["weak-generation share"](base, base.base).estimate()
+    parts = [_head(setting, measured, results), verdicts_section(found, gaps, weak), _origin(base)]
+    rows = _origin_rows(base)
     for name, claim in claims.items():
         figure = f"claims-{name}.png"
         draw_claim(claim, found, out / figure)
-        gaps = contrasts(claim, measured, found)
-        parts.append(section(claim, measured, found, gaps, figure))
+        parts.append(section(claim, measured, found, gaps[name], figure))
         if name == "ceiling":
             parts.append(ceiling_section(claim, measured))
-        rows += claim_rows(claim, measured, found, gaps)
+        if name == "recommended":
+            parts.append(goals_section(found, measured))
+        rows += claim_rows(claim, measured, found, gaps[name])
     page, headline, numbers = out / "claims.md", out / "headline.md", out / "evidence.json"
     write_durable(page, ("\n\n".join(parts) + "\n").encode())
     write_durable(headline, (_headline(claims, measured, found) + "\n").encode())
@@ -97,17 +85,18 @@ def _prompts(setting: Setting) -> str:
 
 
 def _headline(claims: Mapping[str, Claim], measured: Mapping[str, Measured], found: Readings) -> str:
-    """The changes of the first claim's arms, as the README shows them."""
+    """The changes of some claims' arms, as the README shows them."""
     rows = [
         [arm, str(measured[arm].seeds), *(points(found[arm][f"change of {name}"].estimate()) for name in HEADLINE)]
-        for arm in next(iter(claims.values())).arms
+        for claim in claims.values()
+        if claim.headline
+        for arm in claim.arms
     ]
     return table(("arm", "seeds", *HEADLINE), rows)
 
 
-def _origin(measured: Mapping[str, Measured]) -> str:
+def _origin(m: Measured) -> str:
     """Where the gap comes from: the base by category and tier."""
-    m = next(iter(measured.values()))
     rows = [
         [group, percent(found["generation before"].estimate()), percent(found["non-unification before"].estimate())]
         for attribute in (0, 1)
@@ -122,21 +111,6 @@ def _origin(measured: Mapping[str, Measured]) -> str:
         f"Of those it accepts, {percent(base['precision of yes'])} % are right.\n\n"
         + table(("prompts", "generation", "non-unification"), rows)
     )
-
-
-def contrasts(claim: Claim, measured: Mapping[str, Measured], found: Readings) -> list[Contrast]:
-    """Every arm of a claim against its control, paired: on the seeds that both have."""
-
-    def read(arm: str, seeds: int) -> Mapping[str, Reading]:
-        return found[arm] if measured[arm].seeds == seeds else readings(measured[arm].first(seeds))
-
-    gaps = []
-    for arm, control in claim.contrasts:
-        seeds = min(measured[arm].seeds, measured[control].seeds)
-        ours, theirs = read(arm, seeds), read(control, seeds)
-        estimates = {name: ours[name].minus(theirs[name]).estimate() for name in CONTRASTED}
-        gaps.append(Contrast(f"{arm} minus {control}", seeds, estimates))
-    return gaps
 
 
 def section(
@@ -223,8 +197,7 @@ def claim_rows(
     return rows
 
 
-def _origin_rows(measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    m = next(iter(measured.values()))
+def _origin_rows(m: Measured) -> list[dict[str, Any]]:
     found = {name: figure(m, m.base) for name, figure in DRAWING.items()}
     title = "The gap comes from weak generation"
     rows = [("all", name, reading) for name, reading in found.items()]

@@ -58,6 +58,14 @@ def _schedules(name: str, arm: Arm) -> dict[str, Arm]:
     }
 
 
+_RECOMMENDED = _averaged(decay=0.98).but(
+    objective=_dpo(loss="ipo", per_token=True, beta=1.0, per_prompt=4),
+    regrow={"at_epochs": [3], "redraw": "all"},
+    candidates=4,
+    epochs=6,
+)
+"""That of ``configs/shapes/best.yaml``, chosen on validation prompts."""
+
 _METHODS = {
     "SFT": Arm(),
     "DPO": Arm(DPO),
@@ -123,5 +131,9 @@ ARMS: dict[str, Arm] = {
     "weights averaged over steps": _averaged(decay=0.98),
     "weights averaged over rounds": _averaged(decay=0.5, update_every_n_steps=0, update_starting_at_epoch=0),
     "30 epochs, stopped by the guard": Arm(epochs=30, callbacks=(STOP,)),
+    # better than the paper: together
+    "recommended": _RECOMMENDED,
+    "recommended, oracle accepts": _RECOMMENDED.but(judge=ORACLE),
+    "recommended, random accepts": _RECOMMENDED.but(judge=RANDOM),
 }
 """Every arm by name."""

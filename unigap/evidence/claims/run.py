@@ -8,7 +8,6 @@ import json
 import math
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,6 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
         seed: Seed of candidates, training order and test drawings.
         max_steps: Optimizer steps after which to stop, whatever the epochs; -1 counts epochs.
     """
-    # said of stages that can shard their layers; a single process has nothing to shard
-    warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback with a model that overrides")
     began = time.perf_counter()
     before, _ = base(setting, arm.prompts, seed)
     model = setting.open(**arm.model)
