@@ -168,7 +168,7 @@ def test_an_arm_may_calibrate_share_out_order_guard_and_average(janus_folder: Pa
     small = TINY(str(janus_folder))
     regrow = {"every_n_epochs": 1, "redraw": "all", "allocation": spec("unigap.allocation.UntilAccepted", wave=1)}
     watched = spec("unigap.callbacks.Guard", n=20)
-    averaged = spec("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.5)
+    averaged = spec("unigap.callbacks.WeightEMA", decay=0.5)
     arm = Arm(judge=FICKLE, regrow=regrow, callbacks=(watched, averaged), order="easy_first", precision=0.5, **SMALL)
     result = run_arm(small, arm, 0, max_steps=1)
     assert result["steps"] == 1 and 0 < result["threshold"] < 1 and result["threshold"] != 0.5

@@ -109,7 +109,7 @@ def test_what_needs_whole_weights_is_refused(
     callback = '[{"class_path": "unigap.callbacks.Guard", "init_args": {"action": "rollback"}}]'
     flags = {**sharded(1), "trainer.limit_val_batches": 1, "trainer.callbacks": callback}
     expect_error(improve(janus_folder, "sft", flags), capsys, "Guard's rollback", "not sharded")
-    flags["trainer.callbacks"] = '[{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]'
+    flags["trainer.callbacks"] = '[{"class_path": "unigap.callbacks.WeightEMA"}]'
     expect_error(improve(janus_folder, "sft", flags), capsys, "weight averaging", "ddp", "lora_rank")
 
 

@@ -11,6 +11,7 @@ from unigap.callbacks.retention import Retention
 from unigap.callbacks.row_log import RowLog
 from unigap.callbacks.run_checkpoint import RunCheckpoint
 from unigap.callbacks.run_summary import RunSummary
+from unigap.callbacks.weight_ema import WeightEMA
 
 __all__ = [
     "Artifacts",
@@ -24,4 +25,5 @@ __all__ = [
     "RowLog",
     "RunCheckpoint",
     "RunSummary",
+    "WeightEMA",
 ]

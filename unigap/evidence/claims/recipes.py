@@ -42,7 +42,7 @@ def _held(weight: float) -> Arm:
 
 
 def _averaged(**options: Any) -> Arm:
-    return Arm(regrow=EVERY, callbacks=(spec("lightning.pytorch.callbacks.EMAWeightAveraging", **options),))
+    return Arm(regrow=EVERY, callbacks=(spec("unigap.callbacks.WeightEMA", **options),))
 
 
 def _schedules(name: str, arm: Arm) -> dict[str, Arm]:
@@ -129,7 +129,7 @@ ARMS: dict[str, Arm] = {
     # better than the paper: staying near the base
     **{f"KL to the base, weight {weight}": _held(weight) for weight in (0.3, 1.0)},
     "weights averaged over steps": _averaged(decay=0.98),
-    "weights averaged over rounds": _averaged(decay=0.5, update_every_n_steps=0, update_starting_at_epoch=0),
+    "weights averaged over rounds": _averaged(decay=0.5, each="epoch"),
     "30 epochs, stopped by the guard": Arm(epochs=30, callbacks=(STOP,)),
     # better than the paper: together
     "recommended": _RECOMMENDED,
