@@ -27,7 +27,7 @@ class WeightEMA(WeightAveraging):
     def __init__(self, decay: float = 0.999, each: Literal["step", "epoch"] = "step") -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay of the averaged weights is {decay}; it must lie in [0, 1)")
-        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
         self.each = each
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
