@@ -9,15 +9,22 @@ import time
 from pathlib import Path
 
 SLEEPERS = """
-import functools, sys, time
+import functools, signal, sys, time
 from pathlib import Path
 from unigap.__main__ import main
 from unigap.evidence import arms
 import unigap.__main__
 
+def deaf():
+    # a Trainer, too, takes the signal for itself
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path("deaf").touch()
+    time.sleep(600)
+
 def measure(words):
     sleeper = functools.partial(time.sleep, 600)
-    arms.run_arms(Path("work"), {}, {"quick": functools.partial(dict, ready=1), "one": sleeper, "two": sleeper}, 2)
+    named = {"quick": functools.partial(dict, ready=1), "deaf": deaf, "one": sleeper, "two": sleeper}
+    arms.run_arms(Path("work"), {}, named, 2)
 
 if __name__ == "__main__":
     unigap.__main__._run = measure
@@ -41,7 +48,7 @@ def test_a_stopped_measurement_leaves_nobody_behind_and_continues(here: Path) ->
     (here / "sleepers.py").write_text(SLEEPERS)
     run = subprocess.Popen([sys.executable, "sleepers.py"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (here / "work/quick.json").exists() and time.monotonic() < deadline:
+    while not all((here / name).exists() for name in ("work/quick.json", "deaf")) and time.monotonic() < deadline:
         time.sleep(0.05)
     workers = children_of(run.pid)
     assert len(workers) >= 2

@@ -68,8 +68,9 @@ def _measure_apart(folder: Path, arms: Mapping[str, Callable[[], Result]], jobs:
             for done in as_completed([pool.submit(_measure_one, folder, *arm) for arm in arms.items()]):
                 yield done.result()
         except BaseException:
+            # an arm is written whole or not at all, and its trainer would take a gentler signal for itself
             for worker in multiprocessing.active_children():
-                worker.terminate()  # an arm takes minutes and is written whole or not at all
+                worker.kill()
             raise
 
 
