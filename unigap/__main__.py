@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from unigap import __version__
+from unigap.console.allocator import keep_freed_memory
 from unigap.console.mistakes import hint, is_lost_process, one_line
 from unigap.console.stop_signal import Stopped
 
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("WANDB_MODE", "offline")
     if os.environ.get("WANDB_MODE") == "offline":
         os.environ.setdefault("WANDB_QUIET", "true")
+    keep_freed_memory()
     if debug:
         return _run(words)
     try:

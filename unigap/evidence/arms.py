@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from unigap.console.allocator import keep_freed_memory
 from unigap.console.stop_signal import stopped_at_once
 from unigap.storage.manifest import make_folder, write_durable
 
@@ -61,9 +62,14 @@ def _measure_here(folder: Path, arms: Mapping[str, Callable[[], Result]]) -> Ite
         yield _measure_one(folder, name, measure)
 
 
+def _prepare_worker() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+
 def _measure_apart(folder: Path, arms: Mapping[str, Callable[[], Result]], jobs: int) -> Iterator[str]:
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_prepare_worker) as pool:
         try:
             for done in as_completed([pool.submit(_measure_one, folder, *arm) for arm in arms.items()]):
                 yield done.result()
