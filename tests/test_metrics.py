@@ -118,6 +118,12 @@ def test_estimate_prints_and_becomes_strict_json() -> None:
     assert json.dumps(empty.to_dict(), allow_nan=False) == '{"value": null, "low": null, "high": null, "n": 0}'
 
 
+def test_estimate_takes_a_side_only_with_its_whole_interval() -> None:
+    gain = Estimate(0.2, 0.1, 0.3, 100)
+    assert [gain.side(of) for of in (0, 0.1, 0.2, 0.3, 0.4)] == [1, 0, 0, 0, -1]
+    assert Estimate(0.2, math.nan, math.nan, 100).side() == 0
+
+
 def test_cluster_weights_are_multinomial_counts() -> None:
     weight_RC = cluster_weights(7, 4000, seed=3)
     assert weight_RC.dtype == torch.float64

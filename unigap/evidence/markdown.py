@@ -29,7 +29,7 @@ def points(estimate: Estimate, nothing: str = "-") -> str:
     if math.isnan(estimate.low):
         return value
     shown = f"{value} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
-    return f"**{shown}**" if estimate.low > 0 or estimate.high < 0 else shown
+    return f"**{shown}**" if estimate.side() else shown
 
 
 def shown(told: Estimate, digits: int = 3) -> str:

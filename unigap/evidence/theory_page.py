@@ -39,9 +39,7 @@ def against(told: Estimate, chance: float) -> str:
     """Whether an interval leaves out a value: ``above``, ``below``, ``not told apart from`` it, or ``unknown``."""
     if math.isnan(told.low):
         return "unknown against"
-    if told.low > chance:
-        return "above"
-    return "below" if told.high < chance else "not told apart from"
+    return ("not told apart from", "above", "below")[told.side(chance)]
 
 
 def _head(plan: TheoryPlan, results: summary.Results) -> str:

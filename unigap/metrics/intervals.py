@@ -39,6 +39,10 @@ class Estimate:
         """Value, interval and n on one line."""
         return f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}] n={self.n}"
 
+    def side(self, of: float = 0) -> int:
+        """1 where the whole interval lies above a value, -1 where below, 0 where it holds it or is unknown."""
+        return (self.low > of) - (self.high < of)
+
     def to_dict(self) -> dict[str, float | int | None]:
         """The four numbers by name, with None for nan, which JSON does not know."""
         ends = {"value": self.value, "low": self.low, "high": self.high}

@@ -148,6 +148,4 @@ def _answer(told: Mapping[str, Mapping[str, Estimate]], found: Readings, gaps: S
 
 
 def _direction(change: Estimate) -> str:
-    if change.low > 0:
-        return "higher"
-    return "lower" if change.high < 0 else "not told from none"
+    return ("not told from none", "higher", "lower")[change.side()]

@@ -12,7 +12,7 @@ from unigap.metrics.intervals import Estimate
 Readings = Mapping[str, Mapping[str, Reading]]
 """Figures of every arm."""
 CONTRASTED = ("generation", "non-unification", "precision of yes", "AUROC", "TNR", "understanding on renders")
-"""Figures in which an arm is held against its control."""
+"""Figures in which an arm is held against its control, and whose changes the README shows."""
 
 
 @dataclass(frozen=True)

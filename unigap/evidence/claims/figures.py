@@ -28,9 +28,9 @@ def draw_claim(claim: Claim, found: Mapping[str, Mapping[str, Reading]], path: P
         axis.axvline(0, color="0.6", linewidth=0.8)
         for place, e in zip(places, estimates, strict=True):
             if e.n:
-                apart = e.low > 0 or e.high < 0
+                face = "tab:blue" if e.side() else "white"
                 axis.plot([100 * e.low, 100 * e.high], [place, place], color="tab:blue", linewidth=1.6)
-                axis.plot(100 * e.value, place, "o", color="tab:blue", markerfacecolor="tab:blue" if apart else "white")
+                axis.plot(100 * e.value, place, "o", color="tab:blue", markerfacecolor=face)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("change, points", fontsize=8)
         axis.tick_params(labelsize=8)

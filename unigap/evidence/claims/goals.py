@@ -29,7 +29,7 @@ def goals_section(found: Readings, measured: Mapping[str, Measured]) -> str:
         [f"{100 * SHARE:.0f} % of the gain with the oracle accepting", percent(share), _told(share, SHARE)],
         ["precision of yes rises", points(precision), _told(precision)],
         ["TNR on the fixed drawings rises", points(tnr), _told(tnr)],
-        ["understanding on renders does not fall", points(renders), "no" if renders.high < 0 else "no fall seen"],
+        ["understanding on renders does not fall", points(renders), "no" if renders.side() < 0 else "no fall seen"],
     ]
     drawn = {arm: _images(measured[arm]) for arm in (RECOMMENDED, "C-SFT")}
     return (
@@ -41,9 +41,7 @@ def goals_section(found: Readings, measured: Mapping[str, Measured]) -> str:
 
 def _told(figure: Estimate, goal: float = 0) -> str:
     """Whether the whole interval lies above the goal, or below."""
-    if figure.low > goal:
-        return "yes"
-    return "no" if figure.high < goal else "not told apart"
+    return ("not told apart", "yes", "no")[figure.side(goal)]
 
 
 def _images(m: Measured) -> float:

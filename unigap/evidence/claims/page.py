@@ -21,9 +21,6 @@ from unigap.evidence.markdown import percent, points, table
 from unigap.metrics.intervals import Estimate
 from unigap.storage.manifest import make_folder, write_durable
 
-HEADLINE = ("generation", "non-unification", "precision of yes", "AUROC", "TNR", "understanding on renders")
-"""Figures whose changes the README shows."""
-
 
 def write_page(
     setting: Setting,
@@ -71,9 +68,10 @@ def _head(setting: Setting, measured: Mapping[str, Measured], results: Mapping[s
         f"at most {setting.per_cell} prompts for each category and tier. Measured on {_prompts(setting)}, "
         f"{setting.test_candidates} drawings each; understanding on {setting.exam} rendered pictures. Every arm of a "
         "seed is measured on the same prompts and drawing seeds. Figures are percent, changes are points, brackets are "
-        "95 % intervals that resample prompts and seeds together, paired between arms; bold leaves zero out. The "
-        "external judge is the world's oracle, and trains nothing except where an arm's name says so. *Fixed drawings* "
-        "are those of the base for the same prompts, judged again after training."
+        "95 % intervals that resample prompts and seeds together, paired between arms; bold leaves zero out, as one in "
+        "twenty does by chance where there is nothing. The external judge is the world's oracle, and trains nothing "
+        "except where an arm's name says so. *Fixed drawings* are those of the base for the same prompts, judged again "
+        "after training."
     )
 
 
@@ -87,12 +85,12 @@ def _prompts(setting: Setting) -> str:
 def _headline(claims: Mapping[str, Claim], measured: Mapping[str, Measured], found: Readings) -> str:
     """The changes of some claims' arms, as the README shows them."""
     rows = [
-        [arm, str(measured[arm].seeds), *(points(found[arm][f"change of {name}"].estimate()) for name in HEADLINE)]
+        [arm, str(measured[arm].seeds), *(points(found[arm][f"change of {name}"].estimate()) for name in CONTRASTED)]
         for claim in claims.values()
         if claim.headline
         for arm in claim.arms
     ]
-    return table(("arm", "seeds", *HEADLINE), rows)
+    return table(("arm", "seeds", *CONTRASTED), rows)
 
 
 def _origin(m: Measured) -> str:
@@ -175,9 +173,7 @@ def _contrast_table(claim: Claim, gaps: Sequence[Contrast]) -> str:
 
 
 def _verdict(gap: Estimate) -> str:
-    if gap.low > 0:
-        return "higher"
-    return "lower" if gap.high < 0 else "not told apart"
+    return ("not told apart", "higher", "lower")[gap.side()]
 
 
 def claim_rows(

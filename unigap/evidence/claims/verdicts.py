@@ -82,7 +82,5 @@ def _difference(said: Statement, found: Readings, gaps: Sequence[Contrast]) -> E
 
 
 def _verdict(told: Estimate, falls: bool) -> str:
-    low, high = (-told.high, -told.low) if falls else (told.low, told.high)
-    if low > 0:
-        return "reproduced"
-    return "the opposite" if high < 0 else "not told apart"
+    rises, sinks = ("the opposite", "reproduced") if falls else ("reproduced", "the opposite")
+    return ("not told apart", rises, sinks)[told.side()]
