@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from small_runs import state
+from small_runs import epochs, improve, state
 
 from unigap.__main__ import HELP, VERBS, main
 from unigap.models.base import SamplingRecipe
@@ -200,6 +200,15 @@ def test_own_prompts_are_drawn_and_own_pairs_are_watched(examples: Path) -> None
     assert torch.equal(verdicts([parse(claim) for claim in exam.claims], exam.pixels_BCHW), exam.truth_B)
     with pytest.raises(ValueError, match="18 claims need 9 pictures, it has 8"):
         pairs.load(18)
+
+
+def test_the_early_stop_of_the_foot_guns_ends_a_run_without_progress(janus_folder: Path, here: Path) -> None:
+    (block,) = (block for _, block in FENCE.findall((DOCS / "foot_guns.md").read_text()) if "EarlyStopping" in block)
+    (here / "stop.yaml").write_text(block)
+    flags = {"config": "stop.yaml", "model.init_args.lr": 1e-12, "trainer.max_epochs": 6}
+    assert improve(janus_folder, "sft", flags) == 0
+    trained = epochs(here / "runs" / "sft")
+    assert len(trained) == 3, "after the first, two that accept no more; the config's own callbacks are still there"
 
 
 def test_the_theory_example_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:

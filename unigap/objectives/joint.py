@@ -1,7 +1,7 @@
 """Understanding taught beside generation, with a small weight, so that the judge does not drift with what it accepts.
 
-Training on self-accepted images moves drawings into the judge's blind spots and its threshold towards yes. Questions
-with known answers hold against it, and none of the sources here needs an external judge.
+Training on self-accepted images can move drawings into the judge's blind spots and its threshold towards yes. Questions
+with known answers are to hold against it, and none of the sources here needs an external judge.
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ ACCEPTANCE = (
 )
 PREFERENCES = ("DPO, closest pairs", "conservative DPO", "robust DPO", "IPO, per token")
 HELD = _named("KL to the base", "weights averaged")
+STOPPED = _named("30 epochs, stopped")
 RECOMMENDED = "recommended"
 
 CLAIMS: Mapping[str, Claim] = {
@@ -132,9 +133,9 @@ CLAIMS: Mapping[str, Claim] = {
     ),
     "better-restraint": Claim(
         "Better than the paper: staying near the base",
-        ("C-SFT", *HELD, "30 epochs", "30 epochs, stopped by the guard"),
+        ("C-SFT", *HELD, "30 epochs", *STOPPED),
         3,
-        (*_against("C-SFT", HELD), ("30 epochs, stopped by the guard", "30 epochs")),
+        (*_against("C-SFT", HELD), *_against("30 epochs", STOPPED), *_against("SFT", STOPPED)),
         "AUROC",
     ),
     "recommended": Claim(

@@ -16,6 +16,7 @@ SWAP = spec("unigap.objectives.SwapNegatives")
 REPLAY = spec("unigap.objectives.Replay")
 CONTRADICTIONS = spec("unigap.objectives.Contradictions")
 STOP = spec("unigap.callbacks.Guard", action="stop")
+FEWER = spec("lightning.pytorch.callbacks.EarlyStopping", monitor="non_unification", patience=2)
 PHRASINGS = (
     "Does this image describe {prompt}?",
     "Does this describe {prompt}?",
@@ -131,6 +132,7 @@ ARMS: dict[str, Arm] = {
     "weights averaged over steps": _averaged(decay=0.98),
     "weights averaged over rounds": _averaged(decay=0.5, each="epoch"),
     "30 epochs, stopped by the guard": Arm(epochs=30, callbacks=(STOP,)),
+    "30 epochs, stopped when fewer are accepted": Arm(epochs=30, callbacks=(FEWER,)),
     # better than the paper: together
     "recommended": _RECOMMENDED,
     "recommended, oracle accepts": _RECOMMENDED.but(judge=ORACLE),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 
 from unigap.callbacks import Guard, Regrow
@@ -23,6 +24,7 @@ from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.evidence.arms import Result
 from unigap.evidence.claims.arm import Arm, Spec, build, spec
 from unigap.evidence.claims.setting import Setting
+from unigap.evidence.guard import GuardPlan
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.models.base import UnifiedModel
 from unigap.quiet_fit import quiet_trainer
@@ -34,6 +36,10 @@ from unigap.stages import CurriculumStage, SFTStage
 EVAL_SEED = 2_000_000
 """Added to the seed of an arm for the drawings it is measured on."""
 CALIBRATION_PAIRS = 600
+STALLED = (8, 2)
+"""Validation prompts for each (category, difficulty), and drawings of each, that tell when progress stalls."""
+STOPPED = (GuardPlan.drawn_per_cell, GuardPlan.drawn_candidates)
+"""The same for what stops a run: with fewer, the guard hardly notices anything (``unigap evidence guard``)."""
 
 
 @quiet_libraries()
@@ -79,14 +85,15 @@ def _improve(setting: Setting, arm: Arm, seed: int, model: UnifiedModel, max_ste
     seed_everything(seed, verbose=False)
     regrow = Regrow(setting.plan(arm.candidates, seed), **build(arm.regrow))
     callbacks = [build(callback) for callback in arm.callbacks]
-    validated = regrow.patience or any(isinstance(callback, Guard) for callback in callbacks)
+    stops = any(isinstance(callback, Guard | EarlyStopping) for callback in callbacks)
+    per_cell, drawn = STOPPED if stops else STALLED
     stage_class = CurriculumStage if regrow.replays else SFTStage
     stage = stage_class(
         model,
         build(_objective(arm, model)),
         judge=build(arm.judge),
         lr=arm.lr,
-        eval_plan=setting.plan(2, EVAL_SEED - 1),
+        eval_plan=setting.plan(drawn, EVAL_SEED - 1),
         warmup_steps=10,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +102,7 @@ def _improve(setting: Setting, arm: Arm, seed: int, model: UnifiedModel, max_ste
             pool=f"{folder}/pool",
             batch_size=setting.batch_size,
             eval_prompts="shapes",
-            eval_per_cell=8,
+            eval_per_cell=per_cell,
             exam_pictures=0,
             seed=seed,
             order=arm.order,
@@ -104,7 +111,7 @@ def _improve(setting: Setting, arm: Arm, seed: int, model: UnifiedModel, max_ste
             [regrow, *callbacks],
             max_epochs=-1 if max_steps > 0 else arm.epochs,
             max_steps=max_steps,
-            limit_val_batches=None if validated else 0,
+            limit_val_batches=None if stops or regrow.patience else 0,
         )
         trainer.fit(stage, datamodule=data)
     return {"steps": trainer.global_step, "threshold": stage.objective.threshold, "rounds": regrow.counts}
