@@ -11,6 +11,11 @@ import lightning.pytorch  # noqa: F401  first imported in a test, its log handle
 import pytest
 import torch
 
+from unigap.console.allocator import keep_freed_memory
+
+# as every command does, also for the tests that train without one
+keep_freed_memory()
+
 # on a busy machine a single example can take any time
 hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
