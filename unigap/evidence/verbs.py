@@ -61,7 +61,7 @@ def evidence_claims(
     split: Literal["test", "validation"] = "test",
     list: bool = False,
 ) -> None:
-    """Test what the paper claims, each claim with its controls: about four hours on two CPU cores, resumed by arm.
+    """Test what the paper claims, each claim with its controls: four to five hours on two CPU cores, resumed by arm.
 
     Args:
         out: Folder for ``claims.md``, its figures and ``evidence.json``.
