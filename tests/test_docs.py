@@ -203,7 +203,8 @@ def test_own_prompts_are_drawn_and_own_pairs_are_watched(examples: Path) -> None
 
 
 def test_the_early_stop_of_the_foot_guns_ends_a_run_without_progress(janus_folder: Path, here: Path) -> None:
-    (block,) = (block for _, block in FENCE.findall((DOCS / "foot_guns.md").read_text()) if "EarlyStopping" in block)
+    page = (DOCS / "foot_guns.md").read_text(encoding="utf-8")
+    (block,) = (block for _, block in FENCE.findall(page) if "EarlyStopping" in block)
     (here / "stop.yaml").write_text(block)
     flags = {"config": "stop.yaml", "model.init_args.lr": 1e-12, "trainer.max_epochs": 6}
     assert improve(janus_folder, "sft", flags) == 0

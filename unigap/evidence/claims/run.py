@@ -36,9 +36,9 @@ from unigap.stages import CurriculumStage, SFTStage
 EVAL_SEED = 2_000_000
 """Added to the seed of an arm for the drawings it is measured on."""
 CALIBRATION_PAIRS = 600
-STALLED = (8, 2)
+COARSE_VIEW = (8, 2)
 """Validation prompts for each (category, difficulty), and drawings of each, that tell when progress stalls."""
-STOPPED = (GuardPlan.drawn_per_cell, GuardPlan.drawn_candidates)
+FINE_VIEW = (GuardPlan.drawn_per_cell, GuardPlan.drawn_candidates)
 """The same for what stops a run: with fewer, the guard hardly notices anything (``unigap evidence guard``)."""
 
 
@@ -86,7 +86,7 @@ def _improve(setting: Setting, arm: Arm, seed: int, model: UnifiedModel, max_ste
     regrow = Regrow(setting.plan(arm.candidates, seed), **build(arm.regrow))
     callbacks = [build(callback) for callback in arm.callbacks]
     stops = any(isinstance(callback, Guard | EarlyStopping) for callback in callbacks)
-    per_cell, drawn = STOPPED if stops else STALLED
+    per_cell, drawn = FINE_VIEW if stops else COARSE_VIEW
     stage_class = CurriculumStage if regrow.replays else SFTStage
     stage = stage_class(
         model,
