@@ -20,7 +20,7 @@ import torch
 from benchmarks.side_by_side import Row, main, speeds
 from benchmarks.small_janus import PROMPTS, small_janus
 from unigap.models.base import evaluating
-from unigap.objectives import DPO, RowBatch
+from unigap.objectives import DPO, PairBatch
 
 PAIRS, LEARNING_RATE, BETA = 8, 1e-5, 0.1
 Step = Callable[[], object]
@@ -36,7 +36,7 @@ def ours() -> Step:
     with torch.no_grad(), evaluating(janus):
         prompt = janus.encode_prompt(texts)
         reference_B2 = torch.stack([janus.image_logps(prompt, c).double().sum(-1) for c in (chosen_BM, rejected_BM)], 1)
-    batch = RowBatch(texts, texts, chosen_BM, rejected_BM, reference_B2)
+    batch = PairBatch(texts, texts, chosen_BM, rejected_BM, reference_B2)
     objective = DPO(beta=BETA, nll_weight=0.0)
     optimizer = torch.optim.AdamW([p for p in janus.parameters() if p.requires_grad], lr=LEARNING_RATE)
     janus.trunk.train()

@@ -103,7 +103,7 @@ def test_a_budgeted_run_spends_unevenly_within_its_budget_and_trains_on_what_was
     assert improve(janus_folder, "budgeted", flags) == 0
     pool = Pool.open(here / "runs/budgeted/pool")
     assert pool.verify() == []
-    logits = {j.candidate_id: j.logit for j in pool.judgments("random")}
+    logits = pool.logits("random")
     spread = []
     for round, asked in pool.prompts().items():
         drawn = [c for c in pool.candidates() if c.round == round]

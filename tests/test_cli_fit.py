@@ -130,7 +130,7 @@ def test_new_rows_are_trained_on_in_the_very_next_epoch(name: str, janus_folder:
     assert improve(janus_folder, "c_sft", {**CURRICULUM, **flags}) == 0
     pool = Pool.open(here / "runs/c_sft/pool")
     assert pool.rounds == tuple(range(max(newest_round) + 1))
-    logits = {judgment.candidate_id: judgment.logit for judgment in pool.judgments("random")}
+    logits = pool.logits("random")
     for epoch, (rows, newest) in enumerate(zip(epochs(here / "runs/c_sft"), newest_round, strict=True)):
         drawn = pool.candidates(upto=newest)
         accepted = sorted(c.id for c in drawn if logits[c.id] >= 0)
@@ -144,7 +144,7 @@ def test_new_rows_are_trained_on_in_the_very_next_epoch(name: str, janus_folder:
 def test_other_prompts_are_redrawn_where_it_is_asked(redraw: str, janus_folder: Path, here: Path) -> None:
     assert improve(janus_folder, "c_sft", {**CURRICULUM, "regrow.redraw": redraw}) == 0
     pool = Pool.open(here / "runs/c_sft/pool")
-    prompts, logits = pool.prompts(), {j.candidate_id: j.logit for j in pool.judgments("random")}
+    prompts, logits = pool.prompts(), pool.logits("random")
     for round in (1, 2):
         redrawn = {prompt.id for prompt in prompts[round]}
         solved = {c.prompt.id for c in pool.candidates(upto=round - 1) if logits[c.id] >= 0}

@@ -70,7 +70,7 @@ def test_summary_says_what_was_done_and_what_came_of_it(small_demo: Path, janus_
 def test_rounds_of_the_summary_are_those_of_the_pool(small_demo: Path) -> None:
     rounds = read(small_demo, "summary.json")["rounds"]
     pool = Pool.open(small_demo / "pool")
-    logits = {judgment.candidate_id: judgment.logit for judgment in pool.judgments("random")}
+    logits = pool.logits("random")
     left = 30
     for number, counts in enumerate(rounds):
         drawn = [candidate for candidate in pool.candidates() if candidate.round == number]

@@ -20,9 +20,10 @@ from small_runs import epochs, improve, state
 
 from unigap.__main__ import HELP, VERBS, main
 from unigap.models.base import SamplingRecipe
-from unigap.objectives import RowBatch
+from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
+from unigap.rounds import image_likelihoods
 from unigap.shapes.grammar import parse
 from unigap.shapes.oracle import verdicts
 from unigap.shapes.scenes import imagine, render
@@ -170,13 +171,34 @@ def test_own_judge_sees_colours_and_is_stored_beside_the_model(examples: Path) -
     assert (judge.logits(None, asked, scene.expand(3, -1, -1, -1)) > 0).tolist() == [True, False, True]
 
 
+def test_an_advantage_for_each_row_reaches_the_step(examples: Path) -> None:
+    assert fit("own_advantage") == 0
+    pool = Pool.open(examples / "runs" / "own_advantage" / "pool")
+    module, candidates, logits = importlib.import_module("own_advantage"), pool.candidates(), pool.logits("self")
+    objective = module.GroupAdvantage()
+    rows = objective.rows(candidates, logits)
+    assert len(curves(examples / "runs" / "own_advantage")) == 2 and len(rows) > 8
+    for row in rows:
+        group = [torch.tensor(logits[c.id]).sigmoid() for c in candidates if c.prompt == row.prompt]
+        spread = torch.stack(group).std(correction=0)
+        expected = (torch.tensor(logits[row.candidate.id]).sigmoid() - torch.stack(group).mean()) / spread
+        assert row.advantage == pytest.approx(float(expected), rel=1e-3, abs=1e-4)
+    model = Janus("shapes")
+    batch = objective.collate(rows[:8], {})
+    logp_B = torch.tensor(list(image_likelihoods(model, [row.candidate for row in rows[:8]]).values())) / 16
+    expected = -(torch.tensor([row.advantage for row in rows[:8]]) * logp_B).mean()
+    torch.testing.assert_close(objective.step(model, batch).loss, expected.float(), atol=1e-5, rtol=1e-4)
+    assert batch.to("meta").advantage_B.device.type == "meta"
+
+
 def test_own_objective_moves_the_chosen_away_from_the_rejected(examples: Path) -> None:
     assert fit("own_objective") == 0
     assert len(curves(examples / "runs" / "own_objective")) == 2
     model = importlib.import_module("own_model").Painter()
     objective = importlib.import_module("own_objective").MarginPreference(beta=3.0, margin=0.5)
     drawn = model.sample_images(model.encode_prompt(["red", "blue"]), torch.arange(4).view(2, 2), SamplingRecipe())
-    batch = RowBatch(("a", "b"), ("red", "blue"), drawn.codes_BNM[:, 0], drawn.codes_BNM[:, 1])
+    pairs = importlib.import_module("own_objective").Pairs
+    batch = pairs(("a", "b"), ("red", "blue"), drawn.codes_BNM[:, 0], drawn.codes_BNM[:, 1])
     first = objective.step(model, batch)
     chosen, rejected = drawn.logp_BNM.mean(-1).unbind(1)
     torch.testing.assert_close(first.loss, torch.log1p(torch.exp(0.5 - 3 * (chosen - rejected))).mean())

@@ -103,7 +103,7 @@ def test_verdicts_come_back_beside_those_of_the_rounds(pool: Path, janus_folder:
 
     reread = Pool.open(pool)
     expected = {row["candidate_id"]: CERTAIN if i % 3 else -CERTAIN for i, row in enumerate(rows[:8])}
-    assert {j.candidate_id: j.logit for j in reread.judgments("human")} == expected
+    assert reread.logits("human") == expected
     everything = reread.judgments()
     assert [j for j in everything if j.judge != "human"] == said and len(everything) == len(said) + 8
     order = {candidate.id: i for i, candidate in enumerate(reread.candidates())}
@@ -298,7 +298,7 @@ def test_a_sheet_that_changes_is_another_judge(tmp_path: Path) -> None:
 
 def test_agreement_of_the_judges_of_a_pool(pool: Path, capsys: Any) -> None:
     source = Pool.open(pool)
-    oracle = {j.candidate_id: j.logit for j in source.judgments("oracle")}
+    oracle = source.logits("oracle")
     ids = list(oracle)
     source.annotate("human", {name: oracle[name] for name in ids[:40]})
     source.annotate("contrary", {name: -oracle[name] for name in ids[20:]})

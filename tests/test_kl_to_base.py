@@ -123,7 +123,7 @@ def test_it_trains_from_the_command_line_and_asks_for_the_base_of_rejected_drawi
     }
     assert improve(janus_folder, "c_sft", {**FICKLE, "regrow.every_n_epochs": 1, **chosen}) == 0
     pool = Pool.open(here / "runs/c_sft/pool")
-    said = {judgment.candidate_id: judgment.logit for judgment in pool.judgments("random")}
+    said = pool.logits("random")
     (key,) = {pool.recipe(0)["weights"]}
     asked = pool.references(key)
     assert any(said[name] < 0 for name in asked), "drawings of the base, whatever the judge said of them"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_sft_is_the_mean_negative_log_likelihood_of_a_token() -> None:
 def test_sft_step_is_the_loss_of_each_row_one_at_a_time(janus: Any, candidates: list[Candidate]) -> None:
     objective = SFT()
     batch = objective.collate(candidates, {})
-    assert batch.ids == tuple(c.id for c in candidates) and batch.rejected_BM is None
+    assert batch.ids == tuple(c.id for c in candidates)
     assert batch.codes_BM.dtype == torch.int64 and batch.codes_BM.tolist() == [c.codes.tolist() for c in candidates]
     likelihoods = [-image_likelihoods(janus, [c])[c.id] / 16 for c in candidates]
     assert objective.step(janus, batch).loss.item() == pytest.approx(sum(likelihoods) / 6, abs=1e-5)
@@ -200,7 +201,7 @@ def test_dpo_step_by_hand(janus: Any, pairs: list[Pair]) -> None:
     references = {name: logp + 3 * i for i, (name, logp) in enumerate(true.items())}
     batch = objective.collate(pairs, references)
     assert batch.ids == tuple(f"{pair.chosen.id}>{pair.rejected.id}" for pair in pairs)
-    assert batch.reference_B2 is not None and batch.reference_B2.dtype == torch.float64
+    assert batch.reference_B2.dtype == torch.float64
     result = objective.step(janus, batch)
     shift = {name: true[name] - references[name] for name in true}
     margins = [0.2 * (shift[pair.chosen.id] - shift[pair.rejected.id]) for pair in pairs]
@@ -237,8 +238,27 @@ def test_per_token_margins_are_those_of_the_sum_over_the_length(janus: Any, pair
 def test_a_batch_moves_between_devices_as_a_whole(pairs: list[Pair]) -> None:
     batch = DPO().collate(pairs, {c.id: 0.0 for pair in pairs for c in (pair.chosen, pair.rejected)}).to("meta")
     tensors = (batch.codes_BM, batch.rejected_BM, batch.reference_B2)
-    assert {t.device.type for t in tensors if t is not None} == {"meta"} and None not in tensors
-    assert RowBatch(("a",), ("b",), torch.zeros(1, 2)).to("meta").rejected_BM is None
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+@dataclass(frozen=True)
+class RichBatch(RowBatch):
+    """A batch of somebody's own: a tensor a row, tensors in a dict and a tuple, another batch, and a plain value."""
+
+    advantage_B: torch.Tensor
+    masks: dict[str, torch.Tensor]
+    both: tuple[torch.Tensor, torch.Tensor]
+    inner: RowBatch
+    title: str
+
+
+def test_a_batch_of_ones_own_keeps_whatever_it_holds_and_moves_it() -> None:
+    plain = RowBatch(("a",), ("b",), torch.zeros(1, 2))
+    one = torch.ones(1)
+    moved = RichBatch(*vars(plain).values(), one, {"m": one}, (one, one), plain, "t").to("meta")
+    assert type(moved) is RichBatch and (moved.ids, moved.texts, moved.title) == (("a",), ("b",), "t")
+    tensors = (moved.codes_BM, moved.advantage_B, moved.masks["m"], *moved.both, moved.inner.codes_BM)
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
 @pytest.mark.parametrize("objective", [SFT, DPO])

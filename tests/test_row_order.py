@@ -42,7 +42,7 @@ def test_easier_rows_come_first_and_those_left_over_are_not_the_hardest() -> Non
 def test_a_run_learns_from_easy_prompts_first(janus_folder: Path, here: Path) -> None:
     assert improve(janus_folder, "sft", {**DEFT, "data.order": "easy_first"}) == 0
     pool = Pool.open(here / "runs/sft/pool")
-    share = acceptance(pool.candidates(), {j.candidate_id: j.logit for j in pool.judgments("random")})
+    share = acceptance(pool.candidates(), pool.logits("random"))
     for rows in epochs(here / "runs/sft"):
         easy = [share[row.rpartition("@")[0]] for row in rows]
         assert easy == sorted(easy, reverse=True) and len(set(easy)) > 2

@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
+from unigap.metrics.scores import says_yes
 from unigap.records import Candidate, Judgment, Pair, Prompt
-from unigap.selection import accepted_rows, balanced, discarded_prompts, logit_threshold, preference_pairs
+from unigap.selection import accepted_rows, balanced, discarded_prompts, preference_pairs, threshold_logit
 
 PROMPTS = [Prompt(f"p{i}", f"prompt {i}") for i in range(6)]
 World = tuple[list[Candidate], dict[str, float]]
@@ -75,7 +77,7 @@ def test_the_order_in_which_candidates_come_changes_nothing_about_the_choice() -
 
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.75])
 def test_exactly_at_the_threshold_is_accepted_and_a_hair_below_is_not(threshold: float) -> None:
-    bar = logit_threshold(threshold)
+    bar = threshold_logit(threshold)
     at, below = candidate(PROMPTS[0], 0, 0), candidate(PROMPTS[0], 0, 1)
     logits = {at.id: bar, below.id: math.nextafter(bar, -math.inf)}
     assert accepted_rows([at, below], logits, threshold) == [at]
@@ -85,8 +87,21 @@ def test_exactly_at_the_threshold_is_accepted_and_a_hair_below_is_not(threshold:
     assert Judgment(at.id, "self", bar).p_yes == pytest.approx(threshold)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_figures_and_training_rows_are_cut_at_the_same_log_odds(kind: torch.dtype) -> None:
+    drawn = [candidate(PROMPTS[0], 0, index) for index in range(3)]
+    for thousandth in range(1, 1000):
+        threshold = thousandth / 1000
+        bar = torch.tensor(threshold_logit(threshold), dtype=kind)
+        ends = torch.tensor([-math.inf, math.inf], dtype=kind)
+        logit_S = torch.stack([torch.nextafter(bar, ends[0]), bar, torch.nextafter(bar, ends[1])])
+        logits = dict(zip([c.id for c in drawn], logit_S.tolist(), strict=True))
+        accepted = {c.id for c in accepted_rows(drawn, logits, threshold)}
+        assert says_yes(logit_S, threshold).tolist() == [c.id in accepted for c in drawn], threshold
+
+
 def test_half_is_the_sign_of_the_log_odds() -> None:
-    assert logit_threshold(0.5) == 0
+    assert threshold_logit(0.5) == 0
 
 
 def test_the_surest_come_first_and_every_round_counts() -> None:

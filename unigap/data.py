@@ -166,7 +166,7 @@ class PoolData(LightningDataModule):
             ValueError: When no candidate was accepted, or none can be preferred: there is nothing to learn from.
         """
         assert self._pool is not None, "open_pool comes first"
-        logits = {j.candidate_id: j.logit for j in self._pool.judgments(judge, upto=rounds - 1)}
+        logits = self._pool.logits(judge, upto=rounds - 1)
         candidates = self._pool.candidates(upto=rounds - 1)
         self._rows = objective.rows(candidates, logits)
         self._objective, self.rounds = objective, rounds

@@ -162,6 +162,18 @@ class Pool:
             rows.sort(key=lambda row: (order[row.candidate_id], row.judge))
         return rows
 
+    def logits(self, judge: str, upto: int | None = None) -> dict[str, float]:
+        """Log-odds of yes by candidate id: what ``judge`` said of the candidates of rounds 0 to ``upto`` inclusive.
+
+        Args:
+            judge: Name of the judge; one that said nothing gives an empty dict.
+            upto: Last round to read; None reads all committed rounds, -1 none.
+
+        Raises:
+            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
+        """
+        return {judgment.candidate_id: judgment.logit for judgment in self.judgments(judge, upto)}
+
     def prompts(self, upto: int | None = None) -> dict[int, list[Prompt]]:
         """Prompts asked in each of the rounds 0 to ``upto`` inclusive, in the order they were given to ``commit``.
 

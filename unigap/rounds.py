@@ -18,8 +18,8 @@ from unigap.judges import Judge, at_once, judge_recipes
 from unigap.models.base import SamplingRecipe, UnifiedModel, evaluating
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment, Prompt
-from unigap.sampling import Drawings, draw_candidates
-from unigap.selection import logit_threshold
+from unigap.sampling import Drawings, codes_of, draw_candidates
+from unigap.selection import threshold_logit
 from unigap.storage.shards import Key, RoundWriter
 
 
@@ -143,7 +143,7 @@ def collect_round(
         writer = pool.writer(round, recipe)
         present = at_once(judges)
         hand = _Hand(model, present, plan, round, ranks, writer, progress, writer.verdicts(present[0].name))
-    _draw_waves(hand, prompts, wave, allocation, logit_threshold(threshold))
+    _draw_waves(hand, prompts, wave, allocation, threshold_logit(threshold))
     with ranks.together():
         if ranks.rank == 0:
             writer.commit(prompts)
@@ -217,8 +217,7 @@ def image_likelihoods(model: UnifiedModel, candidates: Sequence[Candidate], batc
     with evaluating(model):
         for start in range(0, len(candidates), batch_size):
             batch = candidates[start : start + batch_size]
-            codes_BM = torch.stack([torch.from_numpy(c.codes).long() for c in batch])
             prompt = model.encode_prompt([c.prompt.text for c in batch])
-            logp_B = model.image_logps(prompt, codes_BM.to(prompt.ids_BL.device)).double().sum(-1)
+            logp_B = model.image_logps(prompt, codes_of(batch).to(prompt.ids_BL.device)).double().sum(-1)
             found |= dict(zip([c.id for c in batch], logp_B.tolist(), strict=True))
     return found

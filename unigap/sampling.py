@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from unigap.memory import in_fitting_batches, items_that_fit
@@ -26,6 +27,11 @@ def seed_of(run_seed: int, round: int, prompt_id: str, index: int) -> int:
     """The sampling seed of a candidate, in [0, 2**63): the same whatever the batch size, world size or restart."""
     key = f"{run_seed}/{round}/{index}/{prompt_id}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) >> 1
+
+
+def codes_of(candidates: Sequence[Candidate]) -> torch.Tensor:
+    """Stack the image tokens of candidates, int64 (B, M), on the CPU."""
+    return torch.from_numpy(np.stack([candidate.codes for candidate in candidates])).long()
 
 
 def draw_candidates(

@@ -13,14 +13,17 @@ PairRule = Literal["extreme", "closest"]
 """Which rejected candidate an accepted one is set against."""
 
 
-def logit_threshold(threshold: float) -> float:
-    """Log-odds of a probability threshold.
+def threshold_logit(threshold: float) -> float:
+    """Return the log-odds of a probability threshold: the one rounding by which images are accepted and counted.
+
+    Args:
+        threshold: Least probability of yes that counts as accepted, in (0, 1).
 
     Raises:
-        ValueError: When it is not in (0, 1).
+        ValueError: The threshold is not in (0, 1).
     """
     if not 0 < threshold < 1:
-        raise ValueError(f"threshold must be a probability in (0, 1), got {threshold}; 0.5 is the paper's")
+        raise ValueError(f"threshold must be a probability between 0 and 1, got {threshold}; 0.5 is the paper's")
     return math.log(threshold / (1 - threshold))
 
 
@@ -43,7 +46,7 @@ def accepted_rows(
     """D_SFT of Algorithm 1: candidates the judge says yes to, the surest ``keep`` of each prompt."""
     if keep < 1:
         raise ValueError(f"keep must be >= 1, got {keep}")
-    bar = logit_threshold(threshold)
+    bar = threshold_logit(threshold)
     ranked = ranked_by_prompt(candidates, logits)
     return [candidate for row in ranked.values() for logit, candidate in row[:keep] if logit >= bar]
 
@@ -70,7 +73,7 @@ def preference_pairs(
     """
     if per_prompt < 1:
         raise ValueError(f"per_prompt must be >= 1, got {per_prompt}")
-    bar = logit_threshold(threshold)
+    bar = threshold_logit(threshold)
     pairs = []
     for row in ranked_by_prompt(candidates, logits).values():
         yes = [candidate for logit, candidate in row if logit >= bar]
@@ -86,7 +89,7 @@ def discarded_prompts(
 
     Those whose candidates nobody has judged yet are not among them.
     """
-    every, bar = list(candidates), logit_threshold(threshold)
+    every, bar = list(candidates), threshold_logit(threshold)
     judged = {candidate.prompt.id for candidate in every if candidate.id in logits}
     waiting = {candidate.prompt.id for candidate in every} - judged
     solved = {candidate.prompt.id for candidate in every if logits.get(candidate.id, -math.inf) >= bar}
@@ -97,7 +100,7 @@ def acceptance(
     candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5
 ) -> dict[str, float]:
     """How easy each prompt is for the model in its own judgment: the accepted share of its candidates, by prompt id."""
-    bar = logit_threshold(threshold)
+    bar = threshold_logit(threshold)
     said: dict[str, list[bool]] = {}
     for candidate in candidates:
         if candidate.id in logits:
@@ -114,7 +117,7 @@ def nothing_to_learn(logits: Mapping[str, float], threshold: float) -> str:
     """
     if not logits:
         return "this judge has said nothing of it; draw a new pool"
-    bar = logit_threshold(threshold)
+    bar = threshold_logit(threshold)
     accepted = sum(logit >= bar for logit in logits.values())
     if not accepted:
         return "the judge accepted nothing to train on; draw more candidates or lower the threshold"

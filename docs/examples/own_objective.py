@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
 from unigap.models.base import UnifiedModel
 from unigap.objectives import Objective, RowBatch, StepResult
 from unigap.records import Candidate, Pair
-from unigap.selection import logit_threshold, preference_pairs
+from unigap.sampling import codes_of
+from unigap.selection import preference_pairs, threshold_logit
 
 # Shape legend: B pairs, M image tokens.
+
+
+@dataclass(frozen=True)
+class Pairs(RowBatch):
+    """What a step learns from: ``codes_BM`` are the accepted images, ``rejected_BM`` the rejected ones, int64."""
+
+    rejected_BM: torch.Tensor
 
 
 class MarginPreference(Objective):
@@ -30,7 +38,7 @@ class MarginPreference(Objective):
     """
 
     def __init__(self, threshold: float = 0.5, beta: float = 2.0, margin: float = 0.5) -> None:
-        logit_threshold(threshold)
+        threshold_logit(threshold)
         if not 0 < beta < math.inf or not 0 <= margin < math.inf:
             raise ValueError(f"beta must be > 0 and margin >= 0, got {beta} and {margin}; 2 and 0.5 are a start")
         self.threshold, self.beta, self.margin = threshold, beta, margin
@@ -45,20 +53,15 @@ class MarginPreference(Objective):
     def members(self, row: Pair) -> tuple[Candidate, ...]:
         return (row.chosen, row.rejected)
 
-    def collate(self, rows: Sequence[Pair], references: Mapping[str, float]) -> RowBatch:
+    def collate(self, rows: Sequence[Pair], references: Mapping[str, float]) -> Pairs:
         names = tuple(f"{row.chosen.id}>{row.rejected.id}" for row in rows)
         texts = tuple(row.prompt.text for row in rows)
-        return RowBatch(names, texts, _codes([row.chosen for row in rows]), _codes([row.rejected for row in rows]))
+        return Pairs(names, texts, codes_of([row.chosen for row in rows]), codes_of([row.rejected for row in rows]))
 
-    def step(self, model: UnifiedModel, batch: RowBatch) -> StepResult:
-        assert batch.rejected_BM is not None
+    def step(self, model: UnifiedModel, batch: Pairs) -> StepResult:
         prompt = model.encode_prompt(batch.texts)
         chosen_B = model.image_logps(prompt, batch.codes_BM).mean(-1)
         rejected_B = model.image_logps(prompt, batch.rejected_BM).mean(-1)
         apart_B = chosen_B - rejected_B
         loss = -F.logsigmoid(self.beta * apart_B - self.margin).mean()
         return StepResult(loss, {"preference/apart": apart_B.detach().mean()})
-
-
-def _codes(candidates: Sequence[Candidate]) -> torch.Tensor:
-    return torch.from_numpy(np.stack([candidate.codes for candidate in candidates]).astype(np.int64))

@@ -17,7 +17,7 @@ from unigap.callbacks.dynamics_log import keep_rows, log_figures, show_picture
 from unigap.callbacks.dynamics_probes import GROUPS, ProbeSet, paired_sources, pick_probes
 from unigap.models.base import evaluating
 from unigap.plots import dynamics_plots as plots
-from unigap.selection import logit_threshold
+from unigap.selection import threshold_logit
 from unigap.stages import ImproveStage
 from unigap.stages.base import refuse_sharded
 
@@ -191,7 +191,7 @@ class Dynamics(Callback):
 
 def _probes_of_first_round(stage: ImproveStage, per_group: int, seed: int) -> ProbeSet:
     pool = stage.pool_data.open_pool(stage.model.codebook_digest(), create=False)
-    bar = logit_threshold(stage.objective.threshold)
+    bar = threshold_logit(stage.objective.threshold)
     accepted = {j.candidate_id: j.logit >= bar for j in pool.judgments(stage.judge.name, upto=0)}
     right = {j.candidate_id: j.logit > 0 for j in pool.judgments(stage.external.name, upto=0)}
     judged = [c for c in pool.candidates(upto=0) if c.id in accepted and c.id in right]

@@ -25,7 +25,7 @@ from unigap.models.sharding import whole
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
 from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods
-from unigap.selection import discarded_prompts, logit_threshold
+from unigap.selection import discarded_prompts, threshold_logit
 from unigap.stages import CurriculumStage, ImproveStage
 
 REFERENCE_BATCH = 256
@@ -129,7 +129,7 @@ class Regrow(Callback):
         self._owed = False
         stage, data, pool = self._house(trainer, pl_module, create=False)
         last = data.rounds - 1
-        logits = {j.candidate_id: j.logit for j in pool.judgments(stage.judge.name, upto=last)}
+        logits = pool.logits(stage.judge.name, upto=last)
         left = discarded_prompts(data.prompts, pool.candidates(upto=last), logits, stage.objective.threshold)
         chosen = _chosen(self.redraw, data.prompts, left, random.Random(f"{self.plan.seed}/{data.rounds}"))
         if chosen:
@@ -279,8 +279,8 @@ def _count(stage: ImproveStage, data: PoolData, pool: Pool, number: int) -> Coun
     are neither accepted nor trained on. ``right`` are all candidates the external judge accepts, ``truly_right`` those
     of them that were accepted; both are left out where it has not looked at all.
     """
-    bar = logit_threshold(stage.objective.threshold)
-    own = {j.candidate_id: j.logit for j in pool.judgments(stage.judge.name, upto=number)}
+    bar = threshold_logit(stage.objective.threshold)
+    own = pool.logits(stage.judge.name, upto=number)
     external = {j.candidate_id: j.logit > 0 for j in pool.judgments(stage.external.name, upto=number)}
     every = pool.candidates(upto=number)
     drawn = [c.id for c in every if c.round == number]

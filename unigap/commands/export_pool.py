@@ -22,7 +22,8 @@ from unigap.pool import Pool
 from unigap.records import Candidate, Judgment
 from unigap.run_folder.contents import Readings
 from unigap.run_folder.fit_folder import flat
-from unigap.selection import logit_threshold
+from unigap.sampling import codes_of
+from unigap.selection import threshold_logit
 from unigap.storage.manifest import make_folder, whole_folder, write_durable
 
 ROWS_PER_FILE = 2_000
@@ -56,7 +57,7 @@ class Judged:
 
     def accepted(self, candidate: Candidate) -> bool:
         """Whether the judge that selects says yes."""
-        return self.said[self.judge][candidate.id].logit >= logit_threshold(self.threshold)
+        return self.said[self.judge][candidate.id].logit >= threshold_logit(self.threshold)
 
     def row(self, candidate: Candidate, png: bytes) -> dict[str, Any]:
         """A candidate as a row of the data set."""
@@ -94,7 +95,7 @@ def export_pool(folder: str, out: str, license: str, checkpoint: str, threshold:
         ValueError: The pool is damaged, empty or another model's, ``out`` is not empty, or an option is wrong.
     """
     check_license(license)
-    logit_threshold(threshold)
+    threshold_logit(threshold)
     Pool.open(folder)  # a wrong folder shows at once, not after the model is loaded
     model = load_model(checkpoint)
     pool = Pool.open(folder, model.codebook_digest())
@@ -180,8 +181,7 @@ def rows_of(model: UnifiedModel, judged: Judged, candidates: Sequence[Candidate]
     device = next(model.parameters()).device
 
     def rows(batch: slice) -> list[dict[str, Any]]:
-        codes_BM = torch.stack([torch.from_numpy(c.codes).long() for c in candidates[batch]])
-        pixels_BCHW = model.decode(codes_BM.to(device))
+        pixels_BCHW = model.decode(codes_of(candidates[batch]).to(device))
         pairs = zip(candidates[batch], pixels_BCHW, strict=True)
         return [judged.row(candidate, to_png(pixels_CHW)) for candidate, pixels_CHW in pairs]
 

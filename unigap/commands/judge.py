@@ -25,6 +25,7 @@ from unigap.models.base import UnifiedModel
 from unigap.plots.pictures import to_image
 from unigap.pool import Pool
 from unigap.records import Candidate
+from unigap.sampling import codes_of
 from unigap.storage.manifest import make_folder, write_durable
 
 SHEET = "verdicts.csv"
@@ -88,8 +89,7 @@ def export_drawings(
 def _images(model: UnifiedModel, candidates: Sequence[Candidate]) -> Any:
     device = next(model.parameters()).device
     for start in range(0, len(candidates), AT_ONCE):
-        codes = [torch.from_numpy(candidate.codes).long() for candidate in candidates[start : start + AT_ONCE]]
-        for pixels_CHW in model.decode(torch.stack(codes).to(device)):
+        for pixels_CHW in model.decode(codes_of(candidates[start : start + AT_ONCE]).to(device)):
             image = to_image(pixels_CHW)
             factor = -(-LEAST_SIDE // min(image.size))
             yield image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

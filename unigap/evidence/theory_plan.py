@@ -104,7 +104,7 @@ def seed_folder(work: Path, seed: int) -> Path:
 def read_pool(folder: Path) -> Judged:
     """The first round of a seed's pool."""
     pool = Pool.open(folder / "pool")
-    own = {j.candidate_id: j.logit for j in pool.judgments(SelfJudge().name, upto=0)}
+    own = pool.logits(SelfJudge().name, upto=0)
     right = {j.candidate_id: j.logit > 0 for j in pool.judgments(OracleJudge().name, upto=0)}
     return Judged(pool.candidates(upto=0), own, right)
 

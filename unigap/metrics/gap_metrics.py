@@ -22,13 +22,13 @@ from unigap.metrics.scores import (
     judge_accuracy,
     judge_precision,
     non_unification_score,
-    threshold_logit,
     true_negative_rate,
     true_positive_rate,
     weak_generation_share,
     yes_rate,
 )
 from unigap.metrics.win_rate import WinRateResult, win_rate
+from unigap.selection import threshold_logit
 
 
 class EstimateMetric(SampleMetric, ABC):

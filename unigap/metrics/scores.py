@@ -9,36 +9,20 @@ and give nan with n = 0 when no sample counts.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from unigap.metrics.intervals import CONFIDENCE, Estimate, bootstrap_auroc, bootstrap_ratio, check_columns
-
-
-def threshold_logit(threshold: float) -> float:
-    """Log-odds of a probability threshold.
-
-    Args:
-        threshold: Probability from which on the judge's answer is yes, in (0, 1).
-
-    Returns:
-        The log-odds, finite.
-
-    Raises:
-        ValueError: If ``threshold`` is not strictly between 0 and 1.
-    """
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must be a probability between 0 and 1, got {threshold}; 0.5 is the plain choice")
-    return math.log(threshold) - math.log1p(-threshold)
+from unigap.selection import threshold_logit
 
 
 def says_yes(logit_S: Tensor, threshold: float = 0.5) -> Tensor:
     """Whether the judge says yes, bool, shape (S,)."""
     check_columns({"logit_S": logit_S})
-    return logit_S >= threshold_logit(threshold)
+    # float64, as selection compares: a float32 threshold would cut elsewhere
+    return logit_S.double() >= threshold_logit(threshold)
 
 
 def share(hit_S: Tensor, counted_S: Tensor, prompt_S: Tensor, resamples: int = 1000, seed: int = 0) -> Estimate:

@@ -1,21 +1,22 @@
 """What a stage learns from the pool, one objective a file."""
 
-from unigap.objectives.base import BaseDrawings, Objective, Row, RowBatch, StepResult
+from unigap.objectives.base import Objective, Row, RowBatch, StepResult
 from unigap.objectives.contradictions import Contradictions
-from unigap.objectives.dpo import DPO
+from unigap.objectives.dpo import DPO, PairBatch
 from unigap.objectives.joint import Joint, Quiz, QuizSource, Replay, SwapNegatives
-from unigap.objectives.kl_to_base import HeldRow, KLToBase
+from unigap.objectives.kl_to_base import HeldBatch, HeldRow, KLToBase
 from unigap.objectives.sft import SFT
 
 __all__ = [
     "DPO",
     "SFT",
-    "BaseDrawings",
     "Contradictions",
+    "HeldBatch",
     "HeldRow",
     "Joint",
     "KLToBase",
     "Objective",
+    "PairBatch",
     "Quiz",
     "QuizSource",
     "Replay",

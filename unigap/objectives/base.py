@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 
 from unigap.models.base import UnifiedModel
 from unigap.records import Candidate, Prompt
@@ -25,49 +26,26 @@ class Row(Protocol):
 
 
 @dataclass(frozen=True)
-class BaseDrawings:
-    """Images the base drew, whatever a judge said of them.
-
-    Attributes:
-        texts: Their prompts.
-        codes_BM: The images, int64.
-        logp_B: Log-likelihoods under the base, in nats, float64.
-    """
-
-    texts: tuple[str, ...]
-    codes_BM: torch.Tensor
-    logp_B: torch.Tensor
-
-    def to(self, device: torch.device | str) -> BaseDrawings:
-        """The images on another device."""
-        return BaseDrawings(self.texts, self.codes_BM.to(device), self.logp_B.to(device))
-
-
-@dataclass(frozen=True)
 class RowBatch:
     """Rows ready for a training step.
+
+    An objective that needs more of its rows derives a frozen dataclass with further fields: tensors, tuples, lists and
+    dicts of tensors, or whatever has a method ``to`` of its own. ``to`` moves them all.
 
     Attributes:
         ids: Names of the rows, for the log of what was trained on.
         texts: Their prompts.
-        codes_BM: Accepted (SFT) or chosen (DPO) images, int64.
-        rejected_BM: Rejected images, int64; ``None`` for SFT.
-        reference_B2: Reference log-likelihood of chosen and rejected, float64; ``None`` for SFT.
-        base: Drawings of the base beside the rows, as many; ``None`` but for ``KLToBase``.
+        codes_BM: The images to learn from, int64.
     """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     codes_BM: torch.Tensor
-    rejected_BM: torch.Tensor | None = None
-    reference_B2: torch.Tensor | None = None
-    base: BaseDrawings | None = None
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> RowBatch:
-        """The batch on another device (Lightning moves objects that have this method)."""
-        rejected, reference = (None if t is None else t.to(device) for t in (self.rejected_BM, self.reference_B2))
-        base = None if self.base is None else self.base.to(device)
-        return RowBatch(self.ids, self.texts, self.codes_BM.to(device), rejected, reference, base)
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return the batch with every tensor in it on ``device`` (Lightning calls this)."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **move_data_to_device(fields, torch.device(device)))
 
 
 @dataclass(frozen=True)
@@ -98,13 +76,8 @@ class Objective(ABC):
 
     @abstractmethod
     def collate(self, rows: Sequence[Any], references: Mapping[str, float]) -> RowBatch:
-        """Puts rows into tensors."""
+        """Puts rows into tensors, in a batch of the objective's own kind."""
 
     @abstractmethod
-    def step(self, model: UnifiedModel, batch: RowBatch) -> StepResult:
-        """The loss of a batch."""
-
-
-def codes_of(candidates: Sequence[Candidate]) -> torch.Tensor:
-    """Codes of images, int64 (B, M)."""
-    return torch.from_numpy(np.stack([candidate.codes for candidate in candidates]).astype(np.int64))
+    def step(self, model: UnifiedModel, batch: Any) -> StepResult:
+        """The loss of a batch, as ``collate`` made it."""

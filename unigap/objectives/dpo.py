@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from unigap.losses import PreferenceLoss, dpo_loss, sft_loss
 from unigap.models.base import UnifiedModel
-from unigap.objectives.base import Objective, RowBatch, StepResult, codes_of
+from unigap.objectives.base import Objective, RowBatch, StepResult
 from unigap.records import Candidate, Pair
-from unigap.selection import PairRule, logit_threshold, preference_pairs
+from unigap.sampling import codes_of
+from unigap.selection import PairRule, preference_pairs, threshold_logit
 
 # Shape legend: B pairs, M image tokens, R = 2 B images.
+
+
+@dataclass(frozen=True)
+class PairBatch(RowBatch):
+    """Pairs ready for a training step; ``codes_BM`` are the chosen images.
+
+    Attributes:
+        rejected_BM: The rejected images, int64.
+        reference_B2: Log-likelihood of chosen and rejected under the reference model, in nats, float64.
+    """
+
+    rejected_BM: torch.Tensor
+    reference_B2: torch.Tensor
 
 
 class DPO(Objective):
@@ -42,7 +57,7 @@ class DPO(Objective):
         label_smoothing: float = 0.0,
         per_token: bool = False,
     ) -> None:
-        logit_threshold(threshold)
+        threshold_logit(threshold)
         if not 0 < beta < math.inf:
             raise ValueError(f"beta must be > 0 and finite, got {beta}; common values are 0.1 to 0.2")
         if not 0 <= nll_weight < math.inf:
@@ -64,8 +79,8 @@ class DPO(Objective):
     def members(self, row: Pair) -> tuple[Candidate, ...]:
         return (row.chosen, row.rejected)
 
-    def collate(self, rows: Sequence[Pair], references: Mapping[str, float]) -> RowBatch:
-        return RowBatch(
+    def collate(self, rows: Sequence[Pair], references: Mapping[str, float]) -> PairBatch:
+        return PairBatch(
             tuple(f"{row.chosen.id}>{row.rejected.id}" for row in rows),
             tuple(row.prompt.text for row in rows),
             codes_of([row.chosen for row in rows]),
@@ -75,8 +90,7 @@ class DPO(Objective):
             ),
         )
 
-    def step(self, model: UnifiedModel, batch: RowBatch) -> StepResult:
-        assert batch.rejected_BM is not None and batch.reference_B2 is not None
+    def step(self, model: UnifiedModel, batch: PairBatch) -> StepResult:
         both_RM = torch.stack([batch.codes_BM, batch.rejected_BM], 1).flatten(0, 1)
         # chosen and rejected share their prompt
         logp_RM = model.image_logps(model.encode_prompt(batch.texts), both_RM)

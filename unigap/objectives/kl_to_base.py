@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +12,9 @@ import torch
 
 from unigap.losses import kl_to_base
 from unigap.models.base import UnifiedModel
-from unigap.objectives.base import BaseDrawings, Objective, Row, RowBatch, StepResult, codes_of
+from unigap.objectives.base import Objective, Row, RowBatch, StepResult
 from unigap.records import Candidate, Prompt
+from unigap.sampling import codes_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,23 @@ class HeldRow:
     def prompt(self) -> Prompt:
         """The prompt of what is learned from."""
         return self.row.prompt
+
+
+@dataclass(frozen=True)
+class HeldBatch(RowBatch):
+    """A batch of another objective, whose names, prompts and images it repeats, and as many images of the base.
+
+    Attributes:
+        rows: The batch of the other objective.
+        base_texts: Prompts of images the base drew, whatever a judge said of them.
+        base_codes_BM: Those images, int64.
+        base_logp_B: Their log-likelihoods under the base, in nats, float64.
+    """
+
+    rows: RowBatch
+    base_texts: tuple[str, ...]
+    base_codes_BM: torch.Tensor
+    base_logp_B: torch.Tensor
 
 
 class KLToBase(Objective):
@@ -72,16 +89,15 @@ class KLToBase(Objective):
     def members(self, row: HeldRow) -> tuple[Candidate, ...]:
         return (*self.generation.members(row.row), row.drawn)
 
-    def collate(self, rows: Sequence[HeldRow], references: Mapping[str, float]) -> RowBatch:
+    def collate(self, rows: Sequence[HeldRow], references: Mapping[str, float]) -> HeldBatch:
         batch, drawn = self.generation.collate([row.row for row in rows], references), [row.drawn for row in rows]
         logp_B = torch.tensor([references[candidate.id] for candidate in drawn], dtype=torch.float64)
         texts = tuple(candidate.prompt.text for candidate in drawn)
-        return dataclasses.replace(batch, base=BaseDrawings(texts, codes_of(drawn), logp_B))
+        return HeldBatch(batch.ids, batch.texts, batch.codes_BM, batch, texts, codes_of(drawn), logp_B)
 
-    def step(self, model: UnifiedModel, batch: RowBatch) -> StepResult:
-        assert batch.base is not None
-        learned = self.generation.step(model, batch)
-        logp_BM = model.image_logps(model.encode_prompt(batch.base.texts), batch.base.codes_BM)
-        kl = kl_to_base(logp_BM.sum(-1), batch.base.logp_B.to(logp_BM.dtype)) / logp_BM.shape[1]
+    def step(self, model: UnifiedModel, batch: HeldBatch) -> StepResult:
+        learned = self.generation.step(model, batch.rows)
+        logp_BM = model.image_logps(model.encode_prompt(batch.base_texts), batch.base_codes_BM)
+        kl = kl_to_base(logp_BM.sum(-1), batch.base_logp_B.to(logp_BM.dtype)) / logp_BM.shape[1]
         logs = {"kl/generation": learned.loss.detach(), "kl/to_base": kl.detach()}
         return StepResult(learned.loss + self.weight * kl, {**learned.logs, **logs})

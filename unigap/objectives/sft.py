@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from unigap.losses import sft_loss
 from unigap.models.base import UnifiedModel
-from unigap.objectives.base import Objective, RowBatch, StepResult, codes_of
+from unigap.objectives.base import Objective, RowBatch, StepResult
 from unigap.records import Candidate
-from unigap.selection import accepted_rows, balanced, logit_threshold
+from unigap.sampling import codes_of
+from unigap.selection import accepted_rows, balanced, threshold_logit
 
 # Shape legend: B rows, M image tokens.
 
@@ -24,7 +25,7 @@ class SFT(Objective):
     """
 
     def __init__(self, threshold: float = 0.5, keep: int = 8, balance: bool = False) -> None:
-        logit_threshold(threshold)
+        threshold_logit(threshold)
         if keep < 1:
             raise ValueError(f"keep must be >= 1, got {keep}")
         self.threshold, self.keep, self.balance = threshold, keep, balance

@@ -1,0 +1,81 @@
+"""An objective whose batch holds an advantage for each image: how much better it was judged than its group."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from unigap.models.base import UnifiedModel
+from unigap.objectives import Objective, RowBatch, StepResult
+from unigap.records import Candidate, Prompt
+from unigap.sampling import codes_of
+from unigap.selection import ranked_by_prompt, threshold_logit
+
+# Shape legend: B images, M image tokens.
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A candidate and its advantage over the mean of its group, the candidates of one prompt."""
+
+    candidate: Candidate
+    advantage: float
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt it was drawn for."""
+        return self.candidate.prompt
+
+
+@dataclass(frozen=True)
+class AdvantageBatch(RowBatch):
+    """Images and the advantage of each, float32, which moves to the device with the rest."""
+
+    advantage_B: torch.Tensor
+
+
+class GroupAdvantage(Objective):
+    """Raises the likelihood of images above the mean of their group and lowers that of the others.
+
+    The advantage is that of GRPO (Shao et al. 2024), with the probability of yes as the reward: its distance from the
+    mean of the group in standard deviations. Groups whose images are all judged alike teach nothing and are left out.
+
+    Args:
+        threshold: Least probability of yes that counts as accepted where prompts are counted, in (0, 1).
+    """
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        threshold_logit(threshold)
+        self.threshold = threshold
+
+    @property
+    def needs_reference(self) -> bool:
+        return False
+
+    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[Weighed]:
+        rows = []
+        for group in ranked_by_prompt(candidates, logits).values():
+            rewards = torch.tensor([logit for logit, _ in group]).sigmoid().tolist()
+            mean, deviation = statistics.fmean(rewards), statistics.pstdev(rewards)
+            if deviation > 1e-4:
+                rows += [Weighed(c, (reward - mean) / deviation) for (_, c), reward in zip(group, rewards, strict=True)]
+        return rows
+
+    def members(self, row: Weighed) -> tuple[Candidate, ...]:
+        return (row.candidate,)
+
+    def collate(self, rows: Sequence[Weighed], references: Mapping[str, float]) -> AdvantageBatch:
+        return AdvantageBatch(
+            tuple(row.candidate.id for row in rows),
+            tuple(row.prompt.text for row in rows),
+            codes_of([row.candidate for row in rows]),
+            torch.tensor([row.advantage for row in rows]),
+        )
+
+    def step(self, model: UnifiedModel, batch: AdvantageBatch) -> StepResult:
+        logp_BM = model.image_logps(model.encode_prompt(batch.texts), batch.codes_BM)
+        loss = -(batch.advantage_B * logp_BM.mean(-1)).mean()
+        return StepResult(loss, {"advantage/spread": batch.advantage_B.std(correction=0)})
