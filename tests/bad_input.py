@@ -453,6 +453,15 @@ CALIBRATION = {
     "calibrate beyond certainty": calibrate("precision must be", precision=1.5),
     "calibrate on too few": calibrate("n must be at least 4", n=2),
     "calibrate on no file": calibrate("nothing.jsonl", captions="nothing.jsonl"),
+    "gap on no device": gap("device 'nowhere'", device="nowhere"),
+    "gap in an odd precision": gap("unknown dtype 'float17'", dtype="float17"),
+    "gap of two models": gap("--model and --checkpoint", model="unigap.models.janus.Janus"),
+    "gap with a precision for a model of one's own": Mistake(
+        ["gap", "--model", "unigap.models.janus.Janus", "--dtype", "bfloat16"], ["--dtype goes with --checkpoint"]
+    ),
+    "gap with an external judge who answers later": gap("asked later", external="unigap.judges.HumanJudge"),
+    "gap with no such external judge": gap("external", external="unigap.judges.NoJudge"),
+    "calibrate in no world": calibrate("unknown world 'nowhere'", "shapes", world="nowhere"),
     "calibrate nothing": calibrate("nowhere", "no such folder", checkpoint="nowhere"),
 }
 MISTAKES = {

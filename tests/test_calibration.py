@@ -16,9 +16,9 @@ from unigap.__main__ import main
 from unigap.evaluation import calibration
 from unigap.evaluation.calibration import calibrate, threshold_for_precision
 from unigap.evaluation.known_pairs import KnownPairs, ShapesPairs
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import SelfJudge
 from unigap.metrics.scores import says_yes
-from unigap.shapes.exam import Exam
 
 
 @settings(max_examples=100)
@@ -56,9 +56,9 @@ def test_impossible_precisions_are_refused(precision: float) -> None:
 class Numbered(KnownPairs):
     """Pairs whose claims are their numbers; every second one matches."""
 
-    def load(self, n: int) -> Exam:
+    def load(self, n: int) -> ProbeSet:
         exam = ShapesPairs().load(n)
-        return Exam(exam.prompts, tuple(map(str, range(n))), exam.pixels_BCHW, exam.truth_B)
+        return ProbeSet(exam.prompts, tuple(map(str, range(n))), exam.pixels_BCHW, exam.truth_B)
 
 
 class Listed(SelfJudge):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import random
@@ -19,8 +20,12 @@ from PIL import Image
 from small_runs import epochs, improve, state
 
 from unigap.__main__ import HELP, VERBS, main
+from unigap.commands.demo import DemoPlan, prepare_folder, run_demo
+from unigap.commands.model_choice import ModelChoice
+from unigap.judges import RandomJudge
 from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
+from unigap.objectives import SFT
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
 from unigap.rounds import image_likelihoods
@@ -137,6 +142,52 @@ def test_own_model_learns_with_its_trunk_alone(examples: Path) -> None:
     untrained = importlib.import_module("own_model").Painter().state_dict()
     for name, tensor in state(run / "checkpoints" / "last.ckpt").items():
         assert torch.equal(tensor, untrained[name.removeprefix("model.")]) != name.startswith("model.cell."), name
+
+
+def test_every_verb_that_needs_a_model_takes_ones_own(examples: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--trainer.max_epochs", "1", "--trainer.callbacks", "[]", "--model.init_args.model.init_args.seed", "7"]
+    assert fit("own_model", *small, "--regrow.plan.candidates", "4", "--model.init_args.eval_plan.candidates", "1") == 0
+    run, painter = "runs/own_model", ["--model", "own_model.Painter", "--model.width", "96"]
+    trained = state(Path(run) / "checkpoints" / "last.ckpt")
+    model = ModelChoice(run).load()
+    assert type(model).__name__ == "Painter" and all(
+        torch.equal(tensor, trained[f"model.{name}"]) for name, tensor in model.state_dict().items()
+    )
+    # by the run's config, and by a class path where there is no run
+    for words in (
+        ["export", "pool", f"{run}/pool", "--out", "data"],
+        ["judge", "export", f"{run}/pool", "--out", "sheet", "--n", "4"],
+        ["export", "model", run, "--out", "weights"],
+    ):
+        assert main(words) == 0, capsys.readouterr().err
+    shutil.copytree(f"{run}/pool", "elsewhere/pool")
+    assert main(["judge", "export", "elsewhere/pool", "--out", "sheet-2", "--n", "4"]) == 2
+    assert "belongs to model" in capsys.readouterr().err
+    prompts = ["--prompts", "docs/examples/paintings.jsonl", "--candidates", "1"]
+    pairs = ["--captions", "docs/examples/pairs/pairs.jsonl", "--n", "4", "--precision", "0.01"]
+    Path(pairs[1]).write_text(captions("docs/examples/pairs/pairs.csv"))
+    for words in (
+        ["export", "pool", "elsewhere/pool", "--out", "data-2", *painter],
+        ["judge", "export", "elsewhere/pool", "--out", "sheet-2", "--n", "4", *painter],
+        ["gap", "--checkpoint", run, *prompts],
+        ["gap", *painter, *prompts],
+        ["calibrate", *painter, *pairs],
+        ["calibrate", "--checkpoint", run, *pairs],
+    ):
+        assert main(words) == 0, (words, capsys.readouterr().err)
+    assert "`own_model.Painter`" in Path("data/README.md").read_text()
+    plan = DemoPlan(
+        "Painter", per_cell=1, candidates=2, epochs=1, batch_size=1, eval_per_cell=1, eval_candidates=1, exam=10
+    )
+    made = run_demo(plan, prepare_folder("demo", False), "csv", RandomJudge(), SFT(), ModelChoice(model=model))
+    assert made["model"] == "Painter" and "generation" in made["after"]
+
+
+def captions(path: str) -> str:
+    """The pictures of a CSV file with their captions, as lines of JSON."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        rows = [{"image": row["image"], "caption": row["caption"]} for row in csv.DictReader(file)]
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def test_own_model_keeps_the_promises_of_the_protocol(examples: Path) -> None:

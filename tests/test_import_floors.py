@@ -96,7 +96,7 @@ def test_the_table_of_floors_names_what_is_there() -> None:
         ("unigap", "unigap.records"),
         ("unigap.stages.sft", "theory"),
         ("theory.gram", "unigap.records"),
-        ("unigap.judges.base", "unigap.judges.oracle"),
+        ("unigap.judges.base", "unigap.judges.vqa"),
         ("unigap.newcomer", "unigap.records"),
     ],
 )

@@ -16,9 +16,9 @@ from unigap.judges import SelfJudge
 from unigap.models.base import SamplingRecipe
 from unigap.negatives import ShapesNegatives, WordNegatives
 from unigap.objectives import DPO, SFT, Contradictions, Joint, Replay, RowBatch, SwapNegatives
-from unigap.objectives.contradictions import contradiction
 from unigap.records import Candidate, Prompt
 from unigap.sampling import draw_candidates
+from unigap.shapes.contradictions import contradiction
 from unigap.shapes.grammar import parse
 
 TEXTS = ("a red circle", "a small red circle left of a large blue square", "six rings")
@@ -36,12 +36,12 @@ def batch(candidates: list[Candidate]) -> RowBatch:
 
 
 def test_the_loss_is_generations_and_the_cross_entropy_of_the_answers(janus: Any, batch: RowBatch) -> None:
-    joint = Joint(SFT(), [SwapNegatives(images=3)], weight=0.5)
+    joint = Joint(SFT(), [SwapNegatives(ShapesNegatives(), images=3)], weight=0.5)
     torch.manual_seed(3)
     result = joint.step(janus, batch)
     torch.manual_seed(3)
     rng = random.Random(int(torch.randint(2**31, ())))
-    quiz = SwapNegatives(images=3).quiz(janus, batch, rng)
+    quiz = SwapNegatives(ShapesNegatives(), images=3).quiz(janus, batch, rng)
     assert quiz is not None and quiz.truth_IQ.tolist() == [[1.0, 0.0]] * 3
     said = [SelfJudge().ask(janus, [claims[i] for claims in quiz.claims_IQ], quiz.pixels_ICHW) for i in (0, 1)]
     expected = F.binary_cross_entropy_with_logits(torch.stack(said, 1), quiz.truth_IQ)
@@ -52,14 +52,14 @@ def test_the_loss_is_generations_and_the_cross_entropy_of_the_answers(janus: Any
 
 
 def test_swapped_prompts_say_something_else_of_the_accepted_image(janus: Any, batch: RowBatch) -> None:
-    quiz = SwapNegatives(images=6).quiz(janus, batch, random.Random(0))
+    quiz = SwapNegatives(ShapesNegatives(), images=6).quiz(janus, batch, random.Random(0))
     assert quiz is not None and torch.equal(quiz.pixels_ICHW, janus.decode(batch.codes_BM))
     for text, (own, other) in zip(batch.texts, quiz.claims_IQ, strict=True):
         assert own == text and parse(other).key != parse(own).key
 
 
 def test_replay_asks_what_is_known(janus: Any, batch: RowBatch) -> None:
-    source = Replay(size=40, images=10)
+    source = Replay(ShapesPairs("pretrain"), size=40, images=10)
     exam = ShapesPairs("pretrain").load(40)
     asked = zip(exam.claims, exam.pixels_BCHW, exam.truth_B, strict=True)
     known = {(claim, pixels.sum().item()): true for claim, pixels, true in asked}
@@ -104,7 +104,7 @@ def test_contradictions_teach_the_prompt_or_what_follows_from_it(
 
 def test_the_judge_learns_from_the_questions_beside_generation(new_janus: Any, batch: RowBatch) -> None:
     model = new_janus()
-    joint = Joint(SFT(), [Replay(size=8, images=8)], weight=1.0)
+    joint = Joint(SFT(), [Replay(ShapesPairs("pretrain"), size=8, images=8)], weight=1.0)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     first = last = joint.step(model, batch)
     for _ in range(25):
@@ -118,7 +118,7 @@ def test_the_judge_learns_from_the_questions_beside_generation(new_janus: Any, b
 
 def test_joint_takes_rows_and_references_of_the_objective_it_holds(candidates: list[Candidate]) -> None:
     logits = dict(zip([c.id for c in candidates], [3.0, -1.0, 0.5, -1.0, -2.0, -3.0], strict=True))
-    joint, plain = Joint(DPO(threshold=0.6)), DPO(threshold=0.6)
+    joint, plain = Joint(DPO(threshold=0.6), [SwapNegatives(ShapesNegatives())]), DPO(threshold=0.6)
     assert joint.threshold == 0.6 and joint.needs_reference
     assert joint.rows(candidates, logits) == plain.rows(candidates, logits)
     assert joint.members(joint.rows(candidates, logits)[0]) == plain.members(plain.rows(candidates, logits)[0])
@@ -139,10 +139,11 @@ def test_words_are_changed_for_others_of_their_group() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Joint(SFT(), weight=0.0), "weight must be > 0"),
-        (lambda: Joint(SFT(), question="what?"), "no {prompt}"),
-        (lambda: Replay(size=4, images=5), "images must be in"),
-        (lambda: SwapNegatives(images=0), "images must be >= 1"),
+        (lambda: Joint(SFT(), [SwapNegatives(WordNegatives())], weight=0.0), "weight must be > 0"),
+        (lambda: Joint(SFT(), [SwapNegatives(WordNegatives())], question="what?"), "no {prompt}"),
+        (lambda: Joint(SFT(), []), "at least one source"),
+        (lambda: Replay(ShapesPairs("pretrain"), size=4, images=5), "images must be in"),
+        (lambda: SwapNegatives(ShapesNegatives(), images=0), "images must be >= 1"),
         (lambda: Contradictions(images=0), "images must be >= 1"),
         (lambda: WordNegatives([("one",)]), "two or more words"),
     ],

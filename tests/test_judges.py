@@ -79,7 +79,7 @@ def test_the_size_of_a_batch_changes_no_verdict(janus: Any, pictures: torch.Tens
 def test_nothing_to_judge(janus: Any) -> None:
     nothing = torch.zeros(0, 3, 32, 32)
     own = SelfJudge()
-    plain = (own, OracleJudge(), RandomJudge(), AlwaysYesJudge(), DecomposedJudge())
+    plain = (own, OracleJudge(), RandomJudge(), AlwaysYesJudge(), DecomposedJudge(GrammarQuestions()))
     for judge in (*plain, InvertedJudge(own), FlippedJudge(own), EnsembleJudge(plain)):
         assert judge.logits(janus, [], nothing).shape == (0,)
 
@@ -90,7 +90,7 @@ def test_judging_ignores_dropout_and_leaves_the_mode(new_janus, pictures: torch.
         for name, parameter in model.named_parameters():
             if ".lora_B" in name:
                 parameter.fill_(0.1)
-    for judge in (SelfJudge(), DecomposedJudge()):
+    for judge in (SelfJudge(), DecomposedJudge(GrammarQuestions())):
         expected = judge.logits(model.eval(), candidates(TEXTS), pictures)
         model.train()
         assert torch.equal(judge.logits(model, candidates(TEXTS), pictures), expected)
@@ -220,14 +220,14 @@ def test_what_is_asked_is_true_of_every_picture_of_the_prompt() -> None:
 
 
 def test_the_least_sure_answer_is_that_of_the_whole(janus: Any, pictures: torch.Tensor) -> None:
-    said = DecomposedJudge().logits(janus, candidates(TEXTS), pictures)
+    said = DecomposedJudge(GrammarQuestions()).logits(janus, candidates(TEXTS), pictures)
     for i, text in enumerate(TEXTS):
         alone = [janus.judge_logit(pictures[i : i + 1], [[question]])[0, 0].item() for question in asked(text)]
         assert said[i].item() == pytest.approx(min(alone), abs=1e-5), text
     assert said.dtype == torch.float32 and not said.requires_grad
     single = SelfJudge().ask(janus, TEXTS, pictures)
     assert (said <= single + 1e-5).all() and (said < single - 1e-3).any(), "never more lenient than the single question"
-    assert DecomposedJudge().name == "decomposed"
+    assert DecomposedJudge(GrammarQuestions()).name == "decomposed"
     for size in (1, 2, 4):
         smaller = DecomposedJudge(batch_size=size).logits(janus, candidates(TEXTS), pictures)
         torch.testing.assert_close(smaller, said, atol=1e-5, rtol=0)
@@ -306,7 +306,7 @@ def test_a_recipe_holds_what_the_verdicts_depend_on() -> None:
     flipped = FlippedJudge(InvertedJudge(SelfJudge(["{prompt}?"])), 0.2).recipe
     inner = {"name": "inverted-self", "judge": {"name": "self", "questions": ["{prompt}?"]}}
     assert flipped == {"name": "flipped-0.2-inverted-self", "judge": inner, "share": 0.2, "seed": 0}
-    assert DecomposedJudge().recipe == {"name": "decomposed", "questions": {"name": "grammar"}}
+    assert DecomposedJudge(GrammarQuestions()).recipe == {"name": "decomposed", "questions": {"name": "grammar"}}
     ensemble = EnsembleJudge([OracleJudge(), RandomJudge()], "min").recipe
     assert ensemble["rule"] == "min" and ensemble["judges"] == [OracleJudge().recipe, RandomJudge().recipe]
     json.dumps([flipped, ensemble])

@@ -19,11 +19,12 @@ from small_runs import CHECKPOINT, CONFIGS, FICKLE, POOL, TRAINER, expect_error,
 from unigap.__main__ import main
 from unigap.callbacks import Retention
 from unigap.evaluation.known_pairs import ShapesPairs
-from unigap.evaluation.quizzes import NEGATIVES, PairsQuiz, PopeFiles, Quiz, ShapesQuiz, quiz_scores
+from unigap.evaluation.quizzes import PairsQuiz, PopeFiles, Quiz, ShapesQuiz, quiz_scores
 from unigap.plots.pictures import to_image
 from unigap.shapes.grammar import Thing, parse
 from unigap.shapes.oracle import read
 from unigap.shapes.prompt_sets import descriptions
+from unigap.shapes.quiz import NEGATIVES
 from unigap.shapes.scenes import imagine, render
 
 LAST = Path("runs/sft/checkpoints/last.ckpt")

@@ -35,6 +35,7 @@ class PoolFacts:
         figures: Readings by metric.
         sampling: How the images were drawn, by name.
         sha256: Digest of the pool's manifests.
+        exact_likelihood: Whether the stored log-likelihoods are exact; else they are estimates.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PoolFacts:
     figures: Readings
     sampling: Mapping[str, Any]
     sha256: str
+    exact_likelihood: bool
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def pool_card(facts: PoolFacts) -> str:
         ("images", f"{drawn:,}, of which {accepted:,} accepted"),
         ("data licence", told_license(facts.license)),
         ("pool digest", f"`{facts.sha256}`"),
+        ("`logp`", "exact" if facts.exact_likelihood else "an estimate: the model has no exact likelihood"),
     ]
     rounds = [(number, *row, f"{row[2] / max(row[1], 1):.1%}") for number, row in enumerate(facts.rounds)]
     return "\n".join(

@@ -22,6 +22,7 @@ from unigap.models.checkpoints import open_lightning
 from unigap.run_folder.wandb_runs import arrange_runs
 from unigap.stages import ImproveStage
 from unigap.storage.manifest import write_durable
+from unigap.world import import_worlds
 
 SUBCOMMANDS = ("fit", "validate", "predict")
 RESUME = """Continue the run whose checkpoint lies in --checkpoint.folder: "must" continues it or fails, "auto"
@@ -126,6 +127,7 @@ def run(words: Sequence[str]) -> int:
     # LightningCLI warns when it is given args beside sys.argv; the program's name starts the other processes
     argv, sys.argv = sys.argv, [sys.argv[0], *words]
     read_yaml_strictly()
+    import_worlds()
     try:
         UnigapCLI(
             LightningModule,

@@ -12,13 +12,14 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.objectives import Objective, Row, RowBatch
 from unigap.pool import Pool
 from unigap.progress import batches_behind
 from unigap.prompts import check_no_overlap, load_prompts
 from unigap.records import Prompt
 from unigap.selection import acceptance, nothing_to_learn
-from unigap.shapes.exam import Exam, shapes_exam
+from unigap.world import find_world
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class PoolData(LightningDataModule):
     """Training rows from a pool of judged candidates, and the prompts and questions to evaluate on.
 
     Args:
-        prompts: Prompts to improve on: ``shapes``, a published set as ``NAME:PATH``, or a ``.txt`` or ``.jsonl`` file.
+        prompts: Prompts to improve on: a world by its name, as ``shapes``, a published set as ``NAME:PATH``, or a
+            ``.txt`` or ``.jsonl`` file.
         pool: Folder of the pool; it is begun where there is none.
         batch_size: Rows a training batch on each process.
         per_cell: At most this many training prompts for each (category, difficulty); null takes all.
@@ -95,7 +97,7 @@ class PoolData(LightningDataModule):
         eval_split: Split of the evaluation prompts.
         eval_per_cell: At most this many evaluation prompts for each (category, difficulty).
         eval_batch: Evaluation prompts drawn at once.
-        exam_pictures: Rendered pictures on which understanding is examined; only the embedded world has them.
+        exam_pictures: Pictures on which understanding is examined, where the prompts are a world's.
         seed: Part of the order of rows.
         order: ``random``, or ``easy_first``: in every epoch rows of those prompts come first of whose candidates the
             selecting judge accepted the largest share.
@@ -127,11 +129,13 @@ class PoolData(LightningDataModule):
         self.batch_size, self.eval_batch, self.exam_pictures, self.seed = batch_size, eval_batch, exam_pictures, seed
         self.order = order
         self.prompts = load_prompts(prompts, "improve", per_cell)
-        self.eval_prompts = load_prompts(eval_prompts or prompts, eval_split, eval_per_cell)
+        self.eval_source = eval_prompts or prompts
+        self.eval_prompts = load_prompts(self.eval_source, eval_split, eval_per_cell)
         check_no_overlap(self.prompts, self.eval_prompts)
-        self.exam: Exam | None = None
-        if prompts == "shapes" and exam_pictures:
-            self.exam = shapes_exam(eval_split, exam_pictures, seed=0)
+        self.world = find_world(prompts)
+        self.exam: ProbeSet | None = None
+        if self.world and exam_pictures:
+            self.exam = self.world.exam(eval_split, exam_pictures, 0)
         self.rounds = 0
         self._pool: Pool | None = None
         self._rows: Sequence[Row] = []

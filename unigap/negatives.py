@@ -6,9 +6,9 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
-from unigap.shapes.grammar import parse
-from unigap.shapes.lessons import twist
+from unigap.world import class_of_worlds
 
 WORD_GROUPS = (
     ("red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "black", "white", "gray"),
@@ -31,14 +31,6 @@ class Negatives(ABC):
     @abstractmethod
     def alter(self, text: str, rng: random.Random) -> str | None:
         """The changed prompt; ``None`` where there is nothing to change."""
-
-
-class ShapesNegatives(Negatives):
-    """One attribute, count or relation changed, in the language of the embedded world."""
-
-    def alter(self, text: str, rng: random.Random) -> str | None:
-        """Always finds something to change."""
-        return twist(parse(text), rng).text
 
 
 class WordNegatives(Negatives):
@@ -65,3 +57,7 @@ class WordNegatives(Negatives):
         match, group = rng.choice(found)
         other = rng.choice([word for word in group if word.lower() != match.group().lower()])
         return text[: match.start()] + other + text[match.end() :]
+
+
+def __getattr__(name: str) -> Any:
+    return class_of_worlds(__name__, name)

@@ -1,8 +1,7 @@
-"""Where prompts come from: the embedded world by name, a benchmark by name and path, or a file of the user's."""
+"""Where prompts come from: a world by name, a benchmark by name and path, or a file of the user's."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from unigap.console.mistakes import hint
 from unigap.prompt_sets import READERS, read_prompt_file
 from unigap.prompt_sets.rows import refuse_url
 from unigap.records import Prompt
-from unigap.shapes import prompt_sets
+from unigap.world import find_world
 
 ALSO_CALLED = {
     "improve": ("improve", "train"),
@@ -24,7 +23,7 @@ def load_prompts(source: str, split: str, per_cell: int | None = None) -> list[P
     """The prompts of one split of a source.
 
     Args:
-        source: ``shapes`` for the embedded world; ``NAME:PATH`` for a published set (the names are in
+        source: A world by its name, as ``shapes``; ``NAME:PATH`` for a published set (the names are in
             `unigap.prompt_sets.READERS`); or a ``.txt`` (one prompt a line) or ``.jsonl`` file (objects with ``text``
             and optionally ``id``, ``category``, ``difficulty``, ``split``, ``truth``).
         split: Part of the set, by its own name or by what `ALSO_CALLED` says; prompts that name no split belong to
@@ -35,8 +34,9 @@ def load_prompts(source: str, split: str, per_cell: int | None = None) -> list[P
         ValueError: When the set is unknown, or its file is missing, is not UTF-8, holds a damaged row (named by its
             line) or no prompt.
     """
-    if source == "shapes":
-        return prompt_sets.prompts(split, per_cell)
+    world = find_world(source)
+    if world:
+        return world.prompts(split, per_cell)
     if per_cell is not None and per_cell < 1:
         raise ValueError(f"per_cell must be >= 1, got {per_cell}")
     rows = of_split(read_prompts(source), split, source)
@@ -45,8 +45,9 @@ def load_prompts(source: str, split: str, per_cell: int | None = None) -> list[P
 
 def read_prompts(source: str) -> list[Prompt]:
     """The prompts of every split of a source; see `load_prompts`."""
-    if source == "shapes":
-        return list(itertools.chain.from_iterable(map(prompt_sets.prompts, prompt_sets.SPLITS)))
+    world = find_world(source)
+    if world:
+        return [prompt for split in world.splits for prompt in world.prompts(split, None)]
     name, colon, path = source.partition(":")
     if name in READERS and colon:
         return READERS[name](path)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from unigap.evaluation.known_pairs import KnownPairs
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.plots.pictures import read_image, to_pixels
 from unigap.records import Prompt
-from unigap.shapes.exam import Exam
 
 
 class HardNegatives(KnownPairs):
@@ -24,7 +24,7 @@ class HardNegatives(KnownPairs):
     def __init__(self, path: str, side: int = 384) -> None:
         self.path, self.side = Path(path), side
 
-    def load(self, n: int) -> Exam:
+    def load(self, n: int) -> ProbeSet:
         """Two claims a picture, the first of them true."""
         with self.path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))[: n // 2]
@@ -34,4 +34,4 @@ class HardNegatives(KnownPairs):
         prompts = [Prompt(row["image"], row["caption"]) for row in rows for _ in range(2)]
         claims = [claim for row in rows for claim in (row["caption"], row["wrong"])]
         truth = torch.tensor([True, False]).repeat(len(rows))
-        return Exam(tuple(prompts), tuple(claims), torch.stack(pixels).repeat_interleave(2, 0), truth)
+        return ProbeSet(tuple(prompts), tuple(claims), torch.stack(pixels).repeat_interleave(2, 0), truth)

@@ -16,7 +16,7 @@ from unigap.losses import sft_loss
 from unigap.models.base import PromptBatch, SamplingRecipe
 from unigap.models.showo import ShowO
 from unigap.models.showo_masks import random_masks
-from unigap.objectives import DPO, SFT, RowBatch
+from unigap.objectives import DPO, SFT, KLToBase, RowBatch
 from unigap.pool import Pool
 from unigap.records import Pair, Prompt
 from unigap.rounds import RoundPlan, collect_round, image_likelihoods
@@ -137,7 +137,23 @@ def test_dpo_starts_at_ln_2_because_all_are_measured_with_the_same_masks(showo_f
     losses = train(model, lambda model: objective.step(model, batch).loss, steps=4)
     assert losses[-1] < losses[0] - 0.01
     last = objective.step(model, batch)
-    assert last.logs["dpo/accuracy"] == 1 and last.logs["dpo/margin"] > 0
+    assert last.logs["dpo/accuracy"] == 1 and last.logs["dpo/margin_estimate"] > 0
+
+
+def test_figures_made_of_estimates_say_so(showo_folder: Path, tmp_path: Path) -> None:
+    model = ShowO(str(showo_folder))
+    candidates = [c for d in draw_candidates(model, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
+    references = image_likelihoods(model, candidates)
+    held = KLToBase(DPO())
+    rows = held.rows(candidates, {c.id: 1.0 - 2 * c.index for c in candidates})
+    logs = held.step(model, held.collate(rows, references)).logs
+    named = {"kl/to_base", "dpo/margin", "dpo/margin_per_token", "dpo/chosen", "dpo/rejected"}
+    assert {f"{name}_estimate" for name in named} <= logs.keys() and not named & logs.keys()
+    pool = Pool.create(tmp_path / "pool", model.codebook_digest())
+    collect_round(model, PROMPTS, [SelfJudge()], pool, 0, RoundPlan(2))
+    words = ["export", "pool", str(pool.folder), "--out", str(tmp_path / "data"), "--checkpoint", str(showo_folder)]
+    assert main(words) == 0
+    assert "an estimate: the model has no exact likelihood" in (tmp_path / "data" / "README.md").read_text()
 
 
 def test_commands_that_are_given_a_folder_find_its_family(

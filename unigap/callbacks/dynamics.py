@@ -66,15 +66,22 @@ class Dynamics(Callback):
         self._probes: ProbeSet | None = None
         self._sources: list[Source] = []
         self._watch: StepProbe | None = None
+        self._exact = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses runs in which no process holds the gradient of a whole weight."""
         refuse_sharded(trainer, "Dynamics")
+        if stage == "fit" and isinstance(pl_module, ImproveStage) and pl_module.external is None:
+            raise ValueError(
+                "Dynamics groups images by the external judge's verdict and there is none; set "
+                "model.init_args.external, or remove the callback"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Picks the probes from the first round, which is in the pool by now, and takes the first kernel."""
         if not isinstance(pl_module, ImproveStage) or not trainer.is_global_zero:
             return
+        self._exact = pl_module.model.exact_likelihood
         self._probes = _probes_of_first_round(pl_module, self.per_group, self.seed)
         self._sources = paired_sources(pl_module.model, self._probes.candidates, pl_module.own_judge.questions)
         if not self.rows:
@@ -174,6 +181,8 @@ class Dynamics(Callback):
             trainer.loggers, {f"dynamics/{name}": value for name, value in figures.items()}, trainer.global_step
         )
         told = {name: value for name, value in figures.items() if math.isfinite(value)}
+        if not self._exact:
+            told["likelihood/estimate"] = 1.0
         self.rows.append({"kind": kind, "step": trainer.global_step, "figures": told, **values})
         keep_rows(self.folder, self.rows)
 
@@ -192,8 +201,9 @@ class Dynamics(Callback):
 def _probes_of_first_round(stage: ImproveStage, per_group: int, seed: int) -> ProbeSet:
     pool = stage.pool_data.open_pool(stage.model.codebook_digest(), create=False)
     bar = threshold_logit(stage.objective.threshold)
-    accepted = {j.candidate_id: j.logit >= bar for j in pool.judgments(stage.judge.name, upto=0)}
-    right = {j.candidate_id: j.logit > 0 for j in pool.judgments(stage.external.name, upto=0)}
+    assert stage.external is not None
+    accepted = {name: logit >= bar for name, logit in pool.logits(stage.judge.name, upto=0).items()}
+    right = {name: logit > 0 for name, logit in pool.logits(stage.external.name, upto=0).items()}
     judged = [c for c in pool.candidates(upto=0) if c.id in accepted and c.id in right]
     return pick_probes(judged, accepted, right, per_group, seed)
 

@@ -11,9 +11,9 @@ from lightning.pytorch.loggers import WandbLogger
 
 from unigap.callbacks.dynamics_log import show_png
 from unigap.callbacks.run_checkpoint import run_checkpoint
-from unigap.evaluation.gap import EVAL_ROUND
+from unigap.evaluation.gap import EVAL_ROUND, external_verdicts
 from unigap.models.sharding import whole
-from unigap.plots.gallery_plot import Exhibit, gallery_plot
+from unigap.plots.gallery_plot import VERDICTS, Exhibit, gallery_plot
 from unigap.plots.pictures import to_image
 from unigap.records import Prompt
 from unigap.sampling import draw_candidates
@@ -91,7 +91,7 @@ class Gallery(Callback):
         if self._table is None:
             self._table = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
         for one in exhibits:
-            judge, external = "yes" if one.p_yes >= 0.5 else "no", "right" if one.right else "wrong"
+            judge, external = "yes" if one.p_yes >= 0.5 else "no", VERDICTS[one.right]
             about = (epoch, one.prompt, one.category, one.difficulty, str(one.seed))
             self._table.add_data(*about, wandb.Image(one.picture), one.p_yes, judge, external)
         # no step: W&B drops what is logged at a step below one it has seen
@@ -112,9 +112,10 @@ def draw_exhibits(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[Exhibi
     ):
         candidates, pixels_BCHW = drawings.candidates, drawings.pixels_BCHW
         p_yes_B = stage.own_judge.logits(stage.model, candidates, pixels_BCHW).sigmoid().tolist()
-        right_B = (stage.external.logits(stage.model, candidates, pixels_BCHW) > 0).tolist()
-        for candidate, pixels_CHW, p_yes, right in zip(candidates, pixels_BCHW, p_yes_B, right_B, strict=True):
+        right_B = external_verdicts(stage.external, stage.model, drawings)
+        right = [None] * len(candidates) if right_B is None else right_B.tolist()
+        for candidate, pixels_CHW, p_yes, found in zip(candidates, pixels_BCHW, p_yes_B, right, strict=True):
             asked = candidate.prompt
             about = (asked.text, asked.category, asked.difficulty, candidate.seed)
-            exhibits.append(Exhibit(*about, to_image(pixels_CHW), p_yes, right))
+            exhibits.append(Exhibit(*about, to_image(pixels_CHW), p_yes, found))
     return exhibits

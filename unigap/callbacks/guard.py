@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from unigap.evaluation.gap import sit_exam
-from unigap.evaluation.known_pairs import KnownPairs, ShapesPairs
+from unigap.evaluation.known_pairs import KnownPairs
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.metrics.judge_drift import JudgeDrift, judge_drift
-from unigap.shapes.exam import Exam
 from unigap.stages import ImproveStage
 from unigap.stages.base import refuse_sharded
 
@@ -36,7 +36,7 @@ class Guard(Callback):
 
     Args:
         action: ``stop`` ends the run, ``rollback`` puts the last sound weights back, ``warn`` only says so.
-        pairs: The known pairs; null renders the embedded world's validation prompts.
+        pairs: The known pairs; null takes those of the world whose prompts are trained on.
         n: How many of them.
         confidence: Of each paired interval, in (0, 1).
         tolerance: How far a reading may move for the worse before it counts, in [0, 1).
@@ -61,7 +61,7 @@ class Guard(Callback):
             raise ValueError(f"confidence must be in (0, 1), got {confidence}")
         if not 0 <= tolerance < 1:
             raise ValueError(f"tolerance must be in [0, 1), got {tolerance}")
-        self.action, self.pairs, self.n = action, pairs or ShapesPairs(), n
+        self.action, self.pairs, self.n = action, pairs, n
         self.confidence, self.tolerance, self.patience = confidence, tolerance, patience
         self.history: list[dict[str, Any]] = []
         self._start_E: torch.Tensor | None = None
@@ -85,7 +85,18 @@ class Guard(Callback):
             raise ValueError("Guard looks at every validation and there is none; set trainer.limit_val_batches")
         if self.action == "rollback":
             refuse_sharded(trainer, "Guard's rollback")
-        self.exam = self.pairs.load(self.n)
+        self.exam = self._known_pairs(pl_module).load(self.n)
+
+    def _known_pairs(self, stage: ImproveStage) -> KnownPairs:
+        if self.pairs is not None:
+            return self.pairs
+        world = stage.pool_data.world
+        if world is None:
+            raise ValueError(
+                "Guard needs images with true and false captions, which data.prompts does not bring along; "
+                "set pairs, e.g. to unigap.evaluation.known_pairs.CaptionedFile"
+            )
+        return world.known_pairs("validation", 1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Examines the model as it is before training; a resumed run keeps the start it had."""
@@ -187,7 +198,7 @@ def _row(epoch: int, drift: JudgeDrift, unsound: bool, fired: bool) -> dict[str,
     return {"epoch": epoch, "now": drift.now, "change": change, **said, **verdict}
 
 
-def _digest(exam: Exam) -> str:
+def _digest(exam: ProbeSet) -> str:
     sha = hashlib.sha256(exam.pixels_BCHW.numpy().tobytes())
     sha.update(repr((exam.claims, exam.truth_B.tolist())).encode())
     return sha.hexdigest()

@@ -28,7 +28,7 @@ class PoolWriter(BasePredictionWriter):
             raise ValueError(
                 f"pool {pool.folder} holds {len(pool.rounds)} round(s) already; choose a new data.pool folder"
             )
-        recipe = pl_module.predict_plan.recipe(pl_module.model, (pl_module.judge, pl_module.external))
+        recipe = pl_module.predict_plan.recipe(pl_module.model, pl_module.judges)
         self._writer = pool.writer(0, recipe)
 
     def write_on_batch_end(

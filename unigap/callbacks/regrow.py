@@ -167,7 +167,7 @@ class Regrow(Callback):
                 if checkpoint:
                     checkpoint.stop.check()
 
-            judges, rule = (stage.judge, stage.external), (self.allocation, stage.objective.threshold)
+            judges, rule = stage.judges, (self.allocation, stage.objective.threshold)
             try:
                 with trainer.precision_plugin.forward_context(), whole(stage.model):
                     collect_round(stage.model, prompts, judges, pool, number, self.plan, ranks, advance, *rule)
@@ -180,7 +180,7 @@ class Regrow(Callback):
         with ranks_of(trainer).together():
             for number in range(rounds):
                 stored, where = pool.recipe(number).get("judges", ()), f"round {number} of pool {pool.folder}"
-                for judge in (stage.judge, stage.external):
+                for judge in stage.judges:
                     check_same_judge(judge, stored, where)
             if stage.judge.asked_later:
                 _check_heard(pool, stage.judge.name, rounds)
@@ -281,7 +281,7 @@ def _count(stage: ImproveStage, data: PoolData, pool: Pool, number: int) -> Coun
     """
     bar = threshold_logit(stage.objective.threshold)
     own = pool.logits(stage.judge.name, upto=number)
-    external = {j.candidate_id: j.logit > 0 for j in pool.judgments(stage.external.name, upto=number)}
+    external = {} if stage.external is None else pool.logits(stage.external.name, upto=number)
     every = pool.candidates(upto=number)
     drawn = [c.id for c in every if c.round == number]
     judged = [name for name in drawn if name in own]
@@ -296,6 +296,6 @@ def _count(stage: ImproveStage, data: PoolData, pool: Pool, number: int) -> Coun
         "pool_rows": len(stage.objective.rows(every, own)),
     }
     if external.keys() >= {*drawn}:
-        counts["right"] = sum(external[name] for name in drawn)
-        counts["truly_right"] = sum(external[name] for name in accepted)
+        counts["right"] = sum(external[name] > 0 for name in drawn)
+        counts["truly_right"] = sum(external[name] > 0 for name in accepted)
     return counts

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from unigap.evaluation.quizzes import Quiz, QuizSource, ShapesQuiz, quiz_scores
+from unigap.evaluation.quizzes import Quiz, QuizSource, quiz_scores
 from unigap.metrics.intervals import Estimate, paired_difference
 from unigap.metrics.scores import says_yes
 from unigap.stages import ImproveStage
@@ -26,14 +26,14 @@ class Retention(Callback):
         results: The same with their intervals, by setting and name; the change is paired by picture.
 
     Args:
-        quiz: What is asked; null asks about renders of the embedded world's validation prompts.
+        quiz: What is asked; null takes the quiz of the world whose prompts are trained on.
         batch_size: Most questions in one forward pass.
     """
 
     def __init__(self, quiz: QuizSource | None = None, batch_size: int = 256) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-        self.source, self.batch_size = quiz or ShapesQuiz(), batch_size
+        self.source, self.batch_size = quiz, batch_size
         self.results: dict[str, dict[str, Estimate]] = {}
         self._start_Q: torch.Tensor | None = None
         self._key = ""
@@ -45,7 +45,18 @@ class Retention(Callback):
         if stage == "fit" and not trainer.limit_val_batches:
             raise ValueError("Retention asks at every validation and there is none; set trainer.limit_val_batches")
         if stage in ("fit", "validate"):
-            self.quiz = self.source.load()
+            self.quiz = self._quiz_source(pl_module).load()
+
+    def _quiz_source(self, stage: ImproveStage) -> QuizSource:
+        if self.source is not None:
+            return self.source
+        world = stage.pool_data.world
+        if world is None:
+            raise ValueError(
+                "Retention needs questions, which data.prompts does not bring along; set quiz, e.g. to "
+                "unigap.evaluation.quizzes.PopeFiles"
+            )
+        return world.quiz()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Asks the model as it is before training; a resumed run keeps the start it had."""

@@ -19,15 +19,16 @@ from tqdm import tqdm
 
 from unigap.callbacks.regrow import Regrow
 from unigap.evaluation.gap import EVAL_ROUND, Verdicts, measure, rejudge, sit_exam
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.evaluation.run_summary import Look, run_figures, versions, write_gallery, write_rejudged
 from unigap.models.sharding import whole
 from unigap.prompts import check_no_overlap, load_prompts
 from unigap.records import Candidate
 from unigap.rounds import RoundPlan
-from unigap.sampling import Drawings
-from unigap.shapes.exam import Exam, shapes_exam
+from unigap.sampling import Drawings, codes_of
 from unigap.stages import ImproveStage
 from unigap.storage.manifest import make_folder, write_durable
+from unigap.world import find_world
 
 # Shape legend: S drawings, M image tokens, E exam pictures.
 
@@ -43,18 +44,19 @@ class RunSummary(Callback):
 
     Args:
         folder: The run folder; empty measures and writes nothing.
-        prompts: Prompts to draw for, as in ``PoolData``; none of them may be trained on.
+        prompts: Prompts to draw for, as in ``PoolData``; none of them may be trained on. Null takes those
+            that the run evaluates on.
         split: Their split.
         per_cell: At most this many of them for each (category, difficulty).
         plan: How the drawings are made; null draws 4 a prompt.
-        exam: Rendered pictures on which understanding is examined; only the embedded world has them.
+        exam: Pictures on which understanding is examined, where the prompts are a world's.
         gallery: Prompts that are shown before and after.
     """
 
     def __init__(
         self,
         folder: str = "",
-        prompts: str = "shapes",
+        prompts: str | None = None,
         split: str = "test",
         per_cell: int = 20,
         plan: RoundPlan | None = None,
@@ -86,11 +88,13 @@ class RunSummary(Callback):
         """Loads what is asked, and refuses prompts that are trained on."""
         if stage != "fit" or not self.folder or not isinstance(pl_module, ImproveStage):
             return
-        self.prompts = load_prompts(self.source, self.split, self.per_cell)
+        source = self.source or pl_module.pool_data.eval_source
+        self.prompts = load_prompts(source, self.split, self.per_cell)
         check_no_overlap(pl_module.pool_data.prompts, self.prompts)
-        self.exam: Exam | None = None
-        if self.source == "shapes" and self.pictures:
-            self.exam = shapes_exam(self.split, self.pictures, seed=0)
+        self.exam: ProbeSet | None = None
+        world = find_world(source)
+        if world and self.pictures:
+            self.exam = world.exam(self.split, self.pictures, 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the model as it is before training; a resumed run keeps the start it had."""
@@ -196,7 +200,7 @@ def _kept(look: Look) -> dict[str, Any]:
     verdicts = look.verdicts
     drawn = verdicts.drawings.candidates
     return {
-        "codes_SM": torch.stack([torch.from_numpy(candidate.codes) for candidate in drawn]),
+        "codes_SM": codes_of(drawn).int(),
         "seeds": [candidate.seed for candidate in drawn],
         "logps": [candidate.logp for candidate in drawn],
         "own_S": verdicts.own_S,

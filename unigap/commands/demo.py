@@ -12,12 +12,12 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from unigap.callbacks import CurveLog, Regrow, RowLog, RunSummary
+from unigap.commands.model_choice import DEFAULT, ModelChoice
 from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
 from unigap.judges import Judge, SelfJudge
 from unigap.metrics.gap_table import print_comparison
-from unigap.models.base import SamplingRecipe
-from unigap.models.families import load_model
+from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.objectives import SFT, Objective
 from unigap.pages.report import write_report
 from unigap.quiet_fit import quiet_trainer
@@ -59,10 +59,28 @@ class DemoPlan:
     exam: int = 600
 
 
-def show_demo(out: str, seed: int, checkpoint: str, logger: LoggerName, overwrite: bool) -> None:
-    """Runs the demonstration and shows what came of it: a table, ``summary.json`` and ``report.html`` in ``out``."""
-    plan = DemoPlan(checkpoint=checkpoint, seed=seed)
-    summary = run_demo(plan, prepare_folder(out, overwrite), logger, SelfJudge(), SFT(keep=4))
+def demo(
+    out: str = "runs/demo",
+    seed: int = 0,
+    checkpoint: str | None = None,
+    logger: LoggerName = "csv",
+    overwrite: bool = False,
+    *,
+    model: UnifiedModel | None = None,
+) -> None:
+    """Watch the gap close on the embedded world: about two minutes on two CPU cores.
+
+    Args:
+        out: Folder for the report, the summary and the pool.
+        seed: Seed of everything that is drawn.
+        checkpoint: ``shapes`` (the default) or another shipped model, a folder, or a run of ``unigap fit``.
+        logger: Where curves go: ``csv``, or ``wandb`` in offline mode (``wandb sync`` uploads it).
+        overwrite: Replace an earlier demo in ``out``.
+        model: A model of your own by its class path, in place of ``checkpoint``.
+    """
+    choice = ModelChoice(checkpoint, model)
+    plan = DemoPlan(checkpoint=type(model).__name__ if model else checkpoint or DEFAULT, seed=seed)
+    summary = run_demo(plan, prepare_folder(out, overwrite), logger, SelfJudge(), SFT(keep=4), choice)
     print_comparison(summary)
     print(f"\nreport: {write_report(out)}")
 
@@ -86,9 +104,19 @@ def prepare_folder(out: str, overwrite: bool) -> Path:
 
 
 @quiet_libraries()
-def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, objective: Objective) -> dict[str, Any]:
-    """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary."""
-    model = load_model(plan.checkpoint)
+def run_demo(
+    plan: DemoPlan,
+    folder: Path,
+    logger: LoggerName,
+    judge: Judge,
+    objective: Objective,
+    choice: ModelChoice | None = None,
+) -> dict[str, Any]:
+    """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary.
+
+    ``choice`` names the model; None is the plan's checkpoint.
+    """
+    model = (choice or ModelChoice(plan.checkpoint)).load()
     sampling = SamplingRecipe(cfg=model.usual_cfg)
     recipe = dataclasses.asdict(plan) | {
         "cfg": sampling.cfg,
@@ -97,14 +125,6 @@ def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, obj
     }
     write_durable(folder / MARK, json.dumps(recipe, indent=1).encode())
     seed_everything(plan.seed, verbose=False)
-    stage = CurriculumStage(
-        model,
-        objective,
-        judge=judge,
-        lr=plan.lr,
-        eval_plan=RoundPlan(2, sampling, seed=500_000),
-        warmup_steps=10,
-    )
     data = PoolData(
         pool=str(folder / "pool"),
         batch_size=plan.batch_size,
@@ -112,6 +132,15 @@ def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, obj
         eval_per_cell=8,
         exam_pictures=0,
         seed=plan.seed,
+    )
+    stage = CurriculumStage(
+        model,
+        objective,
+        judge=judge,
+        external=data.world and data.world.external(),
+        lr=plan.lr,
+        eval_plan=RoundPlan(2, sampling, seed=500_000),
+        warmup_steps=10,
     )
     test = RoundPlan(plan.eval_candidates, sampling, seed=1_000_000 + plan.seed)
     summary = RunSummary(str(folder), per_cell=plan.eval_per_cell, plan=test, exam=plan.exam)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from unigap.cards import RunFacts, check_license, with_run
-from unigap.console.parser import ClearParser
+from unigap.commands.model_choice import model_of, model_spec, name_of
 from unigap.evaluation.run_summary import versions
 from unigap.models.base import UnifiedModel
 from unigap.models.checkpoints import open_lightning
+from unigap.models.model_card import model_card, what_trains
 from unigap.run_folder.fit_folder import CONFIG, FitFolder, read_fit
 from unigap.stages.base import load_stage
 from unigap.storage.manifest import whole_folder, write_durable
 
+CARD = "README.md"
 RECIPE = "unigap.yaml"
 """The resolved config in the folder: ``unigap fit --config unigap.yaml`` trains it again."""
 
@@ -40,26 +42,20 @@ def export_model(run: str, out: str, license: str, adapter: bool) -> None:
     facts = run_facts(fit, content, license)
     with whole_folder(Path(out)) as aside:
         model.save(aside, adapter_only=adapter, recipe=fit.recipe)
-        card = aside / "README.md"
-        write_durable(card, with_run(card.read_text(encoding="utf-8"), facts).encode())
+        card = with_run(card_of(model, aside, fit), facts)
+        write_durable(aside / CARD, card.encode())
         write_durable(aside / RECIPE, (fit.checkpoint.parent / CONFIG).read_bytes())
 
 
-def model_of(fit: FitFolder) -> UnifiedModel:
-    """The model a run trained, with the weights it started from.
-
-    Raises:
-        ValueError: Its stage trains no unified model, or the config is wrong.
-    """
-    stage = fit.config.get("model") or {}
-    spec = (stage.get("init_args") or {}).get("model")
-    if not isinstance(spec, dict):
-        raise ValueError(f"{fit.path}: {stage.get('class_path')} trains no model of its own; export a stage that does")
-    parser = ClearParser(exit_on_error=False)
-    parser.add_subclass_arguments(UnifiedModel, "model", required=True)
-    made = parser.instantiate_classes(parser.parse_object({"model": spec}))
-    model: UnifiedModel = made["model"]
-    return model
+def card_of(model: UnifiedModel, folder: Path, fit: FitFolder) -> str:
+    """The card that a model wrote when it was saved, or a plain one where its class writes none."""
+    card = folder / CARD
+    if card.is_file():
+        return card.read_text(encoding="utf-8")
+    kind = type(model)
+    loading = f"from {kind.__module__} import {kind.__name__}  # whose save wrote this folder"
+    base = name_of(model_spec(fit.config, fit.path))
+    return model_card(kind.__name__, base, what_trains(model), loading, "unigap", fit.recipe)
 
 
 def run_facts(fit: FitFolder, content: Mapping[str, Any], license: str) -> RunFacts:

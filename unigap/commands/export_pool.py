@@ -13,10 +13,10 @@ import torch
 from tqdm import tqdm
 
 from unigap.cards import PoolFacts, check_license, pool_card, readings_of
+from unigap.commands.model_choice import ModelChoice
 from unigap.memory import in_fitting_batches, items_that_fit
 from unigap.metrics import scores
 from unigap.models.base import SamplingRecipe, UnifiedModel
-from unigap.models.families import load_model
 from unigap.plots.pictures import to_png
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment
@@ -81,14 +81,14 @@ class Judged:
         }
 
 
-def export_pool(folder: str, out: str, license: str, checkpoint: str, threshold: float) -> None:
+def export_pool(folder: str, out: str, license: str, choice: ModelChoice, threshold: float) -> None:
     """Writes a pool as a data set with pictures, ready for ``push_to_hub`` and ``load_dataset``.
 
     Args:
         folder: The pool.
         out: Folder to write, all or nothing.
         license: Licence of the data, as the hub writes it.
-        checkpoint: A model whose image tokens the pool holds; it turns them into pictures.
+        choice: The model whose image tokens the pool holds; it turns them into pictures.
         threshold: Least probability of yes that counts as accepted, in (0, 1).
 
     Raises:
@@ -97,10 +97,10 @@ def export_pool(folder: str, out: str, license: str, checkpoint: str, threshold:
     check_license(license)
     threshold_logit(threshold)
     Pool.open(folder)  # a wrong folder shows at once, not after the model is loaded
-    model = load_model(checkpoint)
+    model, base = choice.load_for_pool(folder)
     pool = Pool.open(folder, model.codebook_digest())
     judged = read_judged(pool, threshold)
-    card = pool_card(pool_facts(pool, judged, Path(out).name, license, checkpoint))
+    card = pool_card(pool_facts(pool, judged, Path(out).name, license, base, model.exact_likelihood))
     with whole_folder(Path(out)) as aside:
         write_parquet(model, judged, aside / "data")
         write_durable(aside / "README.md", card.encode())
@@ -125,7 +125,7 @@ def read_judged(pool: Pool, threshold: float) -> Judged:
     return Judged(candidates, judge, said, threshold)
 
 
-def pool_facts(pool: Pool, judged: Judged, name: str, license: str, checkpoint: str) -> PoolFacts:
+def pool_facts(pool: Pool, judged: Judged, name: str, license: str, base: str, exact_likelihood: bool) -> PoolFacts:
     """What the card says."""
     rounds = []
     for number, prompts in pool.prompts().items():
@@ -134,7 +134,7 @@ def pool_facts(pool: Pool, judged: Judged, name: str, license: str, checkpoint: 
     return PoolFacts(
         name=name,
         license=license,
-        base=checkpoint,
+        base=base,
         judge=judged.judge,
         external=judged.external,
         threshold=judged.threshold,
@@ -142,6 +142,7 @@ def pool_facts(pool: Pool, judged: Judged, name: str, license: str, checkpoint: 
         figures=figures_of(judged),
         sampling={key: value for key, value in flat(pool.recipe(0)).items() if key not in ("weights", "judges")},
         sha256=str(pool.state()["sha256"]),
+        exact_likelihood=exact_likelihood,
     )
 
 

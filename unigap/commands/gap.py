@@ -3,40 +3,96 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from unigap.evaluation.gap import exam_scores, gap_by, gap_scores, measure, sit_exam
-from unigap.judges import OracleJudge, SelfJudge
+from unigap.commands.model_choice import ModelChoice
+from unigap.evaluation.gap import Verdicts, exam_scores, gap_by, gap_scores, measure, sit_exam
+from unigap.judges import Judge, SelfJudge, check_speaks_at_once
 from unigap.metrics.gap_table import print_gap
 from unigap.metrics.intervals import Estimate
-from unigap.models.base import UnifiedModel
+from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.prompts import load_prompts
+from unigap.records import Prompt
 from unigap.rounds import RoundPlan
-from unigap.shapes.exam import shapes_exam
 from unigap.storage.manifest import write_durable
+from unigap.world import find_world
 
 EXAM_PICTURES = 600
 
 
-def measure_checkpoint(
-    model: UnifiedModel, prompts: str, split: str, per_cell: int, plan: RoundPlan, out: str | None
+def gap(
+    checkpoint: str | None = None,
+    prompts: str = "shapes",
+    split: str = "test",
+    per_cell: int = 20,
+    candidates: int = 4,
+    cfg: float | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    out: str | None = None,
+    *,
+    external: Judge | None = None,
+    model: UnifiedModel | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> None:
-    """Draws, judges, prints the table, and writes the figures as JSON where asked."""
-    asked = load_prompts(prompts, split, per_cell)
-    own = SelfJudge()
-    with tqdm(total=len(asked) * plan.candidates, unit="image", desc="gap") as bar:
-        verdicts = measure(model, asked, plan, own, OracleJudge(), bar.update)
-    figures: dict[str, dict[str, Estimate]] = {name: {"all": value} for name, value in gap_scores(verdicts).items()}
+    """Measure the gap of a checkpoint: how often its own judge rejects what it draws, and who is right.
+
+    Args:
+        checkpoint: ``shapes`` (the default) or another shipped model, a folder, a hub id, or a run of ``unigap fit``.
+        prompts: ``shapes``, a published set as ``NAME:PATH``, or a ``.txt`` or ``.jsonl`` file.
+        split: Split of the prompts.
+        per_cell: At most this many prompts for each (category, difficulty).
+        candidates: Images drawn for each prompt.
+        cfg: Classifier-free guidance scale, >= 1; that of the checkpoint where left out.
+        temperature: Sampling temperature, >= 0.
+        seed: Seed of the drawings.
+        out: JSON file for the figures.
+        external: The external judge by its class path, e.g. ``unigap.judges.VQAJudge``; where left out, the one that
+            knows the truth of ``shapes``, and none for other prompts.
+        model: A model of your own by its class path, in place of ``checkpoint``.
+        device: Where it runs, e.g. ``cuda:1``; the GPU where there is one, else the CPU, where left out.
+        dtype: Precision of the weights of ``checkpoint``, ``float32`` or ``bfloat16``.
+    """
+    if out and (Path(out).is_dir() or not Path(out).parent.is_dir()):
+        raise ValueError(f"--out {out!r} is no file in a folder that exists; give the name of a JSON file")
+    # before the weights are loaded: what is out of range is told at once
+    sampling = SamplingRecipe(temperature, 1.0 if cfg is None else cfg)
+    plan = RoundPlan(candidates, sampling, seed=seed)
+    world, asked = find_world(prompts), load_prompts(prompts, split, per_cell)
+    if external is not None:
+        check_speaks_at_once(external)
+    chosen = ModelChoice(checkpoint, model, device, dtype).load()
+    if cfg is None:
+        plan = replace(plan, sampling=replace(sampling, cfg=chosen.usual_cfg))
+    verdicts = _draw_and_judge(chosen, asked, plan, external or (world.external() if world else None))
+    figures = _figures(verdicts)
+    if world:
+        exam = world.exam(split, EXAM_PICTURES, seed)
+        scored = exam_scores(exam, sit_exam(chosen, exam, SelfJudge()))
+        figures |= {name: {"all": value} for name, value in scored.items()}
+    print_gap(figures, "--external")
+    if out:
+        rows = {name: {group: e.to_dict() for group, e in found.items()} for name, found in figures.items()}
+        write_durable(Path(out), json.dumps(rows, indent=1).encode())
+
+
+def _draw_and_judge(
+    model: UnifiedModel, prompts: Sequence[Prompt], plan: RoundPlan, external: Judge | None
+) -> Verdicts:
+    with tqdm(total=len(prompts) * plan.candidates, unit="image", desc="gap") as bar:
+        return measure(model, prompts, plan, SelfJudge(), external, bar.update)
+
+
+def _figures(verdicts: Verdicts) -> dict[str, dict[str, Estimate]]:
+    """Every figure by name, then for all drawings and for each category and difficulty."""
+    figures = {name: {"all": value} for name, value in gap_scores(verdicts).items()}
     for attribute in ("category", "difficulty"):
         for group, found in gap_by(verdicts, attribute).items():
             for name, estimate in found.items():
                 figures[name][group] = estimate
-    if prompts == "shapes":
-        exam = shapes_exam(split, EXAM_PICTURES, plan.seed)
-        figures |= {name: {"all": value} for name, value in exam_scores(exam, sit_exam(model, exam, own)).items()}
-    print_gap(figures)
-    if out:
-        rows = {name: {group: e.to_dict() for group, e in found.items()} for name, found in figures.items()}
-        write_durable(Path(out), json.dumps(rows, indent=1).encode())
+    return figures

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import Judge, SelfJudge
 from unigap.metrics import intervals, scores
 from unigap.metrics.intervals import Estimate
@@ -15,7 +16,6 @@ from unigap.models.base import UnifiedModel
 from unigap.records import Prompt
 from unigap.rounds import RoundPlan
 from unigap.sampling import Drawings, draw_candidates
-from unigap.shapes.exam import Exam
 
 # Shape legend: S drawings, E exam pictures.
 
@@ -36,18 +36,19 @@ class Verdicts:
         drawings: The drawings, N for each prompt in order.
         prompt_S: Number of each drawing's prompt, int64.
         own_S: Log-odds of yes of the model's own judge.
-        right_S: External verdict, bool.
+        right_S: External verdict, bool; None where nobody was asked.
     """
 
     prompts: Sequence[Prompt]
     drawings: Drawings
     prompt_S: torch.Tensor
     own_S: torch.Tensor
-    right_S: torch.Tensor
+    right_S: torch.Tensor | None
 
-    def where(self, keep_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def where(self, keep_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Own log-odds, external verdicts and prompt numbers of some of the drawings."""
-        return self.own_S[keep_S], self.right_S[keep_S], self.prompt_S[keep_S]
+        right_S = None if self.right_S is None else self.right_S[keep_S]
+        return self.own_S[keep_S], right_S, self.prompt_S[keep_S]
 
     def groups(self, attribute: str) -> dict[str, torch.Tensor]:
         """Which drawings belong to each category or difficulty, bool (S,) by name."""
@@ -60,22 +61,30 @@ def measure(
     prompts: Sequence[Prompt],
     plan: RoundPlan,
     judge: Judge,
-    external: Judge,
+    external: Judge | None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Verdicts:
-    """Draws for held-out prompts with fixed seeds and collects both verdicts."""
+    """Draws for held-out prompts with fixed seeds and collects the verdicts of the own judge and the external one."""
     batches, own, right = [], [], []
     for drawings in draw_candidates(
         model, prompts, plan.candidates, EVAL_ROUND, plan.seed, plan.sampling, plan.images_per_batch
     ):
         batches.append(drawings)
         own.append(judge.logits(model, drawings.candidates, drawings.pixels_BCHW).float().cpu())
-        right.append(external.logits(model, drawings.candidates, drawings.pixels_BCHW).cpu() > 0)
+        right.append(external_verdicts(external, model, drawings))
         progress(len(drawings.candidates))
     candidates = [candidate for drawings in batches for candidate in drawings.candidates]
     pixels = torch.cat([drawings.pixels_BCHW.cpu() for drawings in batches])
     prompt_S = torch.arange(len(prompts)).repeat_interleave(plan.candidates)
-    return Verdicts(prompts, Drawings(candidates, pixels), prompt_S, torch.cat(own), torch.cat(right))
+    right_S = None if external is None else torch.cat([right_B.cpu() for right_B in right if right_B is not None])
+    return Verdicts(prompts, Drawings(candidates, pixels), prompt_S, torch.cat(own), right_S)
+
+
+def external_verdicts(external: Judge | None, model: UnifiedModel, drawings: Drawings) -> torch.Tensor | None:
+    """Whether the external judge finds each drawing right, bool (B,); None where there is no such judge."""
+    if external is None:
+        return None
+    return external.logits(model, drawings.candidates, drawings.pixels_BCHW) > 0
 
 
 def rejudge(model: UnifiedModel, verdicts: Verdicts, judge: Judge) -> torch.Tensor:
@@ -84,9 +93,11 @@ def rejudge(model: UnifiedModel, verdicts: Verdicts, judge: Judge) -> torch.Tens
 
 
 def gap_scores(verdicts: Verdicts, threshold: float = 0.5) -> dict[str, Estimate]:
-    """Generation, non-unification, weak-generation share and precision of yes on the drawings."""
-    own_S, right_S, prompt_S = verdicts.where(torch.ones_like(verdicts.right_S))
-    return _gap_scores(own_S, right_S, prompt_S, threshold)
+    """Generation, non-unification, weak-generation share and precision of yes on the drawings.
+
+    Where no external judge was asked, non-unification alone.
+    """
+    return _gap_scores(verdicts.own_S, verdicts.right_S, verdicts.prompt_S, threshold)
 
 
 def gap_by(verdicts: Verdicts, attribute: str, threshold: float = 0.5) -> dict[str, dict[str, Estimate]]:
@@ -96,24 +107,24 @@ def gap_by(verdicts: Verdicts, attribute: str, threshold: float = 0.5) -> dict[s
 
 
 def _gap_scores(
-    own_S: torch.Tensor, right_S: torch.Tensor, prompt_S: torch.Tensor, threshold: float
+    own_S: torch.Tensor, right_S: torch.Tensor | None, prompt_S: torch.Tensor, threshold: float
 ) -> dict[str, Estimate]:
     counted = _drawing_counts(scores.says_yes(own_S, threshold), right_S)
     return {name: scores.share(*counts, prompt_S) for name, counts in counted.items()}
 
 
 def judge_scores(
-    logit_S: torch.Tensor, right_S: torch.Tensor, prompt_S: torch.Tensor, threshold: float = 0.5
+    logit_S: torch.Tensor, right_S: torch.Tensor | None, prompt_S: torch.Tensor, threshold: float = 0.5
 ) -> dict[str, Estimate]:
-    """How good a judge is on images whose truth is known."""
+    """How good a judge is on images whose truth is known; where it is not, its yes-rate alone."""
     counted = _judging_counts(scores.says_yes(logit_S, threshold), right_S)
     shares = {name: scores.share(*counts, prompt_S) for name, counts in counted.items()}
-    return shares | {"judge_auroc": scores.auroc(logit_S, right_S, prompt_S)}
+    return shares if right_S is None else shares | {"judge_auroc": scores.auroc(logit_S, right_S, prompt_S)}
 
 
 def sit_exam(
     model: UnifiedModel,
-    exam: Exam,
+    exam: ProbeSet,
     judge: SelfJudge,
     batch_size: int = 256,
     progress: Callable[[int], object] = lambda claims: None,
@@ -126,7 +137,7 @@ def sit_exam(
     return torch.cat(parts)
 
 
-def exam_scores(exam: Exam, logit_E: torch.Tensor, threshold: float = 0.5) -> dict[str, Estimate]:
+def exam_scores(exam: ProbeSet, logit_E: torch.Tensor, threshold: float = 0.5) -> dict[str, Estimate]:
     """Understanding on renders: accuracy, TPR, TNR and AUROC."""
     names = {"judge_accuracy": "understanding_renders", "yes_rate": "renders_yes_rate"}
     scored = judge_scores(logit_E, exam.truth_B, exam.cluster_B, threshold)
@@ -143,6 +154,8 @@ def rejudged_scores(before: Verdicts, after_on_before_S: torch.Tensor, threshold
     """
     yes_S, still_S = (scores.says_yes(logit_S, threshold) for logit_S in (before.own_S, after_on_before_S))
     right_S = before.right_S
+    if right_S is None:
+        return {}
     turned = {
         "false_positives_rejected": (~still_S, yes_S & ~right_S),
         "true_positives_rejected": (~still_S, yes_S & right_S),
@@ -160,6 +173,8 @@ def redrawn_scores(before: Verdicts, after: Verdicts) -> dict[str, Estimate]:
         after: Those made after for the same prompts and seeds, in the same order.
     """
     was_S, is_S, prompt_S = before.right_S, after.right_S, before.prompt_S
+    if was_S is None or is_S is None:
+        return {}
     turned = {"wrong_to_right": (is_S, ~was_S), "right_to_wrong": (~is_S, was_S)}
     return {name: scores.share(hit_S, counted_S, prompt_S) for name, (hit_S, counted_S) in turned.items()}
 
@@ -171,11 +186,11 @@ class Change:
     Attributes:
         delta: Paired after-minus-before intervals by the names of ``gap_scores`` and ``judge_scores``; those of the
             judge are on the drawings made before.
-        win: Both judges on the drawings made before.
+        win: Both judges on the drawings made before; None where no external judge was asked.
     """
 
     delta: dict[str, Estimate]
-    win: WinRateResult = field()
+    win: WinRateResult | None
 
 
 def compare(before: Verdicts, after: Verdicts, after_on_before_S: torch.Tensor, threshold: float = 0.5) -> Change:
@@ -188,6 +203,8 @@ def compare(before: Verdicts, after: Verdicts, after_on_before_S: torch.Tensor, 
     judged, rejudged = _judging_counts(yes_S, right_S), _judging_counts(still_S, right_S)
     delta = {name: paired_share(drawn[name], prompt_S, redrawn[name], after.prompt_S) for name in drawn}
     delta |= {name: paired_share(judged[name], prompt_S, rejudged[name], prompt_S) for name in judged}
+    if right_S is None:
+        return Change(delta, None)
     win = win_rate(before.own_S, after_on_before_S, right_S, prompt_S, threshold)
     return Change(delta | {"judge_auroc": win.delta_auroc}, win)
 
@@ -201,8 +218,10 @@ def paired_share(
     return intervals.paired_difference(first, second)
 
 
-def _drawing_counts(yes_S: torch.Tensor, right_S: torch.Tensor) -> dict[str, Counts]:
-    all_S = torch.ones_like(right_S)
+def _drawing_counts(yes_S: torch.Tensor, right_S: torch.Tensor | None) -> dict[str, Counts]:
+    all_S = torch.ones_like(yes_S)
+    if right_S is None:
+        return {"non_unification": (~yes_S, all_S)}
     return {
         "generation": (right_S, all_S),
         "non_unification": (~yes_S, all_S),
@@ -211,8 +230,10 @@ def _drawing_counts(yes_S: torch.Tensor, right_S: torch.Tensor) -> dict[str, Cou
     }
 
 
-def _judging_counts(yes_S: torch.Tensor, right_S: torch.Tensor) -> dict[str, Counts]:
-    all_S = torch.ones_like(right_S)
+def _judging_counts(yes_S: torch.Tensor, right_S: torch.Tensor | None) -> dict[str, Counts]:
+    all_S = torch.ones_like(yes_S)
+    if right_S is None:
+        return {"yes_rate": (yes_S, all_S)}
     return {
         "judge_accuracy": (yes_S == right_S, all_S),
         "judge_tpr": (yes_S, right_S),

@@ -10,6 +10,7 @@ from torch import nn
 from unigap.metrics import GenerationAccuracy, JudgePrecision, NonUnificationScore, WeakGenerationShare, YesRate
 from unigap.metrics.grouped_metric import GroupedMetric
 from unigap.metrics.intervals import Estimate
+from unigap.metrics.sample_metric import SampleMetric
 from unigap.records import Candidate, Prompt
 
 ATTRIBUTES = ("category", "difficulty")
@@ -21,22 +22,23 @@ class GapMeter(nn.Module):
     Args:
         prompts: The whole prompt set, the same on every process.
         candidates: N, drawings for each prompt.
+        external: Whether an external judge is asked; without one, the figures that need it are left out.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], candidates: int) -> None:
+    def __init__(self, prompts: Sequence[Prompt], candidates: int, external: bool = True) -> None:
         super().__init__()
         self.numbers = {prompt.id: i for i, prompt in enumerate(prompts)}
         self.candidates = candidates
         self.names = {a: list(dict.fromkeys(getattr(prompt, a) for prompt in prompts)) for a in ATTRIBUTES}
-        self.meters = nn.ModuleDict({a: nn.ModuleDict(_metrics(names)) for a, names in self.names.items()})
+        self.meters = nn.ModuleDict({a: nn.ModuleDict(_metrics(names, external)) for a, names in self.names.items()})
 
-    def update(self, candidates: Sequence[Candidate], own_B: torch.Tensor, right_B: torch.Tensor) -> None:
+    def update(self, candidates: Sequence[Candidate], own_B: torch.Tensor, right_B: torch.Tensor | None) -> None:
         """Adds drawings.
 
         Args:
             candidates: What was drawn.
             own_B: Log-odds of yes of the model's own judge.
-            right_B: External verdict, bool.
+            right_B: External verdict, bool; None where nobody was asked.
         """
         device = own_B.device
         prompt_B = torch.tensor([self.numbers[c.prompt.id] for c in candidates], device=device)
@@ -48,9 +50,9 @@ class GapMeter(nn.Module):
                 metric.update(
                     group_B=group_B,
                     logit_B=own_B.float(),
-                    truth_B=right_B.to(device),
                     prompt_B=prompt_B,
                     sample_B=prompt_B * self.candidates + index_B,
+                    **({} if right_B is None else {"truth_B": right_B.to(device)}),
                 )
 
     def own_verdicts(self) -> dict[str, torch.Tensor]:
@@ -69,11 +71,16 @@ class GapMeter(nn.Module):
         return found
 
 
-def _metrics(groups: Sequence[str]) -> dict[str, nn.Module]:
+def _metrics(groups: Sequence[str], external: bool) -> dict[str, nn.Module]:
+    metrics: dict[str, SampleMetric] = {
+        "generation": GenerationAccuracy(),
+        "non_unification": NonUnificationScore(),
+        "weak_generation": WeakGenerationShare(),
+        "judge_precision": JudgePrecision(),
+        "yes_rate": YesRate(),
+    }
     return {
-        "generation": GroupedMetric(GenerationAccuracy(), groups),
-        "non_unification": GroupedMetric(NonUnificationScore(), groups),
-        "weak_generation": GroupedMetric(WeakGenerationShare(), groups),
-        "judge_precision": GroupedMetric(JudgePrecision(), groups),
-        "yes_rate": GroupedMetric(YesRate(), groups),
+        name: GroupedMetric(metric, groups)
+        for name, metric in metrics.items()
+        if external or "truth" not in metric.columns
     }

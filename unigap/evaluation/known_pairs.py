@@ -12,38 +12,23 @@ from typing import Any
 import torch
 from PIL import Image
 
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.plots.pictures import check_side, read_image, to_pixels
 from unigap.prompts import normalised
 from unigap.records import Prompt
-from unigap.shapes.exam import Exam, shapes_exam
+from unigap.world import class_of_worlds
 
 
 class KnownPairs(ABC):
     """A source of images and claims about them, half of which are true."""
 
     @abstractmethod
-    def load(self, n: int) -> Exam:
+    def load(self, n: int) -> ProbeSet:
         """``n`` claims, the same ones every time.
 
         Raises:
             ValueError: When there are fewer pairs, or one of them is damaged.
         """
-
-
-class ShapesPairs(KnownPairs):
-    """Renders of the embedded world; what does not match differs in one attribute, count or relation.
-
-    Args:
-        split: Split of the prompts that are rendered; not one that is trained on.
-        seed: Which pictures.
-    """
-
-    def __init__(self, split: str = "validation", seed: int = 1) -> None:
-        self.split, self.seed = split, seed
-
-    def load(self, n: int) -> Exam:
-        """Renders, every second one with its own prompt."""
-        return shapes_exam(self.split, n, self.seed)
 
 
 class CaptionedFile(KnownPairs):
@@ -59,7 +44,7 @@ class CaptionedFile(KnownPairs):
         check_side(side)
         self.path, self.side, self.seed = Path(path), side, seed
 
-    def load(self, n: int) -> Exam:
+    def load(self, n: int) -> ProbeSet:
         """Images of the file."""
         if not self.path.is_file():
             raise ValueError(f"pairs {str(self.path)!r}: no such file; give a .jsonl file of image and caption")
@@ -100,7 +85,7 @@ class CaptionedDataset(KnownPairs):
         self.name, self.split, self.image, self.caption = name, split, image, caption
         self.side, self.seed = side, seed
 
-    def load(self, n: int) -> Exam:
+    def load(self, n: int) -> ProbeSet:
         """Images of the data set."""
         data = self._open()
         for column in (self.image, self.caption):
@@ -153,7 +138,7 @@ def _choose(rows: Sequence[tuple[str, str]], n: int, seed: int, source: str) -> 
     return random.Random(f"pairs/{seed}").sample(list(rows), n)
 
 
-def _examine(rows: Sequence[tuple[str, str]], pixels: Sequence[torch.Tensor], seed: int, source: str) -> Exam:
+def _examine(rows: Sequence[tuple[str, str]], pixels: Sequence[torch.Tensor], seed: int, source: str) -> ProbeSet:
     """Every second image keeps its caption, the others get one that says something else."""
     rng = random.Random(f"swap/{seed}")
     captions = [caption.strip() for _, caption in rows]
@@ -165,4 +150,8 @@ def _examine(rows: Sequence[tuple[str, str]], pixels: Sequence[torch.Tensor], se
         claims.append(caption if number % 2 else rng.choice(others))
     prompts = tuple(Prompt(name, caption) for (name, _), caption in zip(rows, captions, strict=True))
     truth = [claim == caption for claim, caption in zip(claims, captions, strict=True)]
-    return Exam(prompts, tuple(claims), torch.stack(list(pixels)), torch.tensor(truth))
+    return ProbeSet(prompts, tuple(claims), torch.stack(list(pixels)), torch.tensor(truth))
+
+
+def __getattr__(name: str) -> Any:
+    return class_of_worlds(__name__, name)

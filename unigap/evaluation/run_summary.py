@@ -23,11 +23,11 @@ from unigap.evaluation.gap import (
     redrawn_scores,
     rejudged_scores,
 )
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import says_yes
 from unigap.plots.pictures import to_image
 from unigap.run_folder.contents import Drawing, Exhibit, Rejudged
-from unigap.shapes.exam import Exam
 from unigap.storage.manifest import make_folder, write_durable
 
 # Shape legend: S drawings, E exam pictures.
@@ -50,7 +50,7 @@ class Look:
     answers_E: torch.Tensor | None
 
 
-def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: Exam | None) -> dict[str, Any]:
+def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: ProbeSet | None) -> dict[str, Any]:
     """The measured part of ``summary.json``.
 
     Args:
@@ -61,7 +61,7 @@ def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: Exam | N
     """
     old, new = before.verdicts, after.verdicts
     change = compare(old, new, again_S)
-    win = {name: getattr(change.win, name) for name in ("win_rate", "matched_win_rate", "delta_auroc")}
+    win = change.win and {name: getattr(change.win, name) for name in ("win_rate", "matched_win_rate", "delta_auroc")}
     judged = {"before": (before, old.own_S), "after": (after, again_S)}
     figures = {
         when: gap_scores(look.verdicts)
@@ -72,7 +72,7 @@ def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: Exam | N
     return {
         "n_eval_prompts": len(old.prompts),
         "before": _plain(figures["before"]),
-        "after": _plain(figures["after"] | win),
+        "after": _plain(figures["after"] | (win or {})),
         "delta": _plain(change.delta | _exam_delta(before, after, exam)),
         "by_category": _by(old, new, "category"),
         "by_difficulty": _by(old, new, "difficulty"),
@@ -81,7 +81,7 @@ def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: Exam | N
     }
 
 
-def _exam_delta(before: Look, after: Look, exam: Exam | None) -> dict[str, Estimate]:
+def _exam_delta(before: Look, after: Look, exam: ProbeSet | None) -> dict[str, Estimate]:
     """The paired change of understanding, where both sat the exam."""
     if exam is None or before.answers_E is None or after.answers_E is None:
         return {}
@@ -98,7 +98,7 @@ def _plain(found: Mapping[str, Estimate]) -> dict[str, Any]:
 
 def _by(before: Verdicts, after: Verdicts, attribute: str) -> dict[str, Any]:
     def kept(found: dict[str, Estimate]) -> dict[str, Any]:
-        return _plain({name: found[name] for name in ("generation", "non_unification")})
+        return _plain({name: found[name] for name in ("generation", "non_unification") if name in found})
 
     old, new = gap_by(before, attribute), gap_by(after, attribute)
     return {name: {"before": kept(old[name]), "after": kept(new[name])} for name in old}
@@ -135,7 +135,8 @@ def _about(verdicts: Verdicts, i: int) -> dict[str, Any]:
 
 def _drawing(folder: Path, name: str, verdicts: Verdicts, i: int) -> Drawing:
     _save_picture(folder / name, verdicts, i)
-    return Drawing(name, _p_yes(verdicts.own_S, i), bool(verdicts.right_S[i]))
+    right = None if verdicts.right_S is None else bool(verdicts.right_S[i])
+    return Drawing(name, _p_yes(verdicts.own_S, i), right)
 
 
 def _p_yes(logit_S: torch.Tensor, i: int) -> float:
@@ -148,13 +149,17 @@ def _save_picture(path: Path, verdicts: Verdicts, i: int) -> None:
 
 
 def write_rejudged(folder: Path, before: Verdicts, again_S: torch.Tensor) -> None:
-    """Writes the drawings whose verdict turned round, those with the largest change first: ``rejudged.json``."""
+    """Writes the drawings whose verdict turned round, those with the largest change first: ``rejudged.json``.
+
+    Without an external judge none is written: nobody knows which of them were right.
+    """
     rows: list[Rejudged] = []
-    for i in _turned(before.own_S, again_S, before.right_S):
+    right_S = before.right_S
+    for i in () if right_S is None else _turned(before.own_S, again_S, right_S):
         name = f"rejudged/{len(rows):02d}.png"
         _save_picture(folder / name, before, i)
         p_before, p_after = _p_yes(before.own_S, i), _p_yes(again_S, i)
-        right = bool(before.right_S[i])
+        right = bool(right_S[i])  # type: ignore[index]
         rows.append(Rejudged(**_about(before, i), image=name, p_before=p_before, p_after=p_after, external=right))
     _write(folder / "rejudged.json", rows)
 

@@ -11,6 +11,7 @@ from unigap.callbacks import Dynamics, Regrow
 from unigap.data import PoolData
 from unigap.evidence.arms import Result
 from unigap.evidence.theory_plan import TheoryPlan
+from unigap.judges import OracleJudge
 from unigap.models.janus import Janus
 from unigap.objectives import SFT
 from unigap.quiet_fit import quiet_trainer
@@ -39,6 +40,6 @@ def improve(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     )
     regrow = Regrow(RoundPlan(plan.candidates, seed=seed))
     trainer = quiet_trainer([regrow, watch], max_epochs=plan.epochs, accelerator="cpu", limit_val_batches=0)
-    trainer.fit(SFTStage(model, SFT(keep=plan.keep), lr=plan.lr), datamodule=data)
+    trainer.fit(SFTStage(model, SFT(keep=plan.keep), external=OracleJudge(), lr=plan.lr), datamodule=data)
     save_file(model.trainable_state(), folder / "trained.safetensors")
     return {"rows": watch.rows, "steps": trainer.global_step}

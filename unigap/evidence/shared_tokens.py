@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unigap.callbacks.dynamics_probes import paired_sources, pick_probes
 from unigap.evaluation.gap import exam_scores, sit_exam
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.evidence.arms import Result
 from unigap.evidence.coupling import coupling_of
 from unigap.evidence.theory_plan import TheoryPlan
@@ -25,7 +26,7 @@ from unigap.prompts import load_prompts
 from unigap.records import Candidate
 from unigap.rounds import RoundPlan, judge_drawings
 from unigap.sampling import draw_candidates
-from unigap.shapes.exam import Exam, shapes_exam
+from unigap.shapes.exam import shapes_exam
 from unigap.shapes.lesson_data import LessonBatch, lesson_batch
 
 LR = 6.0e-4
@@ -110,6 +111,6 @@ def _lesson_loss(model: Janus, batch: LessonBatch) -> Tensor:
     return -(drawn.mean() + JUDGE_WEIGHT * logp_BQT.sum(-1).mean())
 
 
-def _exam(model: Janus, exam: Exam) -> Result:
+def _exam(model: Janus, exam: ProbeSet) -> Result:
     scored = exam_scores(exam, sit_exam(model, exam, SelfJudge()))
     return {name: estimate.to_dict() for name, estimate in scored.items()}

@@ -105,7 +105,7 @@ def read_pool(folder: Path) -> Judged:
     """The first round of a seed's pool."""
     pool = Pool.open(folder / "pool")
     own = pool.logits(SelfJudge().name, upto=0)
-    right = {j.candidate_id: j.logit > 0 for j in pool.judgments(OracleJudge().name, upto=0)}
+    right = {name: logit > 0 for name, logit in pool.logits(OracleJudge().name, upto=0).items()}
     return Judged(pool.candidates(upto=0), own, right)
 
 

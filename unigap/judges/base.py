@@ -40,6 +40,19 @@ class Judge(Described, ABC):
         """
 
 
+def check_speaks_at_once(external: Judge) -> None:
+    """Make sure that an external judge can be asked while images are drawn.
+
+    Raises:
+        ValueError: It is asked later, as people are.
+    """
+    if external.asked_later:
+        raise ValueError(
+            f"external: validation draws anew each time, and {external.name!r} is asked later; take another "
+            "judge, and compare the two with unigap judge agreement"
+        )
+
+
 def at_once(judges: Iterable[Judge]) -> list[Judge]:
     """Those judges that say something of a drawing the moment it is made."""
     return [judge for judge in judges if not judge.asked_later]

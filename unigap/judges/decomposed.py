@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from unigap.judges.base import Judge
-from unigap.judges.questions import GrammarQuestions, QuestionSource, all_hold
+from unigap.judges.questions import QuestionSource, all_hold
 from unigap.memory import in_fitting_batches
 from unigap.models.base import UnifiedModel, evaluating
 from unigap.records import Candidate
@@ -22,14 +22,15 @@ class DecomposedJudge(Judge):
     others.
 
     Args:
-        questions: Where the questions come from; null asks in the language of the embedded world.
+        questions: Where the questions come from: ``PromptQuestions``, a ``QuestionFile``, or ``GrammarQuestions`` for
+            the embedded world.
         batch_size: Most images in one forward pass; fewer where the device has no memory for so many.
     """
 
-    def __init__(self, questions: QuestionSource | None = None, batch_size: int = 256) -> None:
+    def __init__(self, questions: QuestionSource, batch_size: int = 256) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-        self.questions, self.batch_size = questions or GrammarQuestions(), batch_size
+        self.questions, self.batch_size = questions, batch_size
 
     @property
     def name(self) -> str:

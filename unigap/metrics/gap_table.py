@@ -28,8 +28,25 @@ KNOWN = {
 """Figures of images that are the same before and after."""
 
 
-def print_gap(figures: Mapping[str, Mapping[str, Estimate]]) -> None:
-    """Prints the figures of the drawings by group, then those that have no groups, with 95 % intervals."""
+def no_external(option: str) -> str:
+    """Say which figures are left out because no external judge was asked, and how to get them.
+
+    Args:
+        option: The option that names the judge.
+    """
+    return (
+        "No external judge was asked: generation accuracy, weak-generation share, and the judge's precision, TPR, TNR "
+        f"and AUROC are left out. {option} CLASS_PATH names one; docs/judges.md lists them."
+    )
+
+
+def print_gap(figures: Mapping[str, Mapping[str, Estimate]], option: str = "--model.init_args.external") -> None:
+    """Prints the figures of the drawings by group, then those that have no groups, with 95 % intervals.
+
+    Args:
+        figures: Estimates by name and group; ``"all"`` is every drawing.
+        option: The option that names an external judge, for the note that is printed where there was none.
+    """
     grouped = {name: found for name, found in figures.items() if len(found) > 1}
     groups = list(dict.fromkeys(group for found in grouped.values() for group in found))
     table = _table("The gap, in % with 95 % intervals", "prompts", (_title(name) for name in grouped))
@@ -39,7 +56,8 @@ def print_gap(figures: Mapping[str, Mapping[str, Estimate]]) -> None:
     for name, found in figures.items():
         if name not in grouped:
             plain.add_row(_title(name), _percent(found["all"].to_dict()))
-    Console().print(table, *(["", plain] if plain.row_count else []), sep="\n")
+    note = [] if "generation" in figures else ["", no_external(option)]
+    Console().print(table, *(["", plain] if plain.row_count else []), *note, sep="\n")
 
 
 def print_comparison(summary: Mapping[str, Any]) -> None:
@@ -53,6 +71,9 @@ def print_comparison(summary: Mapping[str, Any]) -> None:
             if name in before:
                 delta = _percent(changes[name], sign="+") if name in changes else ""
                 table.add_row(_title(name), _percent(before[name]), _percent(after[name]), delta)
+    if "win_rate" not in after:
+        Console().print(gap, "", no_external("--model.init_args.external"), sep="\n")
+        return
     win = after["win_rate"]
     judge.add_row(f"win rate (n = {win['n']})", "50", _percent(win), "")
     judge.add_row("  at a matched yes-rate", "50", _percent(after["matched_win_rate"]), "")

@@ -106,7 +106,10 @@ class UnifiedModel(nn.Module, ABC):
     """
 
     exact_likelihood: ClassVar[bool]
-    """Whether ``image_logps`` is the exact log-likelihood (autoregressive) or an estimate (masked diffusion)."""
+    """Whether ``image_logps`` is the exact log-likelihood (autoregressive) or an estimate (masked diffusion).
+
+    Logs, cards and reports say so of every figure that is made of estimates.
+    """
 
     @property
     @abstractmethod

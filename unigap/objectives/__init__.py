@@ -1,16 +1,17 @@
 """What a stage learns from the pool, one objective a file."""
 
+from typing import Any
+
 from unigap.objectives.base import Objective, Row, RowBatch, StepResult
-from unigap.objectives.contradictions import Contradictions
 from unigap.objectives.dpo import DPO, PairBatch
 from unigap.objectives.joint import Joint, Quiz, QuizSource, Replay, SwapNegatives
 from unigap.objectives.kl_to_base import HeldBatch, HeldRow, KLToBase
 from unigap.objectives.sft import SFT
+from unigap.world import class_of_worlds
 
 __all__ = [
     "DPO",
     "SFT",
-    "Contradictions",
     "HeldBatch",
     "HeldRow",
     "Joint",
@@ -25,3 +26,7 @@ __all__ = [
     "StepResult",
     "SwapNegatives",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return class_of_worlds(__name__, name)

@@ -56,6 +56,17 @@ class StepResult:
     logs: dict[str, torch.Tensor]
 
 
+def likelihood_figures(model: UnifiedModel, figures: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name figures that are made of log-likelihoods: with ``_estimate`` behind, where the model only estimates them.
+
+    Args:
+        model: The model whose log-likelihoods they are.
+        figures: The figures by name.
+    """
+    end = "" if model.exact_likelihood else "_estimate"
+    return {f"{name}{end}": value for name, value in figures.items()}
+
+
 class Objective(ABC):
     """A way to learn from judged candidates."""
 

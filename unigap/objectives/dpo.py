@@ -10,7 +10,7 @@ import torch
 
 from unigap.losses import PreferenceLoss, dpo_loss, sft_loss
 from unigap.models.base import UnifiedModel
-from unigap.objectives.base import Objective, RowBatch, StepResult
+from unigap.objectives.base import Objective, RowBatch, StepResult, likelihood_figures
 from unigap.records import Candidate, Pair
 from unigap.sampling import codes_of
 from unigap.selection import PairRule, preference_pairs, threshold_logit
@@ -109,12 +109,12 @@ class DPO(Objective):
             self.loss,
             self.label_smoothing,
         )
-        logs = {
-            "dpo/loss": terms.loss.detach(),
+        likelihoods = {
             "dpo/margin": terms.margin_B.mean(),
             "dpo/margin_per_token": terms.margin_B.mean() / chosen_BM.shape[1],
-            "dpo/accuracy": terms.accuracy,
             "dpo/chosen": terms.chosen_B.mean(),
             "dpo/rejected": terms.rejected_B.mean(),
         }
+        logs = {"dpo/loss": terms.loss.detach(), "dpo/accuracy": terms.accuracy}
+        logs |= likelihood_figures(model, likelihoods)
         return StepResult(terms.loss + self.nll_weight * sft_loss(chosen_BM), logs)

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from unigap.evaluation.known_pairs import KnownPairs, ShapesPairs
+from unigap.evaluation.known_pairs import KnownPairs
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges.self_judge import QUESTION
 from unigap.models.base import UnifiedModel
-from unigap.negatives import Negatives, ShapesNegatives
+from unigap.negatives import Negatives
 from unigap.objectives.base import Objective, Row, RowBatch, StepResult
 from unigap.records import Candidate
-from unigap.shapes.exam import Exam
 
 # Shape legend: I images, Q claims an image, C H W channels and sides.
 
@@ -54,14 +54,14 @@ class SwapNegatives(QuizSource):
     """An accepted image is a yes for its own prompt and a no for the prompt with one thing changed.
 
     Args:
-        negatives: How a prompt is changed; null changes it in the language of the embedded world.
+        negatives: How a prompt is changed: ``WordNegatives`` for English, ``ShapesNegatives`` for the embedded world.
         images: At most this many images of a batch, >= 1.
     """
 
-    def __init__(self, negatives: Negatives | None = None, images: int = 16) -> None:
+    def __init__(self, negatives: Negatives, images: int = 16) -> None:
         if images < 1:
             raise ValueError(f"images must be >= 1, got {images}")
-        self.negatives, self.images = negatives or ShapesNegatives(), images
+        self.negatives, self.images = negatives, images
 
     def quiz(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Quiz | None:
         """As many yes as no."""
@@ -79,16 +79,16 @@ class Replay(QuizSource):
     """Labelled pairs of the kind the model was pretrained on, asked again.
 
     Args:
-        pairs: Where they come from; null renders the embedded world's pretraining prompts.
+        pairs: Where they come from.
         size: How many are kept to draw from, >= 1.
         images: How many are asked beside each batch, in [1, size].
     """
 
-    def __init__(self, pairs: KnownPairs | None = None, size: int = 2000, images: int = 16) -> None:
+    def __init__(self, pairs: KnownPairs, size: int = 2000, images: int = 16) -> None:
         if not 1 <= images <= size:
             raise ValueError(f"images must be in [1, size = {size}], got {images}")
-        self.pairs, self.size, self.images = pairs or ShapesPairs("pretrain"), size, images
-        self._exam: Exam | None = None
+        self.pairs, self.size, self.images = pairs, size, images
+        self._exam: ProbeSet | None = None
 
     def quiz(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Quiz:
         """A random part of the pairs, half of which are true."""
@@ -107,7 +107,7 @@ class Joint(Objective):
 
     Args:
         generation: The objective for generation, which chooses the rows.
-        sources: Where the questions come from; null swaps attributes of accepted prompts.
+        sources: Where the questions come from, one or more.
         weight: Weight of the questions, > 0.
         question: How a claim is asked, with a ``{prompt}`` in it; the judge's own question.
     """
@@ -115,16 +115,18 @@ class Joint(Objective):
     def __init__(
         self,
         generation: Objective,
-        sources: Sequence[QuizSource] | None = None,
+        sources: Sequence[QuizSource],
         weight: float = 0.1,
         question: str = QUESTION,
     ) -> None:
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be > 0 and finite, got {weight}; leave Joint out for none")
+        if not sources:
+            raise ValueError("Joint needs at least one source of questions; leave Joint out for none")
         if "{prompt}" not in question:
             raise ValueError(f"question {question!r} has no {{prompt}} to put the claim in")
         self.generation, self.weight, self.question = generation, weight, question
-        self.sources = list(sources) if sources else [SwapNegatives()]
+        self.sources = list(sources)
         self.threshold = generation.threshold
 
     @property

@@ -12,7 +12,7 @@ import torch
 
 from unigap.losses import kl_to_base
 from unigap.models.base import UnifiedModel
-from unigap.objectives.base import Objective, Row, RowBatch, StepResult
+from unigap.objectives.base import Objective, Row, RowBatch, StepResult, likelihood_figures
 from unigap.records import Candidate, Prompt
 from unigap.sampling import codes_of
 
@@ -60,7 +60,8 @@ class KLToBase(Objective):
     and a penalty on their log-ratios says only how far their own likelihood has risen, which is what training is for.
 
     Where images are drawn under guidance, at another temperature or filtered, the likelihoods of what the base draws in
-    that way are held, and the logged ``kl/to_base`` is no divergence.
+    that way are held, and the logged ``kl/to_base`` is no divergence. With a model that only estimates likelihoods the
+    figure is logged as ``kl/to_base_estimate``.
 
     Args:
         generation: The objective, which chooses the rows.
@@ -99,5 +100,5 @@ class KLToBase(Objective):
         learned = self.generation.step(model, batch.rows)
         logp_BM = model.image_logps(model.encode_prompt(batch.base_texts), batch.base_codes_BM)
         kl = kl_to_base(logp_BM.sum(-1), batch.base_logp_B.to(logp_BM.dtype)) / logp_BM.shape[1]
-        logs = {"kl/generation": learned.loss.detach(), "kl/to_base": kl.detach()}
+        logs = {"kl/generation": learned.loss.detach(), **likelihood_figures(model, {"kl/to_base": kl.detach()})}
         return StepResult(learned.loss + self.weight * kl, {**learned.logs, **logs})

@@ -84,7 +84,9 @@ def redrawn_summary(readings: Readings) -> str:
 
 
 def gallery_summary(exhibits: Sequence[Exhibit]) -> str:
-    """What became of the exhibits, counted."""
+    """What became of the exhibits, counted; where no external judge was asked, how many there are."""
+    if all(drawing.external is None for exhibit in exhibits for drawing in (exhibit.before, exhibit.after)):
+        return f"The {len(exhibits)} shown were chosen by their prompts."
     turned = [(exhibit.before.external, exhibit.after.external) for exhibit in exhibits]
     before = sum(exhibit.before.false_positive for exhibit in exhibits)
     after = sum(exhibit.after.false_positive for exhibit in exhibits)
@@ -156,12 +158,13 @@ def render(run: RunFolder) -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     summary = run.summary
+    headlined = [metric for metric in GAP[:2] if metric.key in summary.delta]
     by_part = [part_charts("category", summary.by_category), part_charts("difficulty", summary.by_difficulty)]
     return environment.get_template("report.html.j2").render(
         summary=summary,
-        claims=[headline(metric, summary.delta[metric.key]) for metric in GAP[:2]],
+        claims=[headline(metric, summary.delta[metric.key]) for metric in headlined],
         cautions=cautions(summary),
-        heroes=[table_row(metric, summary) for metric in GAP[:2]],
+        heroes=[table_row(metric, summary) for metric in headlined],
         groups=table(summary),
         curves=curve_charts(run.epochs),
         from_start=any(epoch.epoch == 0 for epoch in run.epochs),
@@ -171,6 +174,7 @@ def render(run: RunFolder) -> str:
         gallery_summary=redrawn_summary(summary.redrawn) + gallery_summary(run.exhibits),
         rejudged=rejudged(run),
         dynamics=dynamics_charts(run.watched),
+        estimated=any("likelihood/estimate" in one.figures for one in run.watched),
         dynamics_pictures=dynamics_pictures(run),
         command=folded(summary.command),
         times=time_chart(summary.wall_seconds),

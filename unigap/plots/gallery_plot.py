@@ -14,7 +14,9 @@ from PIL import Image
 from unigap.plots.dynamics_plots import INK, QUIET, canvas
 
 COLUMNS = 4
-RIGHT, WRONG = "#1d7340", "#b3261e"
+VERDICTS = {True: "right", False: "wrong", None: "not asked"}
+COLOURS = {True: "#1d7340", False: "#b3261e", None: QUIET}
+"""The external verdict in words and in colour."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Exhibit:
         seed: Sampling seed of the drawing.
         picture: The drawing.
         p_yes: The own judge's probability of yes, in [0, 1].
-        right: Whether the external judge finds it right.
+        right: Whether the external judge finds it right; None where it was not asked.
     """
 
     prompt: str
@@ -37,7 +39,7 @@ class Exhibit:
     seed: int
     picture: Image.Image
     p_yes: float
-    right: bool
+    right: bool | None
 
 
 def gallery_plot(exhibits: Sequence[Exhibit], title: str) -> Figure:
@@ -57,8 +59,8 @@ def gallery_plot(exhibits: Sequence[Exhibit], title: str) -> Figure:
         axes.set_title(textwrap.fill(exhibit.prompt, 26), fontsize=8, color=INK, loc="left")
         said = "yes" if exhibit.p_yes >= 0.5 else "no"
         judge = f"judge: {said} ({exhibit.p_yes:.2f})"
-        external = f"external: {'right' if exhibit.right else 'wrong'}"
+        external = f"external: {VERDICTS[exhibit.right]}"
         place: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 8, "va": "top"}
         axes.text(0.0, -0.04, judge, color=QUIET, **place)
-        axes.text(0.0, -0.17, external, color=RIGHT if exhibit.right else WRONG, **place)
+        axes.text(0.0, -0.17, external, color=COLOURS[exhibit.right], **place)
     return figure

@@ -10,6 +10,7 @@ from typing import Any
 from unigap.prompt_sets.rows import as_truth, distinct, lines_of, parse_json, read_text, text_field
 from unigap.records import Prompt
 from unigap.storage.manifest import write_durable
+from unigap.world import world_names
 
 FIELDS = ("id", "category", "difficulty", "split")
 
@@ -20,7 +21,8 @@ def read_prompt_file(path: str | Path) -> list[Prompt]:
     Raises:
         ValueError: When the file is missing, is not UTF-8, holds a damaged row (named by its line) or no prompt.
     """
-    text, named = read_text(path, (".txt", ".jsonl"), "'shapes', SET:PATH, "), f"prompts {str(path)!r}"
+    worlds, named = ", ".join(map(repr, world_names())), f"prompts {str(path)!r}"
+    text = read_text(path, (".txt", ".jsonl"), f"{worlds}, SET:PATH, ")
     return distinct(_prompts(text, named, Path(path).suffix == ".txt"), named)
 
 

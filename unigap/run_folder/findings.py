@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unigap.metrics.gap_table import no_external
 from unigap.run_folder.contents import Reading, Summary
 
 PERCENT, POINTS = "\N{NO-BREAK SPACE}%", "\N{NO-BREAK SPACE}points"
@@ -246,8 +247,8 @@ def fallen(metric: Metric, summary: Summary) -> str:
 
 
 def cautions(summary: Summary) -> list[str]:
-    """What the headline alone would hide."""
-    said = []
+    """What the headline alone would hide, and what was not measured."""
+    said = [no_external("--model.init_args.external")] if "generation" not in summary.after else []
     judge = {metric.key: metric for metric in JUDGE}
     lost = [text for key in ("judge_tnr", "judge_precision") if (text := fallen(judge[key], summary))]
     if lost and (summary.delta["non_unification"].value or 0) < 0:

@@ -1,9 +1,15 @@
 """The training stages, one LightningModule a file."""
 
+from typing import Any
+
 from unigap.stages.base import ImproveStage
 from unigap.stages.curriculum import CurriculumStage
 from unigap.stages.dpo import DPOStage
-from unigap.stages.pretrain import PretrainStage
 from unigap.stages.sft import SFTStage
+from unigap.world import class_of_worlds
 
-__all__ = ["CurriculumStage", "DPOStage", "ImproveStage", "PretrainStage", "SFTStage"]
+__all__ = ["CurriculumStage", "DPOStage", "ImproveStage", "SFTStage"]
+
+
+def __getattr__(name: str) -> Any:
+    return class_of_worlds(__name__, name)

@@ -14,9 +14,9 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from unigap.data import PoolData, PromptRows
-from unigap.evaluation.gap import EVAL_ROUND, exam_scores, sit_exam
+from unigap.evaluation.gap import EVAL_ROUND, exam_scores, external_verdicts, sit_exam
 from unigap.evaluation.gap_meter import GapMeter
-from unigap.judges import Judge, OracleJudge, SelfJudge
+from unigap.judges import Judge, SelfJudge, check_speaks_at_once
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel, unsharded
 from unigap.models.checkpoints import open_lightning
@@ -41,8 +41,8 @@ class ImproveStage(LightningModule):
         model: The unified model.
         objective: What is learned from the pool.
         judge: Who selects: null is the model itself; others are controls and ceilings.
-        external: Who knows better, null is the embedded world's oracle; its verdicts are stored and reported, and never
-            train anything.
+        external: The external judge, whose verdicts are stored and reported and never train anything; null asks none,
+            and leaves out the figures that need one.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         warmup_steps: Steps over which the learning rate rises; it is constant afterwards, since the pool grows.
@@ -72,12 +72,9 @@ class ImproveStage(LightningModule):
         if warmup_steps < 0 or not 0 <= weight_decay < math.inf:
             raise ValueError(f"warmup_steps and weight_decay must be >= 0, got {warmup_steps} and {weight_decay}")
         self.model, self.objective = model, objective
-        self.judge, self.external = judge or SelfJudge(), external or OracleJudge()
-        if self.external.asked_later:
-            raise ValueError(
-                f"external: validation draws anew each time, and {self.external.name!r} is asked later; take another "
-                "judge, and compare the two with unigap judge agreement"
-            )
+        self.judge, self.external = judge or SelfJudge(), external
+        if external is not None:
+            check_speaks_at_once(external)
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.eval_plan = eval_plan or RoundPlan(candidates=4, seed=EVAL_SEED)
         self.predict_plan = predict_plan or RoundPlan()
@@ -221,7 +218,8 @@ class ImproveStage(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Fresh meters."""
-        self.meter = GapMeter(self.pool_data.eval_prompts, self.eval_plan.candidates).to(self.device)
+        prompts, candidates = self.pool_data.eval_prompts, self.eval_plan.candidates
+        self.meter = GapMeter(prompts, candidates, external=self.external is not None).to(self.device)
 
     @torch.no_grad()
     def look(self) -> GapMeter:
@@ -239,7 +237,7 @@ class ImproveStage(LightningModule):
         """Draws for a batch of held-out prompts and counts both verdicts."""
         for drawings in self._draw(batch, EVAL_ROUND, self.eval_plan):
             own_B = self.own_judge.logits(self.model, drawings.candidates, drawings.pixels_BCHW)
-            right_B = self.external.logits(self.model, drawings.candidates, drawings.pixels_BCHW) > 0
+            right_B = external_verdicts(self.external, self.model, drawings)
             self.meter.update(drawings.candidates, own_B.to(self.device), right_B)
 
     def on_validation_epoch_end(self) -> None:
@@ -252,7 +250,8 @@ class ImproveStage(LightningModule):
         for name, groups in self.results.items():
             for group, estimate in groups.items():
                 self.log(f"gap/{name}/{group}", estimate.value, rank_zero_only=True)
-        for name in ("generation", "non_unification"):  # short enough for the progress bar of a narrow terminal
+        # short enough for the progress bar of a narrow terminal
+        for name in [name for name in ("generation", "non_unification") if name in self.results]:
             self.log(name, self.results[name]["all"].value, prog_bar=True, logger=False, rank_zero_only=True)
 
     def predict_step(self, batch: PromptRows, batch_idx: int) -> tuple[list[Candidate], list[Judgment]]:
@@ -264,13 +263,18 @@ class ImproveStage(LightningModule):
         judgments: list[Judgment] = []
         for drawings in self._draw(batch, 0, self.predict_plan):
             candidates += drawings.candidates
-            judgments += judge_drawings(self.model, drawings, (self.judge, self.external))
+            judgments += judge_drawings(self.model, drawings, self.judges)
         return candidates, judgments
 
     def _draw(self, batch: PromptRows, round: int, plan: RoundPlan) -> Iterator[Drawings]:
         return draw_candidates(
             self.model, batch.prompts, plan.candidates, round, plan.seed, plan.sampling, plan.images_per_batch
         )
+
+    @property
+    def judges(self) -> tuple[Judge, ...]:
+        """Every judge that is asked about a candidate: the one that selects, then the external one if there is one."""
+        return (self.judge,) if self.external is None else (self.judge, self.external)
 
     @property
     def own_judge(self) -> SelfJudge:

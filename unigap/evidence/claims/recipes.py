@@ -12,8 +12,8 @@ SOLVED = {**EVERY, "redraw": "solved"}
 ORACLE = spec("unigap.judges.OracleJudge")
 RANDOM = spec("unigap.judges.RandomJudge")
 INVERTED = spec("unigap.judges.InvertedJudge", judge=SELF)
-SWAP = spec("unigap.objectives.SwapNegatives")
-REPLAY = spec("unigap.objectives.Replay")
+SWAP = spec("unigap.objectives.SwapNegatives", negatives=spec("unigap.negatives.ShapesNegatives"))
+REPLAY = spec("unigap.objectives.Replay", pairs=spec("unigap.evaluation.known_pairs.ShapesPairs", split="pretrain"))
 CONTRADICTIONS = spec("unigap.objectives.Contradictions")
 STOP = spec("unigap.callbacks.Guard", action="stop")
 FEWER = spec("lightning.pytorch.callbacks.EarlyStopping", monitor="non_unification", patience=2)
@@ -107,7 +107,9 @@ ARMS: dict[str, Arm] = {
     "C-SFT, threshold 0.8": Arm(_sft(threshold=0.8), regrow=EVERY),
     "C-SFT, threshold calibrated to 99% right": Arm(regrow=EVERY, precision=0.99),
     "C-SFT, three phrasings": Arm(judge=spec("unigap.judges.SelfJudge", questions=list(PHRASINGS)), regrow=EVERY),
-    "C-SFT, a question for each attribute": Arm(judge=spec("unigap.judges.DecomposedJudge"), regrow=EVERY),
+    "C-SFT, a question for each attribute": Arm(
+        judge=spec("unigap.judges.DecomposedJudge", questions=spec("unigap.judges.GrammarQuestions")), regrow=EVERY
+    ),
     "C-SFT, images until 4 are accepted": Arm(
         regrow={**EVERY, "allocation": spec("unigap.allocation.UntilAccepted", enough=4)}
     ),

@@ -21,6 +21,7 @@ from unigap.data import PoolData
 from unigap.evaluation.calibration import calibrate
 from unigap.evaluation.gap import Verdicts, measure, rejudge, sit_exam
 from unigap.evaluation.known_pairs import ShapesPairs
+from unigap.evaluation.probe_set import ProbeSet
 from unigap.evidence.arms import Result
 from unigap.evidence.claims.arm import Arm, Spec, build, spec
 from unigap.evidence.claims.setting import Setting
@@ -30,7 +31,7 @@ from unigap.models.base import UnifiedModel
 from unigap.quiet_fit import quiet_trainer
 from unigap.records import Prompt
 from unigap.rounds import RoundPlan
-from unigap.shapes.exam import Exam, shapes_exam
+from unigap.shapes.exam import shapes_exam
 from unigap.stages import CurriculumStage, SFTStage
 
 EVAL_SEED = 2_000_000
@@ -92,6 +93,7 @@ def _improve(setting: Setting, arm: Arm, seed: int, model: UnifiedModel, max_ste
         model,
         build(_objective(arm, model)),
         judge=build(arm.judge),
+        external=OracleJudge(),
         lr=arm.lr,
         eval_plan=setting.plan(drawn, EVAL_SEED - 1),
         warmup_steps=10,
@@ -133,7 +135,7 @@ def base(setting: Setting, prompts: str, seed: int) -> tuple[Verdicts, Tensor]:
 
 
 @functools.lru_cache(maxsize=1)
-def _exam(setting: Setting) -> Exam:
+def _exam(setting: Setting) -> ProbeSet:
     return shapes_exam(setting.split, setting.exam, seed=0)
 
 

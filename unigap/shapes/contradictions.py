@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
-from unigap.judges.questions import implied
 from unigap.judges.self_judge import QUESTION
 from unigap.models.base import UnifiedModel, evaluating
 from unigap.objectives.base import RowBatch
 from unigap.objectives.joint import Quiz, QuizSource
 from unigap.shapes.grammar import parse
+from unigap.shapes.questions import implied
 
 # Shape legend: I images, Q claims an image.
 
