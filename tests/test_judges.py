@@ -229,7 +229,7 @@ def test_the_least_sure_answer_is_that_of_the_whole(janus: Any, pictures: torch.
     assert (said <= single + 1e-5).all() and (said < single - 1e-3).any(), "never more lenient than the single question"
     assert DecomposedJudge(GrammarQuestions()).name == "decomposed"
     for size in (1, 2, 4):
-        smaller = DecomposedJudge(batch_size=size).logits(janus, candidates(TEXTS), pictures)
+        smaller = DecomposedJudge(GrammarQuestions(), batch_size=size).logits(janus, candidates(TEXTS), pictures)
         torch.testing.assert_close(smaller, said, atol=1e-5, rtol=0)
 
 
@@ -342,7 +342,7 @@ def test_verdicts_of_another_coin_are_not_trained_on(
 def test_the_model_selects_by_parts(janus_folder: Path, here: Path) -> None:
     flags = {
         "model.init_args.judge": "unigap.judges.EnsembleJudge",
-        "model.init_args.judge.init_args.judges": "[{class_path: unigap.judges.DecomposedJudge}, "
+        "model.init_args.judge.init_args.judges": "[{class_path: unigap.judges.DecomposedJudge, init_args: {questions: unigap.judges.GrammarQuestions}}, "
         "{class_path: unigap.judges.RandomJudge, init_args: {yes_rate: 0.9}}]",
         "model.init_args.judge.init_args.rule": "mean",
         "trainer.max_epochs": 1,
@@ -360,4 +360,5 @@ def test_the_documentation_says_what_each_judge_is_for() -> None:
     page = (Path(__file__).parents[1] / "docs" / "judges.md").read_text()
     table = page.partition("| judge | says | use it as |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+Judge)`", table))
-    assert named == {name for name in unigap.judges.__all__ if name.endswith("Judge") and name != "Judge"}
+    general = {name for name in unigap.judges.__all__ if name.endswith("Judge") and name != "Judge"}
+    assert named == general | {OracleJudge.__name__}

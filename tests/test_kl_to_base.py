@@ -13,7 +13,7 @@ from small_runs import FICKLE, improve
 
 from unigap.losses import kl_to_base, sft_loss
 from unigap.models.base import SamplingRecipe
-from unigap.negatives import WordNegatives
+from unigap.negatives import ShapesNegatives
 from unigap.objectives import DPO, SFT, Joint, KLToBase, SwapNegatives
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
@@ -90,7 +90,7 @@ def test_a_step_by_hand(janus: Any, candidates: list[Candidate]) -> None:
     assert result.logs["kl/generation"].item() == pytest.approx(learned, abs=1e-5)
     assert result.logs["kl/to_base"].item() == pytest.approx(kl, rel=1e-4) and kl > 0
     assert result.loss.item() == pytest.approx(learned + 0.7 * kl, rel=1e-4)
-    both = Joint(held, [SwapNegatives(WordNegatives(), images=6)])
+    both = Joint(held, [SwapNegatives(ShapesNegatives(), images=6)])
     torch.manual_seed(0)
     assert both.step(janus, batch).logs["kl/to_base"] == result.logs["kl/to_base"]
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unigap.metrics.intervals import Estimate
+from unigap.run_folder.findings import no_external
 
 TITLES = {
     "generation": "generation accuracy",
@@ -26,18 +27,6 @@ KNOWN = {
     "judge_auroc": "AUROC",
 }
 """Figures of images that are the same before and after."""
-
-
-def no_external(option: str) -> str:
-    """Say which figures are left out because no external judge was asked, and how to get them.
-
-    Args:
-        option: The option that names the judge.
-    """
-    return (
-        "No external judge was asked: generation accuracy, weak-generation share, and the judge's precision, TPR, TNR "
-        f"and AUROC are left out. {option} CLASS_PATH names one; docs/judges.md lists them."
-    )
 
 
 def print_gap(figures: Mapping[str, Mapping[str, Estimate]], option: str = "--model.init_args.external") -> None:

@@ -140,11 +140,19 @@ class Summary:
 
     def __post_init__(self) -> None:
         for name, readings in (("before", self.before), ("after", self.after), ("delta", self.delta)):
-            if "non_unification" not in readings:
-                raise ValueError(f"{name} lacks 'non_unification'")
+            needed = ["non_unification"] if self.without_external else ["generation", "non_unification"]
+            for metric in needed:
+                if metric not in readings:
+                    raise ValueError(f"{name} lacks {metric!r}")
         # A win rate alone mostly reads which way the judge's threshold drifted.
         if "win_rate" in self.after and not {"matched_win_rate", "delta_auroc"} <= self.after.keys():
             raise ValueError("after.win_rate needs after.matched_win_rate and after.delta_auroc beside it")
+
+
+    @property
+    def without_external(self) -> bool:
+        """Whether no external judge was asked, so that the figures that need one are not there."""
+        return not any("generation" in readings for readings in (self.before, self.after, self.delta))
 
 
 @dataclass(frozen=True)

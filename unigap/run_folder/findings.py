@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unigap.metrics.gap_table import no_external
 from unigap.run_folder.contents import Reading, Summary
 
 PERCENT, POINTS = "\N{NO-BREAK SPACE}%", "\N{NO-BREAK SPACE}points"
@@ -246,9 +245,21 @@ def fallen(metric: Metric, summary: Summary) -> str:
     return f"{metric.name[0].lower()}{metric.name[1:]} {amount(before.value)} to {amount(after.value)}{PERCENT}"
 
 
+def no_external(option: str) -> str:
+    """Say which figures are left out because no external judge was asked, and how to get them.
+
+    Args:
+        option: The option that names the judge.
+    """
+    return (
+        "No external judge was asked: generation accuracy, weak-generation share, and the judge's precision, TPR, TNR "
+        f"and AUROC are left out. {option} CLASS_PATH names one; docs/judges.md lists them."
+    )
+
+
 def cautions(summary: Summary) -> list[str]:
     """What the headline alone would hide, and what was not measured."""
-    said = [no_external("--model.init_args.external")] if "generation" not in summary.after else []
+    said = [no_external("--model.init_args.external")] if summary.without_external else []
     judge = {metric.key: metric for metric in JUDGE}
     lost = [text for key in ("judge_tnr", "judge_precision") if (text := fallen(judge[key], summary))]
     if lost and (summary.delta["non_unification"].value or 0) < 0:
