@@ -41,7 +41,7 @@ def test_the_loss_is_generations_and_the_cross_entropy_of_the_answers(janus: Any
     result = joint.step(janus, batch)
     torch.manual_seed(3)
     rng = random.Random(int(torch.randint(2**31, ())))
-    quiz = SwapNegatives(ShapesNegatives(), images=3).quiz(janus, batch, rng)
+    quiz = SwapNegatives(ShapesNegatives(), images=3).claims(janus, batch, rng)
     assert quiz is not None and quiz.truth_IQ.tolist() == [[1.0, 0.0]] * 3
     said = [SelfJudge().ask(janus, [claims[i] for claims in quiz.claims_IQ], quiz.pixels_ICHW) for i in (0, 1)]
     expected = F.binary_cross_entropy_with_logits(torch.stack(said, 1), quiz.truth_IQ)
@@ -52,7 +52,7 @@ def test_the_loss_is_generations_and_the_cross_entropy_of_the_answers(janus: Any
 
 
 def test_swapped_prompts_say_something_else_of_the_accepted_image(janus: Any, batch: RowBatch) -> None:
-    quiz = SwapNegatives(ShapesNegatives(), images=6).quiz(janus, batch, random.Random(0))
+    quiz = SwapNegatives(ShapesNegatives(), images=6).claims(janus, batch, random.Random(0))
     assert quiz is not None and torch.equal(quiz.pixels_ICHW, janus.decode(batch.codes_BM))
     for text, (own, other) in zip(batch.texts, quiz.claims_IQ, strict=True):
         assert own == text and parse(other).key != parse(own).key
@@ -63,7 +63,7 @@ def test_replay_asks_what_is_known(janus: Any, batch: RowBatch) -> None:
     exam = ShapesPairs("pretrain").load(40)
     asked = zip(exam.claims, exam.pixels_BCHW, exam.truth_B, strict=True)
     known = {(claim, pixels.sum().item()): true for claim, pixels, true in asked}
-    quiz = source.quiz(janus, batch, random.Random(1))
+    quiz = source.claims(janus, batch, random.Random(1))
     assert len(quiz.claims_IQ) == 10
     for (claim,), pixels, truth in zip(quiz.claims_IQ, quiz.pixels_ICHW, quiz.truth_IQ[:, 0], strict=True):
         assert known[claim, pixels.sum().item()] == bool(truth)
@@ -91,7 +91,7 @@ def test_contradictions_teach_the_prompt_or_what_follows_from_it(
         return torch.tensor([surely.get(claim, -1.0) for claim in said]).view(len(questions), -1)
 
     monkeypatch.setattr(janus, "judge_logit", answers)
-    quiz = Contradictions(images=6).quiz(janus, batch, random.Random(0))
+    quiz = Contradictions(images=6).claims(janus, batch, random.Random(0))
     assert quiz is not None and quiz.truth_IQ.shape == (4, 1), "six rings: no to the prompt, and nothing follows"
     every = janus.decode(batch.codes_BM)
     shown = [int((every - pixels).abs().amax((1, 2, 3)).argmin()) for pixels in quiz.pixels_ICHW]
@@ -99,7 +99,7 @@ def test_contradictions_teach_the_prompt_or_what_follows_from_it(
         asked = batch.texts[image]
         assert (claim == asked) == (asked == "a red circle") == (not truth)
     monkeypatch.setattr(janus, "judge_logit", lambda pixels, questions: torch.ones(len(questions), len(questions[0])))
-    assert Contradictions().quiz(janus, batch, random.Random(0)) is None
+    assert Contradictions().claims(janus, batch, random.Random(0)) is None
 
 
 def test_the_judge_learns_from_the_questions_beside_generation(new_janus: Any, batch: RowBatch) -> None:

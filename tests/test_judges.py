@@ -342,7 +342,8 @@ def test_verdicts_of_another_coin_are_not_trained_on(
 def test_the_model_selects_by_parts(janus_folder: Path, here: Path) -> None:
     flags = {
         "model.init_args.judge": "unigap.judges.EnsembleJudge",
-        "model.init_args.judge.init_args.judges": "[{class_path: unigap.judges.DecomposedJudge, init_args: {questions: unigap.judges.GrammarQuestions}}, "
+        "model.init_args.judge.init_args.judges": "[{class_path: unigap.judges.DecomposedJudge, "
+        "init_args: {questions: unigap.judges.GrammarQuestions}}, "
         "{class_path: unigap.judges.RandomJudge, init_args: {yes_rate: 0.9}}]",
         "model.init_args.judge.init_args.rule": "mean",
         "trainer.max_epochs": 1,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from theory import Gram, Source, StepProbe, StepReport, alignment, gram
 from unigap.callbacks.dynamics_coupling import coupling_by_part, layer_of, own_cosine_by_group
 from unigap.callbacks.dynamics_log import keep_rows, log_figures, show_picture
-from unigap.callbacks.dynamics_probes import GROUPS, ProbeSet, paired_sources, pick_probes
+from unigap.callbacks.dynamics_probes import GROUPS, WatchedImages, paired_sources, pick_probes
 from unigap.models.base import evaluating
 from unigap.plots import dynamics_plots as plots
 from unigap.selection import threshold_logit
@@ -63,7 +63,7 @@ class Dynamics(Callback):
         self.folder, self.per_group, self.permutations, self.seed = Path(folder), per_group, permutations, seed
         self.step_every, self.gram_every = step_every, gram_every
         self.rows: list[dict[str, Any]] = []
-        self._probes: ProbeSet | None = None
+        self._probes: WatchedImages | None = None
         self._sources: list[Source] = []
         self._watch: StepProbe | None = None
         self._exact = True
@@ -198,7 +198,7 @@ class Dynamics(Callback):
         self.rows = state_dict["rows"]
 
 
-def _probes_of_first_round(stage: ImproveStage, per_group: int, seed: int) -> ProbeSet:
+def _probes_of_first_round(stage: ImproveStage, per_group: int, seed: int) -> WatchedImages:
     pool = stage.pool_data.open_pool(stage.model.codebook_digest(), create=False)
     bar = threshold_logit(stage.objective.threshold)
     assert stage.external is not None

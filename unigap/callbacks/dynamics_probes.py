@@ -23,7 +23,7 @@ RIGHT = frozenset((GROUPS[0], GROUPS[3]))
 
 
 @dataclass(frozen=True)
-class ProbeSet:
+class WatchedImages:
     """A fixed set of the model's own drawings.
 
     Attributes:
@@ -50,7 +50,7 @@ def pick_probes(
     right: Mapping[str, bool],
     per_group: int,
     seed: int,
-) -> ProbeSet:
+) -> WatchedImages:
     """Draws as many probes of each group as there are, up to ``per_group``.
 
     Args:
@@ -72,7 +72,7 @@ def pick_probes(
     probes = [(candidate, group) for group in GROUPS for candidate in picked[group]]
     if len(probes) < 3:
         raise ValueError(f"learning dynamics need 3 probes, the pool gives {len(probes)}; raise per_group or draw more")
-    return ProbeSet(tuple(candidate for candidate, _ in probes), tuple(group for _, group in probes))
+    return WatchedImages(tuple(candidate for candidate, _ in probes), tuple(group for _, group in probes))
 
 
 def image_logp(model: UnifiedModel, batch: Mapping[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 
 import theory
 from unigap.callbacks.dynamics_coupling import coupling_by_part, layer_of, own_cosine_by_group
-from unigap.callbacks.dynamics_probes import GROUPS, ProbeSet, paired_sources
+from unigap.callbacks.dynamics_probes import GROUPS, WatchedImages, paired_sources
 from unigap.evidence.arms import Result
 from unigap.evidence.theory_plan import TheoryPlan, read_pool, trained_state
 from unigap.evidence.two_models import TwoModels
@@ -46,7 +46,7 @@ def couplings(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     return found
 
 
-def coupling_of(model: nn.Module, sources: list[theory.Source], probes: ProbeSet) -> Result:
+def coupling_of(model: nn.Module, sources: list[theory.Source], probes: WatchedImages) -> Result:
     """Own-pair cosine and coupling with their nulls, by part of the network and by probe group."""
     taken = theory.gram(model, sources, per_module=True).regrouped(layer_of)
     tests = vars(theory.alignment(taken, PERMUTATIONS))

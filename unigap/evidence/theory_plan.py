@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from unigap.callbacks.dynamics_probes import ProbeSet, pick_probes
+from unigap.callbacks.dynamics_probes import WatchedImages, pick_probes
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.models.janus import Janus
 from unigap.pool import Pool
@@ -86,7 +86,7 @@ class Judged:
     own: dict[str, float]
     right: dict[str, bool]
 
-    def probes(self, per_group: int, seed: int) -> ProbeSet:
+    def probes(self, per_group: int, seed: int) -> WatchedImages:
         """Probes of all four groups."""
         accepted = {name: logit >= 0 for name, logit in self.own.items()}
         return pick_probes(self.candidates, accepted, self.right, per_group, seed)

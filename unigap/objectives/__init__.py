@@ -4,7 +4,7 @@ from typing import Any
 
 from unigap.objectives.base import Objective, Row, RowBatch, StepResult
 from unigap.objectives.dpo import DPO, PairBatch
-from unigap.objectives.joint import Joint, Quiz, QuizSource, Replay, SwapNegatives
+from unigap.objectives.joint import Claims, ClaimSource, Joint, Replay, SwapNegatives
 from unigap.objectives.kl_to_base import HeldBatch, HeldRow, KLToBase
 from unigap.objectives.sft import SFT
 from unigap.world import class_of_worlds
@@ -12,14 +12,14 @@ from unigap.world import class_of_worlds
 __all__ = [
     "DPO",
     "SFT",
+    "ClaimSource",
+    "Claims",
     "HeldBatch",
     "HeldRow",
     "Joint",
     "KLToBase",
     "Objective",
     "PairBatch",
-    "Quiz",
-    "QuizSource",
     "Replay",
     "Row",
     "RowBatch",

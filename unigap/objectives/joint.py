@@ -28,7 +28,7 @@ from unigap.records import Candidate
 
 
 @dataclass(frozen=True)
-class Quiz:
+class Claims:
     """Images, claims about each, and which of them are true.
 
     Attributes:
@@ -42,15 +42,15 @@ class Quiz:
     truth_IQ: torch.Tensor
 
 
-class QuizSource(ABC):
-    """Where questions with known answers come from."""
+class ClaimSource(ABC):
+    """Where claims of known truth come from."""
 
     @abstractmethod
-    def quiz(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Quiz | None:
-        """The questions that go with a training batch; ``None`` where it gives rise to none."""
+    def claims(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Claims | None:
+        """The claims that go with a training batch; ``None`` where it gives rise to none."""
 
 
-class SwapNegatives(QuizSource):
+class SwapNegatives(ClaimSource):
     """An accepted image is a yes for its own prompt and a no for the prompt with one thing changed.
 
     Args:
@@ -63,7 +63,7 @@ class SwapNegatives(QuizSource):
             raise ValueError(f"images must be >= 1, got {images}")
         self.negatives, self.images = negatives, images
 
-    def quiz(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Quiz | None:
+    def claims(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Claims | None:
         """As many yes as no."""
         chosen = rng.sample(range(len(batch.texts)), min(self.images, len(batch.texts)))
         altered = [(i, self.negatives.alter(batch.texts[i], rng)) for i in sorted(chosen)]
@@ -72,10 +72,10 @@ class SwapNegatives(QuizSource):
             return None
         pixels_ICHW = model.decode(batch.codes_BM[[i for i, _ in asked]])
         truth_IQ = torch.tensor([[1.0, 0.0]], device=pixels_ICHW.device).expand(len(asked), 2)
-        return Quiz(pixels_ICHW, [claims for _, claims in asked], truth_IQ)
+        return Claims(pixels_ICHW, [claims for _, claims in asked], truth_IQ)
 
 
-class Replay(QuizSource):
+class Replay(ClaimSource):
     """Labelled pairs of the kind the model was pretrained on, asked again.
 
     Args:
@@ -90,14 +90,14 @@ class Replay(QuizSource):
         self.pairs, self.size, self.images = pairs, size, images
         self._exam: ProbeSet | None = None
 
-    def quiz(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Quiz:
+    def claims(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Claims:
         """A random part of the pairs, half of which are true."""
         if self._exam is None:
             self._exam = self.pairs.load(self.size)
         chosen = rng.sample(range(self.size), self.images)
         device = batch.codes_BM.device
         truth_IQ = self._exam.truth_B[chosen, None].float().to(device)
-        return Quiz(self._exam.pixels_BCHW[chosen].to(device), [[self._exam.claims[i]] for i in chosen], truth_IQ)
+        return Claims(self._exam.pixels_BCHW[chosen].to(device), [[self._exam.claims[i]] for i in chosen], truth_IQ)
 
 
 class Joint(Objective):
@@ -115,7 +115,7 @@ class Joint(Objective):
     def __init__(
         self,
         generation: Objective,
-        sources: Sequence[QuizSource],
+        sources: Sequence[ClaimSource],
         weight: float = 0.1,
         question: str = QUESTION,
     ) -> None:
@@ -146,10 +146,10 @@ class Joint(Objective):
         drawn = self.generation.step(model, batch)
         # torch's generator is a function of the training step, so that a resumed run asks the same questions
         rng = random.Random(int(torch.randint(2**31, ())))
-        quizzes = [quiz for source in self.sources if (quiz := source.quiz(model, batch, rng))]
-        if not quizzes:
+        asked = [claims for source in self.sources if (claims := source.claims(model, batch, rng))]
+        if not asked:
             return drawn
-        answers = [self._answer(model, quiz) for quiz in quizzes]
+        answers = [self._answer(model, claims) for claims in asked]
         loss = torch.stack([loss for loss, _ in answers]).mean()
         logs = {
             "joint/generation": drawn.loss.detach(),
@@ -158,9 +158,9 @@ class Joint(Objective):
         }
         return StepResult(drawn.loss + self.weight * loss, {**drawn.logs, **logs})
 
-    def _answer(self, model: UnifiedModel, quiz: Quiz) -> tuple[torch.Tensor, torch.Tensor]:
+    def _answer(self, model: UnifiedModel, claims: Claims) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy of the answers, and the share that is right."""
-        asked = [[self.question.replace("{prompt}", claim) for claim in claims] for claims in quiz.claims_IQ]
-        logit_IQ = model.judge_logit(quiz.pixels_ICHW, asked)
-        right_IQ = (logit_IQ > 0) == quiz.truth_IQ.bool()
-        return F.binary_cross_entropy_with_logits(logit_IQ, quiz.truth_IQ), right_IQ.float().mean()
+        asked = [[self.question.replace("{prompt}", claim) for claim in row] for row in claims.claims_IQ]
+        logit_IQ = model.judge_logit(claims.pixels_ICHW, asked)
+        right_IQ = (logit_IQ > 0) == claims.truth_IQ.bool()
+        return F.binary_cross_entropy_with_logits(logit_IQ, claims.truth_IQ), right_IQ.float().mean()

@@ -148,7 +148,6 @@ class Summary:
         if "win_rate" in self.after and not {"matched_win_rate", "delta_auroc"} <= self.after.keys():
             raise ValueError("after.win_rate needs after.matched_win_rate and after.delta_auroc beside it")
 
-
     @property
     def without_external(self) -> bool:
         """Whether no external judge was asked, so that the figures that need one are not there."""

@@ -10,14 +10,14 @@ import torch
 from unigap.judges.self_judge import QUESTION
 from unigap.models.base import UnifiedModel, evaluating
 from unigap.objectives.base import RowBatch
-from unigap.objectives.joint import Quiz, QuizSource
+from unigap.objectives.joint import Claims, ClaimSource
 from unigap.shapes.grammar import parse
 from unigap.shapes.questions import implied
 
 # Shape legend: I images, Q claims an image.
 
 
-class Contradictions(QuizSource):
+class Contradictions(ClaimSource):
     """An image the model finds to show its prompt, but not something that follows from the prompt.
 
     One of the two answers is wrong. The surer one is believed: a yes to the prompt makes what follows true, a no to
@@ -33,7 +33,7 @@ class Contradictions(QuizSource):
             raise ValueError(f"images must be >= 1, got {images}")
         self.images = images
 
-    def quiz(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Quiz | None:
+    def claims(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Claims | None:
         """One claim for each image that is contradicted; ``None`` where none is."""
         chosen = rng.sample(range(len(batch.texts)), min(self.images, len(batch.texts)))
         pixels_ICHW = model.decode(batch.codes_BM[chosen])
@@ -43,7 +43,7 @@ class Contradictions(QuizSource):
         if not found:
             return None
         truth_I1 = torch.tensor([[float(true)] for _, true in found.values()], device=pixels_ICHW.device)
-        return Quiz(pixels_ICHW[list(found)], [[claim] for claim, _ in found.values()], truth_I1)
+        return Claims(pixels_ICHW[list(found)], [[claim] for claim, _ in found.values()], truth_I1)
 
 
 def contradiction(claims: Sequence[str], logit_Q: Sequence[float]) -> tuple[str, bool] | None:
