@@ -132,10 +132,12 @@ class PoolData(LightningDataModule):
         self.eval_source = eval_prompts or prompts
         self.eval_prompts = load_prompts(self.eval_source, eval_split, eval_per_cell)
         check_no_overlap(self.prompts, self.eval_prompts)
-        self.world = find_world(prompts)
+        world = find_world(prompts)
         self.exam: ProbeSet | None = None
-        if self.world and exam_pictures:
-            self.exam = self.world.exam(eval_split, exam_pictures, 0)
+        if world and exam_pictures:
+            self.exam = world.exam(eval_split, exam_pictures, 0)
+        # what is not given, known pairs and quizzes, comes from here
+        self.world = world or find_world(self.eval_source)
         self.rounds = 0
         self._pool: Pool | None = None
         self._rows: Sequence[Row] = []

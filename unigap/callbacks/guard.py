@@ -36,7 +36,8 @@ class Guard(Callback):
 
     Args:
         action: ``stop`` ends the run, ``rollback`` puts the last sound weights back, ``warn`` only says so.
-        pairs: The known pairs; null takes those of the world whose prompts are trained on.
+        pairs: The known pairs; null takes those of the world whose prompts are
+            trained or evaluated on.
         n: How many of them.
         confidence: Of each paired interval, in (0, 1).
         tolerance: How far a reading may move for the worse before it counts, in [0, 1).

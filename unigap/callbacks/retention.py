@@ -26,7 +26,8 @@ class Retention(Callback):
         results: The same with their intervals, by setting and name; the change is paired by picture.
 
     Args:
-        quiz: What is asked; null takes the quiz of the world whose prompts are trained on.
+        quiz: What is asked; null takes the quiz of the world whose prompts are
+            trained or evaluated on.
         batch_size: Most questions in one forward pass.
     """
 

@@ -45,6 +45,12 @@ class Verdicts:
     own_S: torch.Tensor
     right_S: torch.Tensor | None
 
+    @property
+    def truth_S(self) -> torch.Tensor:
+        """External verdict, bool, of a measurement that is known to have had an external judge."""
+        assert self.right_S is not None, "no external judge was asked"
+        return self.right_S
+
     def where(self, keep_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Own log-odds, external verdicts and prompt numbers of some of the drawings."""
         right_S = None if self.right_S is None else self.right_S[keep_S]

@@ -54,7 +54,7 @@ def corrections(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     found: Result = {
         "prompt": seen.prompt_S.tolist(),
         "before": seen.own_S.tolist(),
-        "right": seen.right_S.tolist(),
+        "right": seen.truth_S.tolist(),
         "kernel": (-_along(model, seen, gradient)).tolist(),
         "kernel_adam": (-_along(model, seen, step)).tolist(),
         "p_yes": (-seen.own_S).tolist(),

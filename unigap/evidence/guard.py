@@ -119,12 +119,12 @@ class TruthLog(Callback):
         start = self._start = self._start or found
         ones_S = torch.ones_like(found.own_S)
         change = paired_difference(
-            (start.right_S.double(), ones_S, start.prompt_S), (found.right_S.double(), ones_S, found.prompt_S)
+            (start.truth_S.double(), ones_S, start.prompt_S), (found.truth_S.double(), ones_S, found.prompt_S)
         )
         self.rows.append(
             {
                 "epoch": epoch,
-                "generation": found.right_S.double().mean().item(),
+                "generation": found.truth_S.double().mean().item(),
                 "generation_change": change.to_dict(),
                 "non_unification": (found.own_S < 0).double().mean().item(),
             }

@@ -48,7 +48,7 @@ def coupling(setting: Setting, per_group: int, seed: int) -> Result:
     seen, _ = base(setting, "standard", seed)
     drawn = seen.drawings.candidates
     accepted = {candidate.id: yes for candidate, yes in zip(drawn, (seen.own_S >= 0).tolist(), strict=True)}
-    right = {candidate.id: true for candidate, true in zip(drawn, seen.right_S.tolist(), strict=True)}
+    right = {candidate.id: true for candidate, true in zip(drawn, seen.truth_S.tolist(), strict=True)}
     probes = pick_probes(drawn, accepted, right, per_group, seed)
     model = setting.open()
     found = coupling_of(model, paired_sources(model, probes.candidates, SelfJudge().questions), probes)

@@ -144,7 +144,7 @@ def _draws(setting: Setting, seed: int) -> RoundPlan:
 
 
 def _said(seen: Verdicts, renders_E: Tensor) -> dict[str, Any]:
-    return {"right": seen.right_S.int().tolist(), "own": _numbers(seen.own_S), "renders": _numbers(renders_E)}
+    return {"right": seen.truth_S.int().tolist(), "own": _numbers(seen.own_S), "renders": _numbers(renders_E)}
 
 
 def _numbers(logit_S: Tensor) -> list[float]:
