@@ -158,3 +158,9 @@ def test_the_gpu_is_the_default_where_there_is_one(janus_folder: Path, monkeypat
 def test_the_precision_is_that_of_the_option(janus_folder: Path) -> None:
     model = ModelChoice(str(janus_folder), device="cpu", dtype="bfloat16").load()
     assert {parameter.dtype for parameter in model.trunk.parameters()} == {torch.bfloat16}
+
+
+def test_the_pool_of_a_demonstration_finds_the_model_that_drew_it(small_demo: Path, janus_folder: Path) -> None:
+    model, name = ModelChoice(device="cpu").load_for_pool(str(small_demo / "pool"))
+    assert name == str(janus_folder)
+    assert Pool.open(small_demo / "pool").model == model.codebook_digest()

@@ -12,7 +12,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from unigap.callbacks import CurveLog, Regrow, RowLog, RunSummary
-from unigap.commands.model_choice import DEFAULT, ModelChoice
+from unigap.commands.model_choice import DEFAULT, DEMO, ModelChoice
 from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
 from unigap.judges import Judge, SelfJudge
@@ -26,8 +26,6 @@ from unigap.stages import CurriculumStage
 from unigap.storage.manifest import write_durable
 
 LoggerName = Literal["csv", "wandb"]
-MARK = "demo.json"
-"""The plan of a demonstration, written before anything else: what tells its folder from others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +94,7 @@ def prepare_folder(out: str, overwrite: bool) -> Path:
     if folder.is_file():
         raise ValueError(f"--out {out!r} is a file; give a folder")
     if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / MARK).is_file() or not overwrite:
+        if not (folder / DEMO).is_file() or not overwrite:
             raise ValueError(f"--out {out!r} is not empty; choose another folder, or --overwrite an earlier demo there")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +121,7 @@ def run_demo(
         "judge": judge.name,
         "objective": type(objective).__name__,
     }
-    write_durable(folder / MARK, json.dumps(recipe, indent=1).encode())
+    write_durable(folder / DEMO, json.dumps(recipe, indent=1).encode())
     seed_everything(plan.seed, verbose=False)
     data = PoolData(
         pool=str(folder / "pool"),

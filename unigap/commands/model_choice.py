@@ -16,9 +16,12 @@ from unigap.models.checkpoints import check_device
 from unigap.models.families import load_model
 from unigap.run_folder.fit_folder import CONFIG, LAST, FitFolder, read_config, read_fit
 from unigap.stages.base import load_stage
+from unigap.storage.typed_json import read_json
 
 DEFAULT = "shapes"
 """The shipped model that is taken where nothing names one."""
+DEMO = "demo.json"
+"""What a demonstration did, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,12 @@ class ModelChoice:
         Raises:
             ValueError: There is no such checkpoint, the run's config is damaged, or an option is wrong.
         """
-        config = None if self.model or self.checkpoint else _config_of_pool(Path(pool))
-        if config is None:
-            named = self.checkpoint or (type(self.model).__name__ if self.model else DEFAULT)
+        if self.model is not None:
+            return self._placed(self.model), type(self.model).__name__
+        run = Path(pool).absolute().parent
+        config = next((path for path in (run / "checkpoints" / CONFIG, run / CONFIG) if path.is_file()), None)
+        if config is None or self.checkpoint is not None:
+            named = self.checkpoint or _checkpoint_of_demo(run) or DEFAULT
             return self._placed(self._named(named)), named
         spec = model_spec(read_config(config), config)
         return self._placed(build_model(spec, self.dtype)), name_of(spec)
@@ -145,7 +151,9 @@ def _is_run(path: Path) -> bool:
     return any((folder / LAST).is_file() for folder in (path, path / "checkpoints"))
 
 
-def _config_of_pool(pool: Path) -> Path | None:
-    """The resolved config of the run whose folder holds a pool; None where there is none."""
-    run = pool.absolute().parent
-    return next((path for path in (run / "checkpoints" / CONFIG, run / CONFIG) if path.is_file()), None)
+def _checkpoint_of_demo(run: Path) -> str | None:
+    """The checkpoint a demonstration began with; None where the folder is none of a demonstration."""
+    if not (run / DEMO).is_file():
+        return None
+    plan: dict[str, Any] = read_json(run / DEMO, dict[str, Any])
+    return str(plan["checkpoint"]) if "checkpoint" in plan else None
