@@ -1,9 +1,8 @@
-"""``unigap evidence theory`` in small: the page, what it rests on, and arms that are measured once."""
+"""``python -m evidence theory`` in small: the page, what it rests on, and arms that are measured once."""
 
 from __future__ import annotations
 
 import functools
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import pytest
 import torch
 from small_runs import expect_error
 
-from unigap.__main__ import main
-from unigap.evidence import theory_plan, theory_summary
-from unigap.evidence.markdown import shown
-from unigap.evidence.one_step import alternatives
-from unigap.evidence.statistics import over_seeds, rank_correlation
-from unigap.evidence.theory_page import against
+from evidence import theory_plan, theory_summary
+from evidence.__main__ import main
+from evidence.markdown import shown
+from evidence.one_step import alternatives
+from evidence.results_file import ResultsFile
+from evidence.statistics import over_seeds, rank_correlation
+from evidence.theory_page import against
 from unigap.metrics.intervals import Estimate
 from unigap.models.janus import Janus
 
@@ -33,36 +33,38 @@ def test_one_command_writes_the_page_and_measures_nothing_twice(
     janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(theory_plan, "TheoryPlan", functools.partial(theory_plan.TheoryPlan, **SMALL))
-    command = ["evidence", "theory", "--checkpoint", str(janus_folder), "--seeds", "1"]
+    command = ["theory", "--checkpoint", str(janus_folder), "--seeds", "1"]
     assert main(command) == 0
     assert "evidence: docs/evidence/theory.md" in capsys.readouterr().out
-    made = {path.name for path in (here / "docs/evidence").iterdir()}
-    assert made == FIGURES | {"theory.md", "theory.json"}
+    made = {path.name for path in (here / "docs/evidence").iterdir() if not path.name.startswith(".")}
+    assert made == FIGURES | {"theory.md", "theory.parquet"}
     page = (here / "docs/evidence/theory.md").read_text()
     assert Janus(str(janus_folder)).weights_digest()[:12] in page
     assert page.count("\n## ") == 5 and all(f"]({name})" in page for name in FIGURES)
 
-    found = json.loads((here / "docs/evidence/theory.json").read_text())["results"]
+    file = ResultsFile(here / "docs/evidence/theory.parquet")
+    found = file.results()
     for objective in ("sft", "dpo"):
         for reading in ("generation", "bayes", "head"):
             assert found["one-step-0"][objective][reading]["fits"][0]["r2"] > 0.99, (objective, reading)
     apart = found["coupling-0"]["two trunks"]["tests"]["own_cosine"]
     assert apart["value"] == apart["null_mean"] == 0 != found["coupling-0"]["base"]["tests"]["own_cosine"]["value"]
 
-    work = here / "runs/evidence/theory"
-    stamps = {path: path.stat().st_mtime_ns for path in work.glob("*.json")}
-    assert {path.stem for path in stamps} == {
-        "recipe", "improve-0", "one-step-0", "coupling-0", "corrections-0", "shared", "shared-0",
-    }  # fmt: skip
-    before = (work / "coupling-0.json").read_bytes()
-    (work / "coupling-0.json").unlink()
+    assert found.keys() == {"improve-0", "one-step-0", "coupling-0", "corrections-0", "shared", "shared-0"}
+    written = file.path.read_bytes()
+    assert main(["forget", str(file.path), "coupling-0"]) == 0
+    assert file.results() == {name: result for name, result in found.items() if name != "coupling-0"}
+    pools, aside = here / "runs/evidence/theory/seed-0", here / "aside"
+    pools.rename(aside)
+    capsys.readouterr()
+    expect_error(main(command), capsys, "coupling-0 is not measured yet and needs what improve-0 left", "--work")
+    aside.rename(pools)
     assert main(command) == 0
-    assert (work / "coupling-0.json").read_bytes() == before, "an arm is a function of the plan and the weights"
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if path.stem != "coupling-0")
+    assert file.path.read_bytes() == written, "an arm is a function of the plan and the weights"
     assert (here / "docs/evidence/theory.md").read_text() == page
 
     capsys.readouterr()
-    expect_error(main([*command[:-1], "2"]), capsys, "another experiment (seeds differ)", "--work")
+    expect_error(main([*command[:-1], "2"]), capsys, "another experiment (seeds differ)", "--out")
 
 
 def drawings(kernel: torch.Tensor, fall: torch.Tensor, corrected: torch.Tensor) -> dict[str, Any]:

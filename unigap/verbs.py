@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,6 @@ from jsonargparse import auto_cli
 
 from unigap.commands.benchmarks import prompts_audit, prompts_import, score_compbench, score_dsg, score_geneval
 from unigap.console.parser import ClearParser
-from unigap.evidence.verbs import EVIDENCE
 from unigap.pages.report import write_report
 from unigap.storage.damage import find_damage
 
@@ -218,7 +217,6 @@ COMMANDS: dict[str, Any] = {
     "prompts": {"import": prompts_import, "audit": prompts_audit},
     "score": {"geneval": score_geneval, "compbench": score_compbench, "dsg": score_dsg},
     "export": {"pool": export_pool, "model": export_model},
-    "evidence": EVIDENCE,
 }
 
 
@@ -232,6 +230,17 @@ class _Parser(ClearParser):
 
 def run(words: Sequence[str]) -> int:
     """Runs a plain verb with its options."""
+    return run_function(COMMANDS, words, "unigap")
+
+
+def run_function(functions: Mapping[str, Any], words: Sequence[str], prog: str) -> int:
+    """Call the function that the first word names, with the other words as its options.
+
+    Args:
+        functions: Functions by name; a mapping of them is a verb of two words.
+        words: The words of the command line.
+        prog: How the program is called, for its help.
+    """
     options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
-    auto_cli(COMMANDS, args=list(words), as_positional=True, parser_class=_Parser, prog="unigap", **options)
+    auto_cli(dict(functions), args=list(words), as_positional=True, parser_class=_Parser, prog=prog, **options)
     return 0
