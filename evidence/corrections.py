@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import theory
-from evidence.one_step import bayes_probes
+from evidence.one_step import shapes_probes
 from evidence.results_file import Result
 from evidence.theory_plan import TheoryPlan, read_pool, trained_state
 from unigap.callbacks.dynamics_probes import (
@@ -47,8 +47,8 @@ def corrections(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     model = Janus(plan.checkpoint)
     rows = read_pool(folder).accepted(plan.keep)
     tests = load_prompts("shapes", "test", plan.test_per_cell)
-    drawn = RoundPlan(plan.test_candidates, seed=TEST_SEED + seed)
-    seen = measure(model, tests, drawn, SelfJudge(), OracleJudge())
+    draws = RoundPlan(plan.test_candidates, seed=TEST_SEED + seed)
+    seen = measure(model, tests, draws, SelfJudge(), OracleJudge())
     gradient = _gradient(model, rows)
     step = {name: change / (change.abs() + 1e-8) for name, change in gradient.items()}
     found: Result = {
@@ -61,8 +61,9 @@ def corrections(plan: TheoryPlan, seed: int, folder: Path) -> Result:
         "pixels": (-_nearest(*_pixels(model, seen, rows))).tolist(),
         "hidden": (-_nearest(*_hidden(model, seen, rows))).tolist(),
     }
-    images = random.Random(seed).sample(seen.drawings.candidates, min(BAYES_IMAGES, len(seen.drawings.candidates)))
-    probes = bayes_probes(model, tuple(images), plan.alternatives, seed)
+    drawn = seen.drawings.candidates
+    images = [drawn[i] for i in bayes_sample(len(drawn), seed)]
+    probes = shapes_probes(model, tuple(images), plan.alternatives, seed)
     before = theory.read(model, probes)
     with model.with_state(trained_state(folder)):
         found["after"] = rejudge(model, seen, SelfJudge()).tolist()
@@ -70,6 +71,16 @@ def corrections(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     found["bayes"] = {name: value.tolist() for name, value in vars(change).items()}
     found["matched_yes"] = matched_yes(torch.tensor(found["after"]), int((seen.own_S >= 0).sum())).tolist()
     return found
+
+
+def bayes_sample(drawings: int, seed: int) -> list[int]:
+    """Numbers of the drawings on which the understanding head is compared with Bayes' formula."""
+    return random.Random(seed).sample(range(drawings), min(BAYES_IMAGES, drawings))
+
+
+def categories(plan: TheoryPlan) -> list[str]:
+    """Category of each test prompt, by its number."""
+    return [prompt.category for prompt in load_prompts("shapes", "test", plan.test_per_cell)]
 
 
 def _gradient(model: Janus, rows: Sequence[Candidate]) -> dict[str, Tensor]:

@@ -16,19 +16,13 @@ from torch import Tensor
 import theory
 from evidence.results_file import Result
 from evidence.theory_plan import TheoryPlan, read_pool, trained_state
-from unigap.callbacks.dynamics_probes import (
-    generation_source,
-    image_logp,
-    stacked_codes,
-    understanding_source,
-)
+from unigap.callbacks.dynamics_probes import bayes_probes, generation_source, image_logp, stacked_codes
 from unigap.judges import SelfJudge
 from unigap.models.base import UnifiedModel
 from unigap.models.janus import Janus
 from unigap.records import Candidate
 from unigap.selection import preference_pairs
-from unigap.shapes.grammar import parse
-from unigap.shapes.lessons import twist
+from unigap.shapes.lessons import alternatives
 
 BUDGETS = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Step sizes: by how many nats the step lowers the loss to first order."""
@@ -50,7 +44,7 @@ def one_step(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     model = Janus(plan.checkpoint)
     judged = read_pool(folder)
     images = judged.probes(plan.step_probes, seed).candidates
-    probes = bayes_probes(model, images, plan.alternatives, seed)
+    probes = shapes_probes(model, images, plan.alternatives, seed)
     rng = random.Random(f"one step {seed}")
     accepted = judged.accepted(plan.keep)
     rows = rng.sample(accepted, min(plan.train_rows, len(accepted)))
@@ -78,27 +72,10 @@ def one_step(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     return found
 
 
-def bayes_probes(model: UnifiedModel, images: tuple[Candidate, ...], count: int, seed: int) -> theory.Probes:
-    """Probes whose own prompt is held against hard negatives of it."""
-    texts = [text for image in images for text in alternatives(image.prompt.text, count, seed)]
-    codes_PM = stacked_codes(images)
-    fn, batch = generation_source(model, texts, codes_PM.repeat_interleave(count, 0))
-    understanding = understanding_source(model, texts[::count], codes_PM, SelfJudge().questions)
-    return theory.Probes(fn, batch, count, understanding)
-
-
-def alternatives(text: str, count: int, seed: int) -> list[str]:
-    """A prompt and ``count - 1`` different hard negatives of it."""
-    rng = random.Random(f"{seed}/{text}")
-    found = [text]
-    described = parse(text)
-    while len(found) < count:
-        other = twist(described, rng)
-        if other.text in found:
-            described = twist(described, rng)  # few neighbours are left: look around one of them
-        else:
-            found.append(other.text)
-    return found
+def shapes_probes(model: UnifiedModel, images: tuple[Candidate, ...], count: int, seed: int) -> theory.Probes:
+    """Probes whose own prompt is compared with hard negatives of it, ``count`` prompts in all."""
+    prompts = [alternatives(image.prompt.text, count, seed) for image in images]
+    return bayes_probes(model, images, prompts, SelfJudge().questions)
 
 
 def _try_steps(model: UnifiedModel, probes: theory.Probes, loss: Callable[[], Tensor], unit: theory.Readings) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,17 @@ SCORE_NAMES = {
     "p_yes": "the judge's own doubt",
     "pixels": "far from training pixels",
     "hidden": "far from training hidden states",
+    "category": "category alone",
 }
 
 
-def draw_figures(results: summary.Results, seeds: Sequence[int], out: Path) -> list[str]:
+def draw_figures(results: summary.Results, seeds: Sequence[int], category_of: Sequence[str], out: Path) -> list[str]:
     """Draws every figure into ``out`` and returns their names."""
+    corrections = summary.correction_table(summary.false_positives(results, seeds, category_of))
     figures = {
         "theory-lemmas.png": _lemmas(results, seeds),
         "theory-coupling.png": _coupling(results, seeds),
-        "theory-corrections.png": _corrections(results, seeds),
+        "theory-corrections.png": _corrections(corrections),
         "theory-bayes.png": _bayes(results, seeds),
     }
     for name, figure in figures.items():
@@ -87,22 +89,26 @@ def _coupling(results: summary.Results, seeds: Sequence[int]) -> Figure:
     return figure
 
 
-def _corrections(results: summary.Results, seeds: Sequence[int]) -> Figure:
-    figure = plots.canvas(10.6, 3.6)
-    table = summary.correction_table(results, seeds)["scores"]
+def _corrections(table: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+    figure = plots.canvas(10.6, 4.2)
+    names = list(reversed(table))
     for column, (kind, title, chance) in enumerate(
         (("auroc", "AUROC for being corrected", 0.5), ("rank", "rank correlation with the fall of the log-odds", 0.0)),
         1,
     ):
         axes = plots.panel(figure, title, "", "", (1, 2, column))
-        for place, name in enumerate(reversed(summary.SCORES)):
-            told: Estimate = table[name][kind]
-            if told.n:
-                colour = plots.GENERATION if name.startswith("kernel") else plots.NULL
+        for key, label, shift, colour in (
+            (kind, "over all drawings", 0.13, plots.NULL),
+            (f"{kind}_within", "within a category and seed", -0.13, plots.GENERATION),
+        ):
+            shown = [(place + shift, table[name][key]) for place, name in enumerate(names) if table[name][key].n]
+            for place, told in shown:
                 axes.plot([told.low, told.high], [place, place], color=colour, linewidth=2)
-                axes.plot([told.value], [place], "o", color=colour)
-        axes.set_yticks(range(len(summary.SCORES)), [SCORE_NAMES[name] for name in reversed(summary.SCORES)])
+            places = [place for place, _ in shown]
+            axes.plot([told.value for _, told in shown], places, "o", color=colour, label=label)
+        axes.set_yticks(range(len(names)), [SCORE_NAMES[name] for name in names])
         axes.axvline(chance, color=plots.INK, linewidth=0.8)
+    figure.axes[0].legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 
 

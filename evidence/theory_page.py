@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evidence import theory_summary as summary
+from evidence.corrections import categories
 from evidence.markdown import shown, table
 from evidence.one_step import BUDGETS, READINGS, ROUNDING, SMALL
 from evidence.theory_figures import SCORE_NAMES, TITLES, draw_figures
@@ -26,7 +27,7 @@ def write_page(plan: TheoryPlan, results: summary.Results, out: Path) -> Path:
         The page.
     """
     make_folder(out)
-    draw_figures(results, plan.seeds, out)
+    draw_figures(results, plan.seeds, categories(plan), out)
     sections = (_head, _lemmas, _coupling, _corrections, _confirmation, _bayes)
     text = "\n\n".join(section(plan, results) for section in sections) + "\n"
     write_durable(out / "theory.md", text.encode())
@@ -34,10 +35,10 @@ def write_page(plan: TheoryPlan, results: summary.Results, out: Path) -> Path:
 
 
 def against(told: Estimate, chance: float) -> str:
-    """Whether an interval leaves out a value: ``above``, ``below``, ``not told apart from`` it, or ``unknown``."""
+    """Say on which side of a value an interval lies: above, below, or not significantly different."""
     if math.isnan(told.low):
         return "unknown against"
-    return ("not told apart from", "above", "below")[told.side(chance)]
+    return ("not significantly different from", "above", "below")[told.side(chance)]
 
 
 def _head(plan: TheoryPlan, results: summary.Results) -> str:
@@ -49,7 +50,8 @@ Written by `python -m evidence theory` from `{plan.checkpoint}` (weights {weight
 `theory.parquet`.
 Seeds {seeds}: each draws its own candidates, trains its own run ({steps} steps of SFT at learning rate
 {plan.lr:g}) and draws its own test images. Intervals are 95 %: Student's t over seeds, or, where stated, a bootstrap
-over prompts with the seeds pooled. Generation is log pi(image | prompt); understanding is the judge's log-odds of yes.
+over prompts with the seeds pooled. Those over seeds are cut where the figure cannot go on, e.g. at 1 for R^2 and for
+correlations. Generation is log pi(image | prompt); understanding is the judge's log-odds of yes.
 Everything is over the shared trunk, the only part that trains."""
 
 
@@ -90,8 +92,9 @@ AdamW, each watched step of self-improvement:
 
 {table(["head", "prediction along", "R^2", "slope", "correlation"], steps)}
 
-The order is fitted over the steps whose error lies between {ROUNDING:g} nats (float32 rounding) and {SMALL:.0%}
-of the change; a dash means that no seed has two such steps.
+All correlations of this section are over the probes of a seed, which mix the categories; the results do not hold the
+category of a probe. The order is fitted over the steps whose error lies between {ROUNDING:g} nats (float32 rounding)
+and {SMALL:.0%} of the change; a dash means that no seed has two such steps.
 
 ![Predicted and measured change of one SGD step](theory-lemmas.png)"""
 
@@ -129,29 +132,38 @@ the two trunks that share nothing have {shown(apart["cka"], 2)}.
 
 
 def _corrections(plan: TheoryPlan, results: summary.Results) -> str:
-    told = summary.correction_table(results, plan.seeds)
-    scores = told["scores"]
-    rows = [
-        [SCORE_NAMES[name], shown(found["auroc"]), shown(found["rank"]), against(found["rank"], 0.0) + " zero"]
-        for name, found in scores.items()
+    category_of = categories(plan)
+    wrong = summary.false_positives(results, plan.seeds, category_of)
+    scores = summary.correction_table(wrong)
+    kinds = ("auroc", "auroc_within", "rank", "rank_within")
+    rows = [[SCORE_NAMES[name], *(shown(found[kind]) for kind in kinds)] for name, found in scores.items()]
+    counts = [
+        [name, str(count), str(corrected), f"{100 * corrected / count:.0f} %" if count else "-"]
+        for name, (count, corrected) in summary.corrections_by_category(wrong, category_of).items()
     ]
-    kernel, doubt = scores["kernel"], scores["p_yes"]
-    far = max(summary.SCORES, key=lambda name: scores[name]["rank"].value if scores[name]["rank"].n else -1.0)
+    kernel, doubt, category = scores["kernel"], scores["p_yes"], scores["category"]
+    best = max(summary.SCORES, key=lambda name: scores[name]["auroc_within"].value if scores[name]["auroc"].n else -1.0)
     return f"""## 3. Does the kernel before training tell which false positives are corrected?
 
-Held-out drawings of the base model which its judge wrongly accepts: {told["false_positives"]} over the seeds. Judged
-again after self-improvement, {told["corrected_unmatched"]} of them turn to no at the old threshold and
-{told["corrected"]} when the threshold is reset so that the judge says yes as often as before; the second number is
-what is predicted here. Scores are fixed before training, and each predicts in the direction the theory gives it.
+Held-out drawings of the base model which its judge wrongly accepts: {len(wrong.corrected_F)} over the seeds. Judged
+again after self-improvement, {int(wrong.unmatched_F.sum())} of them turn to no at the old threshold and
+{int(wrong.corrected_F.sum())} when the threshold is reset so that the judge says yes as often as before; the second
+number is what is predicted here. Scores are fixed before training, and each predicts in the direction the theory gives
+it. The categories differ in how often a false positive is corrected:
 
-AUROC of the kernel along the SFT gradient: {shown(kernel["auroc"])}, {against(kernel["auroc"], 0.5)} one half; the
-judge's own doubt: {shown(doubt["auroc"])}, {against(doubt["auroc"], 0.5)} one half.
-Corrections are what the AUROC has to go by; the rank correlation with how far each log-odds fell uses every false
-positive, and is highest for {SCORE_NAMES[far]} ({shown(scores[far]["rank"])}).
+{table(["category", "false positives", "corrected", "share"], counts)}
 
-{table(["score, fixed before training", "AUROC, corrected", "rank correlation with the fall", "it is"], rows)}
+So a score can look good because it tells the categories apart. The share of a category that was corrected in the other
+seeds, which knows nothing of the drawing itself, has AUROC {shown(category["auroc"])}. Over all false positives the
+kernel along the SFT gradient has {shown(kernel["auroc"])} and the judge's own doubt {shown(doubt["auroc"])}. Comparing
+only drawings of one category and seed, the kernel has {shown(kernel["auroc_within"])},
+{against(kernel["auroc_within"], 0.5)} one half, and the judge's own doubt {shown(doubt["auroc_within"])},
+{against(doubt["auroc_within"], 0.5)} one half. Highest within a category is {SCORE_NAMES[best]}.
 
-Intervals: bootstrap over prompts, seeds pooled after ranking within each.
+{table(["score", "AUROC", "within category and seed", "rank correlation with the fall", "within"], rows)}
+
+AUROC is for being corrected; the rank correlation is with how far the log-odds fell, over every false positive.
+"Within" compares drawings of one category and seed only. Intervals: bootstrap over the prompts of each seed.
 
 ![How well each score tells the corrected false positives](theory-corrections.png)"""
 
@@ -201,18 +213,25 @@ gradient predicts a change {against(wrong["predicted"], 0.0)} zero, AdamW's firs
 
 
 def _bayes(plan: TheoryPlan, results: summary.Results) -> str:
-    told = summary.bayes_table(results, plan.seeds)
-    rows = [[name, shown(found), against(found, 0.0) + " zero"] for name, found in told.items()]
-    whole = told["all of SFT self-improvement, measured"]
+    told = summary.bayes_table(results, plan.seeds, categories(plan))
+    rows = [
+        [name, shown(pooled), against(pooled, 0.0) + " zero", "not stored" if within is None else shown(within)]
+        for name, (pooled, within) in told.items()
+    ]
+    whole, within = told["all of SFT self-improvement, measured"]
+    assert within is not None
     lemma = summary.one_step_table(results, plan.seeds)["sft", "bayes"]["r2"]
     return f"""## 5. Does Bayes' form of Delta U agree with the understanding head?
 
 Lemma 2 and 4 speak of the understanding that Bayes' formula makes out of the generation branch, over a prompt and
 {plan.alternatives - 1} hard negatives of it. The understanding head is another function of the trunk. Over all of
-self-improvement their changes have rank correlation {shown(whole)} on held-out drawings, {against(whole, 0.0)} zero.
+self-improvement their changes have rank correlation {shown(whole)} on held-out drawings, {against(whole, 0.0)} zero;
+within a category {shown(within)}, {against(within, 0.0)} zero.
 This is no test of the derivation: Lemma 2 predicts the change of the Bayes form itself with R^2 {shown(lemma)} in one
 step. It asks whether the quantity the lemma is about is the understanding one measures by asking the model.
 
-{table(["Bayes' change against the head's", "rank correlation", "it is"], rows)}
+{table(["Bayes' change against the head's", "rank correlation", "it is", "within a category"], rows)}
+
+The results of the one-step experiment do not hold the category of an image.
 
 ![Change through Bayes against the understanding head's](theory-bayes.png)"""

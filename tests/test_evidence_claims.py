@@ -254,7 +254,7 @@ def test_goals_are_held_against_what_was_measured() -> None:
     assert gain.startswith("**+30.0 [") and verdict == "yes"
     share, verdict = told["95 % of the gain with the oracle accepting"]
     assert share.startswith("60.0 [") and verdict == "no"
-    assert told["TNR on the fixed drawings rises"] == ["+0.0 [+0.0, +0.0]", "not told apart"]
+    assert told["TNR on the fixed drawings rises"] == ["+0.0 [+0.0, +0.0]", "no significant difference"]
     assert told["understanding on renders does not fall"][1] == "no fall seen"
 
 
@@ -277,7 +277,7 @@ def test_what_is_reproduced_is_read_from_the_differences() -> None:
     assert verdict["most of what the model rejects is drawn wrong"] == "reproduced"
     assert verdict["SFT on own judgments draws better"] == "reproduced"
     assert verdict["DPO on own judgments draws better"] == "the opposite"
-    assert verdict["SFT unifies"] == "not told apart", "both judge their drawings alike"
+    assert verdict["SFT unifies"] == "no significant difference", "both judge their drawings alike"
     assert not any("replay" in says for says in verdict), "what was not measured is not spoken of"
 
 

@@ -14,12 +14,12 @@ from small_runs import expect_error
 from evidence import theory_plan, theory_summary
 from evidence.__main__ import main
 from evidence.markdown import shown
-from evidence.one_step import alternatives
 from evidence.results_file import ResultsFile
 from evidence.statistics import over_seeds, rank_correlation
 from evidence.theory_page import against
 from unigap.metrics.intervals import Estimate
 from unigap.models.janus import Janus
+from unigap.shapes.lessons import alternatives
 
 SMALL = {
     "per_cell": 1, "candidates": 4, "epochs": 1, "batch_size": 8, "watch_every": 2, "test_per_cell": 1,
@@ -82,17 +82,28 @@ def drawings(kernel: torch.Tensor, fall: torch.Tensor, corrected: torch.Tensor) 
 def test_a_kernel_that_knows_is_told_from_scores_that_do_not() -> None:
     rank = torch.arange(60.0)
     results = {f"corrections-{seed}": drawings((seed + 1) * rank, rank / 10, rank > 45) for seed in (0, 1)}
-    told = theory_summary.correction_table(results, (0, 1))
-    assert (told["false_positives"], told["corrected"], told["corrected_unmatched"]) == (120, 28, 0)
-    assert told["scores"]["kernel"]["auroc"].value == 1 and told["scores"]["kernel"]["rank"].value == 1
+    wrong = theory_summary.false_positives(results, (0, 1), ["color"] * 60)
+    assert (len(wrong.corrected_F), int(wrong.corrected_F.sum()), int(wrong.unmatched_F.sum())) == (120, 28, 0)
+    told = theory_summary.correction_table(wrong)
+    assert told["kernel"]["auroc"].value == 1 and told["kernel"]["rank"].value == 1
     for name in ("p_yes", "pixels"):
-        assert (
-            against(told["scores"][name]["auroc"], 0.5)
-            == against(told["scores"][name]["rank"], 0)
-            == ("not told apart from")
-        )
+        assert against(told[name]["auroc"], 0.5) == against(told[name]["rank"], 0) == "not significantly different from"
     moved = theory_summary.judge_movement(results, (0, 1))
     assert moved["false accept"]["realised"].value == pytest.approx(-2.95) and moved["true accept"]["realised"].n == 0
+
+
+def test_a_score_that_knows_only_the_category_is_found_out() -> None:
+    """Simpson's paradox: half of one category is corrected, none of the other, whatever the drawing."""
+    category_of = ["shape"] * 30 + ["spatial"] * 30
+    shape = torch.tensor([name == "shape" for name in category_of])
+    corrected = shape & (torch.arange(60) % 2 == 0)
+    noise = torch.rand(60, generator=torch.Generator().manual_seed(3))
+    results = {f"corrections-{seed}": drawings(shape + 0.1 * noise, shape + noise, corrected) for seed in (0, 1)}
+    wrong = theory_summary.false_positives(results, (0, 1), category_of)
+    assert theory_summary.corrections_by_category(wrong, category_of) == {"shape": (60, 30), "spatial": (60, 0)}
+    told = theory_summary.correction_table(wrong)
+    assert told["kernel"]["auroc"].low > 0.7 and told["category"]["auroc"].low > 0.7
+    assert told["kernel"]["auroc_within"].side(0.5) == 0 and told["category"]["auroc_within"].value == 0.5
 
 
 def test_rank_correlation_counts_prompts_not_drawings() -> None:
@@ -116,7 +127,7 @@ def test_intervals_over_seeds_and_how_they_are_told() -> None:
         and shown(over_seeds([])) == "-"
         and shown(over_seeds([0.00012])) == "1.2e-04"
     )
-    names = {0.5: "above", 1.0: "not told apart from", 2.0: "below"}
+    names = {0.5: "above", 1.0: "not significantly different from", 2.0: "below"}
     assert {chance: against(told, chance) for chance in names} == names
     assert against(Estimate(1.0, math.nan, math.nan, 1), 0.0) == "unknown against"
 

@@ -175,7 +175,13 @@ def judge_agreement(pool: str, judges: str = "") -> None:
 
 
 def export_pool(
-    pool: str, *, out: str, license: str = "unknown", checkpoint: str = "shapes", threshold: float = 0.5
+    pool: str,
+    *,
+    out: str,
+    license: str = "unknown",
+    checkpoint: str = "shapes",
+    threshold: float = 0.5,
+    judge: str | None = None,
 ) -> None:
     """Write a pool as a data set for the Hugging Face hub: Parquet with pictures and every verdict, and a card.
 
@@ -185,10 +191,11 @@ def export_pool(
         license: Licence of the data as the hub writes it, e.g. cc-by-4.0.
         checkpoint: The model that drew the pool, which turns its image tokens into pictures.
         threshold: Least probability of yes that the card and the column ``accepted`` count as accepted, in (0, 1).
+        judge: Judge that selects, e.g. human; the one that the pool records where left out.
     """
     from unigap.commands.export_pool import export_pool as write
 
-    write(pool, out, license, checkpoint, threshold)
+    write(pool, out, license, checkpoint, threshold, judge)
     print(f"data set: {out}")
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evidence.claims.plan import Claim
-from evidence.claims.readings import Measured, Reading, readings
-from unigap.metrics.intervals import Estimate
+from evidence.claims.readings import Measured, readings
+from unigap.metrics.intervals import Estimate, Resampled
 
-Readings = Mapping[str, Mapping[str, Reading]]
+Readings = Mapping[str, Mapping[str, Resampled]]
 """Figures of every arm."""
 CONTRASTED = ("generation", "non-unification", "precision of yes", "AUROC", "TNR", "understanding on renders")
 """Figures in which an arm is held against its control, and whose changes the README shows."""
@@ -40,7 +40,7 @@ class Contrast:
 def contrasts(claim: Claim, measured: Mapping[str, Measured], found: Readings) -> list[Contrast]:
     """Every arm of a claim against its control, on the seeds that both have."""
 
-    def read(arm: str, seeds: int) -> Mapping[str, Reading]:
+    def read(arm: str, seeds: int) -> Mapping[str, Resampled]:
         return found[arm] if measured[arm].seeds == seeds else readings(measured[arm].first(seeds))
 
     gaps = []

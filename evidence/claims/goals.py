@@ -41,7 +41,7 @@ def goals_section(found: Readings, measured: Mapping[str, Measured]) -> str:
 
 def _told(figure: Estimate, goal: float = 0) -> str:
     """Whether the whole interval lies above the goal, or below."""
-    return ("not told apart", "yes", "no")[figure.side(goal)]
+    return ("no significant difference", "yes", "no")[figure.side(goal)]
 
 
 def _images(m: Measured) -> float:

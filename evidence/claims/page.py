@@ -146,14 +146,14 @@ def _accepted(m: Measured) -> str:
 
 def _judging_table(claim: Claim, found: Readings) -> str:
     header = (
-        *("arm", "win rate (n)", "matched win rate (n)", "change of AUROC", "of TNR", "of TPR"),
+        *("arm", "win rate (n)", "matched win rate (n)", "change of AUROC", "within categories", "of TNR", "of TPR"),
         *("log-odds moved, true yes", "false yes", "change on renders"),
     )
     rows = []
     for arm in claim.arms:
         figures = {name: reading.estimate() for name, reading in found[arm].items()}
         wins = [f"{percent(figures[name])} ({figures[name].n})" for name in ("win rate", "matched win rate")]
-        changes = [points(figures[f"change of {name}"]) for name in ("AUROC", "TNR", "TPR")]
+        changes = [points(figures[f"change of {name}"]) for name in ("AUROC", "AUROC within categories", "TNR", "TPR")]
         moved = [_nats(figures[f"log-odds moved on {kind} positives"]) for kind in ("true", "false")]
         rows.append([arm, *wins, *changes, *moved, points(figures["change of understanding on renders"])])
     return "Judging the fixed drawings, and renders:\n\n" + table(header, rows)
@@ -173,7 +173,7 @@ def _contrast_table(claim: Claim, gaps: Sequence[Contrast]) -> str:
 
 
 def _verdict(gap: Estimate) -> str:
-    return ("not told apart", "higher", "lower")[gap.side()]
+    return ("no significant difference", "higher", "lower")[gap.side()]
 
 
 def claim_rows(

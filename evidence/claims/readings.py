@@ -5,7 +5,6 @@ Shapes: K seeds, P prompts, N drawings a prompt, E rendered pictures, R resample
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,37 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unigap.metrics.intervals import Estimate, cluster_weights, weighted_auroc
+from unigap.metrics.intervals import Resampled, cluster_weights, weighted_auroc
 from unigap.metrics.win_rate import matched_yes
 from unigap.shapes.grammar import CATEGORIES, DIFFICULTIES
 
 RESAMPLES = 1000
-ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A figure on the sample and on each resample of prompts and seeds, and how many samples it rests on."""
-
-    value: float
-    draws_R: Tensor
-    n: int
-
-    def minus(self, other: Reading) -> Reading:
-        """The difference, paired: what both resamples have in common cancels."""
-        return Reading(self.value - other.value, self.draws_R - other.draws_R, min(self.n, other.n))
-
-    def over(self, other: Reading) -> Reading:
-        """The ratio, paired."""
-        value = self.value / other.value if other.value else math.nan
-        return Reading(value, self.draws_R / other.draws_R, min(self.n, other.n))
-
-    def estimate(self) -> Estimate:
-        """With its 95 % interval."""
-        if not self.n or math.isnan(self.value):
-            return Estimate(math.nan, math.nan, math.nan, 0)
-        low, high = self.draws_R.nanquantile(ENDS).tolist()
-        return Estimate(self.value, low, high, self.n)
 
 
 @dataclass(frozen=True)
@@ -81,27 +54,29 @@ class Resampling:
         self.seed_RK = cluster_weights(seeds, RESAMPLES, seed=1)
         self.prompt_RP = cluster_weights(prompts, RESAMPLES, seed=2)
 
-    def ratio(self, hit_KPN: Tensor, counted_KPN: Tensor) -> Reading:
+    def ratio(self, hit_KPN: Tensor, counted_KPN: Tensor) -> Resampled:
         """Sum of hits among what counts over the number that counts."""
         hit_KP = (hit_KPN * counted_KPN).double().sum(-1)
         counted_KP = counted_KPN.double().sum(-1)
         total = counted_KP.sum()
         draws_R = self._sums(hit_KP) / self._sums(counted_KP)
-        return Reading((hit_KP.sum() / total).item(), draws_R, int((counted_KPN != 0).sum()))
+        n, clusters = int((counted_KPN != 0).sum()), int(counted_KP.sum(0).count_nonzero())
+        return Resampled((hit_KP.sum() / total).item(), draws_R, n, clusters)
 
     def _sums(self, value_KP: Tensor) -> Tensor:
         return ((self.seed_RK @ value_KP) * self.prompt_RP).sum(1)
 
-    def auroc(self, score_KPN: Tensor, truth_KPN: Tensor) -> Reading:
-        """Mean over seeds of the area under the ROC curve."""
+    def auroc(self, score_KPN: Tensor, truth_KPN: Tensor, stratum_P: Tensor | None = None) -> Resampled:
+        """Mean over seeds of the area under the ROC curve; with strata, of drawings of one stratum only."""
         drawings = score_KPN.shape[-1]
         weight_RS = self.prompt_RP.repeat_interleave(drawings, 1)
         every = torch.ones_like(weight_RS[:1])
+        stratum_S = None if stratum_P is None else stratum_P.repeat_interleave(drawings)
         sides = [(s.flatten().double(), t.flatten().double()) for s, t in zip(score_KPN, truth_KPN, strict=True)]
-        value = torch.cat([weighted_auroc(*side, every) for side in sides]).mean().item()
-        area_RK = torch.stack([weighted_auroc(*side, weight_RS) for side in sides], 1)
+        value = torch.cat([weighted_auroc(*side, every, stratum_S) for side in sides]).mean().item()
+        area_RK = torch.stack([weighted_auroc(*side, weight_RS, stratum_S) for side in sides], 1)
         draws_R = (area_RK * self.seed_RK).sum(1) / self.seed_RK.sum(1)
-        return Reading(value, draws_R, score_KPN.numel())
+        return Resampled(value, draws_R, score_KPN.numel(), score_KPN.shape[1])
 
 
 @dataclass(frozen=True)
@@ -141,6 +116,11 @@ class Measured:
         cut = {name: getattr(self, name)[:seeds] for name in ("fixed_KPN", "renders_KE", "base_renders_KE")}
         return replace(self, base=base, drawn=drawn, steps=self.steps[:seeds], rounds=self.rounds[:seeds], **cut)
 
+    @property
+    def category_P(self) -> Tensor:
+        """Number of each prompt's category."""
+        return torch.tensor([CATEGORIES.index(category) for category, _ in self.cells])
+
     @cached_property
     def resampling(self) -> Resampling:
         """Of prompts and seeds."""
@@ -178,7 +158,7 @@ def gather(bases: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, An
     )
 
 
-Figure = Callable[[Measured, Drawn], Reading]
+Figure = Callable[[Measured, Drawn], Resampled]
 
 DRAWING: dict[str, Figure] = {
     "generation": lambda m, d: m.resampling.ratio(d.right_KPN, torch.ones_like(d.right_KPN)),
@@ -188,17 +168,18 @@ DRAWING: dict[str, Figure] = {
 }
 """Figures of what a model draws, judged by itself and by the oracle."""
 
-JUDGING: dict[str, Callable[[Measured, Tensor], Reading]] = {
+JUDGING: dict[str, Callable[[Measured, Tensor], Resampled]] = {
     "TNR": lambda m, logit_KPN: m.resampling.ratio(logit_KPN < 0, ~m.base.right_KPN),
     "TPR": lambda m, logit_KPN: m.resampling.ratio(logit_KPN >= 0, m.base.right_KPN),
     "AUROC": lambda m, logit_KPN: m.resampling.auroc(logit_KPN, m.base.right_KPN),
+    "AUROC within categories": lambda m, logit_KPN: m.resampling.auroc(logit_KPN, m.base.right_KPN, m.category_P),
 }
 """Figures of a judge on the fixed set: what the base drew before any training."""
 
 
-def readings(m: Measured) -> dict[str, Reading]:
+def readings(m: Measured) -> dict[str, Resampled]:
     """Every figure of an arm, and its change from the base."""
-    found: dict[str, Reading] = {}
+    found: dict[str, Resampled] = {}
     for name, figure in DRAWING.items():
         found[name] = figure(m, m.drawn)
         found[f"change of {name}"] = found[name].minus(figure(m, m.base))
@@ -211,19 +192,19 @@ def readings(m: Measured) -> dict[str, Reading]:
     return found | _drift(m)
 
 
-def base_readings(m: Measured) -> dict[str, Reading]:
+def base_readings(m: Measured) -> dict[str, Resampled]:
     """Figures of the model before any arm."""
     drawn = {name: figure(m, m.base) for name, figure in DRAWING.items()}
     judged = {name: figure(m, m.base.own_KPN) for name, figure in JUDGING.items()}
     return {**drawn, **judged, "understanding on renders": _understanding(m, m.base_renders_KE)}
 
 
-def _understanding(m: Measured, logit_KE: Tensor) -> Reading:
+def _understanding(m: Measured, logit_KE: Tensor) -> Resampled:
     hit_KE1 = ((logit_KE >= 0) == m.renders_truth_E)[..., None]
     return m.renders_resampling.ratio(hit_KE1, torch.ones_like(hit_KE1))
 
 
-def _drift(m: Measured) -> dict[str, Reading]:
+def _drift(m: Measured) -> dict[str, Resampled]:
     """The paper's win rate, what it is at the base judge's yes-rate, and how far log-odds moved."""
     before_KPN, after_KPN, truth_KPN = m.base.yes_KPN, m.fixed_KPN >= 0, m.base.right_KPN
     matched = [
@@ -246,9 +227,9 @@ HITS: dict[str, Callable[[Drawn], Tensor]] = {
 }
 
 
-def by_cell(m: Measured, attribute: int) -> dict[str, dict[str, Reading]]:
+def by_cell(m: Measured, attribute: int) -> dict[str, dict[str, Resampled]]:
     """Figures of the drawings for each category (0) or difficulty (1), before and after."""
-    found: dict[str, dict[str, Reading]] = {}
+    found: dict[str, dict[str, Resampled]] = {}
     there = {cell[attribute] for cell in m.cells}
     for name in [name for name in (CATEGORIES, DIFFICULTIES)[attribute] if name in there]:
         keep_P = torch.tensor([cell[attribute] == name for cell in m.cells])

@@ -83,4 +83,4 @@ def _difference(said: Statement, found: Readings, gaps: Sequence[Contrast]) -> E
 
 def _verdict(told: Estimate, falls: bool) -> str:
     rises, sinks = ("the opposite", "reproduced") if falls else ("reproduced", "the opposite")
-    return ("not told apart", rises, sinks)[told.side()]
+    return ("no significant difference", rises, sinks)[told.side()]
