@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evidence.markdown import percent, points, table
+from evidence.markdown import percent, points
 from evidence.statistics import over_seeds
+from unigap.markdown import table
 from unigap.metrics.intervals import Estimate, wilson
 from unigap.metrics.judge_drift import harms
 

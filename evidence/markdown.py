@@ -1,17 +1,10 @@
-"""Tables and estimates as the evidence pages write them."""
+"""Estimates as the evidence pages write them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 
 from unigap.metrics.intervals import Estimate
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def percent(estimate: Estimate, nothing: str = "-") -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from evidence import theory_summary as summary
 from evidence.corrections import categories
-from evidence.markdown import shown, table
+from evidence.markdown import shown
 from evidence.one_step import BUDGETS, READINGS, ROUNDING, SMALL
 from evidence.theory_figures import SCORE_NAMES, TITLES, draw_figures
 from evidence.theory_plan import TheoryPlan
 from unigap.callbacks.dynamics_probes import GROUPS
+from unigap.markdown import table
 from unigap.metrics.intervals import Estimate
 from unigap.storage.manifest import make_folder, write_durable
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from unigap.models.model_card import cell
+from unigap.markdown import table
 from unigap.run_folder.contents import Reading, Readings
 from unigap.run_folder.findings import GAP, JUDGE, PERCENT, amount, interval
 
@@ -101,12 +101,6 @@ def check_license(license: str) -> str:
             f"license {license!r} is not written as the hub writes it; give an id such as apache-2.0 or cc-by-4.0"
         )
     return license
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
 
 
 def figure_rows(figures: Readings) -> list[tuple[str, str, str, str, str]]:

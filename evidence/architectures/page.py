@@ -14,11 +14,12 @@ from evidence.claims.page import claim_rows, section
 from evidence.claims.plan import Claim, run_name
 from evidence.claims.readings import Measured, base_readings, gather, readings
 from evidence.claims.setting import Setting
-from evidence.markdown import percent, points, shown, table
+from evidence.markdown import percent, points, shown
 from evidence.results_file import Result, ResultsFile
 from evidence.statistics import over_seeds
 from evidence.theory_summary import coupling_table
 from unigap.callbacks.dynamics_probes import GROUPS
+from unigap.markdown import table
 from unigap.metrics.intervals import Estimate
 from unigap.storage.manifest import make_folder, write_durable
 

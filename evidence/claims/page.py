@@ -16,8 +16,9 @@ from evidence.claims.plan import Claim
 from evidence.claims.readings import DRAWING, Measured, by_cell, readings
 from evidence.claims.setting import Setting
 from evidence.claims.verdicts import verdicts_section
-from evidence.markdown import percent, points, table
+from evidence.markdown import percent, points
 from evidence.results_file import Result
+from unigap.markdown import table
 from unigap.metrics.intervals import Estimate
 from unigap.storage.manifest import make_folder, write_durable
 

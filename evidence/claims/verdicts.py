@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evidence.claims.contrasts import Contrast, Readings
-from evidence.markdown import points, table
+from evidence.markdown import points
+from unigap.markdown import table
 from unigap.metrics.intervals import Estimate
 
 
