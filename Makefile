@@ -29,7 +29,7 @@ soak: install  ## kill runs, flip bytes and feed nonsense at random, a few minut
 lint: install  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy unigap theory
+	$(BIN)/mypy unigap theory evidence
 
 docs: install  ## build the documentation into docs/_build
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build

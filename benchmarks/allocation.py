@@ -19,6 +19,7 @@ import torch
 
 from unigap.allocation import Allocation, FixedCandidates, UntilAccepted
 from unigap.judges import OracleJudge, SelfJudge
+from unigap.markdown import table
 from unigap.metrics.intervals import Arm, Estimate, bootstrap_ratio, paired_difference
 from unigap.models.base import UnifiedModel
 from unigap.models.janus import Janus
@@ -140,15 +141,13 @@ def measure(model: UnifiedModel, prompts: Sequence[Prompt], budgets: Sequence[in
     return rows
 
 
-def table(rows: list[Row]) -> str:
+def shown(rows: list[Row]) -> str:
     """The rows as a Markdown table: the figures, and below it the differences to a fixed number."""
     parts = []
     for attribute in ("figures", "gains"):
-        shown = [(row, getattr(row, attribute)) for row in rows if getattr(row, attribute)]
-        names = list(shown[0][1])
-        lines = [["budget", "rule", *names], ["---"] * (2 + len(names))]
-        lines += [[str(row.budget), row.rule, *map(_cell, found.values())] for row, found in shown]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        with_it = [(row, getattr(row, attribute)) for row in rows if getattr(row, attribute)]
+        cells = [[row.budget, row.rule, *map(_cell, found.values())] for row, found in with_it]
+        parts.append(table(["budget", "rule", *with_it[0][1]], cells))
     return "\n\nMore than a fixed number:\n\n".join(parts)
 
 
@@ -168,7 +167,7 @@ def main() -> None:
     torch.set_num_threads(1)
     prompts = load_prompts("shapes", "improve", args.per_cell)
     rows = measure(Janus(args.checkpoint), prompts, args.budgets, args.seeds)
-    print(f"{len(prompts)} prompts, {args.seeds} seeds\n\n{table(rows)}")
+    print(f"{len(prompts)} prompts, {args.seeds} seeds\n\n{shown(rows)}")
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 

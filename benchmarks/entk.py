@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import theory
+from unigap.markdown import table
 
 SAMPLES, LENGTH, WIDTH, DEPTH, HEADS, WORDS, CODES = 32, 64, 128, 4, 4, 256, 512
 PEERS = {"opacus": "opacus", "opacus, by parameter": "opacus", "TRAK, no projection": "trak"}
@@ -273,20 +274,23 @@ def measure(rounds: int, threads: int) -> list[Row]:
     return [Row(n, statistics.median(times[n]), ratios[n], peaks[n], errors[n]) for n in names]
 
 
-def table(rows: list[Row]) -> str:
+def shown(rows: list[Row]) -> str:
     """The rows as a Markdown table, with what each method costs beside ours."""
     ours = next(row for row in rows if row.method == "theory auto")
-    lines = [
-        "| method | s | x forward + backward | peak MiB | x our time | x our memory | relative error |",
-        "|---|---|---|---|---|---|---|",
+    cells = [
+        [
+            row.method,
+            f"{row.seconds:.3f}",
+            f"{row.ratio:.2f}",
+            f"{row.peak_mib:.0f}",
+            f"{row.ratio / ours.ratio:.2f}",
+            f"{row.peak_mib / ours.peak_mib:.2f}",
+            "" if row.error is None else f"{row.error:.0e}",
+        ]
+        for row in rows
     ]
-    for row in rows:
-        error = "" if row.error is None else f"{row.error:.0e}"
-        lines.append(
-            f"| {row.method} | {row.seconds:.3f} | {row.ratio:.2f} | {row.peak_mib:.0f} | "
-            f"{row.ratio / ours.ratio:.2f} | {row.peak_mib / ours.peak_mib:.2f} | {error} |"
-        )
-    return "\n".join(lines)
+    header = ("method", "s", "x forward + backward", "peak MiB", "x our time", "x our memory", "relative error")
+    return table(header, cells)
 
 
 def verdicts(rows: list[Row]) -> str:
@@ -319,7 +323,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = measure(args.rounds, args.threads)
     size = sum(p.numel() for p in setting(1)[0].parameters())
     print(f"{size} parameters, {SAMPLES} + {SAMPLES} samples of {LENGTH} tokens, float32, {args.threads} thread(s)\n")
-    print(table(rows), verdicts(rows), sep="\n\n")
+    print(shown(rows), verdicts(rows), sep="\n\n")
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from unigap.markdown import table
+
 REPEATS, ROUNDS = 3, 3
 """Medians that are taken, and rounds of each."""
 
@@ -56,11 +58,10 @@ def speeds(measure: str, ours: Callable[[], object], peer: Callable[[], object],
     return Row(measure, work / seconds[0], work / seconds[1], seconds[1] / seconds[0], unit)
 
 
-def table(rows: list[Row]) -> str:
+def shown(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| measure | ours | peer | ratio | unit |", "|---|---|---|---|---|"]
-    lines += [f"| {row.measure} | {row.ours:.4g} | {row.peer:.4g} | {row.ratio:.2f} | {row.unit} |" for row in rows]
-    return "\n".join(lines)
+    cells = [[row.measure, f"{row.ours:.4g}", f"{row.peer:.4g}", f"{row.ratio:.2f}", row.unit] for row in rows]
+    return table(["measure", "ours", "peer", "ratio", "unit"], cells)
 
 
 def main(description: str, measure: Callable[[], list[Row]], argv: list[str] | None = None) -> None:
@@ -72,6 +73,6 @@ def main(description: str, measure: Callable[[], list[Row]], argv: list[str] | N
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     rows = measure()
-    print(table(rows))
+    print(shown(rows))
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import json
 import math
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from documented import documented
 from small_runs import FICKLE, expect_error, improve
 
 import unigap.pages.comparison
 from unigap.__main__ import main
-from unigap.pages.comparison import difference
+from unigap.metrics.intervals import paired_difference
+from unigap.pages.comparison import difference, read_contender, read_contenders, unpaired_difference
 from unigap.run_folder.contents import Reading
+from unigap.run_folder.findings import GAP, JUDGE
 
 HOSTILE = "<script>alert('a & b')</script>"
 
@@ -34,12 +38,14 @@ def copy(run: Path, name: str, change: Callable[[dict[str, Any]], object] = lamb
 
 
 def better(summary: dict[str, Any]) -> None:
-    """More generation accuracy, and another learning rate."""
+    """More generation accuracy, and another learning rate; the samples were not recorded."""
+    del summary["samples"]
     summary["after"]["generation"] = {"value": 0.8, "low": 0.77, "high": 0.82, "n": 400}
     summary["recipe"]["lr"] = 0.5
 
 
 def worse(summary: dict[str, Any]) -> None:
+    del summary["samples"]
     summary["after"]["generation"] = {"value": 0.3, "low": 0.26, "high": 0.35, "n": 300}
 
 
@@ -109,13 +115,111 @@ def test_a_failed_comparison_leaves_the_old_page(
     assert Path("compare.html").read_text() == "old"
 
 
+def test_runs_on_the_same_prompts_are_compared_in_pairs(
+    small_demo: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def three_more_right(summary: dict[str, Any]) -> None:
+        wrong = [i for i, right in enumerate(summary["samples"]["right"]) if not right]
+        for i in wrong[:3]:
+            summary["samples"]["right"][i] = True
+
+    copy(small_demo, "a")
+    copy(small_demo, "b", three_more_right)
+    a, b = read_contenders(["a", "b"])
+    assert a.samples and b.samples
+    n = len(a.samples.right)
+    prompt_S = torch.arange(n) // a.samples.candidates
+    arms = [(torch.tensor(run.samples.right).double(), torch.ones(n), prompt_S) for run in (a, b) if run.samples]
+    assert difference("generation", a, b) == Reading(**paired_difference(*arms).to_dict())
+    assert difference("generation", a, b).value == pytest.approx(3 / n)
+    for metric in (metric.key for metric in (*GAP, *JUDGE)):
+        if a.after[metric].value is not None:
+            found = difference(metric, a, a)
+            assert found.value == 0 and found.low in (0, None) and found.high in (0, None), metric
+    paired, apart = difference("generation", a, b), unpaired_difference(a.after["generation"], b.after["generation"])
+    assert paired.low is not None and paired.high is not None and apart.low is not None and apart.high is not None
+    assert paired.high - paired.low < apart.high - apart.low
+    assert main(["compare", "a", "b"]) == 0
+    assert "are paired" in Path("compare.html").read_text(encoding="utf-8")
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_the_samples_give_the_figures_of_the_summary(small_demo: Path) -> None:
+    """Against nothing right and nothing accepted, the paired difference is the figure itself."""
+    run = read_contender("A", str(small_demo))
+    assert run.samples is not None
+    for metric in ("generation", "judge_precision", "non_unification", "understanding_renders", "yes_rate"):
+        counted = run.after[metric]
+        zero = dataclasses.replace(
+            run.samples,
+            own=[9.0] * len(run.samples.own),
+            right=[False] * len(run.samples.own),
+            fixed_own=[-9.0] * len(run.samples.own),
+            exam_own=[9.0 - 18.0 * right for right in run.samples.exam_right],
+        )
+        found = difference(metric, dataclasses.replace(run, samples=zero), run)
+        assert found.value == pytest.approx(counted.value, abs=1e-9), metric
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("split", "validation", "split test and validation"),
+        ("prompts_sha256", "0" * 64, "texts of the prompts"),
+        ("candidates", 9, "images a prompt"),
+        ("judge", {"name": "self", "questions": ["Is it?"]}, "judge"),
+        ("external", {"name": "human"}, "external judge"),
+    ],
+)
+def test_figures_of_other_things_are_not_set_side_by_side(
+    small_demo: Path, here: Path, capsys: pytest.CaptureFixture[str], key: str, value: object, said: str
+) -> None:
+    copy(small_demo, "a")
+    texts = {"prompts_sha256": "1" * 64} if key == "split" else {}
+    copy(small_demo, "b", lambda summary: summary["measured_on"].update({**texts, key: value}))
+    expect_error(main(["compare", "a", "b"]), capsys, "a and b were not measured alike", said)
+    assert not Path("compare.html").exists()
+
+
+def test_test_prompts_are_not_set_beside_validation_prompts(
+    small_demo: Path, janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = {"trainer.callbacks": "[{class_path: CurveLog, init_args: {folder: runs/sft}}]"}
+    assert improve(janus_folder, "sft", {**FICKLE, **logs}) == 0
+    copy(small_demo, "a")
+    capsys.readouterr()
+    expect_error(main(["compare", "a", "runs/sft"]), capsys, "not measured alike", "after training", "validation")
+
+
+def test_runs_with_other_drawing_seeds_are_compared_unpaired(
+    small_demo: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy(small_demo, "a")
+    copy(small_demo, "b", lambda summary: summary["measured_on"].update(seed=7))
+    assert main(["compare", "a", "b"]) == 0
+    assert "note: the runs drew with different seeds" in capsys.readouterr().out
+    a, b = read_contenders(["a", "b"])
+    assert difference("generation", a, b) == unpaired_difference(a.after["generation"], b.after["generation"])
+    assert "MOVER" in Path("compare.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_does_not_record_what_it_was_measured_on_is_named(
+    small_demo: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy(small_demo, "a")
+    copy(small_demo, "b", lambda summary: [summary.pop(name) for name in ("measured_on", "samples")])
+    assert main(["compare", "a", "b"]) == 0
+    assert "note: b does not record what it was measured on (prompts, split" in capsys.readouterr().out
+    assert "b does not record" in Path("compare.html").read_text(encoding="utf-8")
+
+
 def test_the_interval_of_a_difference_covers_the_truth() -> None:
     """Two binomial shares with Wilson intervals: MOVER is then Newcombe's interval, nominal 95 %."""
     chance = random.Random(0)
     truths, n, hits, rounds = (0.55, 0.7), 150, 0, 2000
     for _ in range(rounds):
         first, other = (wilson(sum(chance.random() < p for _ in range(n)), n) for p in truths)
-        found = difference(first, other)
+        found = unpaired_difference(first, other)
         assert found.low is not None and found.high is not None
         hits += found.low <= truths[1] - truths[0] <= found.high
     assert 0.93 < hits / rounds < 0.97
@@ -130,8 +234,8 @@ def wilson(hits: int, n: int) -> Reading:
 
 def test_a_reading_that_is_missing_makes_no_difference() -> None:
     nothing, something = Reading(None, None, None, 0), Reading(0.5, 0.4, 0.6, 10)
-    assert difference(nothing, something) == Reading(None, None, None, 0)
-    assert difference(Reading(0.25, None, None, 5), something) == Reading(0.25, None, None, 5)
+    assert unpaired_difference(nothing, something) == Reading(None, None, None, 0)
+    assert unpaired_difference(Reading(0.25, None, None, 5), something) == Reading(0.25, None, None, 5)
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:

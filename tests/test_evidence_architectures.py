@@ -1,4 +1,4 @@
-"""``unigap evidence architectures`` in small: three families and two copies apart, in one page."""
+"""``python -m evidence architectures`` in small: three families and two copies apart, in one page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from unigap.__main__ import main
-from unigap.evidence.architectures import plan as plan_module
-from unigap.evidence.architectures.plan import ARMS, ArchitecturesPlan
-from unigap.evidence.claims import recipes
-from unigap.evidence.claims.arm import Arm, spec
-from unigap.evidence.two_models import TwoModels
+from evidence.__main__ import main
+from evidence.architectures import plan as plan_module
+from evidence.architectures.plan import ARMS, ArchitecturesPlan
+from evidence.claims import recipes
+from evidence.claims.arm import Arm, spec
+from evidence.results_file import ResultsFile
+from evidence.two_models import TwoModels
 from unigap.models.families import load_model
 
 TINY = functools.partial(ArchitecturesPlan, per_cell=1, test_per_cell=1, exam=10, probes=4)
@@ -37,7 +38,7 @@ def test_one_command_compares_three_families_and_two_copies(
     here: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["evidence", "architectures", "--seeds", "1", "--jobs", "1", "--janus", str(janus_folder)]
+    words = ["architectures", "--seeds", "1", "--jobs", "1", "--janus", str(janus_folder)]
     words += ["--emu3", str(emu3_folder), "--emu3_question_first", str(emu3_folder), "--show_o", str(showo_folder)]
     assert main(words) == 0
     out = here / "docs/evidence"
@@ -45,7 +46,7 @@ def test_one_command_compares_three_families_and_two_copies(
         "evidence: docs/evidence/architectures.md",
         "evidence: docs/evidence/architectures.json",
     ]
-    kept = {path.stem: json.loads(path.read_text()) for path in (out / "architectures").glob("*-seed-0.json")}
+    kept = ResultsFile(out / "architectures.parquet").results()
     assert len(kept) == len(NAMES) * (len(ARMS) + 2)
     apart, together = (kept[f"{name}-coupling-seed-0"]["tests"]["own_cosine"] for name in ("two-januses", "janus"))
     assert apart["value"] == 0 != together["value"]
@@ -59,9 +60,9 @@ def test_one_command_compares_three_families_and_two_copies(
     rows = json.loads((out / "architectures.json").read_text())["rows"]
     (zero,) = [r["value"] for r in rows if r["arm"] == "two Januses" and r["metric"] == "value"]
     assert zero == 0
-    stamps = {path: path.stat().st_mtime_ns for path in (out / "architectures").iterdir()}
+    written = (out / "architectures.parquet").stat().st_mtime_ns
     assert main(words) == 0
-    assert stamps == {path: path.stat().st_mtime_ns for path in (out / "architectures").iterdir()}, "runs are kept"
+    assert (out / "architectures.parquet").stat().st_mtime_ns == written, "runs are kept"
 
 
 def test_two_models_draw_with_one_and_judge_with_the_other(janus_folder: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from evidence.results_file import ResultsFile
+
 SLEEPERS = """
 import functools, signal, sys, time
 from pathlib import Path
-from unigap.__main__ import main
-from unigap.evidence import arms
-import unigap.__main__
+from evidence import arms
+from unigap.__main__ import answer
 
 def deaf():
     # a Trainer, too, takes the signal for itself
@@ -24,12 +28,21 @@ def deaf():
 def measure(words):
     sleeper = functools.partial(time.sleep, 600)
     named = {"quick": functools.partial(dict, ready=1), "deaf": deaf, "one": sleeper, "two": sleeper}
-    arms.run_arms(Path("work"), {}, named, 2)
+    arms.run_arms(Path("work.parquet"), {}, named, 2)
 
 if __name__ == "__main__":
-    unigap.__main__._run = measure
-    sys.exit(main(["evidence"]))
+    sys.exit(answer([], measure))
 """
+
+
+ADDER = """
+import sys
+from pathlib import Path
+from evidence.results_file import ResultsFile
+for number in range(20):
+    ResultsFile(Path("results.parquet")).add(f"{sys.argv[1]}-{number}", {"number": number})
+"""
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 def children_of(pid: int) -> list[int]:
@@ -46,9 +59,10 @@ def alive(pid: int) -> bool:
 
 def test_a_stopped_measurement_leaves_nobody_behind_and_continues(here: Path) -> None:
     (here / "sleepers.py").write_text(SLEEPERS)
-    run = subprocess.Popen([sys.executable, "sleepers.py"], stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "sleepers.py"], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not all((here / name).exists() for name in ("work/quick.json", "deaf")) and time.monotonic() < deadline:
+    file = ResultsFile(here / "work.parquet")
+    while not ("quick" in file.results() and (here / "deaf").exists()) and time.monotonic() < deadline:
         time.sleep(0.05)
     workers = children_of(run.pid)
     assert len(workers) >= 2
@@ -60,4 +74,22 @@ def test_a_stopped_measurement_leaves_nobody_behind_and_continues(here: Path) ->
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(alive, workers))
-    assert {path.name for path in (here / "work").iterdir()} == {"recipe.json", "quick.json"}
+    assert file.results() == {"quick": {"ready": 1}}
+
+
+def test_two_commands_add_to_one_file_and_lose_nothing(here: Path) -> None:
+    file = ResultsFile(here / "results.parquet")
+    file.begin({"setting": 1})
+    runs = [subprocess.Popen([sys.executable, "-c", ADDER, name], cwd=here, env=ENVIRONMENT) for name in "ab"]
+    assert [run.wait(60) for run in runs] == [0, 0]
+    assert file.results().keys() == {f"{name}-{number}" for name in "ab" for number in range(20)}
+    with pytest.raises(ValueError, match=r"another experiment \(setting differ\)"):
+        file.begin({"setting": 2})
+
+
+def test_a_torn_results_file_is_named(here: Path) -> None:
+    file = ResultsFile(here / "results.parquet")
+    file.begin({})
+    file.path.write_bytes(file.path.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=r"results\.parquet is not a whole Parquet file"):
+        file.results()

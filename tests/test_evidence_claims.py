@@ -1,4 +1,4 @@
-"""``unigap evidence claims`` in small: arms and controls, what is read from them, and runs that are made once."""
+"""``python -m evidence claims`` in small: arms and controls, what is read from them, and runs that are made once."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import torch
 import yaml
 from small_runs import CONFIGS, expect_error
 
-from unigap.__main__ import main
+from evidence.__main__ import main
+from evidence.claims import command, listing, plan, setting
+from evidence.claims.arm import Arm, build, spec
+from evidence.claims.ceiling import saturation
+from evidence.claims.contrasts import contrasts
+from evidence.claims.goals import goals_section
+from evidence.claims.plan import CLAIMS, Claim, run_name, seeds_of
+from evidence.claims.readings import Resampling, gather, readings
+from evidence.claims.recipes import ARMS, PHRASINGS
+from evidence.claims.run import run_arm
+from evidence.claims.verdicts import STATEMENTS, verdicts_section
+from evidence.results_file import ResultsFile
 from unigap.callbacks import Regrow
-from unigap.evidence.claims import command, listing, plan, setting
-from unigap.evidence.claims.arm import Arm, build, spec
-from unigap.evidence.claims.ceiling import saturation
-from unigap.evidence.claims.contrasts import contrasts
-from unigap.evidence.claims.goals import goals_section
-from unigap.evidence.claims.plan import CLAIMS, Claim, run_name, seeds_of
-from unigap.evidence.claims.readings import Resampling, gather, readings
-from unigap.evidence.claims.recipes import ARMS, PHRASINGS
-from unigap.evidence.claims.run import run_arm
-from unigap.evidence.claims.verdicts import STATEMENTS, verdicts_section
 from unigap.judges.self_judge import QUESTION
 from unigap.metrics.intervals import Estimate, bootstrap_ratio, paired_difference
 from unigap.metrics.win_rate import win_rate
@@ -62,7 +63,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_command_runs_what_is_missing_and_writes_the_page(
     few: None, janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["evidence", "claims", "--checkpoint", str(janus_folder), "--jobs", "1"]
+    words = ["claims", "--checkpoint", str(janus_folder), "--jobs", "1"]
     assert main([*words, "--list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "redrawing: Fresh drawings help (3 arms, 0 more from above)",
@@ -81,9 +82,9 @@ def test_one_command_runs_what_is_missing_and_writes_the_page(
         "evidence: docs/evidence/headline.md",
         "evidence: docs/evidence/evidence.json",
     ]
-    work = here / "docs/evidence/claims"
-    kept = {path.stem: json.loads(path.read_text()) for path in work.glob("*.json")}
-    assert kept.keys() == {"recipe"} | {
+    file = ResultsFile(here / "docs/evidence/claims.parquet")
+    kept = file.results()
+    assert kept.keys() == {
         f"{arm}-seed-{seed}" for arm in ("base-standard", "random", "random-redrawn", "random-steps") for seed in (0, 1)
     }
     for seed in (0, 1):
@@ -105,26 +106,23 @@ def test_one_command_runs_what_is_missing_and_writes_the_page(
     for name in ("claims-redrawing.png", "claims-ceiling.png"):
         assert f"]({name})" in page and (here / "docs/evidence" / name).stat().st_size > 5000
 
-    stamps = {path: path.stat().st_mtime_ns for path in work.glob("*.json")}
-    again = (work / "random-steps-seed-1.json").read_bytes()
-    (work / "random-steps-seed-1.json").unlink()
-    other = work / "random-steps-seed-0.json"
-    other.write_text(json.dumps(json.loads(other.read_text()) | {"seconds": 300.0}))
-    stamps[other] = other.stat().st_mtime_ns
+    file.remove("random-steps-seed-1")
+    file.add("random-steps-seed-0", kept["random-steps-seed-0"] | {"seconds": 300.0})
+    stored = file.results()
     capsys.readouterr()
     assert main([*words, "--list"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert "  random, steps: 2 runs, 1 there, 300 s each" in told
     assert told[-1] == "8 runs, 7 there; about 5 minutes for the others with 1 at once, by what those took"
     assert main(words) == 0
-    fresh = json.loads((work / "random-steps-seed-1.json").read_bytes())
-    assert fresh | {"seconds": 0} == json.loads(again) | {"seconds": 0}, "an arm is a function of recipe and seed"
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if "steps-seed-1" not in path.stem)
+    now = file.results()
+    fresh, again = now.pop("random-steps-seed-1"), kept["random-steps-seed-1"]
+    assert fresh | {"seconds": 0} == again | {"seconds": 0}, "an arm is a function of recipe and seed"
+    assert now == stored, "the others are kept"
 
-    old = json.loads((work / "random-seed-0.json").read_text())
-    old["recipe"]["lr"] = 7.0
-    (work / "random-seed-0.json").write_text(json.dumps(old))
-    expect_error(main(words), capsys, "random-seed-0.json", "another recipe", "delete it")
+    old = kept["random-seed-0"]
+    file.add("random-seed-0", old | {"recipe": old["recipe"] | {"lr": 7.0}})
+    expect_error(main(words), capsys, "random-seed-0", "another recipe", f"forget {file.path.relative_to(here)}")
     expect_error(main([*words, "--only", "redraw"]), capsys, "unknown claim 'redraw'", "redrawing")
 
 
@@ -256,7 +254,7 @@ def test_goals_are_held_against_what_was_measured() -> None:
     assert gain.startswith("**+30.0 [") and verdict == "yes"
     share, verdict = told["95 % of the gain with the oracle accepting"]
     assert share.startswith("60.0 [") and verdict == "no"
-    assert told["TNR on the fixed drawings rises"] == ["+0.0 [+0.0, +0.0]", "not told apart"]
+    assert told["TNR on the fixed drawings rises"] == ["+0.0 [+0.0, +0.0]", "no significant difference"]
     assert told["understanding on renders does not fall"][1] == "no fall seen"
 
 
@@ -279,7 +277,7 @@ def test_what_is_reproduced_is_read_from_the_differences() -> None:
     assert verdict["most of what the model rejects is drawn wrong"] == "reproduced"
     assert verdict["SFT on own judgments draws better"] == "reproduced"
     assert verdict["DPO on own judgments draws better"] == "the opposite"
-    assert verdict["SFT unifies"] == "not told apart", "both judge their drawings alike"
+    assert verdict["SFT unifies"] == "no significant difference", "both judge their drawings alike"
     assert not any("replay" in says for says in verdict), "what was not measured is not spoken of"
 
 

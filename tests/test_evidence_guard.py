@@ -1,4 +1,4 @@
-"""``unigap evidence guard`` in small: every arm is run once, the page tells what was measured, nothing runs twice."""
+"""``python -m evidence guard`` in small: every arm is run once, and the page tells what was measured."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from small_runs import expect_error, tree
 
-import unigap.evidence.guard
-from unigap.__main__ import main
-from unigap.evidence.guard import ARMS, GuardPlan
-from unigap.evidence.guard_page import fell_at, fired_at, guard_page, guard_rows, would_fire
+import evidence.guard
+from evidence.__main__ import main
+from evidence.guard import ARMS, GuardPlan
+from evidence.guard_page import fell_at, fired_at, guard_page, guard_rows, would_fire
+from evidence.results_file import ResultsFile
 
 TINY = functools.partial(
     GuardPlan,
@@ -32,13 +33,13 @@ TINY = functools.partial(
 def test_every_arm_is_run_and_the_page_tells_what_was_measured(
     janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(unigap.evidence.guard, "GuardPlan", TINY)
-    command = ["evidence", "guard", "--checkpoint", str(janus_folder), "--seeds", "1", "--epochs", "2"]
+    monkeypatch.setattr(evidence.guard, "GuardPlan", TINY)
+    command = ["guard", "--checkpoint", str(janus_folder), "--seeds", "1", "--epochs", "2"]
     command += ["--jobs", "1", "--out", "page"]
     assert main(command) == 0
-    assert capsys.readouterr().out.splitlines() == ["evidence: page/guard.json", "evidence: page/guard.md"]
+    assert capsys.readouterr().out.splitlines() == ["evidence: page/guard.md", "evidence: page/guard.json"]
     found = json.loads(Path("page/guard.json").read_text())
-    runs, rows = found["runs"], found["rows"]
+    runs, rows = list(ResultsFile(Path("page/guard.parquet")).results().values()), found["rows"]
     assert sorted(run["arm"] for run in runs) == sorted([*ARMS, "clean"])
     for run in runs:
         assert [row["epoch"] for row in run["guard"]] == [1, 2] and [row["epoch"] for row in run["truth"]] == [0, 1, 2]
@@ -67,8 +68,12 @@ def test_every_arm_is_run_and_the_page_tells_what_was_measured(
 def test_the_published_page_is_that_of_the_stored_runs() -> None:
     folder = Path(__file__).parents[1] / "docs" / "evidence"
     found = json.loads((folder / "guard.json").read_text())
-    assert guard_page(found["settings"], found["runs"]) == (folder / "guard.md").read_text()
-    assert guard_rows(found["runs"]) == found["rows"]
+    stored = ResultsFile(folder / "guard.parquet").results()
+    plan = GuardPlan(seeds=found["settings"]["seeds"])
+    runs = [stored[f"{arm}-seed-{seed}"] for arm, seed in plan.runs()]
+    assert len(runs) == len(stored)
+    assert guard_page(found["settings"], runs) == (folder / "guard.md").read_text()
+    assert guard_rows(runs) == found["rows"]
 
 
 def run_of(arm: str, auroc: list[tuple[float, float]], generation: list[tuple[float, float]]) -> dict[str, Any]:

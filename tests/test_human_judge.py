@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -242,6 +243,19 @@ def test_people_select_in_rounds(janus_folder: Path, here: Path, capsys: Any) ->
     assert main(["judge", "export", pool, "--out", "rest", "--checkpoint", str(janus_folder)]) == 0
     rest = len(sheet(Path("rest/verdicts.csv")))
     assert rest == sum(2 * (len(names) - len(said)) for names, said in prompts.values())
+    check_exported(pool, janus_folder, accepted[0] | accepted[1], rest)
+
+
+def check_exported(pool: str, checkpoint: Path, accepted: set[str], unjudged: int) -> None:
+    """The data set of a pool in which people select is theirs, not the oracle's."""
+    assert main(["export", "pool", pool, "--out", "hub", "--checkpoint", str(checkpoint)]) == 0
+    tables = [pq.read_table(path).to_pylist() for path in sorted(Path("hub/data").iterdir())]
+    rows = {row["candidate_id"]: row["accepted"] for table in tables for row in table}
+    assert {name.rpartition("@")[0] for name, verdict in rows.items() if verdict} == accepted
+    assert list(rows.values()).count(None) == unjudged > 0
+    card = Path("hub/README.md").read_text(encoding="utf-8")
+    assert "| judge that selects | `human`," in card and "| judges that only measure | `oracle` |" in card
+    assert f"of which {list(rows.values()).count(True)} accepted, {unjudged} not judged |" in card
 
 
 def test_people_are_not_asked_while_drawing(janus_folder: Path, here: Path, capsys: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = re.findall(r"^\| (\d+) \|[^|]*\|(.*)\|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
 FLOOR_OF = {f"unigap.{room}": int(floor) for floor, rooms in FLOORS for room in re.findall(r"`(\w+)/?`", rooms)}
-USE_THEORY = ("unigap.callbacks.dynamics", "unigap.evidence.")
+USE_THEORY = ("unigap.callbacks.dynamics", "evidence.")
 
 Imports = Mapping[str, set[str]]
 

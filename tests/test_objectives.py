@@ -135,7 +135,7 @@ def test_the_kin_of_dpo_equal_trls(kind: Any) -> None:
     smoothing = 0.0 if kind == "ipo" else 0.2
     logps = [chosen_BM.sum(1), rejected_BM.sum(1), reference_B2[:, 0], reference_B2[:, 1]]
     expected = trl_loss(trainer, chosen_BM, rejected_BM, reference_B2, 0.3, kind, smoothing)
-    if kind == "ipo":  # TRL divides by the number of tokens, as our objective does with per_token
+    if kind == "ipo":  # TRL divides by the number of tokens, as our objective does
         logps = [logp_B / chosen_BM.shape[1] for logp_B in logps]
     terms = dpo_loss(*logps, beta=0.3, kind=kind, label_smoothing=smoothing)
     torch.testing.assert_close(terms.loss, expected, atol=1e-6, rtol=0)
@@ -233,6 +233,23 @@ def test_per_token_margins_are_those_of_the_sum_over_the_length(janus: Any, pair
     whole, shared = DPO(), DPO(per_token=True)
     margins = [o.step(janus, o.collate(pairs, references)).logs["dpo/margin"].item() for o in (whole, shared)]
     assert margins[0] == pytest.approx(16 * margins[1], abs=1e-4) and abs(margins[0]) > 0.1
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_the_objective_ipo_equals_trls_on_the_same_images(janus: Any, pairs: list[Pair], per_token: bool) -> None:
+    trainer = pytest.importorskip("trl").DPOTrainer
+    objective = DPO(loss="ipo", beta=0.3, nll_weight=0.0, per_token=per_token)
+    drawn = [c for pair in pairs for c in objective.members(pair)]
+    references = {name: logp + 3 * i for i, (name, logp) in enumerate(image_likelihoods(janus, drawn).items())}
+    batch = objective.collate(pairs, references)
+    assert batch.rejected_BM is not None and batch.reference_B2 is not None
+    with torch.no_grad():
+        chosen_BM, rejected_BM = (
+            janus.image_logps(janus.encode_prompt(batch.texts), codes_BM)
+            for codes_BM in (batch.codes_BM, batch.rejected_BM)
+        )
+        expected = trl_loss(trainer, chosen_BM, rejected_BM, batch.reference_B2.float(), 0.3, "ipo")
+        assert objective.step(janus, batch).loss.item() == pytest.approx(expected.item(), abs=1e-4)
 
 
 def test_a_batch_moves_between_devices_as_a_whole(pairs: list[Pair]) -> None:

@@ -10,9 +10,14 @@ import pytest
 from small_runs import CHECKPOINT, CONFIGS, WATCHED, improve
 
 from unigap.__main__ import main
+from unigap.callbacks.run_summary import TEST_SEED
+from unigap.evaluation.gap import gap_scores, measure
+from unigap.judges import OracleJudge, SelfJudge
 from unigap.models.checkpoints import SHIPPED, resolve
 from unigap.models.families import load_model
 from unigap.pool import Pool
+from unigap.prompts import load_prompts
+from unigap.rounds import RoundPlan
 
 FAMILY = CHECKPOINT.replace("init_args.checkpoint", "class_path")
 LIMIT = 10_000_000
@@ -32,6 +37,23 @@ def test_it_judges_better_than_it_draws(name: str, here: Path) -> None:
     assert figures["understanding_renders"] > 0.85
     assert 0.2 < figures["generation"] < 0.8 and figures["non_unification"] > 0.15
     assert figures["weak_generation"] > 0.85, "what it rejects is wrong"
+
+
+def test_the_readme_starts_where_the_shipped_model_does() -> None:
+    """Within the tolerance that the README states: kernels of another CPU round differently."""
+    readme = (CONFIGS.parents[1] / "README.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"generation accuracy within (\d+\.\d) points", readme)
+    (told,) = re.findall(r"^\| 0 \| (\d+\.\d) -> ", readme, re.MULTILINE)
+    drawn = measure(
+        load_model("shapes"),
+        load_prompts("shapes", "test", 20),
+        RoundPlan(4, seed=TEST_SEED),
+        SelfJudge(),
+        OracleJudge(),
+    )
+    found = 100 * gap_scores(drawn)["generation"].value
+    print(f"generation accuracy before training: README {told}, here {found:.1f}, tolerance {said}")
+    assert abs(found - float(told)) <= float(said)
 
 
 @shipped

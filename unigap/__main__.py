@@ -22,7 +22,6 @@ VERBS = {
     "report": ("unigap.verbs", "make the HTML report of a run folder"),
     "compare": ("unigap.commands.compare", "compare RUN RUN...: runs side by side, in a table and on a page"),
     "judge": ("unigap.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
-    "evidence": ("unigap.verbs", "evidence TOPIC: repeat the measurements behind the documentation"),
     "pool": ("unigap.verbs", "pool verify DIR: check every file of a pool"),
     "prompts": ("unigap.verbs", "prompts import|audit: what a prompt set holds, and what of it is evaluated on"),
     "score": ("unigap.verbs", "score geneval|compbench|dsg: figures of a benchmark from detections or answers"),
@@ -57,6 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _print_completion(words[1:])
     if words[0] not in VERBS:
         return _fail(f"unknown verb {words[0]!r}{hint(words[0], VERBS)}")
+    return answer(words, _run, debug)
+
+
+def answer(words: Sequence[str], run: Callable[[Sequence[str]], int], debug: bool = False) -> int:
+    """Run a command and turn every user mistake into one line and an exit status.
+
+    Args:
+        words: The words of the command.
+        run: Runs it.
+        debug: Let an error through, for its traceback.
+    """
     # W&B would wait for a key or the network otherwise; whoever started a sweep has both
     if "WANDB_SWEEP_ID" not in os.environ:
         os.environ.setdefault("WANDB_MODE", "offline")
@@ -64,9 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("WANDB_QUIET", "true")
     keep_freed_memory()
     if debug:
-        return _run(words)
+        return run(words)
     try:
-        return _run(words)
+        return run(words)
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
     except Stopped as stopped:

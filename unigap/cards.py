@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from unigap.models.model_card import cell
+from unigap.markdown import table
 from unigap.run_folder.contents import Reading, Readings
 from unigap.run_folder.findings import GAP, JUDGE, PERCENT, amount, interval
 
@@ -18,6 +18,23 @@ UNKNOWN = "unknown"
 """The hub's own word for data nobody has given a licence to."""
 METRICS = {metric.key: metric for metric in (*GAP, *JUDGE)}
 METHOD = "[Turning Internal Gap into Self-Improvement](https://arxiv.org/abs/2507.16663)"
+
+
+@dataclass(frozen=True)
+class RoundFacts:
+    """A round of a pool in numbers.
+
+    Attributes:
+        prompts: Prompts drawn for.
+        images: Images drawn.
+        accepted: Images that the judge that selects accepts.
+        unjudged: Images that it has not judged.
+    """
+
+    prompts: int
+    images: int
+    accepted: int
+    unjudged: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,7 @@ class PoolFacts:
         judge: Who selects: its verdict decides what is accepted.
         external: Judges that were asked for comparison only.
         threshold: Least probability of yes that counts as accepted.
-        rounds: Of each round: prompts, candidates, accepted.
+        rounds: Its rounds.
         figures: Readings by metric.
         sampling: How the images were drawn, by name.
         sha256: Digest of the pool's manifests.
@@ -44,7 +61,7 @@ class PoolFacts:
     judge: str
     external: Sequence[str]
     threshold: float
-    rounds: Sequence[tuple[int, int, int]]
+    rounds: Sequence[RoundFacts]
     figures: Readings
     sampling: Mapping[str, Any]
     sha256: str
@@ -88,12 +105,6 @@ def check_license(license: str) -> str:
     return license
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
-
-
 def figure_rows(figures: Readings) -> list[tuple[str, str, str, str, str]]:
     """Name, value, interval, number of samples and meaning of every metric there is a reading of."""
     rows = []
@@ -130,7 +141,9 @@ def pool_card(facts: PoolFacts) -> str:
     Returns:
         The text of ``README.md``.
     """
-    drawn, accepted = sum(row[1] for row in facts.rounds), sum(row[2] for row in facts.rounds)
+    drawn, accepted, unjudged = (
+        sum(getattr(row, name) for row in facts.rounds) for name in ("images", "accepted", "unjudged")
+    )
     entries = {
         "license": facts.license,
         "pretty_name": facts.name,
@@ -145,12 +158,15 @@ def pool_card(facts: PoolFacts) -> str:
         ("judge that selects", f"`{facts.judge}`, accepting at a probability of yes of {facts.threshold} or more"),
         ("judges that only measure", others),
         ("rounds", len(facts.rounds)),
-        ("images", f"{drawn:,}, of which {accepted:,} accepted"),
+        ("images", f"{drawn:,}, of which {accepted:,} accepted" + (f", {unjudged:,} not judged" if unjudged else "")),
         ("data licence", told_license(facts.license)),
         ("pool digest", f"`{facts.sha256}`"),
         ("`logp`", "exact" if facts.exact_likelihood else "an estimate: the model has no exact likelihood"),
     ]
-    rounds = [(number, *row, f"{row[2] / max(row[1], 1):.1%}") for number, row in enumerate(facts.rounds)]
+    rounds = [
+        (number, row.prompts, row.images, row.accepted, f"{row.accepted / max(row.images - row.unjudged, 1):.1%}")
+        for number, row in enumerate(facts.rounds)
+    ]
     return "\n".join(
         [
             header(entries),
@@ -161,7 +177,7 @@ def pool_card(facts: PoolFacts) -> str:
             "were sampled, which is what to train on (encoding an image again gives other tokens).\n",
             table(("", ""), statements),
             "\n## Rounds\n",
-            table(("round", "prompts", "images", "accepted", "share"), rounds),
+            table(("round", "prompts", "images", "accepted", "share of those judged"), rounds),
             "\n## Figures\n",
             figures_section(facts.figures),
             "\n## How the images were drawn\n",

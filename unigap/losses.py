@@ -74,7 +74,8 @@ def dpo_loss(
     ``sigmoid`` is -log sigmoid(margin) (Rafailov et al. 2023), ln 2 where policy and reference agree; with label
     smoothing e it is (1 - e) * -log sigmoid(margin) + e * -log sigmoid(-margin), conservative DPO (Mitchell 2023).
     ``robust`` is unbiased where a share e of the preferences is flipped (Chowdhury et al. 2024). ``ipo`` is
-    (log-ratio - 1 / (2 beta))^2 (Azar et al. 2023), which stops pulling once the margin is reached.
+    (log-ratio - 1 / (2 beta))^2 (Azar et al. 2023), which stops pulling once the margin is reached. TRL's ``ipo`` is
+    this function of log-likelihoods divided by the number of tokens; pass those, as the ``DPO`` objective does.
 
     Args:
         chosen_logp_B: Policy log-likelihood of each chosen image, summed over its tokens, in nats.

@@ -22,6 +22,9 @@ from unigap.sampling import Drawings, codes_of, draw_candidates
 from unigap.selection import threshold_logit
 from unigap.storage.shards import Key, RoundWriter
 
+SELECTS = "selects"
+"""Key of a round's recipe: the judge that selects, where it answers after the round."""
+
 
 @dataclass(frozen=True)
 class RoundPlan:
@@ -47,6 +50,8 @@ class RoundPlan:
     def recipe(self, model: UnifiedModel, judges: Sequence[Judge]) -> dict[str, Any]:
         """Everything a round drawn by ``model`` and told apart by ``judges`` depends on, as the pool stores it."""
         depends = dataclasses.asdict(self) | {"judges": judge_recipes(at_once(judges))}
+        if judges[0].asked_later:  # its verdicts come later, so it is not among the judges of the round
+            depends[SELECTS] = judges[0].name
         del depends["images_per_batch"]
         return depends | {"weights": model.weights_digest()}
 
@@ -151,7 +156,9 @@ def collect_round(
 
 def _check_same_round(pool: Pool, round: int, recipe: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
     """Makes sure that a round the pool holds is the one that would be drawn."""
-    if pool.recipe(round) != recipe:
+    stored = pool.recipe(round)
+    # rounds drawn before the key was recorded lack it
+    if stored != {name: value for name, value in recipe.items() if name != SELECTS or name in stored}:
         raise ValueError(
             f"pool {pool.folder}: round {round} was drawn by other weights or another recipe; use a new pool folder"
         )

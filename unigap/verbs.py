@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +11,6 @@ from jsonargparse import auto_cli
 
 from unigap.commands.benchmarks import prompts_audit, prompts_import, score_compbench, score_dsg, score_geneval
 from unigap.console.parser import ClearParser
-from unigap.evidence.verbs import EVIDENCE
 from unigap.pages.report import write_report
 from unigap.storage.damage import find_damage
 from unigap.world import import_worlds
@@ -108,6 +107,7 @@ def export_pool(
     license: str = "unknown",
     checkpoint: str | None = None,
     threshold: float = 0.5,
+    judge: str | None = None,
     model: UnifiedModel | None = None,
     device: str | None = None,
 ) -> None:
@@ -120,13 +120,14 @@ def export_pool(
         checkpoint: The model that drew the pool, which turns its image tokens into pictures; where left out, that of
             the run whose folder holds the pool, else ``shapes``.
         threshold: Least probability of yes that the card and the column ``accepted`` count as accepted, in (0, 1).
+        judge: Judge that selects, e.g. human; the one that the pool records where left out.
         model: A model of your own by its class path, in place of ``checkpoint``.
         device: Where it runs, e.g. ``cuda:1``; the GPU where there is one, else the CPU, where left out.
     """
     from unigap.commands.export_pool import export_pool as write
     from unigap.commands.model_choice import ModelChoice
 
-    write(pool, out, license, ModelChoice(checkpoint, model, device), threshold)
+    write(pool, out, license, ModelChoice(checkpoint, model, device), threshold, judge)
     print(f"data set: {out}")
 
 
@@ -155,7 +156,6 @@ COMMANDS: dict[str, Any] = {  # a module, imported when its verb is asked for, h
     "prompts": {"import": prompts_import, "audit": prompts_audit},
     "score": {"geneval": score_geneval, "compbench": score_compbench, "dsg": score_dsg},
     "export": {"pool": export_pool, "model": export_model},
-    "evidence": EVIDENCE,
 }
 
 
@@ -169,11 +169,22 @@ class _Parser(ClearParser):
 
 def run(words: Sequence[str]) -> int:
     """Runs a plain verb with its options."""
-    options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     verb = words[0]
     command = COMMANDS[verb]
     if isinstance(command, str):
         command = getattr(import_module(command), verb)
         import_worlds()
-    auto_cli({verb: command}, args=list(words), as_positional=True, parser_class=_Parser, prog="unigap", **options)
+    return run_function({verb: command}, words, "unigap")
+
+
+def run_function(functions: Mapping[str, Any], words: Sequence[str], prog: str) -> int:
+    """Call the function that the first word names, with the other words as its options.
+
+    Args:
+        functions: Functions by name; a mapping of them is a verb of two words.
+        words: The words of the command line.
+        prog: How the program is called, for its help.
+    """
+    options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+    auto_cli(dict(functions), args=list(words), as_positional=True, parser_class=_Parser, prog=prog, **options)
     return 0

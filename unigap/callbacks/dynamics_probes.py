@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from theory import Source
+from theory import Probes, Source
 from unigap.models.base import PromptBatch, UnifiedModel
 from unigap.records import Candidate
 
@@ -134,6 +134,25 @@ def paired_sources(model: UnifiedModel, candidates: Sequence[Candidate], questio
     """
     texts, codes_PM = [c.prompt.text for c in candidates], stacked_codes(candidates)
     return [generation_source(model, texts, codes_PM), understanding_source(model, texts, codes_PM, questions)]
+
+
+def bayes_probes(
+    model: UnifiedModel, images: Sequence[Candidate], prompts: Sequence[Sequence[str]], questions: Sequence[str]
+) -> Probes:
+    """Probes whose own prompt is compared with alternatives in Bayes' formula.
+
+    Args:
+        model: The model.
+        images: P images.
+        prompts: For each image its own prompt and the alternatives, equally many for all.
+        questions: Questions of the judge, with ``{prompt}`` in place of the prompt.
+    """
+    (count,) = {len(texts) for texts in prompts}
+    codes_PM = stacked_codes(images)
+    fn, batch = generation_source(
+        model, [text for texts in prompts for text in texts], codes_PM.repeat_interleave(count, 0)
+    )
+    return Probes(fn, batch, count, understanding_source(model, [texts[0] for texts in prompts], codes_PM, questions))
 
 
 def stacked_codes(candidates: Sequence[Candidate]) -> Tensor:

@@ -20,14 +20,15 @@ from tqdm import tqdm
 from unigap.callbacks.regrow import Regrow
 from unigap.evaluation.gap import EVAL_ROUND, Verdicts, measure, rejudge, sit_exam
 from unigap.evaluation.probe_set import ProbeSet
-from unigap.evaluation.run_summary import Look, run_figures, versions, write_gallery, write_rejudged
+from unigap.evaluation.run_summary import Look, run_figures, samples_of, versions, write_gallery, write_rejudged
 from unigap.models.sharding import whole
 from unigap.prompts import check_no_overlap, load_prompts
 from unigap.records import Candidate
 from unigap.rounds import RoundPlan
+from unigap.run_folder.measured import AFTER_TRAINING
 from unigap.sampling import Drawings, codes_of
 from unigap.stages import ImproveStage
-from unigap.storage.manifest import make_folder, write_durable
+from unigap.storage.manifest import digest, make_folder, write_durable
 from unigap.world import find_world
 
 # Shape legend: S drawings, M image tokens, E exam pictures.
@@ -123,7 +124,8 @@ class RunSummary(Callback):
             after = self._look(trainer, pl_module, "gap after")
             before = self._look_before(pl_module)
             again_S = rejudge(pl_module.model, before.verdicts, pl_module.own_judge)
-        self._write(trainer, pl_module, before, after, again_S)
+            weights = pl_module.model.weights_digest()
+        self._write(trainer, pl_module, before, after, again_S, weights)
 
     @contextmanager
     def _working(self, trainer: Trainer, stage: ImproveStage, phase: str) -> Iterator[bool]:
@@ -152,7 +154,32 @@ class RunSummary(Callback):
         drawings = Drawings(candidates, torch.cat(pixels))
         return Look(Verdicts(self.prompts, drawings, prompt_S, kept["own_S"], kept["right_S"]), kept["answers_E"])
 
-    def _write(self, trainer: Trainer, stage: ImproveStage, before: Look, after: Look, again_S: torch.Tensor) -> None:
+    def _measured_on(self, stage: ImproveStage, weights: str) -> dict[str, Any]:
+        """What the figures were measured on, so that they are compared only with their like."""
+        return {
+            "figures": AFTER_TRAINING,
+            "prompts": self.source,
+            "split": self.split,
+            "per_cell": self.per_cell,
+            "prompts_sha256": digest("\n".join(prompt.text for prompt in self.prompts).encode()),
+            "candidates": self.plan.candidates,
+            "sampling": dataclasses.asdict(self.plan.sampling),
+            "seed": self.plan.seed,
+            "judge": stage.own_judge.recipe,
+            "external": stage.external.recipe if stage.external else None,
+            "exam": self.pictures if self.exam else 0,
+            "weights": weights,
+        }
+
+    def _write(
+        self,
+        trainer: Trainer,
+        stage: ImproveStage,
+        before: Look,
+        after: Look,
+        again_S: torch.Tensor,
+        weights: str,
+    ) -> None:
         folder = Path(self.folder)
         make_folder(folder)
         self.result = {
@@ -164,6 +191,8 @@ class RunSummary(Callback):
             "command": self._before["command"],
             "versions": versions(),
             "recipe": self.recipe,
+            "measured_on": self._measured_on(stage, weights),
+            "samples": dataclasses.asdict(samples_of(before, after, again_S, self.exam)),
         }
         write_gallery(folder, before.verdicts, after.verdicts, self.gallery)
         write_rejudged(folder, before.verdicts, again_S)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from unigap.console.parser import ClearParser
 from unigap.pages.compare_page import write_comparison
-from unigap.pages.comparison import SHOWN, Contender, difference, read_contenders
+from unigap.pages.comparison import SHOWN, Contender, difference, read_contenders, unrecorded
 from unigap.run_folder.contents import Reading
 from unigap.run_folder.findings import Metric, amount, interval
 
@@ -25,6 +25,8 @@ def print_contenders(runs: Sequence[Contender]) -> None:
         table.add_row(run.letter, *(_figure(metric, runs[0], run) for metric in shown), end_section=True)
     console = Console()
     console.print(table)
+    for line in unrecorded(runs):
+        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
     for run in runs:
         console.print(f"{run.letter}  {run.name}", markup=False, highlight=False, soft_wrap=True)
 
@@ -35,7 +37,7 @@ def _figure(metric: Metric, first: Contender, run: Contender) -> str:
         return "not measured"
     lines = [_with_interval(reading, signed=False)]
     if run is not first and against is not None and against.value is not None:
-        lines.append(_with_interval(difference(against, reading), signed=True))
+        lines.append(_with_interval(difference(metric.key, first, run), signed=True))
     return "\n".join(lines)
 
 

@@ -12,14 +12,16 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from unigap.cards import PoolFacts, check_license, pool_card, readings_of
+from unigap.cards import PoolFacts, RoundFacts, check_license, pool_card, readings_of
 from unigap.commands.model_choice import ModelChoice
+from unigap.console.mistakes import hint
 from unigap.memory import in_fitting_batches, items_that_fit
 from unigap.metrics import scores
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.plots.pictures import to_png
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment
+from unigap.rounds import SELECTS
 from unigap.run_folder.contents import Readings
 from unigap.run_folder.fit_folder import flat
 from unigap.sampling import codes_of
@@ -32,6 +34,8 @@ ROWS_AT_ONCE = 100
 """Rows of one row group: what the hub's viewer reads for a page."""
 TEXTS = ("prompt", "category", "difficulty", "split", "prompt_id", "candidate_id")
 NUMBERS = ("round", "index", "seed")
+NO_SAMPLING = ("weights", "judges", SELECTS)
+"""Keys of a recipe that say nothing of how images were drawn."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Judged:
     Attributes:
         candidates: The images, as image tokens.
         judge: The judge that selects.
-        said: Judgments by judge and candidate id; the judge that selects comes first.
+        said: Judgments by judge and candidate id; the judge that selects comes first, and may not have judged all.
         threshold: Least probability of yes that counts as accepted.
     """
 
@@ -55,9 +59,10 @@ class Judged:
         """The judges that only measure."""
         return [name for name in self.said if name != self.judge]
 
-    def accepted(self, candidate: Candidate) -> bool:
-        """Whether the judge that selects says yes."""
-        return self.said[self.judge][candidate.id].logit >= threshold_logit(self.threshold)
+    def accepted(self, candidate: Candidate) -> bool | None:
+        """Whether the judge that selects says yes; None where it has not judged the candidate."""
+        judgment = self.said[self.judge].get(candidate.id)
+        return None if judgment is None else judgment.logit >= threshold_logit(self.threshold)
 
     def row(self, candidate: Candidate, png: bytes) -> dict[str, Any]:
         """A candidate as a row of the data set."""
@@ -81,7 +86,9 @@ class Judged:
         }
 
 
-def export_pool(folder: str, out: str, license: str, choice: ModelChoice, threshold: float) -> None:
+def export_pool(
+    folder: str, out: str, license: str, choice: ModelChoice, threshold: float, judge: str | None = None
+) -> None:
     """Writes a pool as a data set with pictures, ready for ``push_to_hub`` and ``load_dataset``.
 
     Args:
@@ -90,6 +97,7 @@ def export_pool(folder: str, out: str, license: str, choice: ModelChoice, thresh
         license: Licence of the data, as the hub writes it.
         choice: The model whose image tokens the pool holds; it turns them into pictures.
         threshold: Least probability of yes that counts as accepted, in (0, 1).
+        judge: Judge that selects; None takes the one that the pool records.
 
     Raises:
         ValueError: The pool is damaged, empty or another model's, ``out`` is not empty, or an option is wrong.
@@ -99,30 +107,51 @@ def export_pool(folder: str, out: str, license: str, choice: ModelChoice, thresh
     Pool.open(folder)  # a wrong folder shows at once, not after the model is loaded
     model, base = choice.load_for_pool(folder)
     pool = Pool.open(folder, model.codebook_digest())
-    judged = read_judged(pool, threshold)
+    judged = read_judged(pool, threshold, judge)
     card = pool_card(pool_facts(pool, judged, Path(out).name, license, base, model.exact_likelihood))
     with whole_folder(Path(out)) as aside:
         write_parquet(model, judged, aside / "data")
         write_durable(aside / "README.md", card.encode())
 
 
-def read_judged(pool: Pool, threshold: float) -> Judged:
-    """Everything in a pool; the first judge of its first round is the one that selects.
+def read_judged(pool: Pool, threshold: float, judge: str | None = None) -> Judged:
+    """Read everything in a pool.
+
+    Args:
+        pool: The pool.
+        threshold: Least probability of yes that counts as accepted.
+        judge: Judge that selects; None takes the one that the first round records.
 
     Raises:
-        ValueError: The pool is damaged, holds no images, or does not say who judged them.
+        ValueError: The pool is damaged, holds no images, does not say who judged them, or holds nothing by ``judge``.
     """
     candidates = pool.candidates()
     if not candidates:
         raise ValueError(f"pool {pool.folder} holds no images; draw a round first")
-    judges = pool.recipe(0).get("judges")
-    if not judges:
-        raise ValueError(f"pool {pool.folder} does not say who judged it; export one that unigap fit or predict drew")
-    judge = str(judges[0]["name"])
-    said: dict[str, dict[str, Judgment]] = {judge: {}}
+    selects = judge or recorded_judge(pool)
+    said: dict[str, dict[str, Judgment]] = {selects: {}}
     for judgment in pool.judgments():
         said.setdefault(judgment.judge, {})[judgment.candidate_id] = judgment
-    return Judged(candidates, judge, said, threshold)
+    if not said[selects]:
+        raise ValueError(f"pool {pool.folder} holds no verdict of {selects!r}{hint(selects, [*said][1:])}")
+    later = [name for name, rows in said.items() if name != selects and len(rows) < len(candidates)]
+    if judge is None and later:
+        print(f"note: {selects!r} counts as the judge that selects; if {later[0]!r} does, add --judge {later[0]}")
+    return Judged(candidates, selects, said, threshold)
+
+
+def recorded_judge(pool: Pool) -> str:
+    """Name of the judge that selects, as the first round records it.
+
+    Raises:
+        ValueError: It records none.
+    """
+    recipe = pool.recipe(0)
+    if SELECTS in recipe:
+        return str(recipe[SELECTS])
+    if not recipe.get("judges"):
+        raise ValueError(f"pool {pool.folder} does not say who judged it; export one that unigap fit or predict drew")
+    return str(recipe["judges"][0]["name"])
 
 
 def pool_facts(pool: Pool, judged: Judged, name: str, license: str, base: str, exact_likelihood: bool) -> PoolFacts:
@@ -130,7 +159,8 @@ def pool_facts(pool: Pool, judged: Judged, name: str, license: str, base: str, e
     rounds = []
     for number, prompts in pool.prompts().items():
         drawn = [candidate for candidate in judged.candidates if candidate.round == number]
-        rounds.append((len(prompts), len(drawn), sum(map(judged.accepted, drawn))))
+        verdicts = [judged.accepted(candidate) for candidate in drawn]
+        rounds.append(RoundFacts(len(prompts), len(drawn), verdicts.count(True), verdicts.count(None)))
     return PoolFacts(
         name=name,
         license=license,
@@ -140,7 +170,9 @@ def pool_facts(pool: Pool, judged: Judged, name: str, license: str, base: str, e
         threshold=judged.threshold,
         rounds=rounds,
         figures=figures_of(judged),
-        sampling={key: value for key, value in flat(pool.recipe(0)).items() if key not in ("weights", "judges")},
+        sampling={
+            key: value for key, value in flat(pool.recipe(0)).items() if key not in ("weights", "judges", SELECTS)
+        },
         sha256=str(pool.state()["sha256"]),
         exact_likelihood=exact_likelihood,
     )
@@ -149,7 +181,8 @@ def pool_facts(pool: Pool, judged: Judged, name: str, license: str, base: str, e
 def figures_of(judged: Judged) -> Readings:
     """What the verdicts say of the images, clustered by prompt; the first external judge counts as the truth."""
     own, truth = judged.said[judged.judge], judged.said[judged.external[0]] if judged.external else {}
-    known = [c for c in judged.candidates if c.id in truth] or judged.candidates
+    seen = [c for c in judged.candidates if c.id in own]
+    known = [c for c in seen if c.id in truth] or seen
     number = {name: i for i, name in enumerate(dict.fromkeys(c.prompt.id for c in known))}
     prompt_S = torch.tensor([number[c.prompt.id] for c in known])
     own_S = torch.tensor([own[c.id].logit for c in known])

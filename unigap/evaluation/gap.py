@@ -115,7 +115,7 @@ def gap_by(verdicts: Verdicts, attribute: str, threshold: float = 0.5) -> dict[s
 def _gap_scores(
     own_S: torch.Tensor, right_S: torch.Tensor | None, prompt_S: torch.Tensor, threshold: float
 ) -> dict[str, Estimate]:
-    counted = _drawing_counts(scores.says_yes(own_S, threshold), right_S)
+    counted = drawing_counts(scores.says_yes(own_S, threshold), right_S)
     return {name: scores.share(*counts, prompt_S) for name, counts in counted.items()}
 
 
@@ -123,7 +123,7 @@ def judge_scores(
     logit_S: torch.Tensor, right_S: torch.Tensor | None, prompt_S: torch.Tensor, threshold: float = 0.5
 ) -> dict[str, Estimate]:
     """How good a judge is on images whose truth is known; where it is not, its yes-rate alone."""
-    counted = _judging_counts(scores.says_yes(logit_S, threshold), right_S)
+    counted = judging_counts(scores.says_yes(logit_S, threshold), right_S)
     shares = {name: scores.share(*counts, prompt_S) for name, counts in counted.items()}
     return shares if right_S is None else shares | {"judge_auroc": scores.auroc(logit_S, right_S, prompt_S)}
 
@@ -205,8 +205,8 @@ def compare(before: Verdicts, after: Verdicts, after_on_before_S: torch.Tensor, 
     yes_S, yes_after_S, still_S = (
         scores.says_yes(logit_S, threshold) for logit_S in (before.own_S, after.own_S, after_on_before_S)
     )
-    drawn, redrawn = _drawing_counts(yes_S, right_S), _drawing_counts(yes_after_S, after.right_S)
-    judged, rejudged = _judging_counts(yes_S, right_S), _judging_counts(still_S, right_S)
+    drawn, redrawn = drawing_counts(yes_S, right_S), drawing_counts(yes_after_S, after.right_S)
+    judged, rejudged = judging_counts(yes_S, right_S), judging_counts(still_S, right_S)
     delta = {name: paired_share(drawn[name], prompt_S, redrawn[name], after.prompt_S) for name in drawn}
     delta |= {name: paired_share(judged[name], prompt_S, rejudged[name], prompt_S) for name in judged}
     if right_S is None:
@@ -224,7 +224,8 @@ def paired_share(
     return intervals.paired_difference(first, second)
 
 
-def _drawing_counts(yes_S: torch.Tensor, right_S: torch.Tensor | None) -> dict[str, Counts]:
+def drawing_counts(yes_S: torch.Tensor, right_S: torch.Tensor | None) -> dict[str, Counts]:
+    """Hits and what counts for each figure of a model's drawings, given both verdicts, bool (S,)."""
     all_S = torch.ones_like(yes_S)
     if right_S is None:
         return {"non_unification": (~yes_S, all_S)}
@@ -236,7 +237,8 @@ def _drawing_counts(yes_S: torch.Tensor, right_S: torch.Tensor | None) -> dict[s
     }
 
 
-def _judging_counts(yes_S: torch.Tensor, right_S: torch.Tensor | None) -> dict[str, Counts]:
+def judging_counts(yes_S: torch.Tensor, right_S: torch.Tensor | None) -> dict[str, Counts]:
+    """Hits and what counts for each figure of a judge, given its verdicts and the truth, bool (S,)."""
     all_S = torch.ones_like(yes_S)
     if right_S is None:
         return {"yes_rate": (yes_S, all_S)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import says_yes
 from unigap.plots.pictures import to_image
 from unigap.run_folder.contents import Drawing, Exhibit, Rejudged
+from unigap.run_folder.measured import Samples
 from unigap.storage.manifest import make_folder, write_durable
 
 # Shape legend: S drawings, E exam pictures.
@@ -79,6 +81,29 @@ def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: ProbeSet
         "redrawn": _plain(redrawn_scores(old, new)),
         "rejudged": _plain(rejudged_scores(old, again_S)),
     }
+
+
+def samples_of(before: Look, after: Look, again_S: torch.Tensor, exam: ProbeSet | None) -> Samples:
+    """What was said of each sample after training, as `run_figures` takes it."""
+    old, new = before.verdicts, after.verdicts
+    own_E, right_E, picture_E = torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.long)
+    if exam is not None and after.answers_E is not None:
+        own_E, right_E, picture_E = after.answers_E, exam.truth_B, exam.cluster_B
+    return Samples(
+        candidates=len(new.own_S) // len(new.prompts),
+        own=_logits(new.own_S),
+        right=None if new.right_S is None else new.right_S.tolist(),
+        fixed_own=_logits(again_S),
+        fixed_right=None if old.right_S is None else old.right_S.tolist(),
+        exam_own=_logits(own_E),
+        exam_right=right_E.bool().tolist(),
+        exam_picture=picture_E.tolist(),
+    )
+
+
+def _logits(logit_S: torch.Tensor) -> list[float]:
+    """Four decimals, rounded down so that no verdict changes sides."""
+    return [math.floor(10_000 * logit) / 10_000 for logit in logit_S.double().tolist()]
 
 
 def _exam_delta(before: Look, after: Look, exam: ProbeSet | None) -> dict[str, Estimate]:

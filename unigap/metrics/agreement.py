@@ -8,13 +8,12 @@ explains it all. All raise ValueError for unequal shapes and verdicts that are n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from unigap.metrics.intervals import CONFIDENCE, Estimate, check_columns, cluster_weights
+from unigap.metrics.intervals import Estimate, Resampled, check_columns, cluster_weights
 from unigap.metrics.scores import share
 
 
@@ -95,11 +94,5 @@ def _bootstrap(
     clusters_C, index_S = torch.unique(cluster_S.cpu(), return_inverse=True)
     total_CK = columns_SK.new_zeros(len(clusters_C), columns_SK.shape[1]).index_add(0, index_S, columns_SK)
     value = statistic(total_CK.sum(0, keepdim=True)).item()
-    if math.isnan(value):
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    if len(clusters_C) < 2:
-        return Estimate(value, math.nan, math.nan, len(columns_SK))
     draws_R = statistic(cluster_weights(len(clusters_C), resamples, seed) @ total_CK)
-    ends = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.float64)
-    low, high = draws_R.nanquantile(ends).tolist()
-    return Estimate(value, low, high, len(columns_SK))
+    return Resampled(value, draws_R, len(columns_SK), len(clusters_C)).estimate()

@@ -5,6 +5,7 @@ Shapes: S samples, C clusters (prompts), R resamples. All arithmetic is float64 
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Callable, Mapping
@@ -50,27 +51,49 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class _Draws:
-    """A statistic on the sample and on each resample; ``clusters`` is how many it rests on."""
+class Resampled:
+    """A statistic on the sample and on each resample of its clusters: the one place where an interval is read off.
+
+    Attributes:
+        value: The statistic on the sample; nan where it is not defined.
+        draws_R: The statistic on each resample, float64; nan where a resample missed every sample that counts.
+        n: Samples that count.
+        clusters: Clusters that hold a sample that counts.
+    """
 
     value: float
     draws_R: Tensor
     n: int
     clusters: int
 
-    def minus(self, other: _Draws) -> _Draws:
+    def minus(self, other: Resampled) -> Resampled:
+        """Return the difference, paired: both must come from the same resamples, so what they share cancels."""
         n, clusters = min(self.n, other.n), min(self.clusters, other.clusters)
-        return _Draws(self.value - other.value, self.draws_R - other.draws_R, n, clusters)
+        return Resampled(self.value - other.value, self.draws_R - other.draws_R, n, clusters)
+
+    def over(self, other: Resampled) -> Resampled:
+        """Return the ratio, paired; nan where ``other`` is 0."""
+        value = self.value / other.value if other.value else math.nan
+        n, clusters = min(self.n, other.n), min(self.clusters, other.clusters)
+        return Resampled(value, self.draws_R / other.draws_R, n, clusters)
 
     def estimate(self, confidence: float = CONFIDENCE) -> Estimate:
+        """Return the value with its percentile interval.
+
+        Args:
+            confidence: Share of the resamples inside the interval, in (0, 1).
+
+        Raises:
+            ValueError: If ``confidence`` is out of range.
+        """
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be in (0, 1), got {confidence}; 0.95 is the plain choice")
-        if self.n == 0:
+        if self.n == 0 or math.isnan(self.value):
             return Estimate(math.nan, math.nan, math.nan, 0)
         if self.clusters < 2:  # resampling one cluster shows no spread, which is not the same as there being none
             return Estimate(self.value, math.nan, math.nan, self.n)
         ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-        low, high = self.draws_R.nanquantile(ends).tolist()  # nan: a resample that missed every counting sample
+        low, high = self.draws_R.nanquantile(ends).tolist()
         return Estimate(self.value, low, high, self.n)
 
 
@@ -99,7 +122,12 @@ def bootstrap_ratio(
 
 
 def bootstrap_auroc(
-    score_S: Tensor, truth_S: Tensor, cluster_S: Tensor, resamples: int = 1000, seed: int = 0
+    score_S: Tensor,
+    truth_S: Tensor,
+    cluster_S: Tensor,
+    resamples: int = 1000,
+    seed: int = 0,
+    stratum_S: Tensor | None = None,
 ) -> Estimate:
     """Area under the ROC curve, with a percentile interval from resampling clusters with replacement.
 
@@ -109,9 +137,11 @@ def bootstrap_auroc(
         cluster_S: Integer id of the cluster each sample belongs to, shape (S,).
         resamples: Number of resamples, >= 1.
         seed: Seed of the resampling.
+        stratum_S: Integer id of each sample's stratum (its category, say), shape (S,): only samples of one stratum are
+            compared, so that a score earns nothing by knowing the strata. ``None`` compares all.
 
     Returns:
-        The AUROC in [0, 1], resting on all samples; nan with n = 0 when a class is missing.
+        The AUROC in [0, 1], resting on all samples; nan with n = 0 when no stratum holds both classes.
 
     Raises:
         ValueError: If shapes differ, a score is not finite, or the truth is neither bool nor 0/1.
@@ -119,8 +149,11 @@ def bootstrap_auroc(
     >>> score_S, truth_S = torch.tensor([2.0, 1.0, 1.0, 0.0]), torch.tensor([True, True, False, False])
     >>> bootstrap_auroc(score_S, truth_S, torch.arange(4)).value
     0.875
+    >>> bootstrap_auroc(score_S, truth_S, torch.arange(4), stratum_S=torch.tensor([0, 1, 1, 0])).value
+    0.75
     """
-    return _bootstrap(_auroc, (score_S, truth_S, cluster_S), resamples, seed)
+    statistic = _auroc if stratum_S is None else functools.partial(_auroc, stratum_S=stratum_S)
+    return _bootstrap(statistic, (score_S, truth_S, cluster_S), resamples, seed)
 
 
 def paired_difference(
@@ -214,17 +247,26 @@ def cluster_weights(clusters: int, resamples: int, seed: int) -> Tensor:
     return drawn_RC.flatten().bincount(minlength=resamples * clusters).view(resamples, clusters).double()
 
 
-def weighted_auroc(score_S: Tensor, truth_S: Tensor, weight_RS: Tensor) -> Tensor:
+def weighted_auroc(score_S: Tensor, truth_S: Tensor, weight_RS: Tensor, stratum_S: Tensor | None = None) -> Tensor:
     """AUROC of each of several weightings of the same samples, ties counting one half.
 
     Args:
         score_S: Scores, float64, shape (S,).
         truth_S: True class, 0 or 1, float64, shape (S,).
         weight_RS: Weight of each sample in each weighting, >= 0, float64, shape (R, S).
+        stratum_S: Id of each sample's stratum, shape (S,): only samples of one stratum are compared.
 
     Returns:
-        AUROC, shape (R,); nan where a class has no weight.
+        AUROC, shape (R,); nan where no stratum has weight in both classes.
     """
+    strata = [slice(None)] if stratum_S is None else [stratum_S == stratum for stratum in torch.unique(stratum_S)]
+    parts = [_compared_pairs(score_S[keep], truth_S[keep], weight_RS[:, keep]) for keep in strata]
+    won_R, pairs_R = (torch.stack(side).sum(0) for side in zip(*parts, strict=True))
+    return won_R / pairs_R
+
+
+def _compared_pairs(score_S: Tensor, truth_S: Tensor, weight_RS: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight of the pairs of a positive and a negative that the score orders rightly, and of all such pairs, (R,)."""
     order_S = score_S.argsort()
     score_S, truth_S, weight_RS = score_S[order_S], truth_S[order_S], weight_RS[:, order_S]
     negative_RS = weight_RS * (1 - truth_S)
@@ -233,7 +275,7 @@ def weighted_auroc(score_S: Tensor, truth_S: Tensor, weight_RS: Tensor) -> Tenso
     positive_S = truth_S.bool()
     positive_RP = weight_RS[:, positive_S]
     beaten_RP = (below_RS[:, first_S[positive_S]] + below_RS[:, end_S[positive_S]]) / 2
-    return (positive_RP * beaten_RP).sum(1) / (positive_RP.sum(1) * negative_RS.sum(1))
+    return (positive_RP * beaten_RP).sum(1), positive_RP.sum(1) * negative_RS.sum(1)
 
 
 def check_columns(columns: Mapping[str, Tensor]) -> None:
@@ -258,12 +300,12 @@ def check_columns(columns: Mapping[str, Tensor]) -> None:
             raise ValueError(f"{name} holds {column[position].item()} at position {position}; pass finite numbers only")
 
 
-def _bootstrap(statistic: Callable[..., _Draws], arm: Arm, resamples: int, seed: int) -> Estimate:
+def _bootstrap(statistic: Callable[..., Resampled], arm: Arm, resamples: int, seed: int) -> Estimate:
     return statistic(*arm, cluster_weights(torch.unique(arm[2]).numel(), resamples, seed)).estimate()
 
 
 def _paired_bootstrap(
-    statistic: Callable[..., _Draws], before: Arm, after: Arm, resamples: int, seed: int, confidence: float
+    statistic: Callable[..., Resampled], before: Arm, after: Arm, resamples: int, seed: int, confidence: float
 ) -> Estimate:
     clusters_C = torch.unique(before[2]).cpu()
     if not torch.equal(clusters_C, torch.unique(after[2]).cpu()):
@@ -272,7 +314,7 @@ def _paired_bootstrap(
     return statistic(*after, weight_RC).minus(statistic(*before, weight_RC)).estimate(confidence)
 
 
-def _ratio(numerator_S: Tensor, denominator_S: Tensor, cluster_S: Tensor, weight_RC: Tensor) -> _Draws:
+def _ratio(numerator_S: Tensor, denominator_S: Tensor, cluster_S: Tensor, weight_RC: Tensor) -> Resampled:
     check_columns({"numerator_S": numerator_S, "denominator_S": denominator_S, "cluster_S": cluster_S})
     numerator_S, denominator_S = numerator_S.cpu().double(), denominator_S.cpu().double()
     if (denominator_S < 0).any():
@@ -283,16 +325,21 @@ def _ratio(numerator_S: Tensor, denominator_S: Tensor, cluster_S: Tensor, weight
     denominator_C = zeros_C.index_add(0, index_S, denominator_S)
     value = numerator_C.sum() / denominator_C.sum()
     draws_R = (weight_RC @ numerator_C) / (weight_RC @ denominator_C)
-    return _Draws(value.item(), draws_R, int((denominator_S > 0).sum()), int((denominator_C > 0).sum()))
+    return Resampled(value.item(), draws_R, int((denominator_S > 0).sum()), int((denominator_C > 0).sum()))
 
 
-def _auroc(score_S: Tensor, truth_S: Tensor, cluster_S: Tensor, weight_RC: Tensor) -> _Draws:
+def _auroc(
+    score_S: Tensor, truth_S: Tensor, cluster_S: Tensor, weight_RC: Tensor, stratum_S: Tensor | None = None
+) -> Resampled:
     check_columns({"score_S": score_S, "truth_S": truth_S, "cluster_S": cluster_S})
+    if stratum_S is not None:
+        check_columns({"score_S": score_S, "stratum_S": stratum_S})
+        stratum_S = stratum_S.cpu()
     score_S, truth_S = score_S.cpu().double(), truth_S.cpu().double()
     if not torch.equal(truth_S, truth_S.bool().double()):
         raise ValueError("truth_S must be bool, or 0 and 1 only; compare the truth with the class you mean")
     index_S = torch.unique(cluster_S.cpu(), return_inverse=True)[1]
-    value = weighted_auroc(score_S, truth_S, score_S.new_ones(1, len(score_S)))
+    value = weighted_auroc(score_S, truth_S, score_S.new_ones(1, len(score_S)), stratum_S)
     chunks = torch.split(weight_RC, max(1, _ELEMENTS_AT_ONCE // max(1, len(score_S))))
-    draws_R = torch.cat([weighted_auroc(score_S, truth_S, chunk_RC[:, index_S]) for chunk_RC in chunks])
-    return _Draws(value.item(), draws_R, 0 if value.isnan() else len(score_S), weight_RC.shape[1])
+    draws_R = torch.cat([weighted_auroc(score_S, truth_S, chunk_RC[:, index_S], stratum_S) for chunk_RC in chunks])
+    return Resampled(value.item(), draws_R, 0 if value.isnan() else len(score_S), weight_RC.shape[1])

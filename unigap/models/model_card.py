@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from unigap.markdown import table
+
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -24,8 +26,7 @@ def model_card(name: str, base: str, trained: str, loading: str, library: str, r
         recipe: Settings by name of the training.
     """
     known = [f"base_model: {base}"] if HUB_ID.fullmatch(base) and not Path(base).exists() else []
-    settings = [f"| {setting} | {cell(value)} |" for setting, value in recipe.items()]
-    table = ["| setting | value |", "|---|---|", *settings] if settings else ["None was given when it was saved."]
+    settings = table(["setting", "value"], list(recipe.items())) if recipe else "None was given when it was saved."
     return "\n".join(
         [
             "---",
@@ -40,7 +41,7 @@ def model_card(name: str, base: str, trained: str, loading: str, library: str, r
             "",
             "## Recipe",
             "",
-            *table,
+            settings,
             "",
             "## Loading",
             "",
@@ -57,8 +58,3 @@ def what_trains(model: nn.Module) -> str:
     names = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
     parts = {name.removeprefix("net.").removeprefix("model.") for name in names}
     return ", ".join(sorted({part.split(".")[0] for part in parts}))
-
-
-def cell(value: Any) -> str:
-    """A value as text that cannot leave its cell of a Markdown table."""
-    return " ".join(str(value).split()).replace("|", "\\|")

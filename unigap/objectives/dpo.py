@@ -41,7 +41,7 @@ class DPO(Objective):
         per_prompt: At most this many pairs of a prompt.
         pairs: ``extreme`` sets the surest accepted image against the most firmly rejected one (the paper), ``closest``
             against the rejected one the judge was least sure of.
-        loss: ``sigmoid`` (DPO), ``robust`` or ``ipo``.
+        loss: ``sigmoid`` (DPO), ``robust`` or ``ipo``, all as in TRL; ``ipo`` always takes log-likelihoods per token.
         label_smoothing: Share of the preferences taken to be wrong, in [0, 0.5); makes ``sigmoid`` conservative DPO.
         per_token: Divide log-likelihoods by the number of image tokens, so that beta means the same for every family.
     """
@@ -97,7 +97,7 @@ class DPO(Objective):
         chosen_BM, rejected_BM = logp_RM[0::2], logp_RM[1::2]
         reference_B2 = batch.reference_B2.to(chosen_BM.dtype)
         logps = [chosen_BM.sum(-1), rejected_BM.sum(-1), reference_B2[:, 0], reference_B2[:, 1]]
-        if self.per_token:
+        if self.per_token or self.loss == "ipo":  # IPO regresses the log-ratio of an average token, as in TRL
             logps = [logp_B / chosen_BM.shape[1] for logp_B in logps]
         chosen_B, rejected_B, chosen_reference_B, rejected_reference_B = logps
         terms = dpo_loss(

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from unigap.pages.comparison import SHOWN, Contender, difference, recipe_differences
+from unigap.pages.comparison import SHOWN, Contender, difference, drawn_alike, recipe_differences, unrecorded
 from unigap.pages.report_charts import curve, point
 from unigap.plots.charts import Point, line_chart, marker, told
 from unigap.plots.svg import WIDTH, Scale, canvas, coloured, horizontal_axis, rule, ticks, words
@@ -52,7 +52,13 @@ def render(runs: Sequence[Contender]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("compare.html.j2").render(
-        runs=runs, glance=glance(runs), groups=groups(runs), curves=curves(runs), recipes=recipe_differences(runs)
+        runs=runs,
+        glance=glance(runs),
+        groups=groups(runs),
+        curves=curves(runs),
+        recipes=recipe_differences(runs),
+        notices=unrecorded(runs),
+        paired=all(run.samples and drawn_alike(runs[0], run) for run in runs),
     )
 
 
@@ -68,7 +74,7 @@ def row(metric: Metric, first: Contender, run: Contender) -> Row:
     reading, against = run.after.get(metric.key), first.after.get(metric.key)
     if run is first or reading is None or against is None:
         return run.letter, before, after, None
-    change = change_cell(metric, difference(against, reading))
+    change = change_cell(metric, difference(metric.key, first, run))
     return run.letter, before, after, replace(change, verdict=change.verdict.replace("change", "difference"))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from unigap.run_folder.contents import Epoch, Reading, Readings, read_run
 from unigap.run_folder.findings import GAP, JUDGE
 from unigap.run_folder.fit_folder import read_fit
+from unigap.run_folder.measured import AFTER_TRAINING, Samples, check_alike
 
 SHOWN = (*GAP[:2], next(metric for metric in JUDGE if metric.key == "judge_precision"))
 """What is shown at a glance."""
@@ -29,6 +30,8 @@ class Contender:
         after: Readings by metric at the end.
         recipe: Settings by name.
         epochs: Its learning curves.
+        measured_on: What its figures were measured on, as far as it is recorded.
+        samples: What was said of each sample after training; None where it is not recorded.
     """
 
     letter: str
@@ -37,6 +40,8 @@ class Contender:
     after: Readings
     recipe: Mapping[str, Any]
     epochs: Sequence[Epoch]
+    measured_on: Mapping[str, Any]
+    samples: Samples | None = None
 
 
 def read_contenders(folders: Sequence[str]) -> list[Contender]:
@@ -46,14 +51,26 @@ def read_contenders(folders: Sequence[str]) -> list[Contender]:
         folders: Run folders of ``unigap demo`` or ``unigap fit``, two or more.
 
     Raises:
-        ValueError: They are fewer than two, one is given twice, or one is no run that has measured something.
+        ValueError: They are fewer than two, one is given twice, one is no run that has measured something, or two
+            were not measured on the same things.
     """
     if len(folders) < 2:
         raise ValueError("compare needs two runs or more; give their folders")
     for number, folder in enumerate(folders):
         if Path(folder).resolve() in (Path(other).resolve() for other in folders[:number]):
             raise ValueError(f"{folder} is given twice; give each run once")
-    return [read_contender(letter, folder) for letter, folder in zip(letters(len(folders)), folders, strict=True)]
+    runs = [read_contender(letter, folder) for letter, folder in zip(letters(len(folders)), folders, strict=True)]
+    unrecorded(runs)
+    return runs
+
+
+def unrecorded(runs: Sequence[Contender]) -> list[str]:
+    """Return a line for each run that does not record what it was measured on; refuse runs measured otherwise.
+
+    Raises:
+        ValueError: Two runs were not measured on the same things.
+    """
+    return check_alike([(run.name, run.measured_on) for run in runs])
 
 
 def letters(number: int) -> list[str]:
@@ -78,14 +95,38 @@ def read_contender(letter: str, folder: str) -> Contender:
         run = read_run(folder)
         summary = run.summary
         recipe = {"model": summary.model, "seed": summary.seed, **summary.recipe}
-        return Contender(letter, folder, summary.before, summary.after, recipe, run.epochs)
+        on = {"figures": AFTER_TRAINING, **summary.measured_on}
+        return Contender(letter, folder, summary.before, summary.after, recipe, run.epochs, on, summary.samples)
     fit = read_fit(folder)
     if not fit.readings:
         raise ValueError(f"{folder} has measured nothing; keep unigap.callbacks.CurveLog among trainer.callbacks")
-    return Contender(letter, folder, {}, fit.readings, fit.recipe, fit.epochs)
+    return Contender(letter, folder, {}, fit.readings, fit.recipe, fit.epochs, fit.measured_on)
 
 
-def difference(first: Reading, other: Reading) -> Reading:
+def difference(metric: str, first: Contender, other: Contender) -> Reading:
+    """How far another run is from the first in a metric that both measured.
+
+    Where both recorded their samples, the interval is paired: each resample draws the same prompts for both runs.
+    Otherwise it is made of both intervals, see `unpaired_difference`.
+    """
+    if first.samples is not None and other.samples is not None and drawn_alike(first, other):
+        from unigap.pages.paired import paired_difference  # brings torch, which nothing else here needs
+
+        paired = paired_difference(metric, first.samples, other.samples)
+        if paired is not None:
+            return paired
+    return unpaired_difference(first.after[metric], other.after[metric])
+
+
+def drawn_alike(first: Contender, other: Contender) -> bool:
+    """Whether two runs are known to have drawn for the same prompts with the same seed."""
+    return all(
+        key in first.measured_on and first.measured_on[key] == other.measured_on.get(key)
+        for key in ("prompts_sha256", "seed", "candidates")
+    )
+
+
+def unpaired_difference(first: Reading, other: Reading) -> Reading:
     """How far another run's reading is from the first's, with an interval made of both intervals.
 
     The method of variance estimates recovery (MOVER; Zou and Donner, Statistics in Medicine 2008), which takes the
@@ -99,7 +140,7 @@ def difference(first: Reading, other: Reading) -> Reading:
     Returns:
         Other minus first; without an interval where one of them has none, and null where one was not measured.
 
-    >>> difference(Reading(0.4, 0.36, 0.44, 900), Reading(0.5, 0.47, 0.53, 800))
+    >>> unpaired_difference(Reading(0.4, 0.36, 0.44, 900), Reading(0.5, 0.47, 0.53, 800))
     Reading(value=0.1, low=0.05, high=0.15, n=800)
     """
     n = min(first.n, other.n)

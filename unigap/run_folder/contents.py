@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unigap.plots.png_file import read_png
+from unigap.run_folder.measured import Samples
 from unigap.storage.typed_json import read_json
 
 YES = 0.5
@@ -120,6 +121,9 @@ class Summary:
             wrongly accepted that it rejects (``false_positives_rejected``), and likewise
             ``true_positives_rejected``, ``true_negatives_accepted`` and ``false_negatives_accepted``.
         recipe: Settings by name.
+        measured_on: What the figures were measured on, by the keys of `measured.MUST_AGREE`, ``seed`` and ``weights``;
+            empty in runs of before it was recorded.
+        samples: What was said of each sample after training; None in runs of before it was recorded.
     """
 
     seed: int
@@ -137,6 +141,8 @@ class Summary:
     redrawn: Readings = field(default_factory=dict)
     rejudged: Readings = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+    measured_on: dict[str, Any] = field(default_factory=dict)
+    samples: Samples | None = None
 
     def __post_init__(self) -> None:
         for name, readings in (("before", self.before), ("after", self.after), ("delta", self.delta)):

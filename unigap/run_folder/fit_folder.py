@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from unigap.run_folder.contents import Epoch, Reading, Readings, Summary
+from unigap.run_folder.measured import IN_TRAINING
 from unigap.storage.typed_json import read_json
 
 CONFIG = "config.yaml"
@@ -54,6 +55,17 @@ class FitFolder:
     def recipe(self) -> dict[str, Any]:
         """The settings that decide what the run does, by short name."""
         return recipe_of(self.config)
+
+    @property
+    def measured_on(self) -> dict[str, Any]:
+        """What the figures of its curves were measured on, as far as its config says."""
+        data, stage = (_arguments(self.config.get(name)) for name in ("data", "model"))
+        plan = _arguments(stage.get("eval_plan"))
+        found = {"figures": IN_TRAINING, "split": "validation", "seed": plan.get("seed")}
+        found |= {"prompts": data.get("eval_prompts"), "per_cell": data.get("eval_per_cell")}
+        found |= {"candidates": plan.get("candidates"), "sampling": plan.get("sampling")}
+        found |= {"exam": data.get("exam_pictures"), "external": stage.get("external")}
+        return {name: value for name, value in found.items() if value is not None}
 
     @property
     def readings(self) -> Readings:
@@ -117,6 +129,13 @@ def read_config(path: Path) -> dict[str, Any]:
 def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a resolved config that decide what its run does, by short name."""
     return {name: value for name, value in flat(config).items() if not name.startswith(NO_RECIPE)}
+
+
+def _arguments(value: Any) -> Mapping[str, Any]:
+    """The arguments in a part of a config, with or without its class."""
+    if not isinstance(value, Mapping):
+        return {}
+    return value.get("init_args") or {} if "class_path" in value else value
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

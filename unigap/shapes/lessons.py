@@ -18,6 +18,7 @@ from unigap.shapes.grammar import (
     SIZES,
     Description,
     Thing,
+    parse,
 )
 from unigap.shapes.prompt_sets import descriptions, split_of
 from unigap.shapes.scenes import GRID, JITTER, KINDS, Placed, describes, imagine, render
@@ -118,6 +119,20 @@ def twist(description: Description, rng: random.Random) -> Description:
     else:
         groups[i] = (count, _altered(thing, rng))
     return replace(description, groups=tuple(groups))
+
+
+def alternatives(text: str, count: int, seed: int) -> list[str]:
+    """Return a prompt and ``count - 1`` different hard negatives of it."""
+    rng = random.Random(f"{seed}/{text}")
+    found = [text]
+    described = parse(text)
+    while len(found) < count:
+        other = twist(described, rng)
+        if other.text in found:
+            described = twist(described, rng)  # few neighbours are left: look around one of them
+        else:
+            found.append(other.text)
+    return found
 
 
 def _altered(thing: Thing, rng: random.Random) -> Thing:

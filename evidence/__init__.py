@@ -1,0 +1,1 @@
+"""The measurements behind the documentation: ``python -m evidence TOPIC`` repeats them."""

@@ -1,0 +1,30 @@
+"""``python -m evidence TOPIC``: repeats a measurement behind the documentation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from evidence.verbs import TOPICS
+from unigap.__main__ import answer
+from unigap.verbs import run_function
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one topic.
+
+    Args:
+        argv: The words after ``python -m evidence``; the process's own where left out.
+
+    Returns:
+        The exit status: 0, or 2 after a user mistake.
+    """
+    return answer(list(sys.argv[1:] if argv is None else argv), _run)
+
+
+def _run(words: Sequence[str]) -> int:
+    return run_function(TOPICS, words, "python -m evidence")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

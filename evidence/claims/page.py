@@ -1,0 +1,211 @@
+"""The page of the claims: every number and every sentence with a number in it comes from what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evidence.claims.ceiling import ceiling_section
+from evidence.claims.contrasts import CONTRASTED, Contrast, Readings, contrasts
+from evidence.claims.figures import draw_claim
+from evidence.claims.goals import goals_section
+from evidence.claims.plan import Claim
+from evidence.claims.readings import DRAWING, Measured, by_cell, readings
+from evidence.claims.setting import Setting
+from evidence.claims.verdicts import verdicts_section
+from evidence.markdown import percent, points
+from evidence.results_file import Result
+from unigap.markdown import table
+from unigap.metrics.intervals import Estimate
+from unigap.storage.manifest import make_folder, write_durable
+
+
+def write_page(
+    setting: Setting,
+    claims: Mapping[str, Claim],
+    measured: Mapping[str, Measured],
+    results: Mapping[str, Result],
+    out: Path,
+) -> list[Path]:
+    """Writes ``claims.md``, its figures and ``evidence.json`` (rows of claim, arm, metric, value, interval, n, seeds).
+
+    Returns:
+        The page, the README's table, and the numbers.
+    """
+    make_folder(out)
+    found = {arm: readings(m) for arm, m in measured.items()}
+    gaps = {name: contrasts(claim, measured, found) for name, claim in claims.items()}
+    base = next(iter(measured.values()))
+    weak = DRAWING["weak-generation share"](base, base.base).estimate()
+    parts = [_head(setting, measured, results), verdicts_section(found, gaps, weak), _origin(base)]
+    rows = _origin_rows(base)
+    for name, claim in claims.items():
+        figure = f"claims-{name}.png"
+        draw_claim(claim, found, out / figure)
+        parts.append(section(claim, measured, found, gaps[name], figure))
+        if name == "ceiling":
+            parts.append(ceiling_section(claim, measured))
+        if name == "recommended":
+            parts.append(goals_section(found, measured))
+        rows += claim_rows(claim, measured, found, gaps[name])
+    page, headline, numbers = out / "claims.md", out / "headline.md", out / "evidence.json"
+    write_durable(page, ("\n\n".join(parts) + "\n").encode())
+    write_durable(headline, (_headline(claims, measured, found) + "\n").encode())
+    facts = {"setting": dataclasses.asdict(setting), "rows": rows}
+    write_durable(numbers, json.dumps(facts, indent=1).encode())
+    return [page, headline, numbers]
+
+
+def _head(setting: Setting, measured: Mapping[str, Measured], results: Mapping[str, Result]) -> str:
+    minutes = sum(result.get("seconds", 0) for result in results.values()) / 60
+    arms = sum(m.seeds for m in measured.values())
+    return (
+        "# What the paper claims, with controls\n\n"
+        f"Made by `python -m evidence claims`; nothing here is typed by hand. {arms} runs of {len(measured)} arms from "
+        f"`{setting.checkpoint}` (weights {setting.weights[:12]}), {minutes:.0f} minutes on one thread each. Training: "
+        f"at most {setting.per_cell} prompts for each category and tier. Measured on {_prompts(setting)}, "
+        f"{setting.test_candidates} drawings each; understanding on {setting.exam} rendered pictures. Every arm of a "
+        "seed is measured on the same prompts and drawing seeds. Figures are percent, changes are points, brackets are "
+        "95 % intervals that resample prompts and seeds together, paired between arms; bold leaves zero out, as one in "
+        "twenty does by chance where there is nothing. The external judge is the world's oracle, and trains nothing "
+        "except where an arm's name says so. *Fixed drawings* are those of the base for the same prompts, judged again "
+        "after training."
+    )
+
+
+def _prompts(setting: Setting) -> str:
+    count = len(setting.test_prompts("standard"))
+    if setting.split != "test":
+        return f"{count} {setting.split} prompts"
+    return f"{count} test prompts that no setting was ever tuned on (after the first {setting.skip} of each cell)"
+
+
+def _headline(claims: Mapping[str, Claim], measured: Mapping[str, Measured], found: Readings) -> str:
+    """The changes of some claims' arms, as the README shows them."""
+    rows = [
+        [arm, str(measured[arm].seeds), *(points(found[arm][f"change of {name}"].estimate()) for name in CONTRASTED)]
+        for claim in claims.values()
+        if claim.headline
+        for arm in claim.arms
+    ]
+    return table(("arm", "seeds", *CONTRASTED), rows)
+
+
+def _origin(m: Measured) -> str:
+    """Where the gap comes from: the base by category and tier."""
+    rows = [
+        [group, percent(found["generation before"].estimate()), percent(found["non-unification before"].estimate())]
+        for attribute in (0, 1)
+        for group, found in by_cell(m, attribute).items()
+    ]
+    base = {name: figure(m, m.base).estimate() for name, figure in DRAWING.items()}
+    return (
+        "## Where the gap comes from\n\n"
+        f"The base draws {percent(base['generation'])} % of its pictures right and rejects "
+        f"{percent(base['non-unification'])} %. Of those it rejects, the oracle rejects "
+        f"{percent(base['weak-generation share'])} % too: that share of the gap is weak generation. "
+        f"Of those it accepts, {percent(base['precision of yes'])} % are right.\n\n"
+        + table(("prompts", "generation", "non-unification"), rows)
+    )
+
+
+def section(
+    claim: Claim, measured: Mapping[str, Measured], found: Readings, gaps: Sequence[Contrast], figure: str
+) -> str:
+    """A claim's picture and its tables: drawing, judging, and arms against their controls."""
+    parts = [f"## {claim.title}", f"![{claim.title}]({figure})", _drawing_table(claim, measured, found)]
+    parts.append(_judging_table(claim, found))
+    if gaps:
+        parts.append(_contrast_table(claim, gaps))
+    return "\n\n".join(parts)
+
+
+def _drawing_table(claim: Claim, measured: Mapping[str, Measured], found: Readings) -> str:
+    header = ("arm", "seeds", "steps", "accepted, of these right", *DRAWING, "change of generation", "of non-unif.")
+    rows = []
+    for arm in claim.arms:
+        m, figures = measured[arm], {name: reading.estimate() for name, reading in found[arm].items()}
+        changes = [points(figures[f"change of {name}"]) for name in ("generation", "non-unification")]
+        steps = sum(m.steps) / len(m.steps)
+        rows.append(
+            [arm, str(m.seeds), f"{steps:.0f}", _accepted(m), *(percent(figures[name]) for name in DRAWING), *changes]
+        )
+    return "Drawing:\n\n" + table(header, rows)
+
+
+def _accepted(m: Measured) -> str:
+    """Share of the candidates that were accepted, and how many of those the oracle accepts, over all rounds."""
+    drawn, accepted, right = (
+        sum(count[name] for rounds in m.rounds for count in rounds)
+        for name in ("candidates", "accepted", "truly_right")
+    )
+    return f"{100 * accepted / drawn:.0f} %, {100 * right / max(accepted, 1):.0f} %"
+
+
+def _judging_table(claim: Claim, found: Readings) -> str:
+    header = (
+        *("arm", "win rate (n)", "matched win rate (n)", "change of AUROC", "within categories", "of TNR", "of TPR"),
+        *("log-odds moved, true yes", "false yes", "change on renders"),
+    )
+    rows = []
+    for arm in claim.arms:
+        figures = {name: reading.estimate() for name, reading in found[arm].items()}
+        wins = [f"{percent(figures[name])} ({figures[name].n})" for name in ("win rate", "matched win rate")]
+        changes = [points(figures[f"change of {name}"]) for name in ("AUROC", "AUROC within categories", "TNR", "TPR")]
+        moved = [_nats(figures[f"log-odds moved on {kind} positives"]) for kind in ("true", "false")]
+        rows.append([arm, *wins, *changes, *moved, points(figures["change of understanding on renders"])])
+    return "Judging the fixed drawings, and renders:\n\n" + table(header, rows)
+
+
+def _nats(estimate: Estimate) -> str:
+    return f"{estimate.value:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]" if estimate.n else "-"
+
+
+def _contrast_table(claim: Claim, gaps: Sequence[Contrast]) -> str:
+    rows = [
+        [gap.name, str(gap.seeds), *map(points, gap.estimates.values()), _verdict(gap.estimates[claim.decides])]
+        for gap in gaps
+    ]
+    header = ("arm minus control", "seeds", *CONTRASTED, f"{claim.decides} is")
+    return "Against controls, on the seeds both have:\n\n" + table(header, rows)
+
+
+def _verdict(gap: Estimate) -> str:
+    return ("no significant difference", "higher", "lower")[gap.side()]
+
+
+def claim_rows(
+    claim: Claim, measured: Mapping[str, Measured], found: Readings, gaps: Sequence[Contrast]
+) -> list[dict[str, Any]]:
+    """Every figure of a claim's arms and contrasts as rows of claim, arm, metric, value, interval, n and seeds."""
+    rows = [
+        {"claim": claim.title, "arm": arm, "metric": name, **reading.estimate().to_dict(), "seeds": measured[arm].seeds}
+        for arm in claim.arms
+        for name, reading in found[arm].items()
+    ]
+    rows += [
+        {"claim": claim.title, "arm": gap.name, "metric": name, **estimate.to_dict(), "seeds": gap.seeds}
+        for gap in gaps
+        for name, estimate in gap.estimates.items()
+    ]
+    return rows
+
+
+def _origin_rows(m: Measured) -> list[dict[str, Any]]:
+    found = {name: figure(m, m.base) for name, figure in DRAWING.items()}
+    title = "The gap comes from weak generation"
+    rows = [("all", name, reading) for name, reading in found.items()]
+    rows += [
+        (group, name.removesuffix(" before"), reading)
+        for attribute in (0, 1)
+        for group, cells in by_cell(m, attribute).items()
+        for name, reading in cells.items()
+        if name.endswith("before")
+    ]
+    return [
+        {"claim": title, "arm": f"base, {group}", "metric": name, **reading.estimate().to_dict(), "seeds": m.seeds}
+        for group, name, reading in rows
+    ]

@@ -1,0 +1,242 @@
+"""What is read from arms over their seeds: figures, changes and contrasts, by resampling prompts and seeds.
+
+Shapes: K seeds, P prompts, N drawings a prompt, E rendered pictures, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unigap.metrics.intervals import Resampled, cluster_weights, weighted_auroc
+from unigap.metrics.win_rate import matched_yes
+from unigap.shapes.grammar import CATEGORIES, DIFFICULTIES
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Drawings for the test prompts and both verdicts.
+
+    Attributes:
+        own_KPN: Log-odds of yes by the model's own judge.
+        right_KPN: External verdict, bool.
+    """
+
+    own_KPN: Tensor
+    right_KPN: Tensor
+
+    @property
+    def yes_KPN(self) -> Tensor:
+        """Where the own judge says yes."""
+        return self.own_KPN >= 0
+
+    def part(self, keep_P: Tensor) -> Drawn:
+        """Some of the prompts."""
+        return Drawn(self.own_KPN[:, keep_P], self.right_KPN[:, keep_P])
+
+
+class Resampling:
+    """Which prompts and which seeds each resample draws, the same ones for every arm.
+
+    Args:
+        seeds: K.
+        prompts: P.
+    """
+
+    def __init__(self, seeds: int, prompts: int) -> None:
+        self.seed_RK = cluster_weights(seeds, RESAMPLES, seed=1)
+        self.prompt_RP = cluster_weights(prompts, RESAMPLES, seed=2)
+
+    def ratio(self, hit_KPN: Tensor, counted_KPN: Tensor) -> Resampled:
+        """Sum of hits among what counts over the number that counts."""
+        hit_KP = (hit_KPN * counted_KPN).double().sum(-1)
+        counted_KP = counted_KPN.double().sum(-1)
+        total = counted_KP.sum()
+        draws_R = self._sums(hit_KP) / self._sums(counted_KP)
+        n, clusters = int((counted_KPN != 0).sum()), int(counted_KP.sum(0).count_nonzero())
+        return Resampled((hit_KP.sum() / total).item(), draws_R, n, clusters)
+
+    def _sums(self, value_KP: Tensor) -> Tensor:
+        return ((self.seed_RK @ value_KP) * self.prompt_RP).sum(1)
+
+    def auroc(self, score_KPN: Tensor, truth_KPN: Tensor, stratum_P: Tensor | None = None) -> Resampled:
+        """Mean over seeds of the area under the ROC curve; with strata, of drawings of one stratum only."""
+        drawings = score_KPN.shape[-1]
+        weight_RS = self.prompt_RP.repeat_interleave(drawings, 1)
+        every = torch.ones_like(weight_RS[:1])
+        stratum_S = None if stratum_P is None else stratum_P.repeat_interleave(drawings)
+        sides = [(s.flatten().double(), t.flatten().double()) for s, t in zip(score_KPN, truth_KPN, strict=True)]
+        value = torch.cat([weighted_auroc(*side, every, stratum_S) for side in sides]).mean().item()
+        area_RK = torch.stack([weighted_auroc(*side, weight_RS, stratum_S) for side in sides], 1)
+        draws_R = (area_RK * self.seed_RK).sum(1) / self.seed_RK.sum(1)
+        return Resampled(value, draws_R, score_KPN.numel(), score_KPN.shape[1])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An arm over its seeds, and the base beside it on the same prompts and seeds.
+
+    Attributes:
+        base: What the base drew.
+        drawn: What the improved model drew for the same prompts and seeds.
+        fixed_KPN: Log-odds of yes that the improved judge gives to what the base drew.
+        renders_KE: Log-odds of yes for claims about rendered pictures.
+        base_renders_KE: The same by the base.
+        renders_truth_E: Which claims are true, bool.
+        cells: Category and difficulty of each prompt.
+        steps: Optimizer steps of each seed.
+        rounds: Counts of each round, for each seed.
+    """
+
+    base: Drawn
+    drawn: Drawn
+    fixed_KPN: Tensor
+    renders_KE: Tensor
+    base_renders_KE: Tensor
+    renders_truth_E: Tensor
+    cells: Sequence[tuple[str, str]]
+    steps: tuple[int, ...]
+    rounds: tuple[Sequence[Mapping[str, int]], ...]
+
+    @property
+    def seeds(self) -> int:
+        """K."""
+        return len(self.steps)
+
+    def first(self, seeds: int) -> Measured:
+        """The same of the first so many seeds."""
+        base, drawn = (Drawn(d.own_KPN[:seeds], d.right_KPN[:seeds]) for d in (self.base, self.drawn))
+        cut = {name: getattr(self, name)[:seeds] for name in ("fixed_KPN", "renders_KE", "base_renders_KE")}
+        return replace(self, base=base, drawn=drawn, steps=self.steps[:seeds], rounds=self.rounds[:seeds], **cut)
+
+    @property
+    def category_P(self) -> Tensor:
+        """Number of each prompt's category."""
+        return torch.tensor([CATEGORIES.index(category) for category, _ in self.cells])
+
+    @cached_property
+    def resampling(self) -> Resampling:
+        """Of prompts and seeds."""
+        return Resampling(*self.drawn.own_KPN.shape[:2])
+
+    @cached_property
+    def renders_resampling(self) -> Resampling:
+        """Of rendered pictures and seeds."""
+        return Resampling(*self.renders_KE.shape)
+
+
+def gather(bases: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> Measured:
+    """Puts the results of an arm, one a seed, beside those of the base."""
+
+    def stack(rows: Sequence[Mapping[str, Any]], name: str) -> Tensor:
+        value_KS = torch.tensor([row[name] for row in rows], dtype=torch.float64)
+        return value_KS.view(len(rows), len(bases[0]["cells"]), -1)
+
+    def drawn(rows: Sequence[Mapping[str, Any]]) -> Drawn:
+        return Drawn(stack(rows, "own"), stack(rows, "right").bool())
+
+    def renders(rows: Sequence[Mapping[str, Any]]) -> Tensor:
+        return torch.tensor([row["renders"] for row in rows], dtype=torch.float64)
+
+    return Measured(
+        drawn(bases),
+        drawn(results),
+        stack(results, "fixed"),
+        renders(results),
+        renders(bases),
+        torch.tensor(bases[0]["renders_truth"]).bool(),
+        [tuple(cell) for cell in bases[0]["cells"]],
+        tuple(row["steps"] for row in results),
+        tuple(row["rounds"] for row in results),
+    )
+
+
+Figure = Callable[[Measured, Drawn], Resampled]
+
+DRAWING: dict[str, Figure] = {
+    "generation": lambda m, d: m.resampling.ratio(d.right_KPN, torch.ones_like(d.right_KPN)),
+    "non-unification": lambda m, d: m.resampling.ratio(~d.yes_KPN, torch.ones_like(d.yes_KPN)),
+    "precision of yes": lambda m, d: m.resampling.ratio(d.right_KPN, d.yes_KPN),
+    "weak-generation share": lambda m, d: m.resampling.ratio(~d.right_KPN, ~d.yes_KPN),
+}
+"""Figures of what a model draws, judged by itself and by the oracle."""
+
+JUDGING: dict[str, Callable[[Measured, Tensor], Resampled]] = {
+    "TNR": lambda m, logit_KPN: m.resampling.ratio(logit_KPN < 0, ~m.base.right_KPN),
+    "TPR": lambda m, logit_KPN: m.resampling.ratio(logit_KPN >= 0, m.base.right_KPN),
+    "AUROC": lambda m, logit_KPN: m.resampling.auroc(logit_KPN, m.base.right_KPN),
+    "AUROC within categories": lambda m, logit_KPN: m.resampling.auroc(logit_KPN, m.base.right_KPN, m.category_P),
+}
+"""Figures of a judge on the fixed set: what the base drew before any training."""
+
+
+def readings(m: Measured) -> dict[str, Resampled]:
+    """Every figure of an arm, and its change from the base."""
+    found: dict[str, Resampled] = {}
+    for name, figure in DRAWING.items():
+        found[name] = figure(m, m.drawn)
+        found[f"change of {name}"] = found[name].minus(figure(m, m.base))
+    for name, judged in JUDGING.items():
+        found[name] = judged(m, m.fixed_KPN)
+        found[f"change of {name}"] = found[name].minus(judged(m, m.base.own_KPN))
+    accuracy = _understanding(m, m.renders_KE)
+    found["understanding on renders"] = accuracy
+    found["change of understanding on renders"] = accuracy.minus(_understanding(m, m.base_renders_KE))
+    return found | _drift(m)
+
+
+def base_readings(m: Measured) -> dict[str, Resampled]:
+    """Figures of the model before any arm."""
+    drawn = {name: figure(m, m.base) for name, figure in DRAWING.items()}
+    judged = {name: figure(m, m.base.own_KPN) for name, figure in JUDGING.items()}
+    return {**drawn, **judged, "understanding on renders": _understanding(m, m.base_renders_KE)}
+
+
+def _understanding(m: Measured, logit_KE: Tensor) -> Resampled:
+    hit_KE1 = ((logit_KE >= 0) == m.renders_truth_E)[..., None]
+    return m.renders_resampling.ratio(hit_KE1, torch.ones_like(hit_KE1))
+
+
+def _drift(m: Measured) -> dict[str, Resampled]:
+    """The paper's win rate, what it is at the base judge's yes-rate, and how far log-odds moved."""
+    before_KPN, after_KPN, truth_KPN = m.base.yes_KPN, m.fixed_KPN >= 0, m.base.right_KPN
+    matched = [
+        matched_yes(logit_PN.flatten(), int(yes_PN.sum())).view_as(yes_PN)
+        for logit_PN, yes_PN in zip(m.fixed_KPN, before_KPN, strict=True)
+    ]
+    matched_KPN = torch.stack(matched)
+    moved_KPN = m.fixed_KPN - m.base.own_KPN
+    return {
+        "win rate": m.resampling.ratio(after_KPN == truth_KPN, after_KPN != before_KPN),
+        "matched win rate": m.resampling.ratio(matched_KPN == truth_KPN, matched_KPN != before_KPN),
+        "log-odds moved on true positives": m.resampling.ratio(moved_KPN, before_KPN & truth_KPN),
+        "log-odds moved on false positives": m.resampling.ratio(moved_KPN, before_KPN & ~truth_KPN),
+    }
+
+
+HITS: dict[str, Callable[[Drawn], Tensor]] = {
+    "generation": lambda drawn: drawn.right_KPN,
+    "non-unification": lambda drawn: ~drawn.yes_KPN,
+}
+
+
+def by_cell(m: Measured, attribute: int) -> dict[str, dict[str, Resampled]]:
+    """Figures of the drawings for each category (0) or difficulty (1), before and after."""
+    found: dict[str, dict[str, Resampled]] = {}
+    there = {cell[attribute] for cell in m.cells}
+    for name in [name for name in (CATEGORIES, DIFFICULTIES)[attribute] if name in there]:
+        keep_P = torch.tensor([cell[attribute] == name for cell in m.cells])
+        counted_KPN = keep_P[None, :, None].expand_as(m.base.right_KPN)
+        found[name] = {
+            f"{title} {moment}": m.resampling.ratio(hit_KPN(drawn), counted_KPN)
+            for moment, drawn in (("before", m.base), ("after", m.drawn))
+            for title, hit_KPN in HITS.items()
+        }
+    return found

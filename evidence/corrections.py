@@ -1,0 +1,134 @@
+"""Which wrongly accepted images does self-improvement correct, and did the kernel before training know?
+
+Shape legend: S test drawings, T training images, D hidden width.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import theory
+from evidence.one_step import shapes_probes
+from evidence.results_file import Result
+from evidence.theory_plan import TheoryPlan, read_pool, trained_state
+from unigap.callbacks.dynamics_probes import (
+    generation_source,
+    stacked_codes,
+    understanding_source,
+)
+from unigap.evaluation.gap import Verdicts, measure, rejudge
+from unigap.judges import OracleJudge, SelfJudge
+from unigap.metrics.win_rate import matched_yes
+from unigap.models.janus import Janus
+from unigap.prompts import load_prompts
+from unigap.records import Candidate
+from unigap.rounds import RoundPlan
+
+TEST_SEED = 40_000
+AT_ONCE = 128
+BAYES_IMAGES = 200
+
+
+def corrections(plan: TheoryPlan, seed: int, folder: Path) -> Result:
+    """Judges held-out drawings of the base model before and after, and scores them by the kernel and by baselines.
+
+    Returns:
+        For every drawing: ``prompt`` (its number), ``before`` and ``after`` (log-odds of yes), ``right``; and by
+        drawing, the higher the more likely to turn to no, ``kernel`` and ``kernel_adam`` (minus the first-order
+        change of the log-odds along the SFT gradient, and along AdamW's first step), ``p_yes``, ``pixels`` and
+        ``hidden``. ``bayes`` compares the understanding head with Bayes' formula over the whole of training.
+    """
+    model = Janus(plan.checkpoint)
+    rows = read_pool(folder).accepted(plan.keep)
+    tests = load_prompts("shapes", "test", plan.test_per_cell)
+    draws = RoundPlan(plan.test_candidates, seed=TEST_SEED + seed)
+    seen = measure(model, tests, draws, SelfJudge(), OracleJudge())
+    gradient = _gradient(model, rows)
+    step = {name: change / (change.abs() + 1e-8) for name, change in gradient.items()}
+    found: Result = {
+        "prompt": seen.prompt_S.tolist(),
+        "before": seen.own_S.tolist(),
+        "right": seen.truth_S.tolist(),
+        "kernel": (-_along(model, seen, gradient)).tolist(),
+        "kernel_adam": (-_along(model, seen, step)).tolist(),
+        "p_yes": (-seen.own_S).tolist(),
+        "pixels": (-_nearest(*_pixels(model, seen, rows))).tolist(),
+        "hidden": (-_nearest(*_hidden(model, seen, rows))).tolist(),
+    }
+    drawn = seen.drawings.candidates
+    images = [drawn[i] for i in bayes_sample(len(drawn), seed)]
+    probes = shapes_probes(model, tuple(images), plan.alternatives, seed)
+    before = theory.read(model, probes)
+    with model.with_state(trained_state(folder)):
+        found["after"] = rejudge(model, seen, SelfJudge()).tolist()
+        change = theory.read(model, probes).since(before)
+    found["bayes"] = {name: value.tolist() for name, value in vars(change).items()}
+    found["matched_yes"] = matched_yes(torch.tensor(found["after"]), int((seen.own_S >= 0).sum())).tolist()
+    return found
+
+
+def bayes_sample(drawings: int, seed: int) -> list[int]:
+    """Numbers of the drawings on which the understanding head is compared with Bayes' formula."""
+    return random.Random(seed).sample(range(drawings), min(BAYES_IMAGES, drawings))
+
+
+def categories(plan: TheoryPlan) -> list[str]:
+    """Category of each test prompt, by its number."""
+    return [prompt.category for prompt in load_prompts("shapes", "test", plan.test_per_cell)]
+
+
+def _gradient(model: Janus, rows: Sequence[Candidate]) -> dict[str, Tensor]:
+    """Gradient of the mean log-likelihood of what is trained on: the direction of the first SFT epoch."""
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    total = {name: torch.zeros_like(p) for name, p in params.items()}
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
+        fn, batch = generation_source(model, [row.prompt.text for row in part], stacked_codes(part))
+        grads = torch.autograd.grad(fn(model, batch).sum() / len(rows), list(params.values()))
+        for change, grad in zip(total.values(), grads, strict=True):
+            change += grad
+    return total
+
+
+def _along(model: Janus, seen: Verdicts, delta: Mapping[str, Tensor]) -> Tensor:
+    """First-order change of the log-odds of yes of every test drawing, (S,)."""
+    drawn, changes = seen.drawings.candidates, []
+    for start in range(0, len(drawn), AT_ONCE):
+        part = drawn[start : start + AT_ONCE]
+        source = understanding_source(model, [c.prompt.text for c in part], stacked_codes(part), SelfJudge().questions)
+        changes.append(theory.directional(model, [source], delta, "reverse", check=start == 0))
+    return torch.cat(changes).double()
+
+
+def _pixels(model: Janus, seen: Verdicts, rows: Sequence[Candidate]) -> tuple[Tensor, Tensor]:
+    return seen.drawings.pixels_BCHW.flatten(1), model.decode(stacked_codes(rows)).flatten(1)
+
+
+def _hidden(model: Janus, seen: Verdicts, rows: Sequence[Candidate]) -> tuple[Tensor, Tensor]:
+    """Last hidden state of the understanding branch where it answers, for test drawings and training images."""
+    kept: list[Tensor] = []
+    hook = model.net.lm_head.register_forward_pre_hook(lambda _, args: kept.append(args[0].flatten(0, -2)))
+    tests = [c.prompt.text for c in seen.drawings.candidates], seen.drawings.pixels_BCHW
+    trained = [row.prompt.text for row in rows], model.decode(stacked_codes(rows))
+    states = []
+    try:
+        for texts, pixels in (tests, trained):
+            SelfJudge().ask(model, texts, pixels)
+            states.append(torch.cat(kept))
+            kept.clear()
+    finally:
+        hook.remove()
+    return states[0], states[1]
+
+
+def _nearest(tests_SD: Tensor, trained_TD: Tensor) -> Tensor:
+    """Cosine with the most similar training image, around the mean of those, (S,)."""
+    centre_D = trained_TD.mean(0)
+    tests_SD, trained_TD = (F.normalize(side - centre_D, dim=1) for side in (tests_SD, trained_TD))
+    return torch.cat([(part_SD @ trained_TD.T).amax(1) for part_SD in torch.split(tests_SD, AT_ONCE)])

@@ -1,0 +1,115 @@
+"""One SGD step of SFT and of DPO: what Lemmas 1 to 4 predict, and what happens.
+
+Shape legend: P probes, A alternative prompts of a probe (its own first), U training samples, M image tokens.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import theory
+from evidence.results_file import Result
+from evidence.theory_plan import TheoryPlan, read_pool, trained_state
+from unigap.callbacks.dynamics_probes import bayes_probes, generation_source, image_logp, stacked_codes
+from unigap.judges import SelfJudge
+from unigap.models.base import UnifiedModel
+from unigap.models.janus import Janus
+from unigap.records import Candidate
+from unigap.selection import preference_pairs
+from unigap.shapes.lessons import alternatives
+
+BUDGETS = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Step sizes: by how many nats the step lowers the loss to first order."""
+BETA = 0.1
+ROUNDING = 5.0e-6
+"""Errors under this, in nats, are those of float32 logits."""
+SMALL = 0.3
+"""Errors over this share of the change have left the range in which the second order is the next."""
+READINGS = ("generation", "bayes", "head")
+
+
+def one_step(plan: TheoryPlan, seed: int, folder: Path) -> Result:
+    """Takes steps of several sizes on SFT and DPO and compares every reading with its lemma.
+
+    Returns:
+        By objective and reading: ``fits`` for each step size, ``order`` of the error over the steps that tell
+        it (``None`` where fewer than two do), and ``predicted`` and ``measured`` at the second smallest step.
+    """
+    model = Janus(plan.checkpoint)
+    judged = read_pool(folder)
+    images = judged.probes(plan.step_probes, seed).candidates
+    probes = shapes_probes(model, images, plan.alternatives, seed)
+    rng = random.Random(f"one step {seed}")
+    accepted = judged.accepted(plan.keep)
+    rows = rng.sample(accepted, min(plan.train_rows, len(accepted)))
+    train = _source(model, rows)
+
+    def sft_loss() -> Tensor:
+        return -image_logp(model, train[1]).mean()
+
+    found = {"sft": _try_steps(model, probes, sft_loss, theory.predict_sft(model, probes, train, 1.0))}
+    pairs = preference_pairs(judged.candidates, judged.own)
+    pairs = rng.sample(pairs, min(plan.train_rows, len(pairs)))
+    chosen, rejected = (_source(model, [getattr(pair, side) for pair in pairs]) for side in ("chosen", "rejected"))
+    with torch.no_grad():
+        reference = image_logp(model, chosen[1]), image_logp(model, rejected[1])
+
+    def margins() -> Tensor:
+        return theory.dpo_margins(image_logp(model, chosen[1]), image_logp(model, rejected[1]), *reference, BETA)
+
+    # where policy and reference agree every margin is zero and the lemmas' factor sigma(-alpha) is never tried
+    with model.with_state(trained_state(folder)):
+        with torch.no_grad():
+            alpha_U = margins()
+        unit = theory.predict_dpo(model, probes, chosen, rejected, alpha_U, BETA, 1.0)
+        found["dpo"] = _try_steps(model, probes, lambda: theory.dpo_loss(margins()), unit)
+    return found
+
+
+def shapes_probes(model: UnifiedModel, images: tuple[Candidate, ...], count: int, seed: int) -> theory.Probes:
+    """Probes whose own prompt is compared with hard negatives of it, ``count`` prompts in all."""
+    prompts = [alternatives(image.prompt.text, count, seed) for image in images]
+    return bayes_probes(model, images, prompts, SelfJudge().questions)
+
+
+def _try_steps(model: UnifiedModel, probes: theory.Probes, loss: Callable[[], Tensor], unit: theory.Readings) -> Result:
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    grads = dict(zip(params, torch.autograd.grad(loss(), list(params.values())), strict=True))
+    squared = float(sum(grad.double().square().sum() for grad in grads.values()))
+    etas = [budget / squared for budget in BUDGETS]
+    before = theory.read(model, probes)
+    changes = []
+    for eta in etas:
+        with _moved(model, grads, -eta):
+            changes.append(theory.read(model, probes).since(before))
+    found: Result = {}
+    for name in READINGS:
+        predicted = [eta * getattr(unit, name).double() for eta in etas]
+        measured = [getattr(change, name) for change in changes]
+        errors = torch.stack([(m - p).square().mean().sqrt() for p, m in zip(predicted, measured, strict=True)])
+        sizes = torch.stack([p.square().mean().sqrt() for p in predicted])
+        telling = (errors > ROUNDING) & (errors < SMALL * sizes)
+        found[name] = {
+            "fits": [vars(theory.fit(p, m)) for p, m in zip(predicted, measured, strict=True)],
+            "order": theory.error_order(torch.tensor(etas)[telling], errors[telling]) if telling.sum() > 1 else None,
+            "predicted": predicted[1].tolist(),
+            "measured": measured[1].tolist(),
+        }
+    return found
+
+
+@contextmanager
+def _moved(model: UnifiedModel, direction: dict[str, Tensor], length: float) -> Iterator[None]:
+    params = dict(model.named_parameters())
+    with model.with_state({name: params[name].detach() + length * change for name, change in direction.items()}):
+        yield
+
+
+def _source(model: UnifiedModel, rows: list[Candidate]) -> theory.Source:
+    return generation_source(model, [row.prompt.text for row in rows], stacked_codes(rows))

@@ -1,0 +1,114 @@
+"""What ``python -m evidence theory`` does, and what every arm of it starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from unigap.callbacks.dynamics_probes import WatchedImages, pick_probes
+from unigap.judges import OracleJudge, SelfJudge
+from unigap.models.janus import Janus
+from unigap.pool import Pool
+from unigap.records import Candidate
+from unigap.selection import accepted_rows
+
+
+@dataclass(frozen=True)
+class TheoryPlan:
+    """Sizes of the experiment.
+
+    Attributes:
+        checkpoint: The embedded model, ``shapes`` or a folder.
+        seeds: Seeds of candidates, training order and test drawings; at least three for intervals.
+        per_cell: Training prompts for each (category, difficulty).
+        candidates: Images drawn for each training prompt.
+        keep: Most accepted images of a prompt that are trained on.
+        epochs: Epochs of self-improvement.
+        lr: Its learning rate.
+        batch_size: Its rows a step.
+        watch_every: Steps between two predictions during self-improvement; kernels are taken five times as rarely.
+        test_per_cell: Test prompts for each (category, difficulty).
+        test_candidates: Images drawn for each test prompt.
+        step_probes: Probes of each group in the one-step experiment.
+        alternatives: Prompts a probe is held against in Bayes' formula, its own counted.
+        train_rows: Images, or pairs, of the one-step experiment's batch.
+        coupling_probes: Probes of each group where coupling is measured.
+        shared_steps: Training steps that teach the control model to read its own image tokens.
+        shared_batch: Lessons in each of them.
+        shared_per_cell: Prompts for each (category, difficulty) the control model draws for, four images each.
+    """
+
+    checkpoint: str = "shapes"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    per_cell: int = 30
+    candidates: int = 8
+    keep: int = 4
+    epochs: int = 4
+    lr: float = 5.0e-4
+    batch_size: int = 32
+    watch_every: int = 20
+    test_per_cell: int = 20
+    test_candidates: int = 8
+    step_probes: int = 8
+    alternatives: int = 4
+    train_rows: int = 32
+    coupling_probes: int = 24
+    shared_steps: int = 2000
+    shared_batch: int = 24
+    shared_per_cell: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(
+                f"seeds must be at least one, each once, got {list(self.seeds)}; three or more give intervals"
+            )
+
+    def recipe(self) -> dict[str, object]:
+        """Everything the results depend on, the weights included."""
+        return dataclasses.asdict(self) | {"weights": Janus(self.checkpoint).weights_digest()}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Drawings of the base model with both verdicts.
+
+    Attributes:
+        candidates: The drawings.
+        own: Log-odds of yes of the model's own judge, by candidate id.
+        right: External verdict, by candidate id.
+    """
+
+    candidates: list[Candidate]
+    own: dict[str, float]
+    right: dict[str, bool]
+
+    def probes(self, per_group: int, seed: int) -> WatchedImages:
+        """Probes of all four groups."""
+        accepted = {name: logit >= 0 for name, logit in self.own.items()}
+        return pick_probes(self.candidates, accepted, self.right, per_group, seed)
+
+    def accepted(self, keep: int) -> list[Candidate]:
+        """What self-improvement trains on."""
+        return accepted_rows(self.candidates, self.own, keep=keep)
+
+
+def seed_folder(work: Path, seed: int) -> Path:
+    """Where a seed's pool, pictures and weights lie."""
+    return work / f"seed-{seed}"
+
+
+def read_pool(folder: Path) -> Judged:
+    """The first round of a seed's pool."""
+    pool = Pool.open(folder / "pool")
+    own = pool.logits(SelfJudge().name, upto=0)
+    right = {name: logit > 0 for name, logit in pool.logits(OracleJudge().name, upto=0).items()}
+    return Judged(pool.candidates(upto=0), own, right)
+
+
+def trained_state(folder: Path) -> dict[str, torch.Tensor]:
+    """The trunk a seed's self-improvement ended with."""
+    return load_file(folder / "trained.safetensors")

@@ -1,0 +1,153 @@
+"""The verbs that repeat the measurements behind the documentation, one function a topic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+OUT = "docs/evidence"
+
+
+def guard(
+    out: str = OUT,
+    checkpoint: str = "shapes",
+    seeds: int = 10,
+    epochs: int = 4,
+    jobs: int = 2,
+) -> None:
+    """Count how often the co-degradation guard notices corrupted selection, and how often it is wrong.
+
+    Args:
+        out: Folder for the page and for the results, guard.parquet; runs that file holds are not made again.
+        checkpoint: The model: the shipped one, or a folder.
+        seeds: Runs of each corrupted arm; the clean one has twice as many.
+        epochs: Epochs of a run.
+        jobs: Runs made at once, each on one thread.
+    """
+    from evidence.guard import GuardPlan, guard_evidence
+
+    _print_paths(guard_evidence(GuardPlan(checkpoint, seeds, epochs), jobs, Path(out)))
+
+
+def theory(
+    out: str = OUT,
+    work: str = "runs/evidence/theory",
+    checkpoint: str = "shapes",
+    seeds: int = 3,
+) -> None:
+    """Measure what theory says of self-improvement, and whether it is true: about half an hour on two CPU cores.
+
+    Args:
+        out: Folder for the page and for the results, theory.parquet; arms that file holds are not measured again.
+        work: Folder of the pools and weights that one arm leaves for the next.
+        checkpoint: The embedded model: the shipped one, or a folder.
+        seeds: Number of seeds, counted from 0; three or more give intervals.
+    """
+    from evidence.theory import measure_theory
+    from evidence.theory_plan import TheoryPlan
+
+    plan = TheoryPlan(checkpoint=checkpoint, seeds=tuple(range(seeds)))
+    _print_paths([measure_theory(plan, Path(out), Path(work))])
+
+
+def claims(
+    out: str = OUT,
+    checkpoint: str = "shapes",
+    only: str = "",
+    seeds: int | None = None,
+    jobs: int = 2,
+    split: Literal["test", "validation"] = "test",
+    list: bool = False,
+) -> None:
+    """Test what the paper claims, each claim with its controls: four to five hours on two CPU cores, resumed by arm.
+
+    Args:
+        out: Folder for the page and for the results, claims.parquet; arms that file holds are not run again.
+        checkpoint: The embedded model: the shipped one, or a folder.
+        only: Claims to test, with commas between them: improvement, replay, replay-hard, co-improvement, degradation,
+            ablations, ceiling, better-acceptance, better-questions, better-preferences, better-restraint; all where
+            left out.
+        seeds: Seeds of every arm; each claim's own number (5 or 3) where left out.
+        jobs: Arms run at once, each on one thread.
+        split: Prompts to measure on: fresh test prompts, or validation prompts to choose between recipes.
+        list: Say which arms are needed, which of them are there and how long the others will take, and run nothing.
+    """
+    from evidence.claims.command import claims_evidence, list_claims
+    from evidence.claims.setting import Setting
+
+    named = [name.strip() for name in only.split(",") if name.strip()]
+    if list:
+        print(list_claims(named, seeds, jobs, Path(out)))
+        return
+    _print_paths(claims_evidence(Setting(checkpoint, split=split), named, seeds, jobs, Path(out)))
+
+
+def architectures(
+    out: str = OUT,
+    janus: str = "shapes",
+    emu3: str = "shapes-emu3",
+    emu3_question_first: str = "shapes-emu3-question-first",
+    show_o: str = "shapes-show-o",
+    seeds: int = 3,
+    jobs: int = 2,
+) -> None:
+    """Ask what the degree of sharing changes: the gap, the coupling of both branches, and co-improvement.
+
+    Args:
+        out: Folder for the page and for the results, architectures.parquet; arms that file holds are not run again.
+        janus: The small Janus: the shipped one, or a folder.
+        emu3: The small Emu3, which reads an image before the question.
+        emu3_question_first: One that reads the question first.
+        show_o: The small Show-o.
+        seeds: Seeds of every arm.
+        jobs: Arms run at once, each on one thread.
+    """
+    from evidence.architectures.command import architectures_evidence
+    from evidence.architectures.plan import ArchitecturesPlan
+
+    plan = ArchitecturesPlan(janus, emu3, emu3_question_first, show_o, seeds)
+    _print_paths(architectures_evidence(plan, jobs, Path(out)))
+
+
+def everything(out: str = OUT, checkpoint: str = "shapes") -> None:
+    """Write all the evidence: claims, architectures, guard and theory, one after the other; what is there is kept.
+
+    Args:
+        out: Folder for the pages, their figures, their numbers and the results.
+        checkpoint: The embedded model: the shipped one, or a folder.
+    """
+    claims(out, checkpoint)
+    architectures(out, janus=checkpoint)
+    guard(out, checkpoint=checkpoint)
+    theory(out, checkpoint=checkpoint)
+
+
+def forget(file: str, name: str) -> None:
+    """Remove the result of one arm from a results file, so that the next run measures it again.
+
+    Args:
+        file: The results, e.g. docs/evidence/claims.parquet.
+        name: Name of the arm with its seed, e.g. dpo-seed-0.
+    """
+    from evidence.results_file import ResultsFile
+
+    results = ResultsFile(Path(file))
+    if name not in results.results():
+        raise ValueError(f"{file} holds no result of {name!r}")
+    results.remove(name)
+    print(f"{file}: forgot {name}")
+
+
+def _print_paths(paths: list[Path]) -> None:
+    for path in paths:
+        print(f"evidence: {path}")
+
+
+TOPICS: dict[str, Any] = {
+    "all": everything,
+    "claims": claims,
+    "architectures": architectures,
+    "guard": guard,
+    "theory": theory,
+    "forget": forget,
+}

@@ -1,1 +1,0 @@
-"""Evidence for what the documentation claims: each page is measured and written by one command."""
