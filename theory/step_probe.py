@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from theory.contract import Source, checked_logps, checked_sources, sample_count
-from theory.directional import Direction, directional
-from theory.fit import Fit, fit
+from theory.directional_derivative import Direction, directional
+from theory.prediction_fit import Fit, fit
 from theory.optimizer_parts import StepParts
 from theory.selection import Select, select_parameters
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp
 
-from theory.checks import check_once, refuse_training_layers
+from theory.checks import check_once, checked_stream
+from theory.conditions import require_conditions, watched_forward
 from theory.contract import Source, checked_logps, checked_sources, detached_parameters, logp_at, sample_count
 from theory.gradients import ParamGrads, product_dtype
-from theory.methods import stream
 from theory.selection import Select, Selection
 
 Direction: TypeAlias = Literal["jvp", "reverse"]
@@ -49,13 +49,13 @@ def directional(
     if method not in ("jvp", "reverse"):
         raise ValueError(f"unknown method {method!r}; available: jvp, reverse")
     sources = checked_sources(sources)
-    refuse_training_layers(model)
+    require_conditions(model)
     checked_delta(model, delta)
     if method == "jvp":
         return torch.cat([_forward_mode(model, source, group, delta, at) for group, source in enumerate(sources)])
     if check:
         check_once(model, sources, exactly(delta), "hooks")
-    return _reverse_mode(model, sources, delta, at)
+    return _reverse_mode(model, sources, delta, at, check)
 
 
 def checked_delta(model: nn.Module, delta: Mapping[str, Tensor]) -> None:
@@ -92,7 +92,7 @@ def _forward_mode(
         return logp_at(model, {**values, **given}, source)
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), watched_forward(model):
             # torch scripts its own forward-mode rules on first use and warns of doing so
             warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
             value, change = jvp(logps, (primal,), (tangent,))[:2]
@@ -107,7 +107,11 @@ def _forward_mode(
 
 
 def _reverse_mode(
-    model: nn.Module, sources: Sequence[Source], delta: Mapping[str, Tensor], at: Mapping[str, Tensor] | None
+    model: nn.Module,
+    sources: Sequence[Source],
+    delta: Mapping[str, Tensor],
+    at: Mapping[str, Tensor] | None,
+    check: bool,
 ) -> Tensor:
     named = dict(model.named_parameters())
     params: dict[str, Tensor] = {name: named[name] for name in delta}
@@ -119,5 +123,6 @@ def _reverse_mode(
         for group, change in enumerate(changes):
             change += grads.dot(group, delta[name].detach())
 
-    stream(model, sources, params, add_up, dtype, "hooks", at)
+    groups = range(len(sources)) if check else ()
+    checked_stream(model, sources, params, add_up, dtype, "hooks", groups, at)
     return torch.cat(changes)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from theory.checks import check_once, refuse_training_layers
+from theory.checks import check_once, checked_stream
+from theory.conditions import require_conditions
 from theory.contract import Source, checked_sources, sample_count
 from theory.gradients import ParamGrads, product_dtype
-from theory.gram import Gram
-from theory.methods import Method, stream
+from theory.kernel import Gram
+from theory.methods import Method
 from theory.selection import Select, select_parameters
 
 _NONZEROS = 4  # entries each gradient number is added to, a sparse Johnson-Lindenstrauss transform
@@ -121,7 +122,7 @@ def features(
     if sketch is not None and sketch < 1:
         raise ValueError(f"sketch must be >= 1 or None, got {sketch}")
     sources = checked_sources(sources)
-    refuse_training_layers(model)
+    require_conditions(model)
     params = select_parameters(model, select)
     if check:
         check_once(model, sources, select, method)
@@ -139,7 +140,8 @@ def features(
         else:
             _add_sketch(rows_ND, grads_NP, zlib.crc32(f"{seed}:{name}".encode()))
 
-    values = stream(model, sources, params, keep, dtype, method)
+    groups = range(len(sources)) if check else ()
+    values = checked_stream(model, sources, params, keep, dtype, method, groups)
     return Features(rows_ND, torch.cat(values), sizes, sketch, method)
 
 

@@ -9,10 +9,11 @@ from itertools import combinations_with_replacement, pairwise
 import torch
 from torch import Tensor, nn
 
-from theory.checks import check_once, refuse_training_layers
+from theory.checks import check_once, checked_stream
+from theory.conditions import require_conditions
 from theory.contract import Source, checked_sources, sample_count, take
 from theory.gradients import ParamGrads, product_dtype
-from theory.methods import Method, product_of, stream
+from theory.methods import Method, product_of
 from theory.selection import Select, select_parameters
 
 
@@ -120,7 +121,7 @@ def gram(
         ValueError: On input the result could not be trusted for: see the message for the sample or parameter.
     """
     sources = checked_sources(sources)
-    refuse_training_layers(model)
+    require_conditions(model)
     params = select_parameters(model, select)
     if check:
         check_once(model, sources, select, method)
@@ -140,7 +141,8 @@ def gram(
             for target in targets:
                 target[spans[i], spans[j]] += block
 
-    values = stream(model, sources, params, add_up, dtype, method)
+    groups = range(len(sources)) if check else ()
+    values = checked_stream(model, sources, params, add_up, dtype, method, groups)
     for target in (total, *parts.values()):
         for i, j in pairs:
             if i != j:
@@ -179,8 +181,8 @@ def cross_gram(
     """
     if block < 1:
         raise ValueError(f"block must be >= 1, got {block}")
-    checked_sources([rows, columns])
-    refuse_training_layers(model)
+    rows, columns = checked_sources([rows, columns])
+    require_conditions(model)
     params = select_parameters(model, select)
     if check:
         check_once(model, [rows, columns], select, method)
@@ -195,7 +197,9 @@ def cross_gram(
                 for product in grads.blocks([(0, 1)], product_of(method)).values():
                     target += product
 
-            stream(model, pair, params, add_up, dtype, method)
+            # each block of rows, and each of columns, is compared once
+            groups = [group for group, other in ((0, left), (1, top)) if check and other.start == 0]
+            checked_stream(model, pair, params, add_up, dtype, method, groups)
     return out
 
 
