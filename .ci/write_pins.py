@@ -19,9 +19,9 @@ ELSEWHERE = re.compile(r"implementation_name == 'pypy'|sys_platform == 'emscript
 CUDA_NAMES = re.compile(r"(nvidia|cuda)-|triton==")
 HEADERS = {
     PINS: (
-        "# Exact versions of everything `make install` brings in, so that each clone gets the same environment, with the",
-        "# hashes of all files of each release. setup.cfg says which ranges work; this file says which versions were",
-        "# tested. `make pins` writes it; see CONTRIBUTING.md.",
+        "# Exact versions of everything `make install` brings in, so that each clone gets the same environment, and",
+        "# the hashes of all files of each release. setup.cfg says which ranges work; this file says which versions",
+        "# were tested. `make pins` writes it; see CONTRIBUTING.md.",
     ),
     CUDA: (
         "# What the CUDA build of torch needs on Linux beside constraints.txt; the CPU build needs nothing of it.",
@@ -33,12 +33,12 @@ HEADERS = {
 def blocks(text: str) -> dict[str, list[str]]:
     """Return the hashes by pin, a pin being a line such as ``torch==2.13.0`` with its marker if it has one."""
     found: dict[str, list[str]] = {}
+    hashes: list[str] = []
     for line in text.splitlines():
         if line.startswith("    --hash="):
-            found[pin].append(line.strip(" \\"))
+            hashes.append(line.strip(" \\"))
         elif line and not line.startswith(("#", " ")):
-            pin = line.removesuffix(" \\")
-            found[pin] = []
+            hashes = found.setdefault(line.removesuffix(" \\"), [])
     return found
 
 

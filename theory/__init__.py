@@ -3,12 +3,11 @@
 Everything rests on one contract, ``logp_fn(model, batch) -> Tensor[n]``. Needs torch only.
 """
 
-from theory.coupling import Alignment, Tested, alignment, own_cosines
 from theory.checks import CheckReport, self_check
 from theory.contract import LogpFn, Source
+from theory.coupling import Alignment, Tested, alignment, own_cosines
 from theory.directional_derivative import Direction, directional
 from theory.gradient_features import Features, SketchNoiseWarning, features
-from theory.prediction_fit import Fit, error_order, fit
 from theory.kernel import Gram, cross_gram, gram
 from theory.lemmas import (
     bayes_logp,
@@ -21,6 +20,7 @@ from theory.lemmas import (
     sft_understanding,
 )
 from theory.methods import Method
+from theory.prediction_fit import Fit, error_order, fit
 from theory.predictions import Probes, Readings, predict_dpo, predict_sft, read
 from theory.selection import LORA, Select, Selection, select_parameters, trunk_only
 from theory.squeezing_effect import Squeezing, squeezing

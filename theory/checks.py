@@ -203,7 +203,7 @@ def _mismatch(name: str, error: float, method: Method) -> str:
             "given. Or do samples influence one another in this batch? Take means and norms over the batch out of it."
         )
     return told + (
-        "Is its weight used outside its own layer's call, as in F.linear(x, layer.weight) or x @ embedding.weight.T, or "
-        'held by the logp_fn itself? Call the layer, or use method="func". Does its layer see rows of several samples '
-        'mixed, as an expert that tokens are routed to or a packed sequence does? Use method="loop".'
+        "Is its weight used outside its own layer's call, as in F.linear(x, layer.weight) or x @ embedding.weight.T, "
+        'or held by the logp_fn itself? Call the layer, or use method="func". Does its layer see rows of several '
+        'samples mixed, as an expert that tokens are routed to or a packed sequence does? Use method="loop".'
     )

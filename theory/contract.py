@@ -99,8 +99,8 @@ def _refuse_uncounted(batch: Any) -> None:
         inside = f" of {type(leaf[0]).__name__}" if _is_plain_sequence(leaf) else ""
         raise ValueError(
             f"the batch{keystr(path)} is a {type(leaf).__name__}{inside}, which is no tensor, so samples cannot be "
-            "picked out of it; make it a tensor or a dict of tensors, or, if it is the same for all samples, keep it in "
-            "the logp_fn"
+            "picked out of it; make it a tensor or a dict of tensors, or, if it is the same for all samples, keep it "
+            "in the logp_fn"
         )
 
 

@@ -29,7 +29,11 @@ def directional(
     at: Mapping[str, Tensor] | None = None,
     check: bool = True,
 ) -> Tensor:
-    """Predicts the change of every log-likelihood when the parameters move by ``delta``: <grad logp_i, delta>.
+    """Predict the change of every log-likelihood when the parameters move by ``delta``: <grad logp_i, delta>.
+
+    When to use it: for one known change, such as a step of an optimizer; no kernel is needed, and cost does not grow
+    with the number of pairs. ``"jvp"`` costs about two forward passes and their memory; ``"reverse"`` a forward and a
+    backward pass, and as much again for the check.
 
     Args:
         model: The model, in eval mode.
@@ -37,7 +41,7 @@ def directional(
         delta: Change by parameter name, each of the parameter's shape; parameters left out stay where they are.
         method: Forward mode or its reverse-mode twin.
         at: Parameter values to take the derivative at, by name; None for the model's own.
-        check: With ``"reverse"``, run the self-check on first use.
+        check: With ``"reverse"``, compare with plain autograd, as :func:`theory.gram` does.
 
     Returns:
         Predicted changes, shape (N,), in nats; samples in the order of the sources.

@@ -101,7 +101,11 @@ def features(
     dtype: torch.dtype | None = None,
     check: bool = True,
 ) -> Features:
-    """Collects per-sample gradients, layer by layer.
+    """Collect per-sample gradients, layer by layer.
+
+    When to use it: for many samples, whose kernel would be too large or is wanted approximately, and for what needs
+    gradients themselves. Memory is N P numbers for P selected parameters, or N ``sketch``; time is that of
+    :func:`theory.gram` and, with a sketch, 4 N P additions.
 
     Args:
         model: The model, in eval mode.
@@ -111,7 +115,7 @@ def features(
         sketch: Width of a sparse random projection that keeps inner products on average; None for whole gradients.
         seed: Draws the projection; the same seed and selection give the same projection.
         dtype: The dtype of the result; None for the parameters' own, at least float32.
-        check: Run the self-check on first use.
+        check: Compare with plain autograd, as :func:`theory.gram` does.
 
     Returns:
         The features of all samples.

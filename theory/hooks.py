@@ -123,7 +123,7 @@ class _Tape:
                 raise
             raise ValueError(
                 f"layer {self._shared} saw one row for all samples, and the model fails where its output has one row a "
-                f"sample ({str(error).splitlines()[0]}); if the row is one token out of many, routed or packed, {ADVICE}"
+                f"sample ({str(error).splitlines()[0]}); if that row is one token of many, routed or packed, {ADVICE}"
             ) from error
 
     def backward(self, reached: list[Tensor]) -> None:

@@ -30,7 +30,7 @@ class Use(ABC):
 
     @abstractmethod
     def weighted_sum(self, weights_n: Tensor, rows: int) -> Tensor:
-        """Sum of the per-sample gradients, each times its weight, shape (rows, C); ``rows`` are all the parameter has."""
+        """Weighted sum of the per-sample gradients over the whole parameter, shape (rows, C)."""
 
     @abstractmethod
     def to(self, dtype: torch.dtype) -> Use:

@@ -19,19 +19,20 @@ Method: TypeAlias = Literal["auto", "hooks", "ghost", "func", "loop"]
 
 With n samples of T positions, a linear layer from A inputs to B outputs, and P selected parameters:
 
-- ``"auto"`` (use this first): hooks on the layers, one batched forward and backward pass, and for each layer the cheaper
-  of the two products below. Memory: activations, and the per-sample gradients of a part of one layer at a time.
-- ``"hooks"``: the same passes; forms each layer's per-sample gradients, n T A B + n^2 A B multiplications a layer. Better
-  when samples are long (T of 50 and more) or layers narrow.
+- ``"auto"`` (use this first): hooks on the layers, one batched forward and backward pass, and for each layer the
+  cheaper of the two products below. Memory: activations, and the per-sample gradients of part of a layer at a time.
+- ``"hooks"``: the same passes; forms each layer's per-sample gradients, n T A B + n^2 A B multiplications a layer.
+  Better when samples are long or layers narrow.
 - ``"ghost"``: the same passes; multiplies inputs and output gradients instead, n^2 T^2 (A + B) multiplications a layer.
-  Better when samples are short or layers very wide: T^2 (A + B) < A B.
-- ``"func"``: ``torch.func``'s vmap(grad). No assumption about layers: use it when a weight is used outside of its layer's
-  call. Needs a model that vmap can run: eager attention, no branches on data. Memory: n P numbers.
-- ``"loop"``: one backward pass a sample. No assumption at all: use it for mixtures of experts and packed sequences, where
-  a layer sees rows of several samples mixed. The slowest on small models, n passes. Memory: n P numbers.
+  Better when samples are short or layers very wide: n T^2 (A + B) < (n + T) A B.
+- ``"func"``: ``torch.func``'s vmap(grad). No assumption about layers: use it when a weight is used outside of its
+  layer's call. Needs a model that vmap can run: eager attention, no branches on data. Memory: n P numbers.
+- ``"loop"``: one backward pass a sample. No assumption at all: use it for mixtures of experts and packed sequences,
+  where a layer sees rows of several samples mixed. Time: n passes of one sample. Memory: n P numbers.
 
-The first three need every layer that owns a selected parameter to see equally many rows of each sample, side by side;
-the self-check finds where that does not hold."""
+The first three need every layer that owns a selected parameter to see equally many rows of each sample, side by side.
+With ``check`` on, every call is compared with plain autograd, which costs one forward and backward pass more and a copy
+of the selected parameters; ``docs/theory.md`` has measured times."""
 
 _PRODUCT: dict[Method, Product] = {
     "auto": "auto", "hooks": "dense", "ghost": "ghost", "func": "dense", "loop": "dense"

@@ -120,9 +120,10 @@ def trunk_kernel(
     positions_b: slice = slice(None),
     chunk: int = 64,
 ) -> Tensor:
-    """Computes M_kr between the hidden states of two samples.
+    """Compute M_kr between the hidden states of two samples.
 
-    Memory is positions times width times parameters; pick positions or parameters to bound it.
+    When to use it: for the influence of tokens through the shared LLM alone, with every pair of tokens of two heads from
+    one kernel. Time is a backward pass for each of the K D + R D rows, ``chunk`` of them at once. Memory is positions times width times parameters; pick positions or parameters to bound it.
 
     Args:
         model: The model, in eval mode, with attention that allows vmap.
@@ -150,6 +151,7 @@ def token_gram(
 ) -> Tensor:
     """Inner products of gradients of single-token log-probabilities: the influence map without assumptions on heads.
 
+    When to use it: for the tokens that were written, whatever the heads; time is one backward pass a token.
     Its sum is the sequences' entry in :func:`theory.gram`.
 
     Args:
