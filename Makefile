@@ -1,21 +1,32 @@
-# Everything runs in .venv, which the first target that needs it builds from the pins in constraints.txt.
+# Everything runs in .venv, which the first target that needs it builds from the pins and hashes in constraints.txt.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint docs notebooks package clean
+.PHONY: help install pins demo test soak lint docs notebooks package clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-install: $(STAMP)  ## build .venv with everything pinned
+install: $(STAMP)  ## build .venv with everything pinned, each file checked against its hash
 
-$(STAMP): setup.cfg pyproject.toml constraints.txt
+# pip checks no hash of an editable install: the pins come first, and the package itself brings nothing along.
+# The CUDA build of torch, unlike the CPU build, needs the second file.
+PINNED := $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r
+$(STAMP): setup.cfg pyproject.toml constraints.txt constraints-cuda.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev,docs]'
+	$(PINNED) constraints.txt
+	$(BIN)/python -m pip check >/dev/null || $(PINNED) constraints-cuda.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
 	touch $@
+
+pins:  ## write the pins anew from setup.cfg; PINS='--upgrade-package torch' moves one, PINS=--upgrade all
+	$(PYTHON) -m venv .venv/pins
+	.venv/pins/bin/python -m pip install --quiet uv
+	PATH="$(CURDIR)/.venv/pins/bin:$$PATH" $(PYTHON) .ci/write_pins.py $(PINS)
 
 demo: install  ## watch the gap close; the report lands in runs/demo
 	$(BIN)/unigap demo --out runs/demo --overwrite

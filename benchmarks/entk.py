@@ -191,10 +191,11 @@ Way = Callable[[nn.Module, list[theory.Source]], Tensor | None]
 
 WAYS: dict[str, Way] = {
     "one forward + backward": one_backward,
-    "theory auto": lambda model, sources: theory.gram(model, sources).K,
-    "theory hooks": lambda model, sources: theory.gram(model, sources, method="hooks").K,
-    "theory func": lambda model, sources: theory.gram(model, sources, method="func").K,
-    "theory ghost": lambda model, sources: theory.gram(model, sources, method="ghost").K,
+    "theory auto": lambda model, sources: theory.gram(model, sources, check=False).K,
+    "theory auto, checked": lambda model, sources: theory.gram(model, sources).K,
+    "theory hooks": lambda model, sources: theory.gram(model, sources, method="hooks", check=False).K,
+    "theory func": lambda model, sources: theory.gram(model, sources, method="func", check=False).K,
+    "theory ghost": lambda model, sources: theory.gram(model, sources, method="ghost", check=False).K,
     "loop of backwards": looped,
     "opacus": by_opacus,
     "opacus, by parameter": by_opacus_sparingly,

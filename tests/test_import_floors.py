@@ -95,7 +95,7 @@ def test_the_table_of_floors_names_what_is_there() -> None:
         ("unigap.stages.base", "unigap.callbacks.regrow"),
         ("unigap", "unigap.records"),
         ("unigap.stages.sft", "theory"),
-        ("theory.gram", "unigap.records"),
+        ("theory.kernel", "unigap.records"),
         ("unigap.judges.base", "unigap.judges.vqa"),
         ("unigap.newcomer", "unigap.records"),
     ],

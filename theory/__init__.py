@@ -3,13 +3,12 @@
 Everything rests on one contract, ``logp_fn(model, batch) -> Tensor[n]``. Needs torch only.
 """
 
-from theory.alignment import Alignment, Tested, alignment, own_cosines
 from theory.checks import CheckReport, self_check
 from theory.contract import LogpFn, Source
-from theory.directional import Direction, directional
-from theory.features import Features, SketchNoiseWarning, features
-from theory.fit import Fit, error_order, fit
-from theory.gram import Gram, cross_gram, gram
+from theory.coupling import Alignment, Tested, alignment, own_cosines
+from theory.directional_derivative import Direction, directional
+from theory.gradient_features import Features, SketchNoiseWarning, features
+from theory.kernel import Gram, cross_gram, gram
 from theory.lemmas import (
     bayes_logp,
     dpo_generation,
@@ -21,9 +20,10 @@ from theory.lemmas import (
     sft_understanding,
 )
 from theory.methods import Method
+from theory.prediction_fit import Fit, error_order, fit
 from theory.predictions import Probes, Readings, predict_dpo, predict_sft, read
 from theory.selection import LORA, Select, Selection, select_parameters, trunk_only
-from theory.squeezing import Squeezing, squeezing
+from theory.squeezing_effect import Squeezing, squeezing
 from theory.step_probe import LowPrecisionWarning, StepProbe, StepReport
 from theory.token_kernel import TokenKernel, token_gram, trunk_kernel
 

@@ -18,7 +18,7 @@ from torch.func import functional_call, vjp, vmap
 from theory.contract import parameter_slots
 from theory.layers import DenseUse, EmbeddingUse, LinearUse, Use
 
-ADVICE = 'use method="func", which makes no assumption about layers'
+ADVICE = 'use method="func" or "loop", which make no assumption about layers'
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,10 @@ class Capture:
         if tensor.shape[0] == 1 and self.n > 1:
             tensor = tensor.expand(self.n, *tensor.shape[1:])
         self._check_rows(tensor)
-        return tensor.reshape(self.n, -1, *(() if width is None else (width,)))
+        last = () if width is None else (width,)
+        # spelled out, as -1 is ambiguous where the layer saw no row at all, such as an expert nothing was routed to
+        positions = tensor.shape[0] // self.n * math.prod(tensor.shape[1 : tensor.ndim - len(last)])
+        return tensor.reshape(self.n, positions, *last)
 
     def _check_rows(self, tensor: Tensor) -> None:
         # that the rows of one sample lie side by side is for the self-check to find out
@@ -178,7 +181,7 @@ class Capture:
 
     def _apart(self, tensor: Tensor) -> Tensor:
         """The rows of each sample by themselves, (n, k, ...)."""
-        return tensor.reshape(self.n, -1, *tensor.shape[1:])
+        return tensor.reshape(self.n, tensor.shape[0] // self.n, *tensor.shape[1:])
 
 
 def _has_rows(arg: Any, rows: int) -> bool:

@@ -1,23 +1,24 @@
-"""The self-check: per-sample gradients against plain autograd, sample by sample, before they are believed."""
+"""Per-sample gradients against plain autograd, before they are believed.
+
+On first use each method is compared sample by sample, on every call over the whole batch.
+"""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from theory.contract import Source, checked_logps, checked_sources, sample_count, take
-from theory.gradients import ParamGrads, product_dtype
+from theory.conditions import require_conditions
+from theory.contract import Source, checked_sources, sample_count, take
+from theory.gradients import ParamGrads, Visit, product_dtype
 from theory.methods import Method, stream
+from theory.reference import Reference, sample_by_sample, tolerance_of, whole_batch
 from theory.selection import Select, select_parameters
-
-_GOLDEN = 0.6180339887498949
-_TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class CheckReport:
     error: Mapping[str, float]
     tolerance: float
 
+
+_INNER_ROUNDING = 1e-5
+"""Relative error of models in float64 that take norms and softmax in float32, as those of transformers do: weights
+change how the gradients on their way through are rounded."""
 
 _PASSED: weakref.WeakKeyDictionary[nn.Module, weakref.WeakKeyDictionary[Any, set[Any]]] = weakref.WeakKeyDictionary()
 
@@ -62,34 +67,12 @@ def self_check(
         ValueError: If the method is wrong on this model; the message names the parameter or sample and the remedy.
     """
     sources = checked_sources(sources)
-    refuse_training_layers(model)
+    require_conditions(model)
     params = select_parameters(model, select)
     probes = [(fn, take(batch, _ends(sample_count(batch)))) for fn, batch in sources]
-    weights = [
-        [(-1) ** i * (1 + _GOLDEN * (g + 2 * i)) for i in range(sample_count(b))] for g, (_, b) in enumerate(probes)
-    ]
-    tolerance = max(_TOLERANCE.get(p.dtype, 2e-3) for p in params.values())
-    reference = _reference(model, probes, weights, params, tolerance)
-    dtype = product_dtype(params, None)
-    sums: dict[str, Tensor] = {}
-
-    def add_up(name: str, grads: ParamGrads) -> None:
-        rows = [
-            grads.weighted_sum(g, torch.tensor(w, dtype=dtype, device=params[name].device))
-            for g, w in enumerate(weights)
-        ]
-        sums[name] = torch.stack(rows).sum(0)
-
-    stream(model, probes, params, add_up, dtype, method)
-    floor = 1e-2 * torch.stack([g.norm() for g in reference.values()]).norm()
-    error = {
-        name: float((sums.get(name, torch.zeros_like(ref)) - ref).norm() / torch.maximum(ref.norm(), floor))
-        for name, ref in reference.items()
-    }
-    worst = max(error, key=lambda name: error[name])
-    if not error[worst] <= tolerance:
-        raise ValueError(_mismatch(worst, error[worst], method))
-    return CheckReport(method, error, tolerance)
+    comparison = _Comparison(sample_by_sample(model, probes, params), range(len(probes)), tolerance_of(params))
+    stream(model, probes, params, comparison.watching(lambda name, grads: None), product_dtype(params, None), method)
+    return comparison.report(method)
 
 
 def check_once(model: nn.Module, sources: Sequence[Source], select: Select, method: Method) -> None:
@@ -104,20 +87,103 @@ def check_once(model: nn.Module, sources: Sequence[Source], select: Select, meth
         _seen(passed, fn).add((names, method, sample_count(batch) > 1))
 
 
-def refuse_training_layers(model: nn.Module) -> None:
-    """Refuses layers that make a log-likelihood random or dependent on the rest of the batch.
+def checked_stream(
+    model: nn.Module,
+    sources: Sequence[Source],
+    params: Mapping[str, Tensor],
+    visit: Visit,
+    dtype: torch.dtype,
+    method: Method,
+    groups: Sequence[int],
+    at: Mapping[str, Tensor] | None = None,
+) -> list[Tensor]:
+    """Stream per-sample gradients as :func:`theory.methods.stream` does, and compare whole batches with autograd.
+
+    A layer that sees rows of several samples mixed (a routed expert, a packed sequence) gets its rows credited to the
+    wrong samples in one batch and to the right ones in another, so no check of an earlier batch can find it.
+
+    Args:
+        model: The model.
+        sources: Log-likelihoods and their batches.
+        params: The parameters asked for, by name.
+        visit: Receives (name, gradients of all sources).
+        dtype: The dtype gradients are handed out in.
+        method: The way to the gradients.
+        groups: Numbers of the sources to compare; none for no check.
+        at: Parameter values to stand in for the model's own.
+
+    Returns:
+        The log-likelihoods of each source, detached.
 
     Raises:
-        ValueError: If a batch norm or an active dropout is in training mode.
+        ValueError: If gradients or log-likelihoods differ from autograd's.
     """
-    for name, module in model.named_modules():
-        coupled = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        if module.training and (coupled or random):
-            what = "mixes the samples of a batch" if coupled else "draws at random"
-            raise ValueError(
-                f"layer {name} ({type(module).__name__}) is in training mode and {what}; call model.eval()"
-            )
+    if not groups:
+        return stream(model, sources, params, visit, dtype, method, at)
+    reference = whole_batch(model, [sources[g] for g in groups], params, at)
+    comparison = _Comparison(reference, groups, max(_INNER_ROUNDING, tolerance_of(params)))
+    values = stream(model, sources, params, comparison.watching(visit), dtype, method, at)
+    comparison.compare_values(values, method)
+    comparison.report(method)
+    return values
+
+
+class _Comparison:
+    """Weighted sums of a method's per-sample gradients beside the reference's.
+
+    Args:
+        reference: What autograd says of some sources.
+        groups: Their numbers among the sources that are streamed.
+        tolerance: Relative error that is let pass.
+    """
+
+    def __init__(self, reference: Reference, groups: Sequence[int], tolerance: float) -> None:
+        self._reference, self._groups, self._tolerance = reference, groups, tolerance
+        self._floor = 1e-2 * torch.stack([total.norm() for total in reference.sums.values()]).norm()
+        # a parameter that is never visited has no gradient, by this method
+        self._error = {name: self._distance(total, torch.zeros_like(total)) for name, total in reference.sums.items()}
+
+    def watching(self, visit: Visit) -> Visit:
+        """Wrap a visitor so that gradients are compared on their way to it."""
+
+        def compare(name: str, grads: ParamGrads) -> None:
+            weights = zip(self._groups, self._reference.weights, strict=True)
+            total = torch.stack([grads.weighted_sum(group, weight) for group, weight in weights]).sum(0)
+            self._error[name] = self._distance(self._reference.sums[name], total)
+            visit(name, grads)
+
+        return compare
+
+    def report(self, method: Method) -> CheckReport:
+        """Return the errors.
+
+        Raises:
+            ValueError: If one is above the tolerance.
+        """
+        worst = max(self._error, key=lambda name: self._error[name])
+        if not self._error[worst] <= self._tolerance:
+            raise ValueError(_mismatch(worst, self._error[worst], method))
+        return CheckReport(method, self._error, self._tolerance)
+
+    def compare_values(self, values: Sequence[Tensor], method: Method) -> None:
+        """Compare log-likelihoods.
+
+        Raises:
+            ValueError: If one differs by more than the tolerance.
+        """
+        for group, expected in zip(self._groups, self._reference.values, strict=True):
+            off = (values[group] - expected).abs() > self._tolerance * expected.abs().clamp_min(1)
+            if bool(off.any()):
+                i = int(off.nonzero()[0, 0])
+                raise ValueError(
+                    f"self-check: the log-likelihood of sample {i} of source {group} is {float(values[group][i]):.6g} "
+                    f"by method {method!r} and {float(expected[i]):.6g} otherwise. Does the model add up or count the "
+                    'rows of what all samples share? Use method="func" or "loop".'
+                )
+
+    def _distance(self, expected: Tensor, found: Tensor) -> float:
+        scale = torch.maximum(expected.norm(), self._floor.to(expected))
+        return float((found.to(expected) - expected).norm() / scale.clamp_min(torch.finfo(expected.dtype).tiny))
 
 
 def _seen(passed: weakref.WeakKeyDictionary[Any, set[Any]], fn: Any) -> set[Any]:
@@ -129,68 +195,15 @@ def _ends(n: int) -> list[int]:
     return [0] if n == 1 else [0, n - 1]
 
 
-def _reference(
-    model: nn.Module, probes: list[Source], weights: list[list[float]], params: Mapping[str, Tensor], tolerance: float
-) -> dict[str, Tensor]:
-    """Weighted sum of each sample's own gradient, by plain autograd, flattened."""
-    total = {
-        name: torch.zeros(p.numel(), dtype=product_dtype(params, None), device=p.device) for name, p in params.items()
-    }
-    reached = False
-    with torch.enable_grad(), _requiring_grad(params):
-        for group, (fn, batch) in enumerate(probes):
-            n = sample_count(batch)
-            with torch.no_grad():
-                together = checked_logps(fn(model, batch), n, group)
-            for i, weight in enumerate(weights[group]):
-                alone = checked_logps(fn(model, take(batch, [i])), 1, group)
-                which = "first" if i == 0 else "last"
-                _refuse_coupling(alone[0].detach(), together[i], group, which, tolerance)
-                if not alone.requires_grad:
-                    continue
-                reached = True
-                grads = torch.autograd.grad(alone[0], list(params.values()), allow_unused=True)
-                for name, grad in zip(params, grads, strict=True):
-                    if grad is not None and not bool(torch.isfinite(grad).all()):
-                        raise ValueError(
-                            f"the gradient of the {which} sample of source {group} is not finite at {name}; drop the "
-                            "sample, or look for a division by zero or a fully masked softmax in the logp_fn"
-                        )
-                    if grad is not None:
-                        total[name] += weight * grad.reshape(-1)
-    if not reached:
-        raise ValueError(
-            "no log-likelihood depends on a selected parameter; "
-            "widen select=, or remove torch.no_grad and detach from the logp_fn"
-        )
-    return total
-
-
-def _refuse_coupling(alone: Tensor, together: Tensor, group: int, which: str, tolerance: float) -> None:
-    if abs(float(alone - together)) > tolerance * max(1.0, abs(float(together))):
-        raise ValueError(
-            f"the {which} sample of source {group} has log-likelihood {float(alone):.6g} alone and "
-            f"{float(together):.6g} beside another; samples must not influence one another: call model.eval(), and "
-            "take means and norms over the batch out of the logp_fn"
-        )
-
-
-@contextmanager
-def _requiring_grad(params: Mapping[str, Tensor]) -> Iterator[None]:
-    frozen = [p for p in params.values() if not p.requires_grad]
-    for p in frozen:
-        p.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for p in frozen:
-            p.requires_grad_(False)
-
-
 def _mismatch(name: str, error: float, method: Method) -> str:
-    return (
-        f"self-check: the per-sample gradients of {name} by method {method!r} are off by {error:.2g} from autograd. "
+    told = f"self-check: the per-sample gradients of {name} by method {method!r} are off by {error:.2g} from autograd. "
+    if method in ("func", "loop"):
+        return told + (
+            "Is its weight held by the logp_fn itself? Call the layer, or let the logp_fn read it from the model it is "
+            "given. Or do samples influence one another in this batch? Take means and norms over the batch out of it."
+        )
+    return told + (
         "Is its weight used outside its own layer's call, as in F.linear(x, layer.weight) or x @ embedding.weight.T, "
-        "or held by the logp_fn itself? Call the layer, or "
-        + ("let the logp_fn read it from the model it is given." if method == "func" else 'use method="func".')
+        'or held by the logp_fn itself? Call the layer, or use method="func". Does its layer see rows of several '
+        'samples mixed, as an expert that tokens are routed to or a packed sequence does? Use method="loop".'
     )

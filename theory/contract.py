@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import is_dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import keystr, tree_leaves, tree_leaves_with_path, tree_map
 
 LogpFn: TypeAlias = Callable[[Any, Any], Tensor]
 """Log-likelihood of every sample of a batch, in nats, shape (n,), differentiable; row i depends on sample i only."""
 
 Source: TypeAlias = tuple[LogpFn, Any]
 """A log-likelihood and the batch it is taken on: a tensor, or any nest of dict, list and tuple of tensors, whose
-first axis counts the samples. Leaves that are not tensors are handed on as they are."""
+first axis counts the samples. A single number, string or None is handed on as it is; lists of them are refused, because
+samples could not be picked out of them."""
 
 
 class _Bound(nn.Module):
@@ -71,11 +73,13 @@ def sample_count(batch: Any) -> int:
     """Number of samples in a batch: the common first dimension of its tensors.
 
     Raises:
-        ValueError: If the batch holds no tensor, is empty, or its tensors disagree.
+        ValueError: If the batch holds no tensor, is empty, its tensors disagree, or it holds several values that are no
+            tensor.
     """
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)}
     if not sizes:
         raise ValueError("the batch holds no tensor; pass a tensor, or a dict, list or tuple of tensors")
+    _refuse_uncounted(batch)
     if len(sizes) > 1:
         raise ValueError(
             f"the tensors of one batch have first dimensions {sorted(sizes)}; the first axis must count the samples "
@@ -85,6 +89,26 @@ def sample_count(batch: Any) -> int:
     if n == 0:
         raise ValueError("the batch holds no sample; pass at least one")
     return int(n)
+
+
+def _refuse_uncounted(batch: Any) -> None:
+    """Refuse what :func:`take` cannot pick samples out of and would hand on whole, with the wrong samples."""
+    for path, leaf in tree_leaves_with_path(batch, is_leaf=_is_plain_sequence):
+        if isinstance(leaf, Tensor | str) or not (isinstance(leaf, Sized) or is_dataclass(leaf)):
+            continue
+        inside = f" of {type(leaf[0]).__name__}" if _is_plain_sequence(leaf) else ""
+        raise ValueError(
+            f"the batch{keystr(path)} is a {type(leaf).__name__}{inside}, which is no tensor, so samples cannot be "
+            "picked out of it; make it a tensor or a dict of tensors, or, if it is the same for all samples, keep it "
+            "in the logp_fn"
+        )
+
+
+def _is_plain_sequence(value: Any) -> bool:
+    """Whether a list or tuple holds single values only: neither tensors nor containers."""
+    if not isinstance(value, list | tuple) or not value or all(item is None for item in value):
+        return False
+    return not any(isinstance(item, Tensor | list | tuple | dict) for item in value)
 
 
 def take(batch: Any, index: slice | Sequence[int]) -> Any:
@@ -134,7 +158,10 @@ def checked_logps(logps: Any, n: int, group: int) -> Tensor:
 
 
 def checked_sources(sources: Sequence[Source]) -> list[Source]:
-    """Holds a list of sources to the contract.
+    """Check a list of sources against the contract.
+
+    Returns:
+        The sources, with copies of tensors made under inference mode, which could not be saved for a backward pass.
 
     Raises:
         ValueError: If the list is empty or an entry is not a pair of a callable and a batch.
@@ -145,7 +172,11 @@ def checked_sources(sources: Sequence[Source]) -> list[Source]:
         if not (isinstance(source, tuple) and len(source) == 2 and callable(source[0])):
             raise ValueError(f"source {group} is not a (logp_fn, batch) pair; pass [(logp_fn, batch), ...]")
         sample_count(source[1])
-    return list(sources)
+    return [(fn, tree_map(_outside_inference_mode, batch)) for fn, batch in sources]
+
+
+def _outside_inference_mode(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def detached_parameters(model: nn.Module, at: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

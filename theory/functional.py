@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from theory.conditions import watched_forward
 from theory.contract import Source, checked_logps, detached_parameters, logp_at, sample_count
 from theory.gradients import DenseGrads, Visit
 
@@ -78,7 +79,10 @@ def _source_gradients(
             )
         return logp.squeeze(0)
 
-    with torch.no_grad():  # plain values first, so that a wrong shape is named before vmap hides it
+    with (
+        torch.no_grad(),
+        watched_forward(model),
+    ):  # plain values first, so that a wrong shape is named before vmap hides it
         checked_logps(logp_at(model, values, (logp_fn, _first(leaves, spec, batched))), 1, group)
     try:
         per_sample = vmap(grad_and_value(one_logp), in_dims=(None, 0), chunk_size=chunk)
@@ -86,7 +90,8 @@ def _source_gradients(
     except (RuntimeError, NotImplementedError) as error:
         raise ValueError(
             f"source {group} cannot be differentiated under vmap ({str(error).splitlines()[0]}); load the model with "
-            'attn_implementation="eager" and no cache or checkpointing, or use method="hooks"'
+            'attn_implementation="eager" and no cache or checkpointing, or use method="hooks", or "loop" if that is '
+            "refused too"
         ) from error
     return checked_logps(logps.detach(), n, group), {name: g.detach().reshape(n, -1) for name, g in grads.items()}
 

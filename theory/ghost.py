@@ -73,5 +73,5 @@ def _rowwise(b_nTB: Tensor, b_mSB: Tensor, other_factor: Callable[[slice], Tenso
     for start in range(0, n, step):
         rows = slice(start, min(n, start + step))
         product = (b_nTB[rows].flatten(0, 1) @ flat).mul_(other_factor(rows))
-        out_nm[rows] = product.view(-1, t, m, s).sum((1, 3))
+        out_nm[rows] = product.view(len(b_nTB[rows]), t, m, s).sum((1, 3))
     return out_nm

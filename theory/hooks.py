@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import CheckpointError
 
 from theory.capture import ADVICE, Capture
+from theory.conditions import watched_forward
 from theory.contract import Source, checked_logps, detached_parameters, logp_at, parameter_slots, sample_count
 from theory.gradients import Visit
 from theory.layers import LayerGrads, Use
@@ -54,11 +55,13 @@ def stream_hooks(
     sources = [(fn, tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, b)) for fn, b in sources]
     tape = _Tape(model, params, sizes, visit, dtype)
     values = detached_parameters(model, at)
-    logps = []
+    logps: list[Tensor] = []
     with torch.enable_grad(), tape.recording():
-        for group, source in enumerate(sources):
-            tape.group = group
-            logps.append(checked_logps(logp_at(model, values, source), sizes[group], group))
+        with watched_forward(model):
+            for group, source in enumerate(sources):
+                tape.group = group
+                with tape.explaining_shared_rows():
+                    logps.append(checked_logps(logp_at(model, values, source), sizes[group], group))
         tape.group = None
         reached = [logp.sum() for logp in logps if logp.requires_grad]
         if reached and not tape.roots:
@@ -89,6 +92,7 @@ class _Tape:
         self._params = params
         self._pending: dict[str, _Pending] = {}
         self._recomputing = False
+        self._shared: str | None = None
         owned: dict[str, dict[str, str]] = {}
         for slot, name in parameter_slots(model).items():
             path, _, attr = slot.rpartition(".")
@@ -108,6 +112,19 @@ class _Tape:
         finally:
             for handle in handles:
                 handle.remove()
+
+    @contextmanager
+    def explaining_shared_rows(self) -> Iterator[None]:
+        """Name the layer behind an error of the model that cannot take one row a sample in place of one row."""
+        try:
+            yield
+        except (RuntimeError, IndexError) as error:
+            if self._shared is None:
+                raise
+            raise ValueError(
+                f"layer {self._shared} saw one row for all samples, and the model fails where its output has one row a "
+                f"sample ({str(error).splitlines()[0]}); if that row is one token of many, routed or packed, {ADVICE}"
+            ) from error
 
     def backward(self, reached: list[Tensor]) -> None:
         """Runs the backward pass, in which the gradients are handed out."""
@@ -134,6 +151,7 @@ class _Tape:
         capture = Capture.of(path, module, owned, args, kwargs, n)
         if output.shape[0] == 1 and n > 1:  # shared by all samples, such as positions: give each its own
             output = output.expand(n, *output.shape[1:])
+            self._shared = path
         if not output.requires_grad:
             root = output.detach().requires_grad_()
             self.roots.append(root)

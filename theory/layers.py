@@ -29,6 +29,10 @@ class Use(ABC):
         """Inner product of each per-sample gradient with ``delta_RC``, shape (n,)."""
 
     @abstractmethod
+    def weighted_sum(self, weights_n: Tensor, rows: int) -> Tensor:
+        """Weighted sum of the per-sample gradients over the whole parameter, shape (rows, C)."""
+
+    @abstractmethod
     def to(self, dtype: torch.dtype) -> Use:
         """The same use with factors in ``dtype``."""
 
@@ -56,6 +60,10 @@ class LinearUse(FactoredUse):
         """sum_t b_t^T delta a_t, shape (n,)."""
         return ((self.given @ delta_RC.T) * self.b_nTB).sum((1, 2))
 
+    def weighted_sum(self, weights_n: Tensor, rows: int) -> Tensor:
+        """Weighted sum over samples and positions in one product, shape (rows, A)."""
+        return (self.b_nTB * weights_n[:, None, None]).flatten(0, 1).T @ self.given.flatten(0, 1)
+
     def to(self, dtype: torch.dtype) -> LinearUse:
         """The same use with factors in ``dtype``."""
         return LinearUse(self.given.to(dtype), self.b_nTB.to(dtype))
@@ -77,6 +85,11 @@ class EmbeddingUse(FactoredUse):
     def dot(self, delta_RC: Tensor) -> Tensor:
         """sum_t b_t . delta[id_t], shape (n,)."""
         return (delta_RC[self.given] * self.b_nTB).sum((1, 2))
+
+    def weighted_sum(self, weights_n: Tensor, rows: int) -> Tensor:
+        """Weighted sum over samples and positions, shape (rows, B)."""
+        weighted_NB = (self.b_nTB * weights_n[:, None, None]).flatten(0, 1)
+        return self.b_nTB.new_zeros(rows, weighted_NB.shape[1]).index_add_(0, self.given.flatten(), weighted_NB)
 
     def to(self, dtype: torch.dtype) -> EmbeddingUse:
         """The same use with factors in ``dtype``."""
@@ -100,6 +113,10 @@ class DenseUse(Use):
     def dot(self, delta_RC: Tensor) -> Tensor:
         """Inner product with ``delta_RC``, shape (n,)."""
         return self.grads_nRC.flatten(1) @ delta_RC.reshape(-1)
+
+    def weighted_sum(self, weights_n: Tensor, rows: int) -> Tensor:
+        """Weighted sum over samples, shape (rows, C)."""
+        return torch.tensordot(weights_n, self.grads_nRC, dims=1)
 
     def to(self, dtype: torch.dtype) -> DenseUse:
         """The same use in ``dtype``."""
@@ -151,10 +168,9 @@ class LayerGrads(ParamGrads):
 
     def weighted_sum(self, group: int, weights: Tensor) -> Tensor:
         """Weighted sum of the gradients, shape (P,)."""
-        rows, columns = self._shape
-        out_RC = torch.zeros(rows, columns, dtype=self._dtype, device=self._device)
-        for tile in _tiles(rows, self._sizes[group] * columns):
-            out_RC[tile] = torch.tensordot(weights.to(out_RC), self._tile(self._uses, group, tile), dims=1)
+        out_RC = torch.zeros(self._shape, dtype=self._dtype, device=self._device)
+        for use in self._uses[group]:
+            out_RC += use.weighted_sum(weights.to(out_RC), self._shape[0])
         return out_RC.flatten()
 
     def _tile(self, uses: list[list[Use]], group: int, rows: slice) -> Tensor:

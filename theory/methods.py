@@ -1,4 +1,4 @@
-"""The ways to per-sample gradients behind one door."""
+"""The methods for per-sample gradients behind one function."""
 
 from __future__ import annotations
 
@@ -12,12 +12,32 @@ from theory.contract import Source
 from theory.functional import stream_func
 from theory.gradients import Product, Visit
 from theory.hooks import stream_hooks
+from theory.looped import stream_loop
 
-Method: TypeAlias = Literal["auto", "hooks", "ghost", "func"]
-"""``"hooks"`` streams layers and forms their per-sample gradients; ``"ghost"`` streams layers and multiplies factors;
-``"auto"`` streams layers and takes the cheaper product for each; ``"func"`` is ``torch.func``'s vmap(grad)."""
+Method: TypeAlias = Literal["auto", "hooks", "ghost", "func", "loop"]
+"""How per-sample gradients are computed. All methods agree up to rounding; they differ in cost and in what they need.
 
-_PRODUCT: dict[Method, Product] = {"auto": "auto", "hooks": "dense", "ghost": "ghost", "func": "dense"}
+With n samples of T positions, a linear layer from A inputs to B outputs, and P selected parameters:
+
+- ``"auto"`` (use this first): hooks on the layers, one batched forward and backward pass, and for each layer the
+  cheaper of the two products below. Memory: activations, and the per-sample gradients of part of a layer at a time.
+- ``"hooks"``: the same passes; forms each layer's per-sample gradients, n T A B + n^2 A B multiplications a layer.
+  Better when samples are long or layers narrow.
+- ``"ghost"``: the same passes; multiplies inputs and output gradients instead, n^2 T^2 (A + B) multiplications a layer.
+  Better when samples are short or layers very wide: n T^2 (A + B) < (n + T) A B.
+- ``"func"``: ``torch.func``'s vmap(grad). No assumption about layers: use it when a weight is used outside of its
+  layer's call. Needs a model that vmap can run: eager attention, no branches on data. Memory: n P numbers.
+- ``"loop"``: one backward pass a sample. No assumption at all: use it for mixtures of experts and packed sequences,
+  where a layer sees rows of several samples mixed. Time: n passes of one sample. Memory: n P numbers.
+
+The first three need every layer that owns a selected parameter to see equally many rows of each sample, side by side.
+With ``check`` on, every call is compared with plain autograd, which costs one forward and backward pass more and a copy
+of the selected parameters; ``docs/theory.md`` has measured times."""
+
+_PRODUCT: dict[Method, Product] = {
+    "auto": "auto", "hooks": "dense", "ghost": "ghost", "func": "dense", "loop": "dense"
+}  # fmt: skip
+_WAYS = {"func": stream_func, "loop": stream_loop}
 
 
 def product_of(method: Method) -> Product:
@@ -55,5 +75,4 @@ def stream(
         The log-likelihoods of each source, detached.
     """
     product_of(method)
-    way = stream_func if method == "func" else stream_hooks
-    return way(model, sources, params, visit, dtype, at)
+    return _WAYS.get(method, stream_hooks)(model, sources, params, visit, dtype, at)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from theory import lemmas
+from theory.conditions import require_conditions
 from theory.contract import LogpFn, Source, checked_logps, sample_count, take
-from theory.gram import cross_gram
+from theory.kernel import cross_gram
 from theory.methods import Method
 from theory.selection import Select
 
@@ -72,6 +73,7 @@ def read(model: nn.Module, probes: Probes) -> Readings:
     Returns:
         The readings.
     """
+    require_conditions(model)
     logps_PA = _alternative_logps(model, probes)
     fn, batch = probes.understanding
     with torch.no_grad():

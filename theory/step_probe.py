@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from theory.contract import Source, checked_logps, checked_sources, sample_count
-from theory.directional import Direction, directional
-from theory.fit import Fit, fit
+from theory.directional_derivative import Direction, directional
 from theory.optimizer_parts import StepParts
+from theory.prediction_fit import Fit, fit
 from theory.selection import Select, select_parameters
 
 

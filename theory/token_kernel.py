@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 
-from theory.checks import refuse_training_layers
+from theory.conditions import require_conditions, watched_forward
 from theory.contract import detached_parameters, logp_at, sample_count
 from theory.gradients import product_dtype
 from theory.selection import Select, select_parameters
@@ -120,9 +120,10 @@ def trunk_kernel(
     positions_b: slice = slice(None),
     chunk: int = 64,
 ) -> Tensor:
-    """Computes M_kr between the hidden states of two samples.
+    """Compute M_kr between the hidden states of two samples.
 
-    Memory is positions times width times parameters; pick positions or parameters to bound it.
+    When to use it: for the influence of tokens through the shared LLM alone, with every pair of tokens of two heads from
+    one kernel. Time is a backward pass for each of the K D + R D rows, ``chunk`` of them at once. Memory is positions times width times parameters; pick positions or parameters to bound it.
 
     Args:
         model: The model, in eval mode, with attention that allows vmap.
@@ -150,7 +151,8 @@ def token_gram(
 ) -> Tensor:
     """Inner products of gradients of single-token log-probabilities: the influence map without assumptions on heads.
 
-    Its sum is the sequences' entry in :func:`theory.gram.gram`.
+    When to use it: for the tokens that were written, whatever the heads; time is one backward pass a token.
+    Its sum is the sequences' entry in :func:`theory.gram`.
 
     Args:
         model: The model, in eval mode, with attention that allows vmap.
@@ -170,7 +172,7 @@ def _jacobian(
     model: nn.Module, side: tuple[TokenFn, Any], select: Select, positions: slice, ndim: int, chunk: int
 ) -> Tensor:
     """Rows of d value / d theta, shape (positions, P) or (positions, D, P)."""
-    refuse_training_layers(model)
+    require_conditions(model)
     if sample_count(side[1]) != 1:
         raise ValueError(f"a token kernel is between two samples; the batch holds {sample_count(side[1])}, pass one")
     params = select_parameters(model, select)
@@ -184,7 +186,8 @@ def _jacobian(
             raise ValueError(f"the token function returned shape {tuple(out.shape)}; it needs {wanted}")
         return out[0, positions]
 
-    out, pull_back = vjp(at_positions, chosen)[:2]
+    with watched_forward(model):
+        out, pull_back = vjp(at_positions, chosen)[:2]
     basis = torch.eye(out.numel(), dtype=out.dtype, device=out.device).view(-1, *out.shape)
     (grads,) = vmap(pull_back, chunk_size=chunk)(basis)
     rows = torch.cat([grads[name].detach().flatten(1) for name in params], 1).to(product_dtype(params, None))

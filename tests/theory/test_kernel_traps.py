@@ -156,20 +156,24 @@ def test_a_model_that_branches_on_data_is_refused_by_vmap_and_fine_for_hooks() -
     theory.gram(net, sources(), method="hooks")
 
 
-def test_the_check_runs_on_first_use_only() -> None:
-    calls = []
+def test_single_samples_are_checked_on_first_use_and_whole_batches_on_every_call() -> None:
+    calls: list[int] = []
 
     def counted(model: nn.Module, x: Tensor) -> Tensor:
         calls.append(len(x))
         return model(x)
 
     net = Net(lambda net, x: net.second(net.first(x)))
-    theory.gram(net, sources(logp_fn=counted))
-    first = len(calls)
-    theory.gram(net, sources(logp_fn=counted))
-    assert first > 1 and len(calls) == first + 1
-    theory.gram(net, sources(logp_fn=counted), select="first.*")
-    assert len(calls) > first + 2, "another selection is another check"
+
+    def used(**options: object) -> list[int]:
+        calls.clear()
+        theory.gram(net, sources(logp_fn=counted), **options)
+        return list(calls)
+
+    assert used() == [2, 1, 1, 2, 5, 5]
+    assert used() == [5, 5]
+    assert used(check=False) == [5]
+    assert used(select="first.*") == [2, 1, 1, 2, 5, 5], "another selection is another check"
 
 
 def test_the_report_names_every_parameter() -> None:

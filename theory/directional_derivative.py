@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp
 
-from theory.checks import check_once, refuse_training_layers
+from theory.checks import check_once, checked_stream
+from theory.conditions import require_conditions, watched_forward
 from theory.contract import Source, checked_logps, checked_sources, detached_parameters, logp_at, sample_count
 from theory.gradients import ParamGrads, product_dtype
-from theory.methods import stream
 from theory.selection import Select, Selection
 
 Direction: TypeAlias = Literal["jvp", "reverse"]
@@ -29,7 +29,11 @@ def directional(
     at: Mapping[str, Tensor] | None = None,
     check: bool = True,
 ) -> Tensor:
-    """Predicts the change of every log-likelihood when the parameters move by ``delta``: <grad logp_i, delta>.
+    """Predict the change of every log-likelihood when the parameters move by ``delta``: <grad logp_i, delta>.
+
+    When to use it: for one known change, such as a step of an optimizer; no kernel is needed, and cost does not grow
+    with the number of pairs. ``"jvp"`` costs about two forward passes and their memory; ``"reverse"`` a forward and a
+    backward pass, and as much again for the check.
 
     Args:
         model: The model, in eval mode.
@@ -37,7 +41,7 @@ def directional(
         delta: Change by parameter name, each of the parameter's shape; parameters left out stay where they are.
         method: Forward mode or its reverse-mode twin.
         at: Parameter values to take the derivative at, by name; None for the model's own.
-        check: With ``"reverse"``, run the self-check on first use.
+        check: With ``"reverse"``, compare with plain autograd, as :func:`theory.gram` does.
 
     Returns:
         Predicted changes, shape (N,), in nats; samples in the order of the sources.
@@ -49,13 +53,13 @@ def directional(
     if method not in ("jvp", "reverse"):
         raise ValueError(f"unknown method {method!r}; available: jvp, reverse")
     sources = checked_sources(sources)
-    refuse_training_layers(model)
+    require_conditions(model)
     checked_delta(model, delta)
     if method == "jvp":
         return torch.cat([_forward_mode(model, source, group, delta, at) for group, source in enumerate(sources)])
     if check:
         check_once(model, sources, exactly(delta), "hooks")
-    return _reverse_mode(model, sources, delta, at)
+    return _reverse_mode(model, sources, delta, at, check)
 
 
 def checked_delta(model: nn.Module, delta: Mapping[str, Tensor]) -> None:
@@ -92,7 +96,7 @@ def _forward_mode(
         return logp_at(model, {**values, **given}, source)
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), watched_forward(model):
             # torch scripts its own forward-mode rules on first use and warns of doing so
             warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
             value, change = jvp(logps, (primal,), (tangent,))[:2]
@@ -107,7 +111,11 @@ def _forward_mode(
 
 
 def _reverse_mode(
-    model: nn.Module, sources: Sequence[Source], delta: Mapping[str, Tensor], at: Mapping[str, Tensor] | None
+    model: nn.Module,
+    sources: Sequence[Source],
+    delta: Mapping[str, Tensor],
+    at: Mapping[str, Tensor] | None,
+    check: bool,
 ) -> Tensor:
     named = dict(model.named_parameters())
     params: dict[str, Tensor] = {name: named[name] for name in delta}
@@ -119,5 +127,6 @@ def _reverse_mode(
         for group, change in enumerate(changes):
             change += grads.dot(group, delta[name].detach())
 
-    stream(model, sources, params, add_up, dtype, "hooks", at)
+    groups = range(len(sources)) if check else ()
+    checked_stream(model, sources, params, add_up, dtype, "hooks", groups, at)
     return torch.cat(changes)

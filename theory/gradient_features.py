@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from theory.checks import check_once, refuse_training_layers
+from theory.checks import check_once, checked_stream
+from theory.conditions import require_conditions
 from theory.contract import Source, checked_sources, sample_count
 from theory.gradients import ParamGrads, product_dtype
-from theory.gram import Gram
-from theory.methods import Method, stream
+from theory.kernel import Gram
+from theory.methods import Method
 from theory.selection import Select, select_parameters
 
 _NONZEROS = 4  # entries each gradient number is added to, a sparse Johnson-Lindenstrauss transform
@@ -100,7 +101,11 @@ def features(
     dtype: torch.dtype | None = None,
     check: bool = True,
 ) -> Features:
-    """Collects per-sample gradients, layer by layer.
+    """Collect per-sample gradients, layer by layer.
+
+    When to use it: for many samples, whose kernel would be too large or is wanted approximately, and for what needs
+    gradients themselves. Memory is N P numbers for P selected parameters, or N ``sketch``; time is that of
+    :func:`theory.gram` and, with a sketch, 4 N P additions.
 
     Args:
         model: The model, in eval mode.
@@ -110,7 +115,7 @@ def features(
         sketch: Width of a sparse random projection that keeps inner products on average; None for whole gradients.
         seed: Draws the projection; the same seed and selection give the same projection.
         dtype: The dtype of the result; None for the parameters' own, at least float32.
-        check: Run the self-check on first use.
+        check: Compare with plain autograd, as :func:`theory.gram` does.
 
     Returns:
         The features of all samples.
@@ -121,7 +126,7 @@ def features(
     if sketch is not None and sketch < 1:
         raise ValueError(f"sketch must be >= 1 or None, got {sketch}")
     sources = checked_sources(sources)
-    refuse_training_layers(model)
+    require_conditions(model)
     params = select_parameters(model, select)
     if check:
         check_once(model, sources, select, method)
@@ -139,7 +144,8 @@ def features(
         else:
             _add_sketch(rows_ND, grads_NP, zlib.crc32(f"{seed}:{name}".encode()))
 
-    values = stream(model, sources, params, keep, dtype, method)
+    groups = range(len(sources)) if check else ()
+    values = checked_stream(model, sources, params, keep, dtype, method, groups)
     return Features(rows_ND, torch.cat(values), sizes, sketch, method)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from theory.gram import Gram
+from theory.kernel import Gram
 
 
 @dataclass(frozen=True)
