@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -81,8 +82,26 @@ def _first_of_each_cell(prompts: Iterable[Prompt], count: int) -> Iterable[Promp
 
 
 def normalised(text: str) -> str:
-    """The form in which prompts are compared: case, white space and a final full stop do not count."""
-    return " ".join(text.lower().split()).rstrip(".").strip()
+    """The form in which prompts are compared.
+
+    Case, white space, a final full stop, invisible characters and the way a character is composed do not count
+    (Unicode's compatibility form NFKC, case-folded).
+
+    >>> normalised("A  cafe\u0301.") == normalised("a caf\u00e9")
+    True
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    visible = "".join(char for char in folded if unicodedata.category(char) != "Cf")
+    return " ".join(visible.split()).rstrip(".").strip()
+
+
+def prompt_numbers(prompts: Iterable[Prompt]) -> list[int]:
+    """A number from 0 for each prompt; two with the same normalised text have the same, whatever their ids.
+
+    A bootstrap resamples these numbers: the lines of one prompt are no independent samples.
+    """
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(normalised(prompt.text), len(numbers)) for prompt in prompts]
 
 
 def check_no_overlap(train: Iterable[Prompt], held_out: Iterable[Prompt]) -> None:

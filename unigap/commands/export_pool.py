@@ -19,6 +19,7 @@ from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
 from unigap.plots.pictures import to_png
 from unigap.pool import Pool
+from unigap.prompts import prompt_numbers
 from unigap.records import Candidate, Judgment
 from unigap.run_folder.contents import Readings
 from unigap.run_folder.fit_folder import flat
@@ -148,8 +149,7 @@ def figures_of(judged: Judged) -> Readings:
     """What the verdicts say of the images, clustered by prompt; the first external judge counts as the truth."""
     own, truth = judged.said[judged.judge], judged.said[judged.external[0]] if judged.external else {}
     known = [c for c in judged.candidates if c.id in truth] or judged.candidates
-    number = {name: i for i, name in enumerate(dict.fromkeys(c.prompt.id for c in known))}
-    prompt_S = torch.tensor([number[c.prompt.id] for c in known])
+    prompt_S = torch.tensor(prompt_numbers(c.prompt for c in known))
     own_S = torch.tensor([own[c.id].logit for c in known])
     found = {"yes_rate": scores.yes_rate(own_S, prompt_S, judged.threshold)}
     if judged.judge == "self":

@@ -17,13 +17,14 @@ from rich.table import Table
 from tqdm import tqdm
 
 from unigap.judges.base import CERTAIN
-from unigap.judges.human import NAME, HumanJudge, Ties
+from unigap.judges.human import NAME, HumanJudge, Ties, safe_cell
 from unigap.metrics.agreement import cohen_kappa, fleiss_kappa, raw_agreement
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import share
 from unigap.models.base import UnifiedModel
 from unigap.plots.pictures import to_image
 from unigap.pool import Pool
+from unigap.prompts import prompt_numbers
 from unigap.records import Candidate
 from unigap.storage.manifest import make_folder, write_durable
 
@@ -77,8 +78,8 @@ def export_drawings(
         for number, (candidate, image) in enumerate(zip(chosen, _images(model, chosen), strict=True)):
             name = f"{number:05d}.png"
             image.save(out / name)
-            row = {"image": name, "prompt": candidate.prompt.text, "verdict": "", "rater": ""}
-            row |= {"candidate_id": candidate.id}
+            row = {"image": name, "prompt": safe_cell(candidate.prompt.text), "verdict": "", "rater": ""}
+            row |= {"candidate_id": safe_cell(candidate.id)}
             rows.append(row if blind else row | {"p_yes": f"{p_yes[candidate.id]:.3f}"})
             bar.update()
     write_durable(out / SHEET, _sheet(rows))
@@ -137,8 +138,8 @@ def print_agreement(pool: str, judges: Sequence[str]) -> None:
     names = list(dict.fromkeys(judges)) or sorted(said)
     if len(names) < 2:
         raise ValueError(f"agreement takes two judges or more, pool {pool!r} gives {', '.join(names) or 'none'}")
-    numbers: dict[str, int] = {}
-    cluster = {c.id: numbers.setdefault(c.prompt.id, len(numbers)) for c in source.candidates()}
+    drawn = source.candidates()
+    cluster = dict(zip((c.id for c in drawn), prompt_numbers(c.prompt for c in drawn), strict=True))
     chosen, console = {name: said[name] for name in names}, Console()
     console.print(_yes_rates(chosen, cluster))
     console.print(_pairs(chosen, cluster))
