@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from unigap import __version__
 from unigap.console.allocator import keep_freed_memory
 from unigap.console.mistakes import hint, is_lost_process, one_line
+from unigap.console.outlet import outlive_reader
 from unigap.console.stop_signal import Stopped
 
 VERBS = {
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after a user mistake.
     """
+    if argv is None:
+        outlive_reader()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

@@ -65,19 +65,27 @@ def read_outside_text(path: str | Path, named: str, wanted: str, most: int) -> s
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def refuse_special(path: str | Path, named: str, wanted: str) -> None:
-    """Make sure that a path names no pipe, socket or device, for files that a library opens.
+def refuse_special(path: str | Path, named: str, wanted: str, most: int | None = None) -> None:
+    """Make sure that a path names no pipe, socket, device or huge file, before a library opens it.
+
+    Args:
+        path: The path; nothing may lie there, which the library will say.
+        named: What messages call it.
+        wanted: What the user should give instead.
+        most: Largest size in bytes, if there is one.
 
     Raises:
         ValueError: It names one.
     """
     try:
-        mode = os.stat(path).st_mode
+        status = os.stat(path)
     except (OSError, ValueError):
         return
-    kind = special_kind(mode)
-    if kind and not stat.S_ISDIR(mode):
+    kind = special_kind(status.st_mode)
+    if kind and not stat.S_ISDIR(status.st_mode):
         raise ValueError(f"{named}: no plain file, it is {kind}; give {wanted}")
+    if most is not None and status.st_size > most:
+        raise ValueError(f"{named}: larger than {_size(most)}; give {wanted}")
 
 
 def special_kind(mode: int) -> str:

@@ -12,6 +12,7 @@ from jsonargparse import auto_cli
 from unigap.commands.benchmarks import prompts_audit, prompts_import, score_compbench, score_dsg, score_geneval
 from unigap.console.parser import ClearParser
 from unigap.evidence.verbs import EVIDENCE
+from unigap.output_files import check_figures
 from unigap.pages.report import write_report
 from unigap.storage.damage import find_damage
 
@@ -25,7 +26,7 @@ def gap(
     cfg: float | None = None,
     temperature: float = 1.0,
     seed: int = 0,
-    out: str | None = None,
+    out: str = "",
 ) -> None:
     """Measure the gap of a checkpoint: how often its own judge rejects what it draws, and who is right.
 
@@ -46,8 +47,8 @@ def gap(
     from unigap.models.families import load_model
     from unigap.rounds import RoundPlan
 
-    if out and (Path(out).is_dir() or not Path(out).parent.is_dir()):
-        raise ValueError(f"--out {out!r} is no file in a folder that exists; give the name of a JSON file")
+    if out:
+        check_figures(out)
     # before the weights are loaded: what is out of range is told at once
     sampling = SamplingRecipe(temperature, 1.0 if cfg is None else cfg)
     model = load_model(checkpoint)
@@ -77,7 +78,7 @@ def demo(
     show_demo(out, seed, checkpoint, logger, overwrite)
 
 
-def report(run: str, out: str | None = None) -> None:
+def report(run: str, out: str = "") -> None:
     """Make the HTML report of a run folder.
 
     Args:

@@ -23,7 +23,7 @@ def print_contenders(runs: Sequence[Contender]) -> None:
         table.add_column(metric.name.lower(), justify="right")
     for run in runs:
         table.add_row(run.letter, *(_figure(metric, runs[0], run) for metric in shown), end_section=True)
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for run in runs:
         console.print(f"{run.letter}  {run.name}", markup=False, highlight=False, soft_wrap=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +11,12 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from unigap.callbacks import CurveLog, Regrow, RowLog, RunSummary
+from unigap.commands.demo_folder import MARK, check_demo_folder, empty_demo_folder
 from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
 from unigap.judges import Judge, SelfJudge
 from unigap.metrics.gap_table import print_comparison
-from unigap.models.base import SamplingRecipe
+from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
 from unigap.objectives import SFT, Objective
 from unigap.pages.report import write_report
@@ -26,8 +26,6 @@ from unigap.stages import CurriculumStage
 from unigap.storage.manifest import write_durable
 
 LoggerName = Literal["csv", "wandb"]
-MARK = "demo.json"
-"""The plan of a demonstration, written before anything else: what tells its folder from others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,34 +59,27 @@ class DemoPlan:
 
 def show_demo(out: str, seed: int, checkpoint: str, logger: LoggerName, overwrite: bool) -> None:
     """Runs the demonstration and shows what came of it: a table, ``summary.json`` and ``report.html`` in ``out``."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be in [0, 2 ** 32), got {seed}")
     plan = DemoPlan(checkpoint=checkpoint, seed=seed)
-    summary = run_demo(plan, prepare_folder(out, overwrite), logger, SelfJudge(), SFT(keep=4))
+    folder = check_demo_folder(out, overwrite, [field.name for field in dataclasses.fields(plan)])
+    model = load_model(plan.checkpoint)  # before an earlier demonstration is removed
+    empty_demo_folder(folder)
+    summary = _run(model, plan, folder, logger, SelfJudge(), SFT(keep=4))
+    page = write_report(out)
     print_comparison(summary)
-    print(f"\nreport: {write_report(out)}")
+    print(f"\nreport: {page}")
 
 
-def prepare_folder(out: str, overwrite: bool) -> Path:
-    """An empty run folder.
-
-    Raises:
-        ValueError: When it holds something; an earlier demonstration is replaced where ``overwrite`` says so, and
-            nothing else ever is.
-    """
-    folder = Path(out)
-    if folder.is_file():
-        raise ValueError(f"--out {out!r} is a file; give a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / MARK).is_file() or not overwrite:
-            raise ValueError(f"--out {out!r} is not empty; choose another folder, or --overwrite an earlier demo there")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, objective: Objective) -> dict[str, Any]:
+    """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary."""
+    return _run(load_model(plan.checkpoint), plan, folder, logger, judge, objective)
 
 
 @quiet_libraries()
-def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, objective: Objective) -> dict[str, Any]:
-    """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary."""
-    model = load_model(plan.checkpoint)
+def _run(
+    model: UnifiedModel, plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, objective: Objective
+) -> dict[str, Any]:
     sampling = SamplingRecipe(cfg=model.usual_cfg)
     recipe = dataclasses.asdict(plan) | {
         "cfg": sampling.cfg,

@@ -17,6 +17,7 @@ from unigap.memory import in_fitting_batches, items_that_fit
 from unigap.metrics import scores
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
+from unigap.output_files import refuse_inside_pool
 from unigap.plots.pictures import to_png
 from unigap.pool import Pool
 from unigap.prompts import prompt_numbers
@@ -24,7 +25,7 @@ from unigap.records import Candidate, Judgment
 from unigap.run_folder.contents import Readings
 from unigap.run_folder.fit_folder import flat
 from unigap.selection import logit_threshold
-from unigap.storage.manifest import make_folder, whole_folder, write_durable
+from unigap.storage.manifest import check_empty_folder, make_folder, whole_folder, write_durable
 
 ROWS_PER_FILE = 2_000
 """Images of 384 x 384 pixels in one Parquet file, about the half gigabyte the hub recommends."""
@@ -95,6 +96,8 @@ def export_pool(folder: str, out: str, license: str, checkpoint: str, threshold:
         ValueError: The pool is damaged, empty or another model's, ``out`` is not empty, or an option is wrong.
     """
     check_license(license)
+    check_empty_folder(Path(out))
+    refuse_inside_pool(Path(out), "--out")
     logit_threshold(threshold)
     Pool.open(folder)  # a wrong folder shows at once, not after the model is loaded
     model = load_model(checkpoint)

@@ -6,9 +6,8 @@ import csv
 import io
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -22,11 +21,12 @@ from unigap.metrics.agreement import cohen_kappa, fleiss_kappa, raw_agreement
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import share
 from unigap.models.base import UnifiedModel
+from unigap.output_files import refuse_inside_pool
 from unigap.plots.pictures import to_image
 from unigap.pool import Pool
 from unigap.prompts import prompt_numbers
 from unigap.records import Candidate
-from unigap.storage.manifest import make_folder, write_durable
+from unigap.storage.manifest import whole_folder, write_durable
 
 SHEET = "verdicts.csv"
 LEAST_SIDE = 256
@@ -58,8 +58,7 @@ def export_drawings(
     if n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
     out = Path(folder)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"--out {folder!r} is not an empty folder; choose another")
+    _check_folder(out)
     source = Pool.open(pool, model.codebook_digest())
     drawn = sorted(source.candidates(), key=lambda candidate: candidate.id)
     if not drawn:
@@ -72,21 +71,34 @@ def export_drawings(
     if not blind and not p_yes:
         raise ValueError(f"pool {pool!r} holds no word of {shown!r}; leave the sheet blind")
     chosen = random.Random(f"judge/{seed}").sample(open_yet, min(n, len(open_yet)))
-    make_folder(out)
-    rows = []
-    with tqdm(total=len(chosen), unit="image", desc="export") as bar:
-        for number, (candidate, image) in enumerate(zip(chosen, _images(model, chosen), strict=True)):
-            name = f"{number:05d}.png"
-            image.save(out / name)
-            row = {"image": name, "prompt": safe_cell(candidate.prompt.text), "verdict": "", "rater": ""}
-            row |= {"candidate_id": safe_cell(candidate.id)}
-            rows.append(row if blind else row | {"p_yes": f"{p_yes[candidate.id]:.3f}"})
-            bar.update()
-    write_durable(out / SHEET, _sheet(rows))
+    with whole_folder(out) as aside:
+        rows = _write_images(aside, _images(model, chosen), chosen)
+        if not blind:
+            rows = [row | {"p_yes": f"{p_yes[candidate.id]:.3f}"} for row, candidate in zip(rows, chosen, strict=True)]
+        write_durable(aside / SHEET, _sheet(rows))
     return out / SHEET
 
 
-def _images(model: UnifiedModel, candidates: Sequence[Candidate]) -> Any:
+def _check_folder(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        raise ValueError(f"--out {str(out)!r} is not an empty folder; choose another")
+    refuse_inside_pool(out, "--out")
+
+
+def _write_images(folder: Path, images: Iterator[Image.Image], candidates: Sequence[Candidate]) -> list[dict[str, str]]:
+    """Writes each image, and returns its row of the sheet."""
+    rows = []
+    for number, (candidate, image) in enumerate(
+        zip(candidates, tqdm(images, total=len(candidates), unit="image", desc="export"), strict=True)
+    ):
+        name = f"{number:05d}.png"
+        image.save(folder / name)
+        row = {"image": name, "prompt": safe_cell(candidate.prompt.text), "verdict": "", "rater": ""}
+        rows.append(row | {"candidate_id": safe_cell(candidate.id)})
+    return rows
+
+
+def _images(model: UnifiedModel, candidates: Sequence[Candidate]) -> Iterator[Image.Image]:
     device = next(model.parameters()).device
     for start in range(0, len(candidates), AT_ONCE):
         codes = [torch.from_numpy(candidate.codes).long() for candidate in candidates[start : start + AT_ONCE]]
@@ -140,7 +152,7 @@ def print_agreement(pool: str, judges: Sequence[str]) -> None:
         raise ValueError(f"agreement takes two judges or more, pool {pool!r} gives {', '.join(names) or 'none'}")
     drawn = source.candidates()
     cluster = dict(zip((c.id for c in drawn), prompt_numbers(c.prompt for c in drawn), strict=True))
-    chosen, console = {name: said[name] for name in names}, Console()
+    chosen, console = {name: said[name] for name in names}, Console(markup=False)
     console.print(_yes_rates(chosen, cluster))
     console.print(_pairs(chosen, cluster))
 

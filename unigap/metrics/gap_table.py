@@ -39,7 +39,7 @@ def print_gap(figures: Mapping[str, Mapping[str, Estimate]]) -> None:
     for name, found in figures.items():
         if name not in grouped:
             plain.add_row(_title(name), _percent(found["all"].to_dict()))
-    Console().print(table, *(["", plain] if plain.row_count else []), sep="\n")
+    Console(markup=False).print(table, *(["", plain] if plain.row_count else []), sep="\n")
 
 
 def print_comparison(summary: Mapping[str, Any]) -> None:
@@ -56,7 +56,7 @@ def print_comparison(summary: Mapping[str, Any]) -> None:
     win = after["win_rate"]
     judge.add_row(f"win rate (n = {win['n']})", "50", _percent(win), "")
     judge.add_row("  at a matched yes-rate", "50", _percent(after["matched_win_rate"]), "")
-    Console().print(gap, "", judge, sep="\n")
+    Console(markup=False).print(gap, "", judge, sep="\n")
 
 
 def _table(title: str, first: str, columns: Iterable[str]) -> Table:

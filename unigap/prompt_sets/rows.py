@@ -9,7 +9,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,7 @@ def _finite_number(digits: str) -> float:
     return number
 
 
-def text_field(row: dict[str, Any], name: str, where: str) -> str:
+def text_field(row: Mapping[str, Any], name: str, where: str) -> str:
     """A string of a row, without the white space around it.
 
     Raises:
