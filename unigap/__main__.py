@@ -22,6 +22,7 @@ VERBS = {
     "calibrate": ("unigap.verbs", "find the threshold at which a judge is as precise as you want it"),
     "report": ("unigap.verbs", "make the HTML report of a run folder"),
     "compare": ("unigap.commands.compare", "compare RUN RUN...: runs side by side, in a table and on a page"),
+    "inspect": ("unigap.verbs", "list what a config or folder would import and write, without importing it"),
     "judge": ("unigap.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
     "evidence": ("unigap.verbs", "evidence TOPIC: repeat the measurements behind the documentation"),
     "pool": ("unigap.verbs", "pool verify DIR: check every file of a pool"),

@@ -108,12 +108,18 @@ def check_no_overlap(train: Iterable[Prompt], held_out: Iterable[Prompt]) -> Non
     """Makes sure nothing that is evaluated on is trained on.
 
     Raises:
-        ValueError: Names the first prompt that occurs on both sides.
+        ValueError: Names the first prompt that occurs on both sides, and what to do: name other prompts to evaluate on
+            where nothing else is left to train on, else drop the shared ones.
     """
     seen = {normalised(prompt.text) for prompt in train}
-    shared = [prompt.text for prompt in held_out if normalised(prompt.text) in seen]
-    if shared:
-        raise ValueError(
-            f"{len(shared)} evaluation prompts are also trained on, first {shared[0][:60]!r}; "
-            "drop them with: unigap prompts audit TRAIN EVAL --out FILE"
-        )
+    found = list(held_out)
+    shared = [prompt.text for prompt in found if normalised(prompt.text) in seen]
+    if not shared:
+        return
+    left = seen - {normalised(text) for text in shared}
+    remedy = (
+        "drop them with: unigap prompts audit TRAIN EVAL --out FILE"
+        if left
+        else "nothing else is trained on, so name other prompts as data.eval_prompts"
+    )
+    raise ValueError(f"{len(shared)} evaluation prompts are also trained on, first {shared[0][:60]!r}; {remedy}")

@@ -88,6 +88,17 @@ def report(run: str, out: str = "") -> None:
     print(f"report: {write_report(run, out)}")
 
 
+def inspect(target: str) -> None:
+    """List which classes a config, checkpoint or folder would import and where it would write, without importing them.
+
+    Args:
+        target: A config, a Lightning checkpoint, or the folder of a run or a model.
+    """
+    from unigap.commands.inspect import inspect_path
+
+    print("\n".join(inspect_path(target)))
+
+
 def verify(folder: str) -> None:
     """Check every file of a pool against its manifests.
 
@@ -214,6 +225,7 @@ COMMANDS: dict[str, Any] = {
     "gap": gap,
     "calibrate": calibrate,
     "report": report,
+    "inspect": inspect,
     "judge": {"export": judge_export, "import": judge_import, "agreement": judge_agreement},
     "pool": {"verify": verify},
     "prompts": {"import": prompts_import, "audit": prompts_audit},

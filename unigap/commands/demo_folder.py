@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -37,8 +38,8 @@ def check_demo_folder(out: str, overwrite: bool, plan: Collection[str]) -> Path:
         ValueError: It holds something, and that is not the whole of an earlier demonstration or is to stay.
     """
     folder, told = Path(out), f"--out {out!r}"
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"{told} is a file or a link; give a folder")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ValueError(f"{told} is a file; give a folder")
     refuse_inside_pool(folder, "--out")
     if not folder.exists() or not any(folder.iterdir()):
         return folder

@@ -55,6 +55,11 @@ def audit_prompts(
     if out:
         dropped = {overlap.train.id for overlap in overlaps} | {prompt.id for prompt in again}
         kept = [prompt for prompt in train if prompt.id not in dropped]
+        if not kept:
+            raise ValueError(
+                f"all {len(train)} training prompts are evaluated on, so {out!r} would be empty; audit against the "
+                "prompts you name as data.eval_prompts"
+            )
         write_prompt_file(kept, out)
         print(f"prompts: {out} ({len(kept)})")
 

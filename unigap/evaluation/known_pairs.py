@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from unigap.console.mistakes import shortened
 from unigap.outside_files import read_outside_text
 from unigap.plots.pictures import check_side, decode_image, read_image, to_pixels
 from unigap.prompt_sets.rows import MAX_BYTES, json_rows, text_field, with_known_keys
@@ -137,7 +138,7 @@ class CaptionedDataset(KnownPairs):
         try:
             return load_dataset(self.name, split=self.split)
         except (DatasetsError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = shortened(str(error))
             raise ValueError(f"pairs {self.name!r}, split {self.split!r}: cannot be read ({reason})") from error
 
 

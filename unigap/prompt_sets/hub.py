@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_datasets
+from unigap.outside_files import refuse_special
 from unigap.prompt_sets.rows import distinct, refuse_url, require_columns, text_field
 from unigap.records import Prompt
 
@@ -57,7 +59,7 @@ def _read(name: str, config: str | None, column: str) -> dict[str, list[dict[str
         with quiet_datasets():
             return {split: list(_columns(rows, column)) for split, rows in _open(name, config).items()}
     except (DatasetsError, RuntimeError, ValueError, OSError) as error:
-        told = (str(error) or type(error).__name__).splitlines()[0][:200]
+        told = shortened(str(error) or type(error).__name__)
         raise ValueError(f"prompts {name!r}: {told}") from error
 
 
@@ -76,6 +78,7 @@ def _open(name: str, config: str | None) -> Mapping[str, Any]:
     import datasets
 
     path = Path(name)
+    refuse_special(path, "it", "a plain file or a folder")
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         saved = datasets.load_from_disk(path.absolute())
         return saved if isinstance(saved, datasets.DatasetDict) else {"all": saved}

@@ -91,6 +91,8 @@ def csv_rows(text: str, named: str, columns: Sequence[str], ignored: Collection[
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         header = reader.fieldnames or ()
+        if len(header) == 1 and columns and any(mark in header[0] for mark in ";\t"):
+            raise ValueError(f"{named}, line 1: no column {columns[0]!r}; separate the columns by commas")
         require_columns(columns, header, f"{named}: ")
         twice = next((name for name, count in Counter(header).items() if count > 1), None)
         if twice is not None:

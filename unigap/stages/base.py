@@ -17,6 +17,7 @@ from unigap.data import PoolData, PromptRows
 from unigap.evaluation.gap import EVAL_ROUND, exam_scores, sit_exam
 from unigap.evaluation.gap_meter import GapMeter
 from unigap.judges import Judge, OracleJudge, SelfJudge
+from unigap.judges.own_external import warn_of_own_external
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel, unsharded
 from unigap.models.checkpoints import open_lightning
@@ -73,6 +74,7 @@ class ImproveStage(LightningModule):
             raise ValueError(f"warmup_steps and weight_decay must be >= 0, got {warmup_steps} and {weight_decay}")
         self.model, self.objective = model, objective
         self.judge, self.external = judge or SelfJudge(), external or OracleJudge()
+        warn_of_own_external(self.judge, self.external)
         if self.external.asked_later:
             raise ValueError(
                 f"external: validation draws anew each time, and {self.external.name!r} is asked later; take another "
