@@ -136,6 +136,9 @@ CONFIG_FILES = {
     "unknown key of the plan": config("candidate.yaml", "RoundPlan", "'candidate'", "did you mean 'candidates'"),
     "text for a number": config("words.yaml", "batch_size", "int", "many", verb="validate"),
     "text for a list": config("text-for-list.yaml", "regrow.at_epochs", "often"),
+    "an option before its config": Mistake(
+        ["fit", "--data.init_args.batch_size", "-7", "--config", "negative.yaml"], ["batch_size must be >= 1, got -7"]
+    ),
     "config a pipe": config("pipe.yaml", "'pipe.yaml'", "it is a pipe"),
     "config a device": Mistake(["fit", "--config=/dev/zero"], ["'--config=/dev/zero'", "it is a device"]),
     "config too large": config("huge.yaml", "'huge.yaml'", "larger than 1 MiB"),
@@ -500,7 +503,7 @@ FOLDERS = {
     "report with a decompression bomb": report("run-bomb", "00-before.png is 20000 x 20000 pixels"),
     "report without an image": report("run-missing", "cannot read the image"),
     "report with an image outside": report("run-outside", "lies outside"),
-    "report over a page of others": Mistake(["report", "run-cut", "--out", "mine/page.html"], ["run-cut"]),
+    "report over a page of others": Mistake(["report", "run-cut", "--out", "mine/page.html"], ["holds something else"]),
     "report of NaN": report("run-nan", "summary.json.seed must be a whole number"),
     "report nested deep": report("run-deep", "summary.json is damaged"),
     "report cut off": report("run-half", "summary.json is damaged"),
