@@ -440,6 +440,11 @@ BENCHMARKS = {
         ["prompts", "import", "sets/truth.jsonl"], ["line 1", "'truth' must be an object"]
     ),
     "import over a file": Mistake(["prompts", "import", "seen.txt", "--out", "twice.jsonl"], ["'twice.jsonl' exists"]),
+    "import into a pool": Mistake(
+        ["prompts", "import", "seen.txt", "--out", "pool-of-another/a.jsonl"], ["lies in the pool"]
+    ),
+    "T2I-CompBench with a pipe": Mistake(["prompts", "import", "t2i-compbench:mine"], ["color_val", "it is a pipe"]),
+    "datasets from a pipe": Mistake(["prompts", "import", "datasets:pipe.jsonl#text"], ["it is a pipe"]),
     "import into nowhere": Mistake(
         ["prompts", "import", "seen.txt", "--out", "no/a.jsonl"], ["in a folder that exists"]
     ),

@@ -232,6 +232,7 @@ def lay_special_files(desk: Path) -> None:
     """Pipes, devices and links, a config that is too large, and demos of which one holds a file of the user's."""
     for name in ("pipe.txt", "pipe.jsonl", "pipe.csv", "pipe.yaml"):
         os.mkfifo(desk / name)
+    os.mkfifo(desk / "mine/color_val.txt")
     (desk / "zero.jsonl").symlink_to("/dev/zero")
     (desk / "mine/link.json").symlink_to("../seen.txt")
     shutil.copyfile(desk / "other.ckpt", desk / "mine/other.ckpt")

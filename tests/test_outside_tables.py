@@ -9,13 +9,15 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmark_files import DSG, dsg_csv, lines
+from benchmark_files import DSG, dsg_csv, lay_sets, lines
 from PIL import Image
 
 import unigap.commands.judge
 import unigap.console.mistakes
 import unigap.console.parser
 import unigap.judges.human
+import unigap.prompt_sets.hub
+import unigap.prompt_sets.science_t2i
 import unigap.prompts
 from unigap.__main__ import main
 from unigap.commands.judge import _sheet, _write_images
@@ -75,6 +77,18 @@ def test_line_breaks_in_published_prompts_are_read_as_spaces(here: Path, capsys:
     assert "1 of 2 prompts hold line breaks, read as spaces" in capsys.readouterr().err
     Path("long.csv").write_text(dsg_csv(("x_1", long, "1", "0", "e", "w", "q")))
     assert load_prompts("dsg:long.csv", "test")[0].text == first.text
+
+
+def test_a_table_of_rows_without_an_end_is_not_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_sets(here)
+    for module, source in (
+        (unigap.prompt_sets.hub, "datasets:science-t2i-s.parquet#implicit_prompt"),
+        (unigap.prompt_sets.science_t2i, "science-t2i:science-t2i-s.parquet"),
+    ):
+        assert len(load_prompts(source, "test")) == 2
+        monkeypatch.setattr(module, "MOST_ROWS", 1)
+        with pytest.raises(ValueError, match="rows"):
+            load_prompts(source, "test")
 
 
 def test_a_text_is_the_same_however_it_is_composed() -> None:

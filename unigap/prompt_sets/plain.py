@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unigap.output_files import refuse_inside_pool
 from unigap.prompt_sets.rows import (
     as_truth,
     distinct,
@@ -58,13 +60,14 @@ def write_prompt_file(prompts: Iterable[Prompt], path: str) -> None:
     """Writes a JSONL file that ``read_prompt_file`` reads back as the same prompts.
 
     Raises:
-        ValueError: When there is something under that name already, or no folder to put it into.
+        ValueError: When there is something under that name already, it lies in a pool, or there is no folder for it.
     """
     file = Path(path)
     if file.suffix != ".jsonl" or not file.parent.is_dir():
         raise ValueError(f"--out {path!r} is no .jsonl file in a folder that exists; give the name of one")
-    if file.exists():
+    if os.path.lexists(file):
         raise ValueError(f"--out {path!r} exists; remove it or give another name")
+    refuse_inside_pool(file, "--out")
     rows = (
         {"id": prompt.id, "text": prompt.text, "category": prompt.category, "difficulty": prompt.difficulty}
         | ({"split": prompt.split} if prompt.split else {})
