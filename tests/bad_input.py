@@ -506,6 +506,7 @@ FOLDERS = {
     "report with half an image": report("run-cut", "00-before.png is not a whole PNG image"),
     "report with a broken image": report("run-broken", "00-before.png is not a whole PNG image"),
     "report with a decompression bomb": report("run-bomb", "00-before.png is 20000 x 20000 pixels"),
+    "report with a pipe for an image": report("run-pipe", "00-before.png", "it is a pipe"),
     "report without an image": report("run-missing", "cannot read the image"),
     "report with an image outside": report("run-outside", "lies outside"),
     "report over a page of others": Mistake(["report", "run-cut", "--out", "mine/page.html"], ["holds something else"]),

@@ -222,6 +222,9 @@ def lay_runs(desk: Path, demo: Path) -> None:
     flip(broken, broken.stat().st_size // 2, 255)
     Image.new("1", (20_000, 20_000)).save(variant("run-bomb"))
     variant("run-missing").unlink()
+    pipe = variant("run-pipe")
+    pipe.unlink()
+    os.mkfifo(pipe)
     outside = variant("run-outside").parents[1] / "gallery.json"
     outside.write_text(outside.read_text().replace("gallery/00-before.png", "../../run-text/summary.json"))
     for name, text in {"run-nan": '{"seed": NaN}', "run-deep": "[" * 100_000, "run-half": '{"seed": '}.items():
