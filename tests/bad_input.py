@@ -301,9 +301,7 @@ JUDGES = {
     "export from nothing": judge("export", "nowhere", "nowhere", "no such folder", checkpoint=JANUS),
     "export from another folder": judge("export", "full", "full", "has no pool.json", checkpoint=JANUS),
     "export another model's pool": judge("export", ANOTHER, ANOTHER, "belongs to model", checkpoint=JANUS, out="new"),
-    "export into a full folder": judge(
-        "export", ANOTHER, "'full' is not an empty folder", checkpoint=JANUS, out="full"
-    ),
+    "export into a full folder": judge("export", ANOTHER, "full is not empty", checkpoint=JANUS, out="full"),
     "export drawings into their pool": judge(
         "export", ANOTHER, "lies in the pool", checkpoint=JANUS, out=f"{ANOTHER}/x"
     ),

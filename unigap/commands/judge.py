@@ -26,7 +26,7 @@ from unigap.plots.pictures import to_image
 from unigap.pool import Pool
 from unigap.prompts import prompt_numbers
 from unigap.records import Candidate
-from unigap.storage.manifest import whole_folder, write_durable
+from unigap.storage.manifest import check_empty_folder, whole_folder, write_durable
 
 SHEET = "verdicts.csv"
 LEAST_SIDE = 256
@@ -58,7 +58,8 @@ def export_drawings(
     if n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
     out = Path(folder)
-    _check_folder(out)
+    check_empty_folder(out)
+    refuse_inside_pool(out, "--out")
     source = Pool.open(pool, model.codebook_digest())
     drawn = sorted(source.candidates(), key=lambda candidate: candidate.id)
     if not drawn:
@@ -77,12 +78,6 @@ def export_drawings(
             rows = [row | {"p_yes": f"{p_yes[candidate.id]:.3f}"} for row, candidate in zip(rows, chosen, strict=True)]
         write_durable(aside / SHEET, _sheet(rows))
     return out / SHEET
-
-
-def _check_folder(out: Path) -> None:
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise ValueError(f"--out {str(out)!r} is not an empty folder; choose another")
-    refuse_inside_pool(out, "--out")
 
 
 def _write_images(folder: Path, images: Iterator[Image.Image], candidates: Sequence[Candidate]) -> list[dict[str, str]]:

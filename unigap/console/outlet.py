@@ -27,6 +27,4 @@ def outlive_reader() -> None:
         return
     old.flush()
     raw = _Outlet(old.fileno(), "w", closefd=False)
-    sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(raw), old.encoding, old.errors, line_buffering=old.line_buffering, write_through=False
-    )
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), old.encoding, old.errors, line_buffering=old.line_buffering)

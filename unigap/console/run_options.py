@@ -47,9 +47,10 @@ def check_folder(folder: str, option: str) -> None:
 
 
 def _check_strategy(strategy: Any) -> None:
-    named = strategy if isinstance(strategy, str) else ""
-    if isinstance(strategy, Mapping) or hasattr(strategy, "init_args"):
-        named = str((strategy.get("init_args") or {}).get("start_method") or "")
+    if not strategy:
+        return
+    by_class = not isinstance(strategy, str)
+    named = str((strategy.get("init_args") or {}).get("start_method") or "") if by_class else strategy
     if any(word in SPAWNING for word in named.split("_")):
         raise ValueError(
             f"trainer.strategy {named!r}: spawned processes lose the pool; use ddp, which starts them by command"
