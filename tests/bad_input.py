@@ -108,6 +108,11 @@ VERBS = {
     "unknown option of report": Mistake(["report", "full", "--aut", "x"], ["--aut", "did you mean 'out'"]),
     "a word too many": Mistake(["pool", "verify", "full", "full"], ["unrecognized", "full"]),
     "wrong type of option": gap("candidates", "int", "many", candidates="many"),
+    "a word for a switch": Mistake(["judge", "export", "full", "--blind", "banana"], ["blind", "bool", "banana"]),
+    "an empty name to write to": Mistake(["report", "run-text", "--out", ""], ["--out ''", "names no file"]),
+    "inspect nothing": Mistake(["inspect", "nowhere"], ["'nowhere'", "no such file"]),
+    "inspect a billion laughs": Mistake(["inspect", "laughs.yaml"], ["'laughs.yaml'", "aliases make more than"]),
+    "inspect a pipe": Mistake(["inspect", "pipe.yaml"], ["'pipe.yaml'", "it is a pipe"]),
 }
 CONFIG_FILES = {
     "config missing": config("nope.yaml", "nope.yaml", "does not exist"),
@@ -131,6 +136,13 @@ CONFIG_FILES = {
     "unknown key of the plan": config("candidate.yaml", "RoundPlan", "'candidate'", "did you mean 'candidates'"),
     "text for a number": config("words.yaml", "batch_size", "int", "many", verb="validate"),
     "text for a list": config("text-for-list.yaml", "regrow.at_epochs", "often"),
+    "an option before its config": Mistake(
+        ["fit", "--data.init_args.batch_size", "-7", "--config", "negative.yaml"], ["batch_size must be >= 1, got -7"]
+    ),
+    "config a pipe": config("pipe.yaml", "'pipe.yaml'", "it is a pipe"),
+    "config a device": Mistake(["fit", "--config=/dev/zero"], ["'--config=/dev/zero'", "it is a device"]),
+    "config too large": config("huge.yaml", "'huge.yaml'", "larger than 1 MiB"),
+    "model a pipe": Mistake(["fit", "--model", "pipe.yaml"], ["'pipe.yaml'", "it is a pipe"]),
     "negative size": config("negative.yaml", "batch_size must be >= 1, got -32"),
 }
 FLAGS = {
@@ -163,6 +175,24 @@ NUMBERS = {
     "batch size 0": run("sft", "batch_size must be >= 1", data__batch_size=0),
     "prompts a cell 0": gap("per_cell must be >= 1, got 0", per_cell=0),
     "LoRA rank": run("sft", "lora_rank must be >= 0", stage__model__init_args__lora_rank=-1),
+    "no accumulation": run("sft", "accumulate_grad_batches must be >= 1", trainer__accumulate_grad_batches=0),
+    "half precision throughout": run("sft", "precision '16-true'", "bf16-mixed", trainer__precision="16-true"),
+    "spawned processes": run("sft", "'ddp_spawn'", "use ddp", trainer__strategy="ddp_spawn"),
+    "forked processes": run("sft", "'ddp_fork'", "use ddp", trainer__strategy="ddp_fork"),
+    "processes of a notebook": run("sft", "'ddp_notebook'", "use ddp", trainer__strategy="ddp_notebook"),
+    "spawned processes by class": run(
+        "sft",
+        "'spawn'",
+        "use ddp",
+        trainer__strategy="lightning.pytorch.strategies.DDPStrategy",
+        trainer__strategy__init_args__start_method="spawn",
+    ),
+    "guidance beyond numbers": gap("cfg must be >= 1 and at most 1000", cfg="1e38"),
+    "guidance beyond numbers in a run": run("sft", "cfg must be >= 1 and at most", regrow__plan__sampling__cfg="1e38"),
+    "demo of a negative seed": Mistake(["demo", "--seed", "-1", "--out", "new"], ["--seed must be in", "got -1"]),
+    "summary in a file": run("sft", "--summary.folder", "'seen.txt'", "is no folder", summary__folder="seen.txt"),
+    "checkpoints under a file": run("sft", "'seen.txt'", "is no folder", checkpoint__folder="seen.txt/checkpoints"),
+    "figures of validate in a folder": run("sft", "--gap_out 'full'", "JSON file", verb="validate", gap_out="full"),
     "unknown split": run("sft", "unknown split 'tset'", "validation", data__eval_split="tset"),
 }
 CHECKPOINTS = {
@@ -217,6 +247,9 @@ PROMPTS = {
     "prompts with a path for an id": prompts("path.jsonl", "line 1", "a path that leaves its folder"),
     "prompts with a number for a text": prompts("number.jsonl", "line 1", "a 'text' string"),
     "prompts without objects": prompts("bare.jsonl", "line 1", "needs an object"),
+    "prompts a pipe": prompts("pipe.txt", "it is a pipe"),
+    "prompts without an end": prompts("zero.jsonl", "it is a device"),
+    "prompts with an infinite truth": prompts("infinite.jsonl", "line 1", "1e999 is too large"),
     "prompt of a megabyte": prompts("megabyte.txt", "line 1", "characters"),
     "prompt longer than the context": gap("a red circle and", "the context holds", prompts="long.txt"),
     "prompt with an unknown word": gap("'a red zebra'", "no word 'zebra'", prompts="zebra.txt"),
@@ -226,6 +259,22 @@ PROMPTS = {
     ),
     "evaluating on an unknown word": run("sft", "no word 'zebra'", verb="validate", data__eval_prompts="zebra.txt"),
     "evaluating on what is trained on": run("sft", "also trained on", data__prompts="seen.txt"),
+    "evaluating on what is trained on, composed otherwise": run(
+        "sft", "also trained on", data__prompts="decomposed.txt", data__eval_prompts="composed.txt"
+    ),
+    "evaluating on what is trained on, but for what nobody sees": run(
+        "sft", "also trained on", data__prompts="invisible.txt", data__eval_prompts="seen.txt"
+    ),
+    "a text file for both": run(
+        "sft",
+        "also trained on",
+        "name other prompts as data.eval_prompts",
+        data__prompts="seen.txt",
+        data__eval_prompts="seen.txt",
+    ),
+    "an audit that leaves nothing": Mistake(
+        ["prompts", "audit", "seen.txt", "seen.txt", "--out", "new.jsonl"], ["would be empty", "data.eval_prompts"]
+    ),
 }
 POOLS = {
     "pool in another folder": run("random_judge", "full", "not an empty folder", data__pool="full"),
@@ -252,8 +301,9 @@ JUDGES = {
     "export from nothing": judge("export", "nowhere", "nowhere", "no such folder", checkpoint=JANUS),
     "export from another folder": judge("export", "full", "full", "has no pool.json", checkpoint=JANUS),
     "export another model's pool": judge("export", ANOTHER, ANOTHER, "belongs to model", checkpoint=JANUS, out="new"),
-    "export into a full folder": judge(
-        "export", ANOTHER, "'full' is not an empty folder", checkpoint=JANUS, out="full"
+    "export into a full folder": judge("export", ANOTHER, "full is not empty", checkpoint=JANUS, out="full"),
+    "export drawings into their pool": judge(
+        "export", ANOTHER, "lies in the pool", checkpoint=JANUS, out=f"{ANOTHER}/x"
     ),
     "export nothing": judge("export", ANOTHER, "n must be >= 1, got 0", checkpoint=JANUS, n=0),
     "import from nothing": sheet("nope.csv", "no such file"),
@@ -262,6 +312,13 @@ JUDGES = {
     "import maybe": sheet("maybe.csv", "line 3", "yes or no, got 'maybe'"),
     "import a word said twice": sheet("rated-twice.csv", "line 3", "'x' is rated twice", "rater"),
     "import nobody's word": sheet("unrated.csv", "nobody has rated"),
+    "import with a quote that stays open": sheet("open-quote.csv", "line 4", "broken CSV"),
+    "import with a quote that closes late": sheet("swallowed.csv", "line 3", "'comment' spans several lines"),
+    "import of two verdicts": sheet("two-verdicts.csv", "line 1", "two columns 'verdict'"),
+    "import of a short row": sheet("short-row.csv", "line 2", "needs 3 fields"),
+    "import of a long row": sheet("long-row.csv", "line 2", "needs 2 fields"),
+    "import of a verdict on nothing": sheet("nameless.csv", "line 2", "give the candidate_id"),
+    "import from a pipe": sheet("pipe.csv", "it is a pipe"),
     "import a tie": Mistake(["judge", "import", ANOTHER, "tie.csv"], ["'x' has as many yes as no"]),
     "import a stranger": Mistake(["judge", "import", ANOTHER, "stranger.csv"], ["not in", "'a unicorn@0.0'"]),
     "import the model's word": Mistake(
@@ -303,6 +360,14 @@ JUDGES = {
         stage__judge__init_args__questions="unigap.judges.QuestionFile",
         stage__judge__init_args__questions__init_args__path="question-circle.jsonl",
     ),
+    "questions from a pipe": run(
+        "sft",
+        "'pipe.jsonl'",
+        "it is a pipe",
+        stage__judge="unigap.judges.DecomposedJudge",
+        stage__judge__init_args__questions="unigap.judges.QuestionFile",
+        stage__judge__init_args__questions__init_args__path="pipe.jsonl",
+    ),
     "ensemble of one": run(
         "sft",
         "two judges or more, got 1",
@@ -341,6 +406,10 @@ BENCHMARKS = {
     "GenEval of other rows": prompt_set("geneval", "no-geneval.jsonl", "line 2", "'include' is empty or missing"),
     "GenEval with a word for a count": prompt_set("geneval", "count.jsonl", "line 2", "'count'", "whole number"),
     "GenEval with a position to nothing": prompt_set("geneval", "position.jsonl", "line 2", "'position' must be"),
+    "GenEval with a region": prompt_set("geneval", "region.jsonl", "line 2", "'region' is not understood"),
+    "GenEval with a size": prompt_set("geneval", "size.jsonl", "line 2", "'size' is not understood"),
+    "GenEval from a pipe": Mistake(["prompts", "import", "geneval:pipe.jsonl"], ["'pipe.jsonl'", "it is a pipe"]),
+    "Science-T2I from a device": Mistake(["prompts", "import", "science-t2i:zero.jsonl"], ["it is a device"]),
     "GenEval of lists": prompt_set("geneval", "list.jsonl", "line 1", "needs an object", "got list"),
     "T2I-CompBench of nothing": prompt_set("t2i-compbench", "no-sets", "color_train.txt"),
     "DSG empty": prompt_set("dsg", "empty.csv", "no column 'item_id'", "it has: none"),
@@ -369,6 +438,11 @@ BENCHMARKS = {
         ["prompts", "import", "sets/truth.jsonl"], ["line 1", "'truth' must be an object"]
     ),
     "import over a file": Mistake(["prompts", "import", "seen.txt", "--out", "twice.jsonl"], ["'twice.jsonl' exists"]),
+    "import into a pool": Mistake(
+        ["prompts", "import", "seen.txt", "--out", "pool-of-another/a.jsonl"], ["lies in the pool"]
+    ),
+    "T2I-CompBench with a pipe": Mistake(["prompts", "import", "t2i-compbench:mine"], ["color_val", "it is a pipe"]),
+    "datasets from a pipe": Mistake(["prompts", "import", "datasets:pipe.jsonl#text"], ["it is a pipe"]),
     "import into nowhere": Mistake(
         ["prompts", "import", "seen.txt", "--out", "no/a.jsonl"], ["in a folder that exists"]
     ),
@@ -387,6 +461,11 @@ BENCHMARKS = {
     "answers without objects": score("geneval", GENEVAL, "answers-nothing", "line 1", "needs 'objects'"),
     "answers without a colour": score("geneval", GENEVAL, "answers-color", "line 1", "'bus' needs a 'color'"),
     "answers without a question": score("dsg", DSG, "answers-dsg", "line 1", "question 2 of 'whoops_5' has no answer"),
+    "answers from a pipe": Mistake(
+        ["score", "geneval", "--prompts", "geneval:sets/evaluation_metadata.jsonl", "--answers", "pipe.jsonl"],
+        ["'pipe.jsonl'", "it is a pipe"],
+    ),
+    "answers to a truth that is not scored": score("geneval", "sets/own-region.jsonl", "answers-own", "'region'"),
     "DSG answers by GenEval's rules": score("geneval", DSG, "answers-dsg", "no GenEval truth"),
     "GenEval answers by DSG's rules": score("dsg", GENEVAL, "answers-nothing", "no DSG questions"),
     "GenEval answers by another rule": score("compbench", GENEVAL, "answers-nothing", "no category of T2I-CompBench"),
@@ -394,7 +473,25 @@ BENCHMARKS = {
         ["score", "dsg", "--prompts", "seen.txt", "--answers", "seen.txt", "--out", "full"], ["'full'", "JSON file"]
     ),
 }
+OTHERS_FILE = ["score", "geneval", "--prompts", GENEVAL.replace(":", ":sets/"), "--answers", "sets/answers-color.jsonl"]
 FOLDERS = {
+    "demo over a file of that name": Mistake(["demo", "--out", "mine/demo-by-name", "--overwrite"], ["is not empty"]),
+    "demo over a demo with notes": Mistake(
+        ["demo", "--out", "mine/demo-with-notes", "--overwrite"], ["'gallery/notes.txt'", "move it away"]
+    ),
+    "demo in a pool": Mistake(["demo", "--out", "pool-of-another/demo"], ["lies in the pool", "outside it"]),
+    "demo of no checkpoint over a demo": Mistake(
+        ["demo", "--out", "mine/demo", "--overwrite", "--checkpoint", "full"], ["'full'", "no config.json"]
+    ),
+    "figures over a checkpoint": gap("'mine/other.ckpt'", "holds something else", out="mine/other.ckpt"),
+    "figures over a summary": gap("run-text/summary.json'", "holds something else", out="run-text/summary.json"),
+    "figures over others' figures": Mistake([*OTHERS_FILE, "--out", "mine/figures.json"], ["holds something else"]),
+    "figures through a link": Mistake([*OTHERS_FILE, "--out", "mine/link.json"], ["is a symbolic link"]),
+    "figures into a device": Mistake([*OTHERS_FILE, "--out", "/dev/null"], ["'/dev/null'", "it is a device"]),
+    "figures into a pool": Mistake([*OTHERS_FILE, "--out", "pool-of-another/a.json"], ["lies in the pool"]),
+    "figures of validate over a summary": run(
+        "sft", "run-text/summary.json'", "holds something else", verb="validate", gap_out="run-text/summary.json"
+    ),
     "demo in a full folder": Mistake(["demo", "--out", "full"], ["'full' is not empty"]),
     "demo over what is no demo": Mistake(["demo", "--out", "full", "--overwrite"], ["'full' is not empty"]),
     "demo in a file": Mistake(["demo", "--out", "full/notes.txt"], ["is a file"]),
@@ -407,8 +504,10 @@ FOLDERS = {
     "report with half an image": report("run-cut", "00-before.png is not a whole PNG image"),
     "report with a broken image": report("run-broken", "00-before.png is not a whole PNG image"),
     "report with a decompression bomb": report("run-bomb", "00-before.png is 20000 x 20000 pixels"),
+    "report with a pipe for an image": report("run-pipe", "00-before.png", "it is a pipe"),
     "report without an image": report("run-missing", "cannot read the image"),
     "report with an image outside": report("run-outside", "lies outside"),
+    "report over a page of others": Mistake(["report", "run-cut", "--out", "mine/page.html"], ["holds something else"]),
     "report of NaN": report("run-nan", "summary.json.seed must be a whole number"),
     "report nested deep": report("run-deep", "summary.json is damaged"),
     "report cut off": report("run-half", "summary.json is damaged"),
@@ -431,6 +530,13 @@ TOLD = {
     "export under a licence by its long name": Mistake(
         ["export", "pool", "pool-altered", "--out", "new", "--license", "CC BY 4.0"], ["'CC BY 4.0'", "cc-by-4.0"]
     ),
+    "export into a pool": Mistake(
+        ["export", "model", "full", "--out", "pool-of-another/new"], ["lies in the pool", "outside it"]
+    ),
+    "export of a pool into itself": Mistake(
+        ["export", "pool", "pool-of-another", "--out", "pool-of-another/new"], ["lies in the pool"]
+    ),
+    "export through a link": Mistake(["export", "model", "full", "--out", "mine/link.json"], ["is a symbolic link"]),
     "export of no run": Mistake(["export", "model", "full", "--out", "new"], ["full holds no last.ckpt"]),
     "export of a lone checkpoint": Mistake(
         ["export", "model", "other.ckpt", "--out", "new"], ["config.yaml is missing"]
@@ -439,6 +545,9 @@ TOLD = {
     "compare nothing": Mistake(["compare", "full", "nowhere"], ["full holds no last.ckpt"]),
     "compare a run with itself": Mistake(["compare", "run-text", "run-jpeg", "run-text"], ["run-text is given twice"]),
     "compare what is damaged": Mistake(["compare", "run-text", "run-half"], ["summary.json is damaged"]),
+    "compare into a page of others": Mistake(
+        ["compare", "run-text", "run-jpeg", "--out", "mine/page.html"], ["'mine/page.html' holds something else"]
+    ),
     "compare into a folder": Mistake(["compare", "run-text", "run-jpeg", "--out", "full"], ["'full' is a folder"]),
     "unknown option of compare": Mistake(["compare", "run-text", "--aut", "x"], ["--aut", "did you mean 'out'"]),
     "a gallery of nothing": run(
@@ -452,6 +561,7 @@ TOLD = {
 CALIBRATION = {
     "calibrate beyond certainty": calibrate("precision must be", precision=1.5),
     "calibrate on too few": calibrate("n must be at least 4", n=2),
+    "calibrate on a pipe": calibrate("'pipe.jsonl'", "it is a pipe", captions="pipe.jsonl"),
     "calibrate on no file": calibrate("nothing.jsonl", captions="nothing.jsonl"),
     "gap on no device": gap("device 'nowhere'", device="nowhere"),
     "gap in an odd precision": gap("unknown dtype 'float17'", dtype="float17"),

@@ -139,6 +139,17 @@ BROKEN = {
     "count.jsonl": GOOD + lines({"tag": "counting", "include": [{"class": "clock", "count": "2"}], "prompt": "x"}),
     "position.jsonl": GOOD
     + lines({"tag": "position", "prompt": "x", "include": [{"class": "a", "count": 1, "position": ["above", 0]}]}),
+    "region.jsonl": GOOD
+    + lines({"tag": "x", "prompt": "x", "include": [{"class": "a", "count": 1, "region": "left"}]}),
+    "size.jsonl": GOOD + lines({"tag": "x", "prompt": "x", "include": [{"class": "a", "count": 1, "size": "large"}]}),
+    "own-region.jsonl": lines(
+        {
+            "text": "a ring",
+            "id": "a",
+            "truth": {"include": [{"class": "ring", "count": 1, "region": "left"}], "exclude": []},
+        }
+    ),
+    "answers-own.jsonl": lines({"id": "a", "objects": [{"class": "ring", "box": [0, 0, 1, 1], "score": 1}]}),
     "list.jsonl": "[1]\n",
     "object.json": "{}",
     "cut.json": '[{"id": "coco_1", ',

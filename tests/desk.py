@@ -61,6 +61,10 @@ TEXTS = {
     "key-twice.jsonl": '{"text": "a red circle", "text": "a blue ring"}\n',
     "number.jsonl": '{"text": 5}\n',
     "bare.jsonl": '"a red circle"\n',
+    "infinite.jsonl": '{"text": "a red circle", "truth": {"score": 1e999}}\n',
+    "composed.txt": "a caf\u00e9\n",
+    "decomposed.txt": "a cafe\u0301\n",
+    "invisible.txt": "a red\u200b circle\n",
     # configs
     "unclosed.yaml": "model: [unclosed\n",
     "empty.yaml": "",
@@ -85,9 +89,20 @@ TEXTS = {
     "rated-twice.csv": "candidate_id,verdict\nx,yes\nx,yes\n",
     "tie.csv": "candidate_id,verdict,rater\nx,yes,ann\nx,no,ben\n",
     "unrated.csv": "candidate_id,verdict\nx,\n",
+    "open-quote.csv": 'candidate_id,verdict,comment\nx,yes,"good\ny,no,\nz,no,\n',
+    "swallowed.csv": 'candidate_id,verdict,comment\nx,yes,"good\ny,no,bad"\nz,no,\n',
+    "two-verdicts.csv": "candidate_id,verdict,verdict\nx,yes,no\n",
+    "short-row.csv": "candidate_id,verdict,rater\nx,yes\n",
+    "long-row.csv": "candidate_id,verdict\nx,yes,no\n",
+    "nameless.csv": "candidate_id,verdict\n,yes\n",
     "semicolons.csv": "candidate_id;verdict\nx;yes\n",
     "question-cut.jsonl": '{"prompt": "p", "id": "1", "question": "a ring?"}\n{"pro',
     "question-circle.jsonl": '{"prompt": "p", "id": "1", "question": "a ring?", "parents": ["1"]}\n',
+    # results that others wrote
+    "mine/figures.json": '{"score": {"value": 0.5}}',
+    "mine/page.html": "<!doctype html><title>mine</title>",
+    "mine/demo-by-name/demo.json": "{}",
+    "mine/demo-by-name/thesis.tex": "mine",
     # folders
     "no-model/config.json": "{}",
     "no-json/config.json": "{",
@@ -114,7 +129,7 @@ def set_desk(desk: Path, janus_folder: Path, codebook: str, demo: Path) -> None:
         demo: Folder of a finished run with a gallery.
     """
     for name, text in TEXTS.items():
-        (desk / name).parent.mkdir(exist_ok=True)
+        (desk / name).parent.mkdir(parents=True, exist_ok=True)
         (desk / name).write_text(text, encoding="utf-8")
     for name, data in BYTES.items():
         (desk / name).write_bytes(data)
@@ -124,6 +139,7 @@ def set_desk(desk: Path, janus_folder: Path, codebook: str, demo: Path) -> None:
     lay_folders(desk, janus_folder)
     lay_pools(desk, codebook)
     lay_runs(desk, demo)
+    lay_special_files(desk)
 
 
 def lay_lightning_checkpoints(desk: Path) -> None:
@@ -206,10 +222,27 @@ def lay_runs(desk: Path, demo: Path) -> None:
     flip(broken, broken.stat().st_size // 2, 255)
     Image.new("1", (20_000, 20_000)).save(variant("run-bomb"))
     variant("run-missing").unlink()
+    pipe = variant("run-pipe")
+    pipe.unlink()
+    os.mkfifo(pipe)
     outside = variant("run-outside").parents[1] / "gallery.json"
     outside.write_text(outside.read_text().replace("gallery/00-before.png", "../../run-text/summary.json"))
     for name, text in {"run-nan": '{"seed": NaN}', "run-deep": "[" * 100_000, "run-half": '{"seed": '}.items():
         (variant(name).parents[1] / "summary.json").write_text(text)
+
+
+def lay_special_files(desk: Path) -> None:
+    """Pipes, devices and links, a config that is too large, and demos of which one holds a file of the user's."""
+    for name in ("pipe.txt", "pipe.jsonl", "pipe.csv", "pipe.yaml"):
+        os.mkfifo(desk / name)
+    os.mkfifo(desk / "mine/color_val.txt")
+    (desk / "zero.jsonl").symlink_to("/dev/zero")
+    (desk / "mine/link.json").symlink_to("../seen.txt")
+    shutil.copyfile(desk / "other.ckpt", desk / "mine/other.ckpt")
+    shutil.copytree(desk / "run-text", desk / "mine/demo")
+    (desk / "huge.yaml").write_text("# " + "x" * 2**20 + "\n")
+    shutil.copytree(desk / "run-text", desk / "mine/demo-with-notes")
+    (desk / "mine/demo-with-notes/gallery/notes.txt").write_text("mine")
 
 
 def fingerprint(desk: Path) -> dict[str, str]:

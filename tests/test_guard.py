@@ -218,9 +218,12 @@ def test_a_run_is_guarded_by_the_users_pairs(janus_folder: Path, captioned: Path
 MISTAKES = {
     "missing.jsonl": (None, "no such file"),
     "broken.jsonl": ("{", "line 1: not JSON"),
-    "bare.jsonl": ('{"image": "0.png"}', "line 1: needs an object with 'image'"),
-    "nothing.jsonl": ('{"image": "no.png", "caption": "x"}\n' * 4, "no.png' cannot be read"),
-    "text.jsonl": ('{"image": "metadata.jsonl", "caption": "x"}\n' * 4, "cannot be read"),
+    "bare.jsonl": ('{"image": "0.png"}', "line 1: 'caption' must be a non-empty string, got nothing"),
+    "nothing.jsonl": ('{"image": "no.png", "caption": "x"}\n' * 4, "no.png': no such file"),
+    "text.jsonl": (
+        '{"image": "metadata.jsonl", "caption": "x"}\n' * 4,
+        "cannot be read, its format is another; save it as PNG, JPEG",
+    ),
     "same.jsonl": ('{"image": "0.png", "caption": "x"}\n' * 4, "nothing would mismatch"),
     "few.jsonl": ('{"image": "0.png", "caption": "x"}\n' * 3, "holds 3 images, 4 are asked for"),
 }

@@ -152,9 +152,9 @@ def test_popes_files_are_read_as_published(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"image": "a.png", "text": "?"}, "row 1: needs a JSON object with 'image', 'text' and 'label'"),
-        ({"image": "a.png", "text": "?", "label": "maybe"}, "yes or no"),
-        ({"image": "nowhere.png", "text": "?", "label": "no"}, r"image '.*nowhere\.png' cannot be read"),
+        ({"image": "a.png", "text": "?"}, "line 1: 'label' must be a non-empty string, got nothing"),
+        ({"image": "a.png", "text": "?", "label": "maybe"}, "line 1: 'label' must be yes or no, got 'maybe'"),
+        ({"image": "nowhere.png", "text": "?", "label": "no"}, r"image '.*nowhere\.png': no such file"),
     ],
 )
 def test_a_row_that_cannot_be_asked_is_refused(tmp_path: Path, row: dict[str, str], reason: str) -> None:
@@ -165,7 +165,7 @@ def test_a_row_that_cannot_be_asked_is_refused(tmp_path: Path, row: dict[str, st
 
 def test_files_that_cannot_be_asked_are_refused(tmp_path: Path) -> None:
     pope(tmp_path / "x")
-    for data, reason in ((b"", "holds no question"), (b"{\n", "row 1"), (b"\xff", "not UTF-8 at byte 0")):
+    for data, reason in ((b"", "holds no question"), (b"{\n", "line 1: not JSON"), (b"\xff", "not UTF-8 at byte 0")):
         (tmp_path / "x" / "bad.json").write_bytes(data)
         with pytest.raises(ValueError, match=reason):
             PopeFiles({"random": str(tmp_path / "x" / "bad.json")}).load()

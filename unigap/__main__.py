@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from unigap import __version__
 from unigap.console.allocator import keep_freed_memory
 from unigap.console.mistakes import hint, is_lost_process, one_line
+from unigap.console.outlet import outlive_reader
 from unigap.console.stop_signal import Stopped
 
 VERBS = {
@@ -21,6 +22,7 @@ VERBS = {
     "calibrate": ("unigap.verbs", "find the threshold at which a judge is as precise as you want it"),
     "report": ("unigap.verbs", "make the HTML report of a run folder"),
     "compare": ("unigap.commands.compare", "compare RUN RUN...: runs side by side, in a table and on a page"),
+    "inspect": ("unigap.verbs", "list what a config or folder would import and write, without importing it"),
     "judge": ("unigap.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
     "pool": ("unigap.verbs", "pool verify DIR: check every file of a pool"),
     "prompts": ("unigap.verbs", "prompts import|audit: what a prompt set holds, and what of it is evaluated on"),
@@ -43,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after a user mistake.
     """
+    if argv is None:
+        outlive_reader()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,13 @@ from unigap.callbacks.run_checkpoint import LAST
 from unigap.callbacks.run_config import RunConfig
 from unigap.console.parser import ClearParser
 from unigap.console.quiet import quiet_libraries
+from unigap.console.run_options import check_run_options
 from unigap.console.strict_yaml import read_yaml_strictly
 from unigap.metrics.gap_table import print_comparison, print_gap
 from unigap.models.checkpoints import open_lightning
+from unigap.output_files import check_figures, write_figures
 from unigap.run_folder.wandb_runs import arrange_runs
 from unigap.stages import ImproveStage
-from unigap.storage.manifest import write_durable
 from unigap.world import import_worlds
 
 SUBCOMMANDS = ("fit", "validate", "predict")
@@ -60,6 +60,9 @@ class UnigapCLI(LightningCLI):
         Lightning would start anew without a word, or end in a trace.
         """
         config = self.config[self.subcommand]
+        check_run_options(config)
+        if config.get("gap_out"):
+            check_figures(config["gap_out"], "--gap_out")
         if self.subcommand == "fit":
             config["ckpt_path"] = checkpoint_to_resume(
                 config["resume"], config["ckpt_path"], Path(config["checkpoint"]["folder"]) / LAST
@@ -89,11 +92,11 @@ class UnigapCLI(LightningCLI):
         """Prints the gap, and writes it where asked."""
         if not isinstance(self.model, ImproveStage) or not self.trainer.is_global_zero:
             return
-        print_gap(self.model.results)
         out = self.config[self.subcommand]["gap_out"]
-        if out:
+        if out:  # before they are printed, so that a closed pipe loses nothing
             rows = {name: {g: e.to_dict() for g, e in found.items()} for name, found in self.model.results.items()}
-            write_durable(Path(out), json.dumps(rows, indent=1).encode())
+            write_figures(out, rows)
+        print_gap(self.model.results)
 
 
 def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -82,20 +83,44 @@ def _first_of_each_cell(prompts: Iterable[Prompt], count: int) -> Iterable[Promp
 
 
 def normalised(text: str) -> str:
-    """The form in which prompts are compared: case, white space and a final full stop do not count."""
-    return " ".join(text.lower().split()).rstrip(".").strip()
+    """The form in which prompts are compared.
+
+    Case, white space, a final full stop, invisible characters and the way a character is composed do not count
+    (Unicode's compatibility form NFKC, case-folded).
+
+    >>> normalised("A  cafe\u0301.") == normalised("a caf\u00e9")
+    True
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    visible = "".join(char for char in folded if unicodedata.category(char) != "Cf")
+    return " ".join(visible.split()).rstrip(".").strip()
+
+
+def prompt_numbers(prompts: Iterable[Prompt]) -> list[int]:
+    """A number from 0 for each prompt; two with the same normalised text have the same, whatever their ids.
+
+    A bootstrap resamples these numbers: the lines of one prompt are no independent samples.
+    """
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(normalised(prompt.text), len(numbers)) for prompt in prompts]
 
 
 def check_no_overlap(train: Iterable[Prompt], held_out: Iterable[Prompt]) -> None:
     """Makes sure nothing that is evaluated on is trained on.
 
     Raises:
-        ValueError: Names the first prompt that occurs on both sides.
+        ValueError: Names the first prompt that occurs on both sides, and what to do: name other prompts to evaluate on
+            where nothing else is left to train on, else drop the shared ones.
     """
     seen = {normalised(prompt.text) for prompt in train}
-    shared = [prompt.text for prompt in held_out if normalised(prompt.text) in seen]
-    if shared:
-        raise ValueError(
-            f"{len(shared)} evaluation prompts are also trained on, first {shared[0][:60]!r}; "
-            "drop them with: unigap prompts audit TRAIN EVAL --out FILE"
-        )
+    found = list(held_out)
+    shared = [prompt.text for prompt in found if normalised(prompt.text) in seen]
+    if not shared:
+        return
+    left = seen - {normalised(text) for text in shared}
+    remedy = (
+        "drop them with: unigap prompts audit TRAIN EVAL --out FILE"
+        if left
+        else "nothing else is trained on, so name other prompts as data.eval_prompts"
+    )
+    raise ValueError(f"{len(shared)} evaluation prompts are also trained on, first {shared[0][:60]!r}; {remedy}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unigap.models.base import UnifiedModel
 
 
-def report(run: str, out: str | None = None) -> None:
+def report(run: str, out: str = "") -> None:
     """Make the HTML report of a run folder.
 
     Args:
@@ -27,6 +27,17 @@ def report(run: str, out: str | None = None) -> None:
         out: The page; ``report.html`` in the run folder where left out.
     """
     print(f"report: {write_report(run, out)}")
+
+
+def inspect(target: str) -> None:
+    """List which classes a config, checkpoint or folder would import and where it would write, without importing them.
+
+    Args:
+        target: A config, a Lightning checkpoint, or the folder of a run or a model.
+    """
+    from unigap.commands.inspect import inspect_path
+
+    print("\n".join(inspect_path(target)))
 
 
 def verify(folder: str) -> None:
@@ -151,6 +162,7 @@ COMMANDS: dict[str, Any] = {  # a module, imported when its verb is asked for, h
     "gap": "unigap.commands.gap",
     "calibrate": "unigap.commands.calibrate",
     "report": report,
+    "inspect": inspect,
     "judge": {"export": judge_export, "import": judge_import, "agreement": judge_agreement},
     "pool": {"verify": verify},
     "prompts": {"import": prompts_import, "audit": prompts_audit},

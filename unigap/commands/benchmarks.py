@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def prompts_import(source: str, *, out: str | None = None, split: str | None = None) -> None:
+def prompts_import(source: str, *, out: str = "", split: str | None = None) -> None:
     """Show what a prompt set holds, and make a file of it without what both its splits hold.
 
     Args:
@@ -20,7 +20,7 @@ def prompts_audit(
     train: str,
     evaluation: str,
     *,
-    out: str | None = None,
+    out: str = "",
     near: float = 0.9,
     train_split: str = "improve",
     evaluation_split: str = "validation",
@@ -40,7 +40,7 @@ def prompts_audit(
     audit_prompts(train, evaluation, train_split, evaluation_split, near, out)
 
 
-def score_geneval(*, prompts: str, answers: str, out: str | None = None) -> None:
+def score_geneval(*, prompts: str, answers: str, out: str = "") -> None:
     """GenEval's score from detections: objects, counts, colours, positions, and the mean of the tags.
 
     Args:
@@ -53,7 +53,7 @@ def score_geneval(*, prompts: str, answers: str, out: str | None = None) -> None
     score_benchmark("geneval", prompts, answers, out)
 
 
-def score_compbench(*, prompts: str, answers: str, out: str | None = None) -> None:
+def score_compbench(*, prompts: str, answers: str, out: str = "") -> None:
     """T2I-CompBench++'s scores from detections and answers, by category.
 
     Args:
@@ -66,7 +66,7 @@ def score_compbench(*, prompts: str, answers: str, out: str | None = None) -> No
     score_benchmark("compbench", prompts, answers, out)
 
 
-def score_dsg(*, prompts: str, answers: str, out: str | None = None, as_published_dpg: bool = False) -> None:
+def score_dsg(*, prompts: str, answers: str, out: str = "", as_published_dpg: bool = False) -> None:
     """DSG's and DPG-Bench's score from answers to yes/no questions; a child of a no counts 0.
 
     Args:

@@ -23,7 +23,7 @@ def print_contenders(runs: Sequence[Contender]) -> None:
         table.add_column(metric.name.lower(), justify="right")
     for run in runs:
         table.add_row(run.letter, *(_figure(metric, runs[0], run) for metric in shown), end_section=True)
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for line in unrecorded(runs):
         console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,8 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from unigap.callbacks import CurveLog, Regrow, RowLog, RunSummary
-from unigap.commands.model_choice import DEFAULT, DEMO, ModelChoice
+from unigap.commands.demo_folder import check_demo_folder, empty_demo_folder
+from unigap.commands.model_choice import DEFAULT, ModelChoice
 from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
 from unigap.judges import Judge, SelfJudge
@@ -76,52 +76,34 @@ def demo(
         overwrite: Replace an earlier demo in ``out``.
         model: A model of your own by its class path, in place of ``checkpoint``.
     """
-    choice = ModelChoice(checkpoint, model)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be in [0, 2 ** 32), got {seed}")
     plan = DemoPlan(checkpoint=type(model).__name__ if model else checkpoint or DEFAULT, seed=seed)
-    summary = run_demo(plan, prepare_folder(out, overwrite), logger, SelfJudge(), SFT(keep=4), choice)
+    folder = check_demo_folder(out, overwrite, [field.name for field in dataclasses.fields(plan)])
+    chosen = ModelChoice(checkpoint, model).load()  # before an earlier demonstration is removed
+    empty_demo_folder(folder)
+    summary = _run(chosen, plan, folder, logger, SelfJudge(), SFT(keep=4))
+    page = write_report(out)
     print_comparison(summary)
-    print(f"\nreport: {write_report(out)}")
+    print(f"\nreport: {page}")
 
 
-def prepare_folder(out: str, overwrite: bool) -> Path:
-    """An empty run folder.
-
-    Raises:
-        ValueError: When it holds something; an earlier demonstration is replaced where ``overwrite`` says so, and
-            nothing else ever is.
-    """
-    folder = Path(out)
-    if folder.is_file():
-        raise ValueError(f"--out {out!r} is a file; give a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / DEMO).is_file() or not overwrite:
-            raise ValueError(f"--out {out!r} is not empty; choose another folder, or --overwrite an earlier demo there")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, objective: Objective) -> dict[str, Any]:
+    """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary."""
+    return _run(ModelChoice(plan.checkpoint).load(), plan, folder, logger, judge, objective)
 
 
 @quiet_libraries()
-def run_demo(
-    plan: DemoPlan,
-    folder: Path,
-    logger: LoggerName,
-    judge: Judge,
-    objective: Objective,
-    choice: ModelChoice | None = None,
+def _run(
+    model: UnifiedModel, plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, objective: Objective
 ) -> dict[str, Any]:
-    """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary.
-
-    ``choice`` names the model; None is the plan's checkpoint.
-    """
-    model = (choice or ModelChoice(plan.checkpoint)).load()
     sampling = SamplingRecipe(cfg=model.usual_cfg)
     recipe = dataclasses.asdict(plan) | {
         "cfg": sampling.cfg,
         "judge": judge.name,
         "objective": type(objective).__name__,
     }
-    write_durable(folder / DEMO, json.dumps(recipe, indent=1).encode())
+    write_durable(folder / MARK, json.dumps(recipe, indent=1).encode())
     seed_everything(plan.seed, verbose=False)
     data = PoolData(
         pool=str(folder / "pool"),

@@ -12,9 +12,10 @@ from unigap.evaluation.run_summary import versions
 from unigap.models.base import UnifiedModel
 from unigap.models.checkpoints import open_lightning
 from unigap.models.model_card import model_card, what_trains
+from unigap.output_files import refuse_inside_pool
 from unigap.run_folder.fit_folder import CONFIG, FitFolder, read_fit
 from unigap.stages.base import load_stage
-from unigap.storage.manifest import whole_folder, write_durable
+from unigap.storage.manifest import check_empty_folder, whole_folder, write_durable
 
 CARD = "README.md"
 RECIPE = "unigap.yaml"
@@ -35,6 +36,8 @@ def export_model(run: str, out: str, license: str, adapter: bool) -> None:
             wrong.
     """
     check_license(license)
+    check_empty_folder(Path(out))
+    refuse_inside_pool(Path(out), "--out")
     fit = read_fit(run)
     content = open_lightning(str(fit.checkpoint), "run")
     model = model_of(fit)

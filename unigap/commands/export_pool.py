@@ -18,15 +18,17 @@ from unigap.console.mistakes import hint
 from unigap.memory import in_fitting_batches, items_that_fit
 from unigap.metrics import scores
 from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.output_files import refuse_inside_pool
 from unigap.plots.pictures import to_png
 from unigap.pool import Pool
+from unigap.prompts import prompt_numbers
 from unigap.records import Candidate, Judgment
 from unigap.rounds import SELECTS
 from unigap.run_folder.contents import Readings
 from unigap.run_folder.fit_folder import flat
 from unigap.sampling import codes_of
 from unigap.selection import threshold_logit
-from unigap.storage.manifest import make_folder, whole_folder, write_durable
+from unigap.storage.manifest import check_empty_folder, make_folder, whole_folder, write_durable
 
 ROWS_PER_FILE = 2_000
 """Images of 384 x 384 pixels in one Parquet file, about the half gigabyte the hub recommends."""
@@ -103,6 +105,8 @@ def export_pool(
         ValueError: The pool is damaged, empty or another model's, ``out`` is not empty, or an option is wrong.
     """
     check_license(license)
+    check_empty_folder(Path(out))
+    refuse_inside_pool(Path(out), "--out")
     threshold_logit(threshold)
     Pool.open(folder)  # a wrong folder shows at once, not after the model is loaded
     model, base = choice.load_for_pool(folder)
@@ -183,8 +187,7 @@ def figures_of(judged: Judged) -> Readings:
     own, truth = judged.said[judged.judge], judged.said[judged.external[0]] if judged.external else {}
     seen = [c for c in judged.candidates if c.id in own]
     known = [c for c in seen if c.id in truth] or seen
-    number = {name: i for i, name in enumerate(dict.fromkeys(c.prompt.id for c in known))}
-    prompt_S = torch.tensor([number[c.prompt.id] for c in known])
+    prompt_S = torch.tensor(prompt_numbers(c.prompt for c in known))
     own_S = torch.tensor([own[c.id].logit for c in known])
     found = {"yes_rate": scores.yes_rate(own_S, prompt_S, judged.threshold)}
     if judged.judge == "self":

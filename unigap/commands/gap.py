@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -15,10 +13,10 @@ from unigap.judges import Judge, SelfJudge, check_speaks_at_once
 from unigap.metrics.gap_table import print_gap
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.output_files import check_figures, write_figures
 from unigap.prompts import load_prompts
 from unigap.records import Prompt
 from unigap.rounds import RoundPlan
-from unigap.storage.manifest import write_durable
 from unigap.world import find_world
 
 EXAM_PICTURES = 600
@@ -33,7 +31,7 @@ def gap(
     cfg: float | None = None,
     temperature: float = 1.0,
     seed: int = 0,
-    out: str | None = None,
+    out: str = "",
     *,
     external: Judge | None = None,
     model: UnifiedModel | None = None,
@@ -58,8 +56,8 @@ def gap(
         device: Where it runs, e.g. ``cuda:1``; the GPU where there is one, else the CPU, where left out.
         dtype: Precision of the weights of ``checkpoint``, ``float32`` or ``bfloat16``.
     """
-    if out and (Path(out).is_dir() or not Path(out).parent.is_dir()):
-        raise ValueError(f"--out {out!r} is no file in a folder that exists; give the name of a JSON file")
+    if out:
+        check_figures(out)
     # before the weights are loaded: what is out of range is told at once
     sampling = SamplingRecipe(temperature, 1.0 if cfg is None else cfg)
     plan = RoundPlan(candidates, sampling, seed=seed)
@@ -75,10 +73,9 @@ def gap(
         exam = world.exam(split, EXAM_PICTURES, seed)
         scored = exam_scores(exam, sit_exam(chosen, exam, SelfJudge()))
         figures |= {name: {"all": value} for name, value in scored.items()}
+    if out:  # before they are printed, so that a closed pipe loses nothing
+        write_figures(out, {n: {group: e.to_dict() for group, e in found.items()} for n, found in figures.items()})
     print_gap(figures, "--external")
-    if out:
-        rows = {name: {group: e.to_dict() for group, e in found.items()} for name, found in figures.items()}
-        write_durable(Path(out), json.dumps(rows, indent=1).encode())
 
 
 def _draw_and_judge(

@@ -6,9 +6,8 @@ import csv
 import io
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -17,16 +16,18 @@ from rich.table import Table
 from tqdm import tqdm
 
 from unigap.judges.base import CERTAIN
-from unigap.judges.human import NAME, HumanJudge, Ties
+from unigap.judges.human import NAME, HumanJudge, Ties, safe_cell
 from unigap.metrics.agreement import cohen_kappa, fleiss_kappa, raw_agreement
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import share
 from unigap.models.base import UnifiedModel
+from unigap.output_files import refuse_inside_pool
 from unigap.plots.pictures import to_image
 from unigap.pool import Pool
+from unigap.prompts import prompt_numbers
 from unigap.records import Candidate
 from unigap.sampling import codes_of
-from unigap.storage.manifest import make_folder, write_durable
+from unigap.storage.manifest import check_empty_folder, whole_folder, write_durable
 
 SHEET = "verdicts.csv"
 LEAST_SIDE = 256
@@ -58,8 +59,8 @@ def export_drawings(
     if n < 1:
         raise ValueError(f"n must be >= 1, got {n}")
     out = Path(folder)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"--out {folder!r} is not an empty folder; choose another")
+    check_empty_folder(out)
+    refuse_inside_pool(out, "--out")
     source = Pool.open(pool, model.codebook_digest())
     drawn = sorted(source.candidates(), key=lambda candidate: candidate.id)
     if not drawn:
@@ -72,21 +73,28 @@ def export_drawings(
     if not blind and not p_yes:
         raise ValueError(f"pool {pool!r} holds no word of {shown!r}; leave the sheet blind")
     chosen = random.Random(f"judge/{seed}").sample(open_yet, min(n, len(open_yet)))
-    make_folder(out)
-    rows = []
-    with tqdm(total=len(chosen), unit="image", desc="export") as bar:
-        for number, (candidate, image) in enumerate(zip(chosen, _images(model, chosen), strict=True)):
-            name = f"{number:05d}.png"
-            image.save(out / name)
-            row = {"image": name, "prompt": candidate.prompt.text, "verdict": "", "rater": ""}
-            row |= {"candidate_id": candidate.id}
-            rows.append(row if blind else row | {"p_yes": f"{p_yes[candidate.id]:.3f}"})
-            bar.update()
-    write_durable(out / SHEET, _sheet(rows))
+    with whole_folder(out) as aside:
+        rows = _write_images(aside, _images(model, chosen), chosen)
+        if not blind:
+            rows = [row | {"p_yes": f"{p_yes[candidate.id]:.3f}"} for row, candidate in zip(rows, chosen, strict=True)]
+        write_durable(aside / SHEET, _sheet(rows))
     return out / SHEET
 
 
-def _images(model: UnifiedModel, candidates: Sequence[Candidate]) -> Any:
+def _write_images(folder: Path, images: Iterator[Image.Image], candidates: Sequence[Candidate]) -> list[dict[str, str]]:
+    """Writes each image, and returns its row of the sheet."""
+    rows = []
+    for number, (candidate, image) in enumerate(
+        zip(candidates, tqdm(images, total=len(candidates), unit="image", desc="export"), strict=True)
+    ):
+        name = f"{number:05d}.png"
+        image.save(folder / name)
+        row = {"image": name, "prompt": safe_cell(candidate.prompt.text), "verdict": "", "rater": ""}
+        rows.append(row | {"candidate_id": safe_cell(candidate.id)})
+    return rows
+
+
+def _images(model: UnifiedModel, candidates: Sequence[Candidate]) -> Iterator[Image.Image]:
     device = next(model.parameters()).device
     for start in range(0, len(candidates), AT_ONCE):
         for pixels_CHW in model.decode(codes_of(candidates[start : start + AT_ONCE]).to(device)):
@@ -137,9 +145,9 @@ def print_agreement(pool: str, judges: Sequence[str]) -> None:
     names = list(dict.fromkeys(judges)) or sorted(said)
     if len(names) < 2:
         raise ValueError(f"agreement takes two judges or more, pool {pool!r} gives {', '.join(names) or 'none'}")
-    numbers: dict[str, int] = {}
-    cluster = {c.id: numbers.setdefault(c.prompt.id, len(numbers)) for c in source.candidates()}
-    chosen, console = {name: said[name] for name in names}, Console()
+    drawn = source.candidates()
+    cluster = dict(zip((c.id for c in drawn), prompt_numbers(c.prompt for c in drawn), strict=True))
+    chosen, console = {name: said[name] for name in names}, Console(markup=False)
     console.print(_yes_rates(chosen, cluster))
     console.print(_pairs(chosen, cluster))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from unigap.commands.demo_folder import MARK
 from unigap.console.parser import ClearParser
 from unigap.models.base import UnifiedModel
 from unigap.models.checkpoints import check_device
@@ -20,8 +21,6 @@ from unigap.storage.typed_json import read_json
 
 DEFAULT = "shapes"
 """The shipped model that is taken where nothing names one."""
-DEMO = "demo.json"
-"""What a demonstration did, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _is_run(path: Path) -> bool:
 
 def _checkpoint_of_demo(run: Path) -> str | None:
     """The checkpoint a demonstration began with; None where the folder is none of a demonstration."""
-    if not (run / DEMO).is_file():
+    if not (run / MARK).is_file():
         return None
-    plan: dict[str, Any] = read_json(run / DEMO, dict[str, Any])
+    plan: dict[str, Any] = read_json(run / MARK, dict[str, Any])
     return str(plan["checkpoint"]) if "checkpoint" in plan else None

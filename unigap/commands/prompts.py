@@ -19,7 +19,7 @@ TIERS = ("easy", "medium", "hard")
 """The order in which difficulties are shown; what a set calls otherwise comes behind."""
 
 
-def import_prompts(source: str, out: str | None, split: str | None) -> None:
+def import_prompts(source: str, out: str, split: str | None) -> None:
     """Prints what a source holds, and writes it as JSONL without what both its training and its held-out part hold."""
     prompts = read_prompts(source)
     train = [prompt for prompt in prompts if prompt.split in TRAINED_ON]
@@ -39,7 +39,7 @@ def import_prompts(source: str, out: str | None, split: str | None) -> None:
 
 
 def audit_prompts(
-    train_source: str, held_out_source: str, train_split: str, held_out_split: str, near: float, out: str | None
+    train_source: str, held_out_source: str, train_split: str, held_out_split: str, near: float, out: str
 ) -> None:
     """Prints which training prompts are evaluated on, the same or nearly, and writes the others."""
     train = load_prompts(train_source, train_split)
@@ -55,6 +55,11 @@ def audit_prompts(
     if out:
         dropped = {overlap.train.id for overlap in overlaps} | {prompt.id for prompt in again}
         kept = [prompt for prompt in train if prompt.id not in dropped]
+        if not kept:
+            raise ValueError(
+                f"all {len(train)} training prompts are evaluated on, so {out!r} would be empty; audit against the "
+                "prompts you name as data.eval_prompts"
+            )
         write_prompt_file(kept, out)
         print(f"prompts: {out} ({len(kept)})")
 
@@ -70,7 +75,7 @@ def _print_contents(source: str, prompts: Sequence[Prompt]) -> None:
         tiers = sorted({prompt.difficulty for prompt in prompts if prompt.category == category}, key=_by_tier)
         for tier in tiers:
             table.add_row(category, tier, *(str(counts[category, tier, split]) for split in splits))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _by_tier(difficulty: str) -> tuple[int, str]:

@@ -45,13 +45,32 @@ def one_line(error: BaseException) -> str:
     """An error in one line of at most ``LONGEST`` characters, with a hint where a name is unknown."""
     lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(ATTEMPTS)]
+    if len(told) == 1 and told[0].endswith(":"):  # nothing but attempts: the only one says what went wrong
+        told = [line for line in lines if line]
     text = " ".join(line if line.endswith((":", ";")) else f"{line};" for line in told).rstrip(";:")
     text = text or type(error).__name__
     for wordy, plain in PLAIN.items():
         text = re.sub(wordy, plain, text)
     if not HINTED.search(text):
         text += _hint_of_class(text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return shortened(text, LONGEST)
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """Text in one line, cut behind a sentence or a word where it is too long.
+
+    Args:
+        text: The text.
+        most: Most characters.
+
+    >>> shortened("No connection. Check the network and try again.", 30), shortened("one two three", 9)
+    ('No connection.', 'one ...')
+    """
+    line = " ".join(text.split())
+    if len(line) <= most:
+        return line
+    sentence = line.rfind(". ", most // 3, most)
+    return line[: sentence + 1] if sentence > 0 else f"{line[: most - 3].rpartition(' ')[0] or line[: most - 4]} ..."
 
 
 def hint(name: str, known: Iterable[str]) -> str:

@@ -1,14 +1,19 @@
-"""The parser of every verb: it reads configs strictly, and tells what an unknown option may have meant."""
+"""The parser of every verb: options win over configs, configs are plain files, unknown options get a hint."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from unigap.console.mistakes import HINTED, hint
+from unigap.outside_files import refuse_special
 
 UNKNOWN = (
     re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<name>[\w.]+)'"),
@@ -19,8 +24,23 @@ UNKNOWN = (
 CONFIG = re.compile("^(Problems parsing config: |Unexpected config: .*)", re.DOTALL)
 
 
+MAX_CONFIG = 2**20
+"""Largest config in bytes."""
+CONFIG_OPTIONS = ("--config", "-c")
+
+
 class ClearParser(ArgumentParser):
     """A jsonargparse parser whose errors name the config file and the nearest option there is."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Any:
+        """Parses the words of a command; options win over every ``--config``, wherever they stand.
+
+        Raises:
+            ValueError: A word names a pipe, a socket or a device, or ``--out`` names nothing.
+        """
+        words = list(sys.argv[1:] if args is None else args)
+        _check_words(words)
+        return super().parse_args(_configs_first(words), *more, **kwargs)
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         """Reads a config file.
@@ -29,6 +49,7 @@ class ClearParser(ArgumentParser):
             ValueError: It is not UTF-8, no mapping, or not clear; names the file.
         """
         try:
+            refuse_special(Path(str(path)).expanduser(), f"config {str(path)!r}", "a YAML file", MAX_CONFIG)
             return super().parse_path(path, *args, **kwargs)
         except UnicodeDecodeError as error:
             raise ValueError(f"config {str(path)!r}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
@@ -64,3 +85,31 @@ class ClearParser(ArgumentParser):
             known += choices
             known += [name for parser in choices.values() for name in parser._known()]
         return known
+
+
+def _configs_first(words: Sequence[str]) -> list[str]:
+    """The words with every config moved before the first option, so that what the user types wins over a file.
+
+    >>> _configs_first(["fit", "--seed", "1", "--config", "a.yaml", "--config=b.yaml"])
+    ['fit', '--config', 'a.yaml', '--config=b.yaml', '--seed', '1']
+    """
+    configs: list[str] = []
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word in CONFIG_OPTIONS:
+            configs += [word, *([following] if (following := next(rest, None)) is not None else [])]
+        elif word.startswith("--config="):
+            configs.append(word)
+        else:
+            others.append(word)
+    first = next((place for place, word in enumerate(others) if word.startswith("-")), len(others))
+    return [*others[:first], *configs, *others[first:]]
+
+
+def _check_words(words: Sequence[str]) -> None:
+    for option, word in pairwise(["", *words]):
+        name, equals, value = word.partition("=")
+        if (equals and name == "--out" and not value) or (option == "--out" and not word):
+            raise ValueError("--out '' names no file; give a name or leave the option out")
+        refuse_special(value if equals and name.startswith("--") else word, repr(word[:80]), "a plain file")

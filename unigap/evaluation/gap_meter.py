@@ -11,6 +11,7 @@ from unigap.metrics import GenerationAccuracy, JudgePrecision, NonUnificationSco
 from unigap.metrics.grouped_metric import GroupedMetric
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.sample_metric import SampleMetric
+from unigap.prompts import prompt_numbers
 from unigap.records import Candidate, Prompt
 
 ATTRIBUTES = ("category", "difficulty")
@@ -28,6 +29,7 @@ class GapMeter(nn.Module):
     def __init__(self, prompts: Sequence[Prompt], candidates: int, external: bool = True) -> None:
         super().__init__()
         self.numbers = {prompt.id: i for i, prompt in enumerate(prompts)}
+        self.clusters = dict(zip(self.numbers, prompt_numbers(prompts), strict=True))
         self.candidates = candidates
         self.names = {a: list(dict.fromkeys(getattr(prompt, a) for prompt in prompts)) for a in ATTRIBUTES}
         self.meters = nn.ModuleDict({a: nn.ModuleDict(_metrics(names, external)) for a, names in self.names.items()})
@@ -41,8 +43,10 @@ class GapMeter(nn.Module):
             right_B: External verdict, bool; None where nobody was asked.
         """
         device = own_B.device
-        prompt_B = torch.tensor([self.numbers[c.prompt.id] for c in candidates], device=device)
-        index_B = torch.tensor([c.index for c in candidates], device=device)
+        prompt_B = torch.tensor([self.clusters[c.prompt.id] for c in candidates], device=device)
+        sample_B = torch.tensor(
+            [self.numbers[c.prompt.id] * self.candidates + c.index for c in candidates], device=device
+        )
         for attribute, metrics in self.meters.items():
             names = self.names[attribute]
             group_B = torch.tensor([names.index(getattr(c.prompt, attribute)) for c in candidates], device=device)
@@ -51,7 +55,7 @@ class GapMeter(nn.Module):
                     group_B=group_B,
                     logit_B=own_B.float(),
                     prompt_B=prompt_B,
-                    sample_B=prompt_B * self.candidates + index_B,
+                    sample_B=sample_B,
                     **({} if right_B is None else {"truth_B": right_B.to(device)}),
                 )
 

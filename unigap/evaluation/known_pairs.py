@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,8 +11,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from unigap.console.mistakes import shortened
 from unigap.evaluation.probe_set import ProbeSet
-from unigap.plots.pictures import check_side, read_image, to_pixels
+from unigap.outside_files import read_outside_text
+from unigap.plots.pictures import check_side, decode_image, read_image, to_pixels
+from unigap.prompt_sets.rows import MAX_BYTES, json_rows, text_field, with_known_keys
 from unigap.prompts import normalised
 from unigap.records import Prompt
 from unigap.world import class_of_worlds
@@ -46,13 +48,10 @@ class CaptionedFile(KnownPairs):
 
     def load(self, n: int) -> ProbeSet:
         """Images of the file."""
-        if not self.path.is_file():
-            raise ValueError(f"pairs {str(self.path)!r}: no such file; give a .jsonl file of image and caption")
-        try:
-            lines = self.path.read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"pairs {str(self.path)!r}: not UTF-8 at byte {error.start}; convert it") from error
-        rows = [_row(line, f"pairs {str(self.path)!r}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
+        named = f"pairs {str(self.path)!r}"
+        text = read_outside_text(self.path, named, "a .jsonl file of image and caption", MAX_BYTES)
+        given = with_known_keys(json_rows(text, named), named, ("image", "caption"))
+        rows = [(text_field(row, "image", where), text_field(row, "caption", where)) for where, row in given]
         chosen = _choose(rows, n, self.seed, str(self.path))
         pixels = [to_pixels(read_image(self.path.parent / image), self.side) for image, _ in chosen]
         return _examine(chosen, pixels, self.seed, str(self.path))
@@ -87,6 +86,8 @@ class CaptionedDataset(KnownPairs):
 
     def load(self, n: int) -> ProbeSet:
         """Images of the data set."""
+        from datasets import Image as ImageColumn
+
         data = self._open()
         for column in (self.image, self.caption):
             if column not in data.column_names:
@@ -94,6 +95,8 @@ class CaptionedDataset(KnownPairs):
                     f"pairs {self.name!r} has no column {column!r}; choose one of: {', '.join(data.column_names)}"
                 )
         rows = [(str(number), self._text(said, number)) for number, said in enumerate(data[self.caption])]
+        if isinstance(data.features[self.image], ImageColumn):
+            data = data.cast_column(self.image, ImageColumn(decode=False))  # datasets would open any format
         chosen = _choose(rows, n, self.seed, self.name)
         pixels = [to_pixels(self._picture(data[int(number)][self.image], number), self.side) for number, _ in chosen]
         return _examine(chosen, pixels, self.seed, self.name)
@@ -105,9 +108,13 @@ class CaptionedDataset(KnownPairs):
         return first
 
     def _picture(self, found: Any, number: str) -> Image.Image:
-        if not isinstance(found, Image.Image):
-            raise ValueError(f"pairs {self.name!r}, row {number}: {self.image!r} holds no image; name another column")
-        return found
+        where = f"pairs {self.name!r}, row {number}"
+        match found:
+            case {"bytes": bytes(data)}:
+                return decode_image(data, f"{where}: the image")
+            case {"path": str(path)}:
+                return read_image(Path(path))
+        raise ValueError(f"{where}: {self.image!r} holds no image; name another column")
 
     def _open(self) -> Any:
         from datasets import load_dataset
@@ -116,20 +123,8 @@ class CaptionedDataset(KnownPairs):
         try:
             return load_dataset(self.name, split=self.split)
         except (DatasetsError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = shortened(str(error))
             raise ValueError(f"pairs {self.name!r}, split {self.split!r}: cannot be read ({reason})") from error
-
-
-def _row(line: str, where: str) -> tuple[str, str]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({str(error).splitlines()[0][:80]}); write one object a line") from error
-    found = [row.get(name) for name in ("image", "caption")] if isinstance(row, dict) else []
-    texts = [value for value in found if isinstance(value, str) and value.strip()]
-    if len(texts) < 2:
-        raise ValueError(f"{where}: needs an object with 'image', a path, and 'caption', a text")
-    return texts[0], texts[1]
 
 
 def _choose(rows: Sequence[tuple[str, str]], n: int, seed: int, source: str) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +16,14 @@ from unigap.judges.self_judge import QUESTION, SelfJudge
 from unigap.metrics.intervals import Estimate, bootstrap_ratio
 from unigap.metrics.scores import judge_accuracy, judge_precision, says_yes, true_positive_rate, yes_rate
 from unigap.models.base import UnifiedModel
+from unigap.outside_files import read_outside_text
 from unigap.plots.pictures import check_side, read_image, to_pixels
+from unigap.prompt_sets.rows import MAX_BYTES, json_rows, text_field, with_known_keys
 from unigap.world import class_of_worlds
 
 # Shape legend: P pictures, Q questions.
+
+POPE_KEYS = ("question_id", "image", "text", "label")
 
 
 @dataclass(frozen=True)
@@ -114,26 +117,16 @@ class PopeFiles(QuizSource):
 
 
 def _pope_rows(path: Path) -> Iterator[tuple[str, str, bool]]:
-    if not path.is_file():
-        raise ValueError(f"quiz {str(path)!r}: no such file; give one of POPE's files")
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"quiz {str(path)!r}: not UTF-8 at byte {error.start}; convert it") from error
-    if not lines:
-        raise ValueError(f"quiz {str(path)!r}: the file holds no question; add one a line")
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        found = [row.get(name) for name in ("image", "text", "label")] if isinstance(row, dict) else []
-        texts = [value.strip() for value in found if isinstance(value, str)]
-        if len(texts) < 3 or texts[2] not in ("yes", "no"):
-            raise ValueError(
-                f"quiz {str(path)!r}, row {number}: needs a JSON object with 'image', 'text' and 'label', yes or no"
-            )
-        yield texts[0], texts[1], texts[2] == "yes"
+    named = f"quiz {str(path)!r}"
+    text = read_outside_text(path, named, "one of POPE's files", MAX_BYTES)
+    rows = list(with_known_keys(json_rows(text, named), named, POPE_KEYS))
+    if not rows:
+        raise ValueError(f"{named}: the file holds no question; add one a line")
+    for where, row in rows:
+        image, question, label = (text_field(row, name, where) for name in ("image", "text", "label"))
+        if label not in ("yes", "no"):
+            raise ValueError(f"{where}: 'label' must be yes or no, got {label[:40]!r}")
+        yield image, question, label == "yes"
 
 
 class PairsQuiz(QuizSource):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +10,19 @@ import torch
 
 from unigap.judges.base import CERTAIN, Judge
 from unigap.models.base import UnifiedModel
+from unigap.outside_files import read_outside_text
+from unigap.prompt_sets.rows import MAX_BYTES, csv_rows
 from unigap.records import Candidate
 
 Ties = Literal["refuse", "yes", "no"]
 NAME = "human"
 COLUMNS = ("candidate_id", "verdict")
+RATER = "rater"
+SHOWN = ("image", "prompt", "p_yes")
+"""Columns of an exported sheet that are for the rater's eyes."""
 SAYS = {"yes": True, "no": False}
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a cell begins that a spreadsheet would run; the last four are the full-width forms of the first."""
 
 
 class HumanJudge(Judge):
@@ -27,8 +33,8 @@ class HumanJudge(Judge):
 
     Args:
         path: A CSV file with the columns ``candidate_id``, ``verdict`` (yes or no; empty where not rated yet) and,
-            where there are several raters, ``rater``. Other columns do not matter. A run needs none: it takes the
-            verdicts that were imported into its pool.
+            where there are several raters, ``rater``. Other columns are not read; a notice names them. A run needs no
+            file: it takes the verdicts that were imported into its pool.
         ties: What as many yes as no means: ``yes``, ``no``, or a mistake to ``refuse``.
     """
 
@@ -60,39 +66,55 @@ def read_votes(path: Path) -> dict[str, dict[str, bool]]:
     """Who said what of each candidate: rater to verdict, by candidate id; what is not rated is left out.
 
     Raises:
-        ValueError: The file is missing, has not the columns, holds something other than yes and no, the same rater's
-            word on a candidate twice, or no verdict at all.
+        ValueError: The file is missing, has not the columns or has one twice, is no strict CSV, has a cell of several
+            lines, holds something other than yes and no, the same rater's word on a candidate twice, or no verdict.
     """
-    where = f"verdicts {str(path)!r}"
-    if not path.is_file():
-        raise ValueError(f"{where}: no such file; give a CSV file of {', '.join(COLUMNS)}")
+    named = f"verdicts {str(path)!r}"
+    text = read_outside_text(path, named, f"a CSV file of {', '.join(COLUMNS)}", MAX_BYTES)
     votes: dict[str, dict[str, bool]] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
-            if missing:
-                raise ValueError(f"{where}: has no column {missing[0]!r}; separate by commas, with names in line 1")
-            for row in rows:
-                name, verdict = row["candidate_id"], (row["verdict"] or "").strip().lower()
-                if not verdict:
-                    continue
-                if verdict not in SAYS:
-                    raise ValueError(f"{where}, line {rows.line_num}: a verdict is yes or no, got {verdict[:40]!r}")
-                rater = (row.get("rater") or "").strip()
-                if rater in votes.setdefault(name, {}):
-                    raise ValueError(
-                        f"{where}, line {rows.line_num}: candidate {name[:80]!r} is rated twice by {rater[:40]!r}; "
-                        "tell raters apart in a column 'rater'"
-                    )
-                votes[name][rater] = SAYS[verdict]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    except csv.Error as error:
-        raise ValueError(f"{where}: not a CSV file ({str(error)[:80]}); export it anew") from error
+    for where, row in csv_rows(text, named, COLUMNS, (RATER, *SHOWN)):
+        _refuse_long_cells(row, where)
+        name, verdict = plain_cell(row["candidate_id"]), row["verdict"].strip().lower()
+        if not verdict:
+            continue
+        if verdict not in SAYS:
+            raise ValueError(f"{where}: a verdict is yes or no, got {verdict[:40]!r}")
+        if not name:
+            raise ValueError(f"{where}: a verdict on nothing; give the candidate_id")
+        rater = row.get(RATER, "").strip()
+        if rater in votes.setdefault(name, {}):
+            raise ValueError(
+                f"{where}: candidate {name[:80]!r} is rated twice by {rater[:40]!r}; give each rater a name in a "
+                f"column {RATER!r}"
+            )
+        votes[name][rater] = SAYS[verdict]
     if not votes:
-        raise ValueError(f"{where}: nobody has rated anything; write yes or no into the column 'verdict'")
+        raise ValueError(f"{named}: nobody has rated anything; write yes or no into the column 'verdict'")
     return votes
+
+
+def _refuse_long_cells(row: Mapping[str, str], where: str) -> None:
+    """A quote that is never closed swallows the rows after it, up to the next quote."""
+    for column, cell in row.items():
+        if "\n" in cell.strip():
+            raise ValueError(
+                f"{where}: the cell {column[:40]!r} spans several lines, as after a quote that is not closed; "
+                "write it on one line"
+            )
+
+
+def safe_cell(text: str) -> str:
+    """Text for a sheet that people open in a spreadsheet: ``'`` before what would be taken for a formula.
+
+    >>> safe_cell("=1+1"), safe_cell("a red circle"), plain_cell(safe_cell("'@x"))
+    ("'=1+1", 'a red circle', "'@x")
+    """
+    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
+
+
+def plain_cell(text: str) -> str:
+    """The text that `safe_cell` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith((*FORMULA, "'")) else text
 
 
 def _majority(name: str, said: Sequence[bool], ties: Ties) -> bool:

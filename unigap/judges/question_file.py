@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from unigap.judges.questions import Question, QuestionSource, with_sound_parents
-from unigap.prompt_sets.rows import csv_rows, json_rows, read_text
+from unigap.prompt_sets.rows import csv_rows, json_rows, read_text, with_known_keys
 from unigap.records import Prompt
 
 DSG = {"prompt": "item_id", "id": "proposition_id", "question": "question_natural_language", "parents": "dependency"}
 """The columns of a DSG file, by what we call them."""
+IGNORED = ("text", "keywords", "category_broad", "category_detailed", "tuple")
+"""Its other columns."""
 
 Placed = dict[str, tuple[str, Question]]
 """The questions of a prompt by id, each with where it stands."""
@@ -82,7 +84,7 @@ def _read(path: str) -> dict[str, tuple[Question, ...]]:
 
 
 def _dsg_rows(text: str, named: str) -> Iterator[tuple[str, str, Question]]:
-    for where, row in csv_rows(text, named, tuple(DSG.values())):
+    for where, row in csv_rows(text, named, tuple(DSG.values()), IGNORED):
         cell = {ours: row[theirs].strip() for ours, theirs in DSG.items()}
         parts = map(str.strip, cell["parents"].split(","))
         parents = tuple(part for part in parts if part not in ("", "0"))
@@ -90,7 +92,7 @@ def _dsg_rows(text: str, named: str) -> Iterator[tuple[str, str, Question]]:
 
 
 def _own_rows(text: str, named: str) -> Iterator[tuple[str, str, Question]]:
-    for where, row in json_rows(text, named):
+    for where, row in with_known_keys(json_rows(text, named), named, tuple(DSG)):
         parents = row.get("parents", [])
         if not (isinstance(parents, list) and all(isinstance(parent, str) for parent in parents)):
             raise ValueError(f"{where}: 'parents' must be a list of ids; quote them")

@@ -46,7 +46,7 @@ def print_gap(figures: Mapping[str, Mapping[str, Estimate]], option: str = "--mo
         if name not in grouped:
             plain.add_row(_title(name), _percent(found["all"].to_dict()))
     note = [] if "generation" in figures else ["", no_external(option)]
-    Console().print(table, *(["", plain] if plain.row_count else []), *note, sep="\n")
+    Console(markup=False).print(table, *(["", plain] if plain.row_count else []), *note, sep="\n")
 
 
 def print_comparison(summary: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ def print_comparison(summary: Mapping[str, Any]) -> None:
     win = after["win_rate"]
     judge.add_row(f"win rate (n = {win['n']})", "50", _percent(win), "")
     judge.add_row("  at a matched yes-rate", "50", _percent(after["matched_win_rate"]), "")
-    Console().print(gap, "", judge, sep="\n")
+    Console(markup=False).print(gap, "", judge, sep="\n")
 
 
 def _table(title: str, first: str, columns: Iterable[str]) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from unigap.models.lora import is_adapted
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, V image codes, C H W image channels and sides, R images.
 
+MOST_GUIDANCE = 1000
+"""Guidance beyond this overflows logits in half precision, and has long drowned the prompt."""
 USUAL_PROMPT = 64
 """Tokens of a prompt in estimates of memory."""
 
@@ -77,8 +78,8 @@ class SamplingRecipe:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be >= 0, got {self.temperature}; 0 is greedy")
-        if not 1 <= self.cfg < math.inf:
-            raise ValueError(f"cfg must be >= 1 and finite, got {self.cfg}; 1 is no guidance")
+        if not 1 <= self.cfg <= MOST_GUIDANCE:
+            raise ValueError(f"cfg must be >= 1 and at most {MOST_GUIDANCE}, got {self.cfg}; 1 is no guidance")
         if self.top_k < 0:
             raise ValueError(f"top_k must be >= 0, got {self.top_k}; 0 keeps all codes")
         if not 0 < self.top_p <= 1:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_transformers
 
 SHIPPED = {
@@ -161,7 +162,7 @@ def _load(family: Any, what: str, checkpoint: str, dtype: str, options: Mapping[
 
 def _fault(error: Exception) -> str:
     """Why a checkpoint does not load, in one line, and what to do."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = shortened(str(error)) or type(error).__name__
     if not isinstance(error, ImportError):
         return f"{reason}; download it anew"
     if "torchvision" in reason.lower():

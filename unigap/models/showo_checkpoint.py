@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PhiConfig
 from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
+from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_transformers
 from unigap.models.checkpoints import check_attention, check_device, resolve
 from unigap.models.magvit import MagvitConfig, signs
@@ -139,7 +140,7 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
         if len(tokenizer) > shape.first_code:
             raise ValueError(f"the tokenizer has {len(tokenizer)} words, the weights {shape.first_code}")
     except Exception as error:  # what a damaged folder makes the libraries stumble over has no common class
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = shortened(str(error)) or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as Show-o: {reason}; restore it") from error
     broken = next((name for name, p in net.named_parameters() if not torch.isfinite(p.sum(dtype=torch.float64))), None)
     if broken:

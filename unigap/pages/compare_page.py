@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from unigap.output_files import check_output, is_page
 from unigap.pages.comparison import SHOWN, Contender, difference, drawn_alike, recipe_differences, unrecorded
 from unigap.pages.report_charts import curve, point
 from unigap.plots.charts import Point, line_chart, marker, told
@@ -30,12 +31,13 @@ def write_comparison(runs: Sequence[Contender], out: str) -> Path:
         out: The file, written all or nothing.
 
     Raises:
-        ValueError: ``out`` is a folder.
+        ValueError: ``out`` is something else than an earlier page.
         OSError: It cannot be written.
     """
     path = Path(out)
     if path.is_dir():
         raise ValueError(f"--out {out!r} is a folder; give the name of the HTML file to write")
+    check_output(path, "--out", "an HTML page", is_page)
     page = render(runs)
     make_folder(path.parent)
     write_durable(path, page.encode())

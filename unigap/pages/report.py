@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from unigap.output_files import check_output, is_page
 from unigap.pages.report_charts import curve_charts, dynamics_charts, part_charts, round_charts, time_chart
 from unigap.plots.png_file import image_size
 from unigap.run_folder.contents import Drawing, Exhibit, Readings, RunFolder, read_run
@@ -182,24 +183,25 @@ def render(run: RunFolder) -> str:
     )
 
 
-def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+def write_report(run: str | Path, out: str | Path = "") -> Path:
     """Write the page of a run.
 
     Args:
         run: Folder with ``summary.json`` and, optionally, the other files `unigap.run_folder.contents` names.
-        out: File to write, all or nothing; ``report.html`` in the run folder if None.
+        out: File to write, all or nothing; ``report.html`` in the run folder if empty.
 
     Returns:
         The file written.
 
     Raises:
-        ValueError: A file of the run is missing or damaged, or ``out`` is a folder.
+        ValueError: A file of the run is missing or damaged, or ``out`` is something else than an earlier page.
         OSError: The page cannot be written.
     """
     folder = read_run(run)
-    path = folder.path / "report.html" if out is None else Path(out)
+    path = folder.path / "report.html" if not str(out) else Path(out)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the name of the HTML file to write")
+    check_output(path, "--out", "an HTML page", is_page)
     page = render(folder)
     make_folder(path.parent)
     write_durable(path, page.encode())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from unigap.outside_files import refuse_special
+
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_IMAGE_BYTES, MAX_IMAGE_SIDE = 16 * 2**20, 4096
 
@@ -25,6 +27,7 @@ def read_png(folder: Path, name: str) -> bytes:
     path = folder / name
     if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"the image {name!r} lies outside {folder}; give paths inside it")
+    refuse_special(path, f"the image {path}", "a PNG file")
     try:
         size = path.stat().st_size
         data = path.read_bytes() if size <= MAX_IMAGE_BYTES else b""

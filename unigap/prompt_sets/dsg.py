@@ -14,6 +14,8 @@ COLUMNS = (
     "question_natural_language",
 )  # fmt: skip
 
+IGNORED = ("keywords",)
+
 
 def read_dsg(path: str) -> list[Prompt]:
     """The prompts in the order in which they first occur; their ids are the item ids.
@@ -27,7 +29,7 @@ def read_dsg(path: str) -> list[Prompt]:
     """
     rows: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
     named = f"prompts {path!r}"
-    for where, row in csv_rows(read_text(path, (".csv",)), named, COLUMNS):
+    for where, row in csv_rows(read_text(path, (".csv",)), named, COLUMNS, IGNORED):
         item, text = row["item_id"].strip(), row["text"].strip()
         _, known, questions = rows.setdefault(item, (where, text, []))
         question = _question(row, where)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unigap.prompt_sets.rows import as_truth, distinct, json_rows, read_text, text_field
+from unigap.prompt_sets.rows import (
+    as_truth,
+    distinct,
+    json_rows,
+    read_text,
+    refuse_unknown_keys,
+    text_field,
+    with_known_keys,
+)
 from unigap.prompt_sets.tiers import claims_of_objects, tier
 from unigap.records import Prompt
 
 RELATIONS = ("left of", "right of", "above", "below")
+KEYS = ("tag", "include", "exclude", "prompt")
+ITEM_KEYS = ("class", "count", "color", "position")
+"""What an item may ask for; a key that the rules do not know would go unscored."""
 
 
 def read_geneval(path: str) -> list[Prompt]:
@@ -19,28 +30,34 @@ def read_geneval(path: str) -> list[Prompt]:
     (class, count, color, position relative to an earlier item) and what must not be there that often.
 
     Raises:
-        ValueError: When a row is no GenEval row, named by its line.
+        ValueError: When a row is no GenEval row, or asks for what GenEval's rules do not score; names the line.
     """
     named = f"prompts {path!r}"
     return distinct(_prompts(read_text(path, (".jsonl",)), named), named)
 
 
 def _prompts(text: str, named: str) -> Iterator[tuple[str, Prompt]]:
-    for number, (where, row) in enumerate(json_rows(text, named)):
-        include = _objects(row, "include", where)
+    for number, (where, row) in enumerate(with_known_keys(json_rows(text, named), named, KEYS)):
+        include = objects_of(row, "include", where)
         if not include:
             raise ValueError(f"{where}: 'include' is empty or missing; this is no row of evaluation_metadata.jsonl")
-        truth = {"include": include, "exclude": _objects(row, "exclude", where)}
+        truth = {"include": include, "exclude": objects_of(row, "exclude", where)}
         difficulty = tier(claims_of_objects(include))
         prompt, tag = text_field(row, "prompt", where), text_field(row, "tag", where)
         yield where, Prompt(f"{number:05d}", prompt, tag, difficulty, truth=as_truth(truth))
 
 
-def _objects(row: dict[str, Any], name: str, where: str) -> list[dict[str, Any]]:
+def objects_of(row: Mapping[str, Any], name: str, where: str) -> list[dict[str, Any]]:
+    """The items of ``include`` or ``exclude``, each ``{"class", "count", "color"?, "position"?}``.
+
+    Raises:
+        ValueError: When one of them has another form or another key.
+    """
     items = row.get(name, [])
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError(f"{where}: {name!r} must be a list of objects; this is no row of evaluation_metadata.jsonl")
     for number, item in enumerate(items):
+        refuse_unknown_keys(item, ITEM_KEYS, f"{where}, {name!r}")
         text_field(item, "class", where)
         if type(item.get("count")) is not int or item["count"] < 1:
             raise ValueError(f"{where}: 'count' in {name!r} must be a whole number >= 1; write {{\"count\": 1}}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_datasets
+from unigap.outside_files import read_outside_text, refuse_special
 from unigap.prompt_sets.rows import distinct, refuse_url, require_columns, text_field
 from unigap.records import Prompt
 
@@ -15,6 +18,8 @@ KINDS = {
     ".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json", ".arrow": "arrow", ".txt": "text"
 }  # fmt: skip
 """The readers that take plain values only, by the suffix of a file; every other one is refused."""
+MOST_ROWS, MOST_CARD = 1_000_000, 2**20
+"""Most rows of a split, which a few bytes of Parquet can stand for; most bytes of a folder's card."""
 FIELDS = ("category", "difficulty")
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 CARD = re.compile(r"^configs:.*\n(?:[ \t-].*\n)*", re.MULTILINE)
@@ -55,10 +60,17 @@ def _read(name: str, config: str | None, column: str) -> dict[str, list[dict[str
 
     try:
         with quiet_datasets():
-            return {split: list(_columns(rows, column)) for split, rows in _open(name, config).items()}
+            return {split: _limited(_columns(rows, column)) for split, rows in _open(name, config).items()}
     except (DatasetsError, RuntimeError, ValueError, OSError) as error:
-        told = (str(error) or type(error).__name__).splitlines()[0][:200]
+        told = shortened(str(error) or type(error).__name__)
         raise ValueError(f"prompts {name!r}: {told}") from error
+
+
+def _limited(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = list(itertools.islice(rows, MOST_ROWS + 1))
+    if len(found) > MOST_ROWS:
+        raise ValueError(f"more than {MOST_ROWS} rows; split it")
+    return found
 
 
 def _columns(rows: Any, column: str) -> Iterator[dict[str, Any]]:
@@ -76,6 +88,7 @@ def _open(name: str, config: str | None) -> Mapping[str, Any]:
     import datasets
 
     path = Path(name)
+    refuse_special(path, "it", "a plain file or a folder")
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         saved = datasets.load_from_disk(path.absolute())
         return saved if isinstance(saved, datasets.DatasetDict) else {"all": saved}
@@ -97,7 +110,9 @@ def _open(name: str, config: str | None) -> Mapping[str, Any]:
 
 def _refuse_card_that_leads_away(card: Path) -> None:
     """Makes sure of a local card before ``datasets`` follows it."""
-    found = CARD.search(card.read_text(encoding="utf-8")) if card.is_file() else None
+    if not card.exists():
+        return
+    found = CARD.search(read_outside_text(card, "its README.md", "a plain file", MOST_CARD))
     if found and "://" in found[0]:
         raise ValueError("its README.md names data at a URL; download it and give the file")
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unigap.prompt_sets.rows import as_truth, distinct, lines_of, parse_json, read_text, text_field
+from unigap.output_files import refuse_inside_pool
+from unigap.prompt_sets.rows import (
+    as_truth,
+    distinct,
+    json_rows,
+    lines_of,
+    on_one_line,
+    read_text,
+    text_field,
+    with_known_keys,
+)
 from unigap.records import Prompt
 from unigap.storage.manifest import write_durable
 from unigap.world import world_names
@@ -27,35 +38,38 @@ def read_prompt_file(path: str | Path) -> list[Prompt]:
 
 
 def _prompts(text: str, named: str, plain: bool) -> Iterator[tuple[str, Prompt]]:
-    for where, line in lines_of(text, named):
-        if plain:
-            yield where, Prompt(line.strip(), line.strip())
-        else:
-            yield where, _from_object(parse_json(line, where), where)
+    if plain:
+        for where, line in lines_of(text, named):
+            yield where, Prompt(on_one_line(line), on_one_line(line))
+        return
+    for where, row in with_known_keys(
+        json_rows(text, named, " with a 'text' string"), named, (*FIELDS, "text", "truth")
+    ):
+        yield where, _from_object(row, where)
 
 
-def _from_object(row: Any, where: str) -> Prompt:
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+def _from_object(row: Mapping[str, Any], where: str) -> Prompt:
+    if not isinstance(row.get("text"), str):
         raise ValueError(f"{where}: needs an object with a 'text' string; write {{\"text\": ...}}")
     truth = row.get("truth", {})
     if not isinstance(truth, dict):
         raise ValueError(f"{where}: 'truth' must be an object, got {type(truth).__name__}; see docs/prompts.md")
-    text = row["text"].strip()
     fields = {name: text_field(row, name, where) for name in FIELDS if name in row}
-    return Prompt(**{"id": text, "text": text, "truth": as_truth(truth)} | fields)
+    return Prompt(**{"id": on_one_line(row["text"]), "text": row["text"], "truth": as_truth(truth)} | fields)
 
 
 def write_prompt_file(prompts: Iterable[Prompt], path: str) -> None:
     """Writes a JSONL file that ``read_prompt_file`` reads back as the same prompts.
 
     Raises:
-        ValueError: When there is something under that name already, or no folder to put it into.
+        ValueError: When there is something under that name already, it lies in a pool, or there is no folder for it.
     """
     file = Path(path)
     if file.suffix != ".jsonl" or not file.parent.is_dir():
         raise ValueError(f"--out {path!r} is no .jsonl file in a folder that exists; give the name of one")
-    if file.exists():
+    if os.path.lexists(file):
         raise ValueError(f"--out {path!r} exists; remove it or give another name")
+    refuse_inside_pool(file, "--out")
     rows = (
         {"id": prompt.id, "text": prompt.text, "category": prompt.category, "difficulty": prompt.difficulty}
         | ({"split": prompt.split} if prompt.split else {})

@@ -1,21 +1,29 @@
-"""What every prompt set is held to, whatever its format: clean text, plain names, ids that differ, strict JSON."""
+"""What every table from outside is held to: strict CSV and JSON, known keys, clean text, ids that differ."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unigap.console.mistakes import hint
+from unigap.outside_files import read_outside_text
 from unigap.records import Prompt
 
 MAX_BYTES = 64 * 2**20
 MAX_CHARACTERS = 4000
 MAX_TRUTH = 100_000
+MOST_TOLD = 8
 BYTE_ORDER_MARK = "\ufeff"
+BREAK = re.compile(r" *[\r\n][ \r\n]*")
 
 Row = tuple[str, dict[str, Any]]
 """Where a row stands, for messages, and what it holds."""
@@ -36,16 +44,9 @@ def read_text(path: str | Path, kinds: Sequence[str], otherwise: str = "", noun:
     file, named = Path(path), f"{noun} {str(path)!r}"
     refuse_url(path, noun)
     wanted = f"{otherwise}a {' or a '.join(kinds)} file"
-    if not file.is_file():
-        raise ValueError(f"{named}: no such file; give {wanted}")
-    if file.suffix not in kinds:
+    if file.is_file() and file.suffix not in kinds:
         raise ValueError(f"{named}: unknown kind {file.suffix!r}; give {wanted}")
-    if file.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{named}: larger than {MAX_BYTES >> 20} MiB; split it")
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{named}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    return read_outside_text(file, named, wanted, MAX_BYTES)
 
 
 def refuse_url(path: str | Path, noun: str = "prompts") -> None:
@@ -62,31 +63,76 @@ def lines_of(text: str, named: str) -> Iterator[tuple[str, str]]:
             yield f"{named}, line {number}", line
 
 
-def json_rows(text: str, named: str) -> Iterator[Row]:
-    """The objects of a JSONL text."""
+def json_rows(text: str, named: str, holding: str = "") -> Iterator[Row]:
+    """The objects of a JSONL text, one a line; ``holding`` says in messages what each needs.
+
+    Raises:
+        ValueError: When a line is no JSON object.
+    """
     for where, line in lines_of(text, named):
         row = parse_json(line, where)
         if not isinstance(row, dict):
-            raise ValueError(f"{where}: needs an object, one a line, got {type(row).__name__}")
+            raise ValueError(f"{where}: needs an object{holding}, one a line, got {type(row).__name__}")
         yield where, row
 
 
-def csv_rows(text: str, named: str, columns: Sequence[str]) -> Iterator[Row]:
+def csv_rows(text: str, named: str, columns: Sequence[str], ignored: Collection[str] = ()) -> Iterator[Row]:
     """The rows of a CSV text with a header, each with all of these columns.
 
+    Args:
+        text: The text.
+        named: What the file is called in messages.
+        columns: The columns that are read.
+        ignored: Columns of the format that are not read; any other column is named in a notice.
+
     Raises:
-        ValueError: When a column is missing, a row has another number of fields, or a quote stays open.
+        ValueError: When a column is missing or occurs twice, a row has another number of fields, or a quote stays open.
     """
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        require_columns(columns, reader.fieldnames or (), f"{named}: ")
+        header = reader.fieldnames or ()
+        if len(header) == 1 and columns and any(mark in header[0] for mark in ";\t"):
+            raise ValueError(f"{named}, line 1: no column {columns[0]!r}; separate the columns by commas")
+        require_columns(columns, header, f"{named}: ")
+        twice = next((name for name, count in Counter(header).items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"{named}, line 1: two columns {twice[:40]!r}; keep one")
+        _tell_unread(named, Counter(name for name in header if name not in {*columns, *ignored}), "columns")
         for row in reader:
             where = f"{named}, line {reader.line_num}"
             if None in row or None in row.values():
-                raise ValueError(f"{where}: needs {len(reader.fieldnames or ())} fields as in the header; mend the row")
+                raise ValueError(f"{where}: needs {len(header)} fields as in the header; mend the row")
             yield where, row
     except csv.Error as error:
         raise ValueError(f"{named}, line {reader.reader.line_num}: broken CSV ({error}); mend it") from error
+
+
+def with_known_keys(rows: Iterable[Row], named: str, known: Collection[str]) -> Iterator[Row]:
+    """The rows as they are; once they are read, a notice on stderr counts the keys that are not ``known``."""
+    unread: Counter[str] = Counter()
+    for where, row in rows:
+        unread.update(key for key in row if key not in known)
+        yield where, row
+    _tell_unread(named, unread, "keys")
+
+
+def refuse_unknown_keys(item: Collection[str], known: Collection[str], where: str) -> None:
+    """Make sure an object whose keys change its meaning has known keys only.
+
+    Raises:
+        ValueError: It has another key.
+    """
+    for key in item:
+        if key not in known:
+            raise ValueError(f"{where}: the key {key[:40]!r} is not understood{hint(key, known)}")
+
+
+def _tell_unread(named: str, unread: Counter[str], noun: str) -> None:
+    if unread:
+        listed = ", ".join(f"{key[:40]!r} ({count} of them)" if count > 1 else repr(key[:40])
+                           for key, count in unread.most_common(MOST_TOLD))  # fmt: skip
+        more = f" and {len(unread) - MOST_TOLD} more" if len(unread) > MOST_TOLD else ""
+        print(f"note: {named}: {noun} that are not read: {listed}{more}", file=sys.stderr)
 
 
 def require_columns(wanted: Sequence[str], there: Iterable[str], named: str = "") -> None:
@@ -104,7 +150,7 @@ def parse_json(text: str, where: str) -> Any:
         ValueError: When it is no JSON, says a key twice, holds NaN or infinity, or is nested too deep.
     """
     try:
-        return json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_no_number)
+        return json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_no_number, parse_float=_finite_number)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({str(error).splitlines()[0][:80]}); write one object a line") from error
 
@@ -122,7 +168,14 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def text_field(row: dict[str, Any], name: str, where: str) -> str:
+def _finite_number(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is too large for a number")
+    return number
+
+
+def text_field(row: Mapping[str, Any], name: str, where: str) -> str:
     """A string of a row, without the white space around it.
 
     Raises:
@@ -137,7 +190,12 @@ def text_field(row: dict[str, Any], name: str, where: str) -> str:
 
 def as_truth(truth: dict[str, Any]) -> str:
     """Structured truth as a prompt carries it: compact JSON, or nothing."""
-    return json.dumps(truth, ensure_ascii=False) if truth else ""
+    return json.dumps(truth, ensure_ascii=False, allow_nan=False) if truth else ""
+
+
+def on_one_line(text: str) -> str:
+    """The text with a space for each run of line breaks and the spaces around it."""
+    return BREAK.sub(" ", text.strip())
 
 
 def family(item_id: str) -> str:
@@ -152,17 +210,25 @@ def family(item_id: str) -> str:
 def distinct(rows: Iterable[tuple[str, Prompt]], named: str) -> list[Prompt]:
     """All prompts of a set, in order, once each is known to be clean.
 
+    Published sets hold line breaks inside long prompts; each is read as a space, and a notice on stderr counts them.
+
     Raises:
         ValueError: When a prompt cannot be stored or shown, an id occurs twice, or there is no prompt.
     """
     prompts: dict[str, Prompt] = {}
-    for where, prompt in rows:
+    broken = 0
+    for where, given in rows:
+        prompt = replace(given, text=on_one_line(given.text))
+        broken += prompt.text != given.text.strip()
         _check(prompt, where)
         if prompt.id in prompts:
             raise ValueError(f"{where}: id {prompt.id[:60]!r} occurs twice; make ids unique")
         prompts[prompt.id] = prompt
     if not prompts:
         raise ValueError(f"{named}: the file holds no prompt; add one a line")
+    if broken:
+        print(f"note: {named}: {broken} of {len(prompts)} prompts hold line breaks, read as spaces",
+              file=sys.stderr)  # fmt: skip
     return list(prompts.values())
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unigap.outside_files import refuse_special
 from unigap.prompt_sets.rows import as_truth, distinct, refuse_url, require_columns, text_field
 from unigap.records import Prompt
 
+MOST_ROWS = 1_000_000
 PROMPT, CATEGORY = "implicit_prompt", "category"
 TRUTH = {"explicit": "explicit_prompt", "superficial": "superficial_prompt", "law": "law"}
 
@@ -28,12 +30,16 @@ def read_science_t2i(path: str) -> list[Prompt]:
     """
     refuse_url(path)
     named = f"prompts {path!r}"
+    refuse_special(path, named, "a .parquet file")
     if not Path(path).is_file():
         raise ValueError(f"{named}: no such file; give a .parquet file")
     columns = [PROMPT, CATEGORY, *TRUTH.values()]
     try:
         with pq.ParquetFile(path) as file:
             require_columns(columns, file.schema_arrow.names, f"{named}: ")
+            # a few bytes of a Parquet file can stand for any number of equal rows
+            if file.metadata.num_rows > MOST_ROWS:
+                raise ValueError(f"{named}: {file.metadata.num_rows} rows; at most {MOST_ROWS} are read, split it")
             rows = file.read(columns).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{named}: no sound Parquet file ({str(error).splitlines()[0][:80]})") from error

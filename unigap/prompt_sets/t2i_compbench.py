@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ def read_t2i_compbench(folder: str) -> list[Prompt]:
     refuse_url(folder)
     root = Path(folder)
     files = [(c, s, root / f"{c}_{s}.txt") for c in CATEGORIES for s in SPLITS]
-    there = [(category, split, file) for category, split, file in files if file.is_file()]
+    there = [(category, split, file) for category, split, file in files if os.path.lexists(file)]
     if not there:
         raise ValueError(f"prompts {folder!r}: no folder with files such as color_train.txt and color_val.txt")
     return distinct(

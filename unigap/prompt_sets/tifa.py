@@ -6,11 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unigap.prompt_sets.rows import Row, as_truth, distinct, family, json_rows, parse_json, read_text, text_field
+from unigap.prompt_sets.rows import (
+    Row,
+    as_truth,
+    distinct,
+    family,
+    json_rows,
+    parse_json,
+    read_text,
+    text_field,
+    with_known_keys,
+)
 from unigap.prompt_sets.tiers import tier
 from unigap.records import Prompt
 
 QUESTION = ("question", "answer", "element", "element_type")
+KNOWN = ("id", "caption", "choices", *QUESTION, "coco_val_id")
 
 
 def read_tifa(path: str) -> list[Prompt]:
@@ -25,7 +36,7 @@ def read_tifa(path: str) -> list[Prompt]:
         ValueError: When the file is neither, or a row is damaged (named by its number).
     """
     captions: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
-    for where, row in _rows(path):
+    for where, row in with_known_keys(_rows(path), f"prompts {path!r}", KNOWN):
         name, caption = text_field(row, "id", where), text_field(row, "caption", where)
         _, known, questions = captions.setdefault(name, (where, caption, []))
         if caption != known:

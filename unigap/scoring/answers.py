@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from unigap.console.mistakes import hint
-from unigap.prompt_sets.rows import json_rows, read_text, text_field
+from unigap.prompt_sets.rows import Row, json_rows, read_text, text_field, with_known_keys
+from unigap.prompts import normalised
 from unigap.records import Prompt
 
+KEYS = ("id", "objects", "phrases", "similarity", "attribute", "spatial", "action", "answers")
+OBJECT_KEYS = ("class", "box", "score", "color", "depth")
+"""The keys that a rule reads; others are counted in a notice."""
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels; y grows downwards."""
 
@@ -48,6 +52,11 @@ class ImageAnswers:
     prompt: Prompt
     row: Mapping[str, Any]
     where: str
+
+    @property
+    def cluster(self) -> str:
+        """What is resampled together: all images of one text, whatever the ids of its lines."""
+        return normalised(self.prompt.text)
 
     @property
     def truth(self) -> dict[str, Any]:
@@ -98,7 +107,7 @@ class Score:
     """What one image, or one question about it, is worth.
 
     Attributes:
-        prompt: Id of the prompt; images of one prompt are resampled together.
+        prompt: Normalised text of the prompt; images of one prompt are resampled together.
         tag: The group it is reported in.
         value: In [0, 1], or a similarity.
     """
@@ -119,13 +128,23 @@ def read_answers(path: str, prompts: Sequence[Prompt]) -> list[ImageAnswers]:
     Raises:
         ValueError: When the file cannot be read, holds no row, or a row names no prompt of the set.
     """
-    known = {prompt.id: prompt for prompt in prompts}
+    known, named = {prompt.id: prompt for prompt in prompts}, f"answers {path!r}"
     answers = []
-    for where, row in json_rows(read_text(path, (".jsonl",), noun="answers"), f"answers {path!r}"):
+    for where, row in with_known_keys(json_rows(read_text(path, (".jsonl",), noun="answers"), named), named, KEYS):
         name = text_field(row, "id", where)
         if name not in known:
             raise ValueError(f"{where}: no prompt has the id {name[:60]!r}{hint(name, known)}")
         answers.append(ImageAnswers(known[name], row, where))
     if not answers:
-        raise ValueError(f"answers {path!r}: the file holds no row; write one an image")
+        raise ValueError(f"{named}: the file holds no row; write one an image")
+    for _ in with_known_keys(_objects(answers), f"{named}, objects", OBJECT_KEYS):
+        pass
     return answers
+
+
+def _objects(answers: Sequence[ImageAnswers]) -> Iterator[Row]:
+    for image in answers:
+        objects = image.row.get("objects")
+        yield from (
+            (image.where, item) for item in (objects if isinstance(objects, list) else ()) if isinstance(item, dict)
+        )

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from unigap.prompt_sets.t2i_compbench import RELATIONS
 from unigap.scoring.answers import Box, Detection, ImageAnswers, Score, is_number
 
 OVERLAP, OVERLAP_3D, NEAR = 0.1, 0.5, 150.0
@@ -133,7 +134,7 @@ def score_compbench(images: Sequence[ImageAnswers]) -> list[Score]:
     Raises:
         ValueError: When a prompt is of no such category, lacks the truth its rule needs, or an answer does.
     """
-    return [Score(image.prompt.id, image.prompt.category, _rule(image)(image)) for image in images]
+    return [Score(image.cluster, image.prompt.category, _rule(image)(image)) for image in images]
 
 
 def _rule(image: ImageAnswers) -> Callable[[ImageAnswers], float]:
@@ -156,7 +157,12 @@ def _score_attributes(image: ImageAnswers) -> float:
 
 
 def _score_relation(image: ImageAnswers) -> float:
-    detections = image.detections()
+    detections, relation = image.detections(), image.truth.get("relation")
+    if relation not in RELATIONS or len(image.truth.get("include", ())) != 2:
+        raise ValueError(
+            f"prompt {image.prompt.id!r}: its truth needs two objects in 'include' and a 'relation', one of: "
+            f"{', '.join(RELATIONS)}"
+        )
     if image.prompt.category == "3d_spatial" and any(math.isnan(thing.depth) for thing in detections):
         raise ValueError(f"{image.where}: each object needs a 'depth', the mean of a depth map over its box")
     return spatial_score(image.truth, detections)

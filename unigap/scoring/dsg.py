@@ -54,8 +54,8 @@ def score_dsg(images: Sequence[ImageAnswers]) -> tuple[list[Score], list[Score]]
     for image in images:
         questions = _questions(image)
         valid = valid_scores(_answers(image, questions), _parents(questions))
-        scores.append(Score(image.prompt.id, image.prompt.category, sum(valid.values()) / len(valid)))
-        kinds += [Score(image.prompt.id, item["category"], valid[item["id"]]) for item in questions]
+        scores.append(Score(image.cluster, image.prompt.category, sum(valid.values()) / len(valid)))
+        kinds += [Score(image.cluster, item["category"], valid[item["id"]]) for item in questions]
     return scores, kinds
 
 
@@ -80,9 +80,9 @@ def score_dpg_as_published(images: Sequence[ImageAnswers], first: str) -> tuple[
         if not yes or not all(parent in yes for listed in parents.values() for parent in listed):
             continue
         valid = dpg_scores(yes, parents)
-        scores.append(Score(image.prompt.id, image.prompt.category, sum(valid.values()) / len(valid)))
+        scores.append(Score(image.cluster, image.prompt.category, sum(valid.values()) / len(valid)))
         if image is last[image.prompt.id]:
-            kinds += [Score(image.prompt.id, item["category"], float(yes[item["id"]])) for item in questions]
+            kinds += [Score(image.cluster, item["category"], float(yes[item["id"]])) for item in questions]
     return scores, kinds
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unigap.prompt_sets.geneval import objects_of
 from unigap.scoring.answers import Box, Detection, ImageAnswers, Score
 
 THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9
@@ -88,9 +89,11 @@ def score_geneval(images: Sequence[ImageAnswers]) -> list[Score]:
         truth, tag = image.truth, image.prompt.category
         if not {"include", "exclude"} <= truth.keys():
             raise ValueError(f"prompt {image.prompt.id!r} has no GenEval truth; give --prompts geneval:FILE")
+        for name in ("include", "exclude"):
+            objects_of(truth, name, f"truth of prompt {image.prompt.id[:60]!r}")
         found = kept(image.detections(), tag)
         for item in truth["include"]:
             if "color" in item and any(not thing.color for thing in found.get(item["class"], ())[: item["count"]]):
                 raise ValueError(f"{image.where}: each {item['class']!r} needs a 'color'; classify its crop")
-        scores.append(Score(image.prompt.id, tag, float(is_right(truth, found))))
+        scores.append(Score(image.cluster, tag, float(is_right(truth, found))))
     return scores

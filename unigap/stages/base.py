@@ -17,6 +17,7 @@ from unigap.data import PoolData, PromptRows
 from unigap.evaluation.gap import EVAL_ROUND, exam_scores, external_verdicts, sit_exam
 from unigap.evaluation.gap_meter import GapMeter
 from unigap.judges import Judge, SelfJudge, check_speaks_at_once
+from unigap.judges.own_external import warn_of_own_external
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel, unsharded
 from unigap.models.checkpoints import open_lightning
@@ -75,6 +76,7 @@ class ImproveStage(LightningModule):
         self.judge, self.external = judge or SelfJudge(), external
         if external is not None:
             check_speaks_at_once(external)
+            warn_of_own_external(self.judge, external)
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.eval_plan = eval_plan or RoundPlan(candidates=4, seed=EVAL_SEED)
         self.predict_plan = predict_plan or RoundPlan()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,14 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "a file and a folder cannot share a name, move one"),
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.EIO: "see to the disk",
+}
+"""What to do when a file cannot be written, by errno."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +56,10 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        remedy = REMEDIES.get(error.errno or 0, "see to it")
         raise OSError(
             error.errno,
-            f"cannot write {path}: {reason}; everything written before it is safe: "
-            "free some space or make the folder writable, then run again",
+            f"cannot write {path}: {reason}; everything written before it is safe: {remedy}, then run again",
         ) from error
 
 
@@ -104,6 +113,18 @@ def write_durable(path: Path, data: bytes) -> None:
         raise
 
 
+def check_empty_folder(path: Path) -> None:
+    """Make sure that a folder may be made at ``path``: it is empty or does not exist yet.
+
+    Raises:
+        ValueError: There is something at ``path`` already.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path} is a symbolic link; give a folder that is empty or does not exist yet")
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{path} is not empty; give a folder that is empty or does not exist yet")
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which appears at ``path`` once the body is through, whole or not at all.
@@ -112,11 +133,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
         ValueError: There is something at ``path`` already.
         OSError: It cannot be written.
     """
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise ValueError(f"{path} is not empty; give a folder that is empty or does not exist yet")
+    check_empty_folder(path)
     place = path.absolute()
-    aside = place.with_name(f".{place.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    # a name of its own: what lies beside it under a fixed one could be the user's
+    aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
     make_folder(aside / place.name)  # of its own name already, which what is written into it may state
     try:
         yield aside / place.name

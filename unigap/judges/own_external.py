@@ -1,0 +1,24 @@
+"""An external judge that is the judge which selects: its figures would only agree with themselves."""
+
+from __future__ import annotations
+
+import sys
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from unigap.judges.base import Judge
+
+
+def warn_of_own_external(judge: Judge, external: Judge) -> None:
+    """Print a warning where the external judge is the judge that selects, made with the same arguments.
+
+    Args:
+        judge: The judge that selects.
+        external: The judge that only measures.
+    """
+    if external.name == judge.name and external.recipe == judge.recipe and rank_zero_only.rank == 0:
+        print(
+            f"warning: the external judge {external.name!r} is the judge that selects, so precision, accuracy and "
+            "agreement only compare it with itself; name another external judge",
+            file=sys.stderr,
+        )
