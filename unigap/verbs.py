@@ -14,6 +14,7 @@ from unigap.console.parser import ClearParser
 from unigap.evidence.verbs import EVIDENCE
 from unigap.pages.report import write_report
 from unigap.storage.damage import find_damage
+from unigap.storage.layout import HEAD
 
 
 def gap(
@@ -99,6 +100,8 @@ def verify(folder: str) -> None:
     if damage:
         raise ValueError("; ".join(damage))
     print(f"{folder}: sound")
+    if not (Path(folder) / HEAD).exists():
+        print(f"it carries no {HEAD}, as in earlier versions: rounds deleted from its end would not be noticed")
 
 
 def calibrate(

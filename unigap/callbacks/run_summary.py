@@ -27,7 +27,7 @@ from unigap.rounds import RoundPlan
 from unigap.sampling import Drawings
 from unigap.shapes.exam import Exam, shapes_exam
 from unigap.stages import ImproveStage
-from unigap.storage.manifest import make_folder, write_durable
+from unigap.storage.seals import write_sealed
 
 # Shape legend: S drawings, M image tokens, E exam pictures.
 
@@ -150,7 +150,6 @@ class RunSummary(Callback):
 
     def _write(self, trainer: Trainer, stage: ImproveStage, before: Look, after: Look, again_S: torch.Tensor) -> None:
         folder = Path(self.folder)
-        make_folder(folder)
         self.result = {
             "seed": stage.pool_data.seed,
             "model": self.model or type(stage.model).__name__,
@@ -164,7 +163,7 @@ class RunSummary(Callback):
         write_gallery(folder, before.verdicts, after.verdicts, self.gallery)
         write_rejudged(folder, before.verdicts, again_S)
         # last: where it lies, the rest lies too
-        write_durable(folder / "summary.json", json.dumps(self.result, indent=1).encode())
+        write_sealed(folder / "summary.json", json.dumps(self.result, indent=1).encode())
 
     def _key(self) -> str:
         plan = dataclasses.replace(self.plan, images_per_batch=1)  # which decides nothing but speed

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unigap.plots.png_file import read_png
+from unigap.storage.seals import warn_unsealed, was_written
 from unigap.storage.typed_json import read_json
 
 YES = 0.5
@@ -304,6 +305,7 @@ def read_run(run: str | Path) -> RunFolder:
     folder = Path(run)
     if not folder.is_dir():
         raise ValueError(f"no run folder at {folder}; give the folder that holds summary.json")
+    warn_unsealed(folder / "summary.json")
     return RunFolder(
         path=folder,
         summary=read_json(folder / "summary.json", Summary),
@@ -315,4 +317,4 @@ def read_run(run: str | Path) -> RunFolder:
 
 
 def _rows(path: Path, kind: Any) -> Any:
-    return read_json(path, kind) if path.exists() else []
+    return read_json(path, kind) if was_written(path) else []
