@@ -33,8 +33,11 @@ class RowLog(Callback):
         journal = read_journal(self.path, ("epoch", "rows"))
         if journal.torn:
             print(f"warning: {self.path}: the last line was cut off and is dropped", file=sys.stderr)
-        kept = "".join(line_of(record) for record in journal.records if record["epoch"] < trainer.current_epoch)
-        write_durable(self.path, kept.encode())
+        kept = [record for record in journal.records if record["epoch"] < trainer.current_epoch]
+        missing = {*range(trainer.current_epoch)} - {record["epoch"] for record in kept}
+        if missing:
+            print(f"warning: {self.path} has no line for {len(missing)} epochs, first {min(missing)}", file=sys.stderr)
+        write_durable(self.path, "".join(map(line_of, kept)).encode())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: RowBatch, batch_idx: int

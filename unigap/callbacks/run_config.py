@@ -27,6 +27,7 @@ class RunConfig(SaveConfigCallback):
         text = self.parser.dump(config, skip_none=False)
         keeper = run_checkpoint(trainer)
         assert keeper is not None, "every run of the command line has one"
+        keeper.hold_folder()  # before anything of another run is written over
         write_sealed(keeper.folder / CONFIG, text.encode())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 MOST_TEXT = 64 * 2**20
 """Largest JSON or YAML file that is read, in bytes; parsed it takes some twenty times as much memory."""
@@ -24,7 +24,7 @@ def check_plain(path: Path) -> None:
         raise ValueError(f"{path} is {kind}, not a regular file; put the file back")
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> io.BufferedReader:
     """Open a regular file for reading.
 
     Raises:
@@ -33,7 +33,7 @@ def open_plain(path: Path) -> BinaryIO:
     """
     check_plain(path)
     # should a FIFO take the file's place after the check, opening it still does not wait for a writer
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
 def read_plain(path: Path, most: int = MOST_TEXT) -> bytes:

@@ -1,7 +1,7 @@
 """Files that stay plain for other programs, and whose every change is noticed: digests kept beside them.
 
-``seals.json`` in a folder holds the sha256 of each sealed file of that folder. While a file is replaced it holds the old
-and the new digest, so a kill at any point leaves both files sound.
+``seals.json`` in a folder holds the sha256 of each sealed file of that folder. While a file is replaced it holds the
+old and the new digest, so a kill at any point leaves both files sound.
 """
 
 from __future__ import annotations

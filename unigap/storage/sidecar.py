@@ -114,7 +114,7 @@ class Sidecar:
 
 def index_faults(folder: Path, index: Mapping[str, Any], owners: str) -> list[str]:
     """Say so in one line if a manifest does not name the owner of each of its tables."""
-    parts = (index.get("files"), index.get(owners))
-    if all(isinstance(part, dict) for part in parts) and parts[0].keys() == parts[1].keys():
+    files, names = index.get("files"), index.get(owners)
+    if isinstance(files, dict) and isinstance(names, dict) and files.keys() == names.keys():
         return []
     return [f"{folder / MANIFEST} does not name the owner of each table; restore it from a backup"]
