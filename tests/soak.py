@@ -63,7 +63,7 @@ CHANGES: list[tuple[str, object]] = [
     ("regrow.plan.sampling.temperature", 0.7),
     ("trainer.accumulate_grad_batches", 2),
     # what decides nothing but speed and words
-    ("regrow.plan.images_per_batch", 8),
+    ("data.eval_batch", 64),
     ("trainer.log_every_n_steps", 2),
     ("checkpoint.every_n_train_steps", 1),
 ]

@@ -4,7 +4,7 @@ The dataclasses are the format. ``summary.json`` holds a `Summary`. Optional are
 from epoch 0, before training; ``gallery.json``, a list of `Exhibit`; ``rejudged.json``, a list of `Rejudged`; and the
 folder ``dynamics`` of the callback of that name: ``dynamics.json``, a list of `Watched`, and its pictures. Rates are
 shares in [0, 1], null where there was nothing to measure; a number that is not finite is read as null. Keys not named
-here are ignored.
+here are ignored. ``seals.json`` holds the digests of these files.
 """
 
 from __future__ import annotations
