@@ -321,13 +321,17 @@ def test_a_table_that_unpacks_to_gigabytes_is_refused(name: str, folder: Path) -
 # Two writers
 
 
+# a slow disk, so that unlocked writers would read the same manifest before either writes it
 IMPORT = """
-import sys
+import sys, time
 from unigap.pool import Pool
+from unigap.storage import sidecar
+write = sidecar.write_durable
+sidecar.write_durable = lambda *file: (time.sleep(0.1), write(*file))
 pool = Pool.open(sys.argv[1])
+ids = [candidate.id for candidate in pool.candidates()]
 print("ready", flush=True)
 sys.stdin.readline()
-ids = [candidate.id for candidate in pool.candidates()]
 for number in range(int(sys.argv[3])):
     pool.annotate(sys.argv[2], {ids[number]: 1.0})
 """
@@ -335,7 +339,7 @@ for number in range(int(sys.argv[3])):
 
 def test_writers_at_once_lose_nothing(folder: Path) -> None:
     names = ("ann", "ben", "cleo")
-    count = 6
+    count = 3
     started = [
         subprocess.Popen(
             [sys.executable, "-c", IMPORT, str(folder), name, str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -345,7 +349,11 @@ def test_writers_at_once_lose_nothing(folder: Path) -> None:
     for process in started:
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     for process in started:
-        process.communicate(b"\n", timeout=60)
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate(timeout=60)
     assert [process.returncode for process in started] == [0, 0, 0]
     assert [len(Pool.open(folder).judgments(name)) for name in names] == [count] * 3
     assert find_damage(folder) == []
