@@ -12,7 +12,7 @@ from unigap.records import Candidate, Judgment, Prompt
 from unigap.storage.annotations import Annotations
 from unigap.storage.chain import Chain
 from unigap.storage.damage import find_damage
-from unigap.storage.head import read_head, shortfall, write_first_head
+from unigap.storage.head import lost_rounds, read_head, write_first_head
 from unigap.storage.layout import (
     CANDIDATES_FILE,
     HEAD,
@@ -75,11 +75,11 @@ class Pool:
             OSError: The folder cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and not (folder.is_dir() and _is_unused(folder)):
-            raise ValueError(f"cannot create a pool at {folder}: it is not an empty folder; open it or choose another")
+        _check_unused(folder)
         make_folder(folder)
         identity = {"format": FORMAT, "model": model}
         with WriterLock(folder):
+            _check_unused(folder)  # another process may have begun one meanwhile
             _references(folder).create()
             write_first_head(folder, digest(render_json(identity).encode()))
             # The last file written makes the folder a pool; killed before it, create begins again.
@@ -127,7 +127,7 @@ class Pool:
                 raise ValueError(
                     f"{round_folder(self.folder, expected)} is missing though round {number} is there; restore it"
                 )
-        for fault in shortfall(self.folder, self._head, len(found), {}) if self._head else []:
+        for fault in lost_rounds(self.folder, self._head, len(found)) if self._head else []:
             raise ValueError(fault)
         return tuple(found)
 
@@ -322,8 +322,14 @@ def _references(folder: Path) -> Sidecar:
     return Sidecar(folder, REFERENCES, "reference", "logp", "models")
 
 
+def _check_unused(folder: Path) -> None:
+    """Make sure that a folder does not exist, or is empty but for what a killed ``Pool.create`` leaves."""
+    if not folder.exists() or (folder.is_dir() and _is_unused(folder)):
+        return
+    raise ValueError(f"cannot create a pool at {folder}: it is not an empty folder; open it or choose another")
+
+
 def _is_unused(folder: Path) -> bool:
-    """Whether ``folder`` is empty but for what a killed ``Pool.create`` leaves."""
     names = {path.name for path in folder.iterdir() if not is_temporary(path.name)}
     inside = {path.name for path in (folder / REFERENCES).glob("*") if not is_temporary(path.name)}
     return names <= {REFERENCES, HEAD} and inside <= {MANIFEST}

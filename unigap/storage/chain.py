@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unigap.storage.head import Head
+from unigap.storage.head import Head, exchanged_round
 from unigap.storage.layout import HEAD, POOL_FILE, ROUND_FILES, round_folder
 from unigap.storage.manifest import MANIFEST, Sealed, altered_files, unseal
 
@@ -36,9 +36,8 @@ class Chain:
                 raise ValueError(f"{fault}; restore it from a backup")
             self._links.append(manifest)
         if self._head and len(self._links) > self._head.rounds:
-            fault = head_fault(self._folder, self._head, self._links[self._head.rounds])
-            if fault:
-                raise ValueError(f"{fault}; restore it from a backup")
+            for line in exchanged_round(self._folder, self._head, self._links[self._head.rounds].sha256):
+                raise ValueError(line)
         return self._links[count].sha256
 
     def checked(self, round: int) -> Path:
@@ -75,11 +74,3 @@ def chain_fault(pool: Path, round: int, manifest: Sealed, previous: str | None) 
         return None
     before = round_folder(pool, round - 1) if round else pool / POOL_FILE
     return f"{round_folder(pool, round) / MANIFEST} does not follow {before}: one of them belongs to another pool"
-
-
-def head_fault(pool: Path, head: Head, last: Sealed) -> str | None:
-    """What is wrong with the last of the manifests that a head covers; None if nothing."""
-    if last.sha256 == head.sha256:
-        return None
-    where = round_folder(pool, head.rounds - 1) / MANIFEST if head.rounds else pool / POOL_FILE
-    return f"{where} is not the one that {pool / HEAD} names: one of them is older or belongs to another pool"

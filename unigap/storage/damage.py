@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unigap.storage.chain import chain_fault, head_fault
-from unigap.storage.head import Head, lost_tables, read_head, shortfall
+from unigap.storage.chain import chain_fault
+from unigap.storage.head import Head, exchanged_round, lost_rounds, lost_tables, read_head
 from unigap.storage.layout import (
     ANNOTATIONS,
     HEAD,
@@ -34,14 +34,15 @@ def find_damage(pool: str | Path) -> list[str]:
     pool = Path(pool)
     if not pool.is_dir():
         return [f"{pool} is missing"]
-    committed, partial = find_rounds(pool), find_rounds(pool, ".partial")
     lines: list[str] = []
-    head, sealed = _head(pool, lines), {-1: _unseal(pool / POOL_FILE, lines)}
+    head = _head(pool, lines)  # first: another process may be writing, and the pool has at least what it names
+    committed, partial = find_rounds(pool), find_rounds(pool, ".partial")
+    sealed = {-1: _unseal(pool / POOL_FILE, lines)}
     lines += _missing_rounds(pool, committed, head)
     for round in committed:
         sealed[round] = _inspect_round(pool, round, sealed.get(round - 1), lines)
     last = sealed.get(head.rounds - 1) if head else None
-    lines += filter(None, [head_fault(pool, head, last)] if head and last else [])
+    lines += exchanged_round(pool, head, last.sha256) if head and last else []
     for round in sorted({*partial} - {*committed}):
         lines += _partial_damage(round_folder(pool, round, ".partial"))
     for name, owners in ((REFERENCES, "models"), (ANNOTATIONS, "judges")):
@@ -70,7 +71,7 @@ def _missing_rounds(pool: Path, committed: list[int], head: Head | None) -> list
             through = f" to {round_folder(pool, round - 1)}" if round > expected + 1 else ""
             lines.append(f"{round_folder(pool, expected)}{through} is missing")
         expected = round + 1
-    return lines + (shortfall(pool, head, expected, {}) if head else [])
+    return lines + (lost_rounds(pool, head, expected) if head else [])
 
 
 def _inspect_round(pool: Path, round: int, previous: Sealed | None, lines: list[str]) -> Sealed | None:

@@ -65,34 +65,31 @@ def advance_head(pool: Path) -> None:
     """
     with WriterLock(pool):
         old, new = read_head(pool), _present(pool)
-        if old is not None:
-            for fault in shortfall(
-                pool, old, new.rounds, {name: new.tables(name) for name in (ANNOTATIONS, REFERENCES)}
-            ):
-                raise ValueError(fault)
+        for fault in _faults(pool, old, new) if old else []:
+            raise ValueError(fault)
         if new != old:
             _write(pool, new)
 
 
-def shortfall(pool: Path, head: Head, rounds: int, tables: dict[str, Collection[str]]) -> list[str]:
-    """Compare what a pool holds with its head.
+def lost_rounds(pool: Path, head: Head, rounds: int) -> list[str]:
+    """Say so in one line if a pool has fewer rounds, counted from 0 without gaps, than its head names."""
+    if rounds >= head.rounds:
+        return []
+    return [
+        f"{round_folder(pool, rounds)} is missing: {HEAD} names {head.rounds} rounds; restore it, or delete "
+        f"{pool / HEAD} as well to go on with what is left"
+    ]
 
-    Args:
-        pool: Folder of the pool.
-        head: Its head.
-        rounds: Number of rounds it has, counted from 0 without gaps.
-        tables: Names of the tables in the manifests of the sidecars that are compared.
 
-    Returns:
-        One line for each thing that the head names and that is not there.
-    """
-    lines = []
-    if rounds < head.rounds:
-        lines.append(
-            f"{round_folder(pool, rounds)} is missing: {HEAD} names {head.rounds} rounds; restore it, or delete "
-            f"{pool / HEAD} as well to go on with what is left"
-        )
-    return lines + [line for name, present in tables.items() for line in lost_tables(pool, head, name, present)]
+def exchanged_round(pool: Path, head: Head, last: str) -> list[str]:
+    """Say so in one line if ``last``, the digest of the last manifest the head covers, is not the one it names."""
+    if last == head.sha256:
+        return []
+    where = round_folder(pool, head.rounds - 1) / MANIFEST if head.rounds else pool / POOL_FILE
+    return [
+        f"{where} is not the one that {pool / HEAD} names: one of them is older or belongs to another pool; restore it "
+        "from a backup"
+    ]
 
 
 def lost_tables(pool: Path, head: Head, sidecar: str, present: Collection[str]) -> list[str]:
@@ -104,6 +101,16 @@ def lost_tables(pool: Path, head: Head, sidecar: str, present: Collection[str]) 
         f"{pool / sidecar / MANIFEST} is older than {HEAD}: {len(lost)} of its tables are gone; restore the folder, or "
         f"delete {pool / HEAD} as well to go on with what is left"
     ]
+
+
+def _faults(pool: Path, head: Head, present: Head) -> list[str]:
+    """What the head of a pool names and the pool does not hold, one line each."""
+    lines = lost_rounds(pool, head, present.rounds)
+    if present.rounds == head.rounds:
+        lines += exchanged_round(pool, head, present.sha256)
+    for sidecar in (ANNOTATIONS, REFERENCES):
+        lines += lost_tables(pool, head, sidecar, present.tables(sidecar))
+    return lines
 
 
 def _present(pool: Path) -> Head:
