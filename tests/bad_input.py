@@ -78,6 +78,11 @@ def judge(verb: str, pool: str, *told: str, **options: object) -> Mistake:
     return Mistake(["judge", verb, pool, *given], told)
 
 
+def export_model(run: str, *told: str) -> Mistake:
+    """An ``export model`` of a run of the desk."""
+    return Mistake(["export", "model", run, "--out", "new"], told)
+
+
 def sheet(file: str, *told: str) -> Mistake:
     """A ``judge import`` of a sheet of the desk; the line names the sheet."""
     return Mistake(["judge", "import", "pool-of-another", file], (f"'{file}'", *told))
@@ -223,6 +228,10 @@ CHECKPOINTS = {
     "ckpt_path last, without one": resume("last", "no such file"),
     "ckpt_path junk": resume("junk.ckpt", "nothing in it was run"),
     "ckpt_path cut off": resume("cut.ckpt", "nothing in it was run"),
+    "ckpt_path with a flipped byte": resume("flipped.ckpt", "is damaged: the checksum of its part"),
+    "init_from with a flipped byte": start("flipped.ckpt", "is damaged: the checksum of its part"),
+    "ckpt_path with weights of NaN": resume("not-finite.ckpt", "the weights 'model.x' are not finite"),
+    "init_from weights of NaN": start("not-finite.ckpt", "the weights 'model.x' are not finite"),
     "ckpt_path with code": resume("bomb.ckpt", "nothing in it was run"),
     "ckpt_path a bare pickle": resume("bare.ckpt", "nothing in it was run", verb="validate"),
     "ckpt_path only weights": resume("weights.ckpt", "no Lightning checkpoint", verb="predict"),
@@ -510,6 +519,18 @@ FOLDERS = {
     "report over a page of others": Mistake(["report", "run-cut", "--out", "mine/page.html"], ["holds something else"]),
     "report of NaN": report("run-nan", "summary.json.seed must be a whole number"),
     "report nested deep": report("run-deep", "summary.json is damaged"),
+    "report of an edited summary": report("run-edited-summary", "summary.json is damaged or was edited"),
+    "report of edited curves": report("run-edited-curves", "curves.json is damaged or was edited"),
+    "report of an edited gallery": report("run-edited-gallery", "gallery.json is damaged or was edited"),
+    "report of edited verdicts": report("run-edited-rejudged", "rejudged.json is damaged or was edited"),
+    "report with edited seals": report("run-edited-seals", "seals.json is damaged"),
+    "report without its summary": report("run-without-summary", "summary.json is missing though seals.json names it"),
+    "report without its curves": report("run-without-curves", "curves.json is missing though"),
+    "report without its gallery": report("run-without-gallery", "gallery.json is missing though"),
+    "report with a flipped byte in an image": report("run-flipped-picture", "00-before.png is not a whole PNG image"),
+    "report of a FIFO": report("run-fifo", "summary.json is a FIFO"),
+    "report of a device": report("run-device", "summary.json is a device"),
+    "report with a FIFO for an image": report("run-fifo-picture", "00-before.png is a FIFO"),
     "report cut off": report("run-half", "summary.json is damaged"),
 }
 STAGES = {
@@ -540,6 +561,13 @@ TOLD = {
     "export of no run": Mistake(["export", "model", "full", "--out", "new"], ["full holds no last.ckpt"]),
     "export of a lone checkpoint": Mistake(
         ["export", "model", "other.ckpt", "--out", "new"], ["config.yaml is missing"]
+    ),
+    "export of weights of NaN": export_model("trained-to-nothing", "the weights 'model.x' are not finite"),
+    "export of a flipped checkpoint": export_model("trained-and-flipped", "is damaged: the checksum of its part"),
+    "export with a config that multiplies": export_model("trained-laughing", "config.yaml", "aliases make more than"),
+    "export with an edited config": export_model("trained-edited", "config.yaml is damaged or was edited"),
+    "compare a run without its summary": Mistake(
+        ["compare", "run-text", "run-without-summary"], ["summary.json is missing though"]
     ),
     "compare one run": Mistake(["compare", "full"], ["two runs or more"]),
     "compare nothing": Mistake(["compare", "full", "nowhere"], ["full holds no last.ckpt"]),

@@ -7,7 +7,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from small_pools import fill, flip
 from small_runs import CONFIGS
 
 from unigap.pool import Pool
+from unigap.run_folder.fit_folder import CONFIG, LAST
 from unigap.storage.manifest import MANIFEST, digest, seal, unseal
+from unigap.storage.seals import SEALS, write_sealed
 
 SFT = (CONFIGS / "sft.yaml").read_text()
 LR = next(line for line in SFT.splitlines(keepends=True) if line.startswith("    lr: "))
@@ -152,6 +154,11 @@ def lay_lightning_checkpoints(desk: Path) -> None:
     torch.save({"weights": torch.zeros(1)}, desk / "weights.ckpt")
     whole = (desk / "other.ckpt").read_bytes()
     (desk / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    torch.save({**sound, "state_dict": {"model.x": torch.tensor(float("nan"))}}, desk / "not-finite.ckpt")
+    torch.save({**sound, "state_dict": {"model.x": torch.arange(1000.0)}}, desk / "flipped.ckpt")
+    flip(
+        desk / "flipped.ckpt", (desk / "flipped.ckpt").read_bytes().index(torch.arange(900.0, 910).numpy().tobytes()), 1
+    )
 
 
 def lay_folders(desk: Path, sound: Path) -> None:
@@ -210,8 +217,9 @@ def lay_pools(desk: Path, codebook: str) -> None:
 def lay_runs(desk: Path, demo: Path) -> None:
     """Run folders whose gallery, summary or curves cannot be shown."""
 
-    def variant(name: str) -> Path:
-        shutil.copytree(demo, desk / name, ignore=shutil.ignore_patterns("pool", "csv", "report.html"))
+    def variant(name: str, *without: str) -> Path:
+        left_out = ("pool", "csv", "report.html", "rows.jsonl", *without)
+        shutil.copytree(demo, desk / name, ignore=shutil.ignore_patterns(*left_out))
         return desk / name / "gallery" / "00-before.png"
 
     variant("run-text").write_text("a red circle")
@@ -225,10 +233,49 @@ def lay_runs(desk: Path, demo: Path) -> None:
     pipe = variant("run-pipe")
     pipe.unlink()
     os.mkfifo(pipe)
-    outside = variant("run-outside").parents[1] / "gallery.json"
+    outside = variant("run-outside", SEALS).parents[1] / "gallery.json"
     outside.write_text(outside.read_text().replace("gallery/00-before.png", "../../run-text/summary.json"))
     for name, text in {"run-nan": '{"seed": NaN}', "run-deep": "[" * 100_000, "run-half": '{"seed": '}.items():
-        (variant(name).parents[1] / "summary.json").write_text(text)
+        (variant(name, SEALS).parents[1] / "summary.json").write_text(text)
+    lay_sealed_runs(desk, lambda name: variant(name).parents[1])
+    lay_trained_runs(desk)
+
+
+def lay_sealed_runs(desk: Path, variant: Callable[[str], Path]) -> None:
+    """Run folders one of whose files is not as it was written."""
+    for name in ("summary", "curves", "gallery", "rejudged", "seals"):
+        path = variant(f"run-edited-{name}") / f"{name}.json"
+        text = path.read_text()
+        digit = text.rindex("1") if "1" in text else text.rindex("[")
+        path.write_text(f"{text[:digit]}0{text[digit + 1 :]}")
+    for name in ("summary", "curves", "gallery"):
+        (variant(f"run-without-{name}") / f"{name}.json").unlink()
+    for name, replace in {"fifo": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero")}.items():
+        path = variant(f"run-{name}") / "summary.json"
+        path.unlink()
+        replace(path)
+    picture = variant("run-flipped-picture") / "gallery/00-before.png"
+    flip(picture, picture.stat().st_size - 20, 1)
+    picture.with_name("01-before.png").unlink()
+    fifo = variant("run-fifo-picture") / "gallery/00-before.png"
+    fifo.unlink()
+    os.mkfifo(fifo)
+
+
+def lay_trained_runs(desk: Path) -> None:
+    """Runs of ``unigap fit`` whose weights or config cannot be used."""
+    for name, checkpoint, config in (
+        ("trained-to-nothing", "not-finite.ckpt", "model: {}\n"),
+        ("trained-and-flipped", "flipped.ckpt", "model: {}\n"),
+        ("trained-laughing", "other.ckpt", billion_laughs()),
+        ("trained-edited", "other.ckpt", "model: {}\n"),
+    ):
+        folder = desk / name / "checkpoints"
+        folder.mkdir(parents=True)
+        shutil.copyfile(desk / checkpoint, folder / LAST)
+        (folder / CONFIG).write_text(config)
+    write_sealed(folder / CONFIG, b"model: {}\n")
+    (folder / CONFIG).write_text("model: {x: 1}\n")
 
 
 def lay_special_files(desk: Path) -> None:

@@ -81,5 +81,5 @@ def flip(path: Path, position: int, mask: int) -> None:
 
 
 def files(folder: Path) -> list[Path]:
-    """Every file of a pool."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    """Every file of a pool, but for locks."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not is_temporary(path.name))

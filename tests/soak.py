@@ -1,4 +1,4 @@
-"""``make soak``: random kills, random byte flips and random input, until something is lost. It prints the seed."""
+"""``make soak``: random kills, changed settings, damage and input, until something is lost. It prints the seed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import collections
 import contextlib
 import io
+import json
 import os
 import random
 import shutil
@@ -21,11 +22,12 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from kill_points import EXACT, STAGES, Killed, at_call, differences, kill, left_behind
-from small_runs import CHECKPOINT, CONFIGS, POOL, TRAINER, improve, words
+from small_runs import CHECKPOINT, CONFIGS, POOL, SUMMARY, TRAINER, improve, words
+from soak_damage import soak_damage
 from tqdm import tqdm
 
 from unigap.__main__ import main
-from unigap.callbacks import run_checkpoint
+from unigap.callbacks import run_checkpoint, run_summary
 from unigap.judges import RandomJudge
 from unigap.models.janus import Janus
 from unigap.pool import Pool
@@ -43,7 +45,29 @@ BEFORE: dict[str, tuple[Any, str]] = {
     "committing a round": (RoundWriter, "commit"),
     "renaming a file": (manifest.os, "replace"),  # type: ignore[attr-defined]
     "saving a checkpoint": (run_checkpoint, "rename_durable"),
+    "a measurement": (run_summary, "measure"),
+    "judging old drawings anew": (run_summary, "rejudge"),
+    "writing the summary": (run_summary, "write_sealed"),
 }
+FIGURES = ("before", "after", "delta", "rounds", "by_category", "redrawn", "rejudged")
+CHANGES: list[tuple[str, object]] = [
+    # what decides the result
+    ("model.init_args.lr", 2.0e-2),
+    ("model.init_args.weight_decay", 0.3),
+    ("model.init_args.objective.init_args.threshold", 0.6),
+    ("model.init_args.model.init_args.lora_rank", 3),
+    ("data.batch_size", 2),
+    ("data.seed", 1),
+    ("data.order", "easy_first"),
+    ("regrow.plan.candidates", 3),
+    ("regrow.plan.sampling.temperature", 0.7),
+    ("trainer.accumulate_grad_batches", 2),
+    # what decides nothing but speed and words
+    ("data.eval_batch", 64),
+    ("trainer.log_every_n_steps", 2),
+    ("checkpoint.every_n_train_steps", 1),
+]
+"""Settings that a continued run is given."""
 
 
 @contextlib.contextmanager
@@ -76,14 +100,35 @@ def count_calls(run: Callable[[], int]) -> collections.Counter[str]:
     return counts
 
 
+def measured(stage: str) -> dict[str, object]:
+    """Flags of a run that is measured before and after."""
+    return {**EXACT, **SUMMARY, "summary.folder": f"runs/{stage}"}
+
+
+def run_until(checkpoint: Path, stage: str, flags: dict[str, object], name: str, call: int) -> None:
+    """Continues a run until it comes to a place for the ``call``-th time, where it is killed, or to its end."""
+    owner, attribute = BEFORE[name]
+    with (
+        contextlib.suppress(Killed),
+        patch.object(owner, attribute, at_call(call, kill, getattr(owner, attribute))),
+    ):
+        assert improve(checkpoint, stage, {**flags, "resume": "auto"}) == 0, (name, call)
+
+
+def outcome(stage: str) -> dict[str, Any]:
+    """What a run leaves behind, with the figures it was measured by."""
+    summary = json.loads((Path("runs") / stage / "summary.json").read_text())
+    return left_behind(stage) | {"summary": {name: summary[name] for name in FIGURES}}
+
+
 def soak_kills(checkpoint: Path, kills: int, rng: random.Random) -> tuple[int, list[str]]:
     """Kills every stage at random places, up to three times in a row; gives the number of runs and what was lost."""
     lost, total = [], 0
     for stage in STAGES:
-        flags = {**EXACT, "checkpoint.every_n_train_steps": rng.choice([0, 1, 2])}
+        flags = {**measured(stage), "checkpoint.every_n_train_steps": rng.choice([0, 1, 2])}
         with in_new_folder():
             counts = count_calls(lambda stage=stage, flags=flags: improve(checkpoint, stage, flags))
-            whole = left_behind(stage)
+            whole = outcome(stage)
         for _ in tqdm(range(kills), desc=stage, unit="run"):
             total += 1
             with in_new_folder():
@@ -92,39 +137,52 @@ def soak_kills(checkpoint: Path, kills: int, rng: random.Random) -> tuple[int, l
                     name = rng.choice(sorted(counts))
                     call = rng.randint(1, counts[name])
                     told.append(f"before {name} (call {call})")
-                    owner, attribute = BEFORE[name]
-                    with (
-                        contextlib.suppress(Killed),
-                        patch.object(owner, attribute, at_call(call, kill, getattr(owner, attribute))),
-                    ):
-                        assert improve(checkpoint, stage, {**flags, "resume": "auto"}) == 0, told
+                    run_until(checkpoint, stage, flags, name, call)
                 assert improve(checkpoint, stage, {**flags, "resume": "auto"}) == 0, told
-                where = differences(left_behind(stage), whole)
+                summary = Path(f"runs/{stage}/summary.json")
+                where = differences(outcome(stage), whole) if summary.exists() else [f"{summary} is missing"]
                 if where:
                     lost.append(f"{stage}, killed {', then '.join(told)}: {where[:3]}")
     return total, lost
 
 
-def soak_flips(checkpoint: Path, flips: int, rng: random.Random) -> tuple[int, list[str]]:
-    """Flips single bytes all over a pool; gives how many and those that were not noticed."""
-    missed = []
+def soak_settings(checkpoint: Path, tries: int, rng: random.Random) -> tuple[int, list[str]]:
+    """Kills runs and continues them with another setting, which is refused in one line or changes nothing."""
+    wrong = []
+    stage = "c_sft"
+    flags = measured(stage)
     with in_new_folder():
-        assert improve(checkpoint, "dpo", {**EXACT, "trainer.max_epochs": 1}) == 0
-        pool = Path("runs/dpo/pool")
-        files = sorted(path for path in pool.rglob("*") if path.is_file())
-        for _ in tqdm(range(flips), desc="byte flips", unit="flip"):
-            path = rng.choice(files)
-            sound = path.read_bytes()
-            at, mask = rng.randrange(len(sound)), rng.randint(1, 255)
-            path.write_bytes(sound[:at] + bytes([sound[at] ^ mask]) + sound[at + 1 :])
-            try:
-                found = Pool.open(pool).verify()
-            except ValueError as error:
-                found = [str(error)]
-            if not any(path.name in line for line in found):
-                missed.append(f"{path}, byte {at} ^ {mask}: {found}")
-            path.write_bytes(sound)
-    return flips, missed
+        counts = count_calls(lambda: improve(checkpoint, stage, flags))
+        whole = outcome(stage)
+    for _ in tqdm(range(tries), desc="changed settings", unit="run"):
+        option, value = rng.choice(CHANGES)
+        with in_new_folder():
+            name = rng.choice(sorted(counts))
+            run_until(checkpoint, stage, flags, name, rng.randint(1, counts[name]))
+            told = f"killed before {name}, continued with --{option} {value}"
+            begun = Path(f"runs/{stage}/checkpoints/last.ckpt").exists()
+            errors = io.StringIO()
+            with contextlib.redirect_stderr(errors):
+                status = improve(checkpoint, stage, {**flags, option: value, "resume": "auto"})
+            lines = [line for line in errors.getvalue().splitlines() if line.startswith("error: ")]
+            if status == 2 and len(lines) == 1 and option.rpartition(".")[2] in lines[0]:
+                status = improve(checkpoint, stage, {**flags, "resume": "auto"})
+            # before its first checkpoint a run has no setting yet that could be kept
+            if begun and (
+                status or not Path(f"runs/{stage}/summary.json").exists() or differences(outcome(stage), whole)
+            ):
+                wrong.append(f"{told}: status {status}, {lines}")
+    return tries, wrong
+
+
+def soak_run_folder(checkpoint: Path, damages: int, rng: random.Random) -> tuple[int, list[str]]:
+    """Damages every file of a run folder in turn."""
+    with in_new_folder():
+        stage = "dpo"
+        assert improve(checkpoint, stage, {**measured(stage), "trainer.max_epochs": 1}) == 0
+        pool = Pool.open(f"runs/{stage}/pool")
+        pool.annotate("human", {candidate.id: 1.0 for candidate in pool.candidates()[:3]})
+        return soak_damage(Path("runs") / stage, damages, rng)
 
 
 def soak_input(checkpoint: Path, examples: int) -> tuple[int, list[str]]:
@@ -188,7 +246,8 @@ def soak() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--kills", type=int, default=20, help="killed runs for each stage")
-    parser.add_argument("--flips", type=int, default=1000)
+    parser.add_argument("--settings", type=int, default=20, help="runs continued with another setting")
+    parser.add_argument("--damages", type=int, default=1000)
     parser.add_argument("--examples", type=int, default=200)
     options = parser.parse_args()
     print(f"seed {options.seed}: make soak SOAK='--seed {options.seed}' runs this again", flush=True)
@@ -201,7 +260,8 @@ def soak() -> int:
     processor.save_pretrained(folder)
     parts = {
         "killed runs that did not end as the uninterrupted one": soak_kills(folder, options.kills, rng),
-        "byte flips that were not noticed": soak_flips(folder, options.flips, rng),
+        "changed settings neither refused nor without effect": soak_settings(folder, options.settings, rng),
+        "damages that were not noticed": soak_run_folder(folder, options.damages, rng),
         "inputs not answered by success or one line": soak_input(folder, options.examples),
     }
     shutil.rmtree(folder)

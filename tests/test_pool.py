@@ -230,6 +230,9 @@ def test_a_state_names_its_rounds_whatever_comes_after(folder: Path) -> None:
     Pool.open(folder).check_state(early)
     shutil.rmtree(folder / "round-00002")
     shutil.rmtree(folder / "round-00001")
+    with pytest.raises(ValueError, match=r"round-00001 is missing: head\.json names 3 rounds"):
+        Pool.open(folder).check_state(early)
+    (folder / "head.json").unlink()
     Pool.open(folder).check_state(early)
     with pytest.raises(ValueError, match=r"trained on 2 rounds but .* has 1"):
         pool.check_state(late)
@@ -241,6 +244,8 @@ def test_a_state_refuses_rounds_drawn_anew(folder: Path) -> None:
     pool = Pool.open(folder)
     state = pool.state()
     shutil.rmtree(folder / "round-00001")
+    (folder / "head.json").unlink()
+    pool = Pool.open(folder)
     fill(pool, 1, PROMPTS[:3])
     with pytest.raises(ValueError, match="are not those the checkpoint was trained on"):
         pool.check_state(state)

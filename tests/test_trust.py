@@ -1,11 +1,18 @@
-"""Nothing that comes from outside is run, nothing is fetched by URL, and nothing waits for a network."""
+"""Nothing from outside is run or fetched by URL, nothing waits for a network, and no damage goes unnoticed."""
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+import random
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +20,17 @@ import wandb
 import yaml
 from bad_input import CHECKPOINTS, JANUS
 from desk import EXECUTED
-from small_runs import expect_error, improve
+from kill_points import Killed, differences
+from small_pools import flip
+from small_runs import epochs, expect_error, improve
 
 from unigap import cli
 from unigap.__main__ import main
+from unigap.commands.demo import MARK
+from unigap.models.checkpoints import open_lightning
+from unigap.pages.report import write_report
+from unigap.storage import manifest
+from unigap.storage.seals import SEALS, read_sealed, write_sealed
 
 BOMBS: dict[str, Callable[[bytes, Path], object]] = {
     "bare.ckpt": lambda data, path: pickle.loads(data),
@@ -74,3 +88,135 @@ def test_wandb_stays_offline_and_nothing_waits(janus_folder: Path, here: Path, m
         with pytest.raises(BlockingIOError):
             silent.accept()
     assert list(here.glob("wandb/offline-run-*/*.wandb"))
+
+
+def flipped_at_random(path: Path, rng: random.Random) -> tuple[int, bytes]:
+    """Change one byte of a file; returns where and what the file was."""
+    whole = path.read_bytes()
+    at = rng.randrange(len(whole))
+    flip(path, at, rng.randint(1, 255))
+    return at, whole
+
+
+def test_a_flipped_byte_of_a_checkpoint_is_noticed_or_carries_no_value(janus_folder: Path, here: Path) -> None:
+    assert improve(janus_folder, "sft", {"trainer.max_epochs": 1}) == 0
+    last, rng, noticed = here / "runs/sft/checkpoints/last.ckpt", random.Random(0), 0
+    sound = torch.load(last, weights_only=True)
+    for _ in range(60):
+        at, whole = flipped_at_random(last, rng)
+        try:
+            found = open_lightning(str(last), "ckpt_path")
+            assert not differences(found, sound), f"byte {at}"
+        except ValueError as error:
+            assert "last.ckpt" in str(error)
+            noticed += 1
+        last.write_bytes(whole)
+    assert noticed >= 50
+
+
+def test_every_byte_of_what_a_report_reads_counts(small_demo: Path, tmp_path: Path) -> None:
+    run, rng = tmp_path / "run", random.Random(0)
+    shutil.copytree(small_demo, run, ignore=shutil.ignore_patterns("pool", "csv", "report.html", "rows.jsonl"))
+    read = [path for path in sorted(run.rglob("*")) if path.is_file() and path.suffix in (".json", ".png")]
+    read = [path for path in read if path.name not in (MARK, ".lock")]
+    assert {path.name for path in read} >= {"summary.json", "curves.json", "gallery.json", "rejudged.json", SEALS}
+    for path in read * (60 // len(read) + 1):
+        at, whole = flipped_at_random(path, rng)
+        with pytest.raises(ValueError, match=path.name):
+            write_report(run)
+        assert path.write_bytes(whole) == len(whole), at
+    write_report(run)
+
+
+def test_a_run_folder_without_seals_is_read_and_said_to_have_none(
+    small_demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_demo, tmp_path / "run", ignore=shutil.ignore_patterns("pool", SEALS))
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert f"warning: {tmp_path}/run/summary.json carries no seal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("k", range(6))
+def test_a_kill_while_a_sealed_file_is_replaced_leaves_a_sound_one(
+    k: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "summary.json"
+    path.write_bytes(b"old")  # of an earlier version, without a seal
+    write = manifest.os.replace  # type: ignore[attr-defined]
+    calls = 0
+
+    def dying(old: Path, new: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == k // 2 + 1 and k % 2 == 0:
+            raise Killed
+        write(old, new)
+        if calls == k // 2 + 1 and k % 2 == 1:
+            raise Killed
+
+    monkeypatch.setattr(manifest.os, "replace", dying)  # type: ignore[attr-defined]
+    with pytest.raises(Killed):
+        write_sealed(path, b"new")
+    monkeypatch.setattr(manifest.os, "replace", write)  # type: ignore[attr-defined]
+    assert read_sealed(path) in (b"old", b"new")
+    write_sealed(path, b"newer")
+    assert read_sealed(path) == b"newer"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match="was edited"):
+        read_sealed(path)
+
+
+def test_a_run_goes_on_after_a_torn_line_and_says_so(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {"trainer.max_epochs": 3}
+    assert improve(janus_folder, "sft", {"trainer.max_epochs": 2}) == 0
+    rows = here / "runs/sft/rows.jsonl"
+    whole = rows.read_bytes()
+    rows.write_bytes(whole + whole[:40])
+    assert improve(janus_folder, "sft", {**flags, "resume": "must"}) == 0
+    assert "rows.jsonl: the last line was cut off and is dropped" in capsys.readouterr().err
+    assert rows.read_bytes().startswith(whole) and len(epochs(rows.parent)) == 3
+    rows.write_bytes(whole.replace(b'"epoch": 1', b'"epoch": 0'))
+    status = improve(janus_folder, "sft", {**flags, "trainer.max_epochs": 4, "resume": "must"})
+    expect_error(status, capsys, "rows.jsonl: line 2 is damaged", "delete it to go on")
+
+
+def test_a_full_disk_names_the_file(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, *args: Any, **options: Any) -> Any:
+        if self.name == "rows.jsonl":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return really_open(self, *args, **options)
+
+    really_open = Path.open
+    monkeypatch.setattr(Path, "open", full)
+    status = improve(janus_folder, "sft", {"trainer.max_epochs": 1})
+    expect_error(status, capsys, "cannot write runs/sft/rows.jsonl: No space left on device")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from unigap.storage.writer_lock import WriterLock
+folder = Path(sys.argv[1])
+folder.mkdir(parents=True)
+with WriterLock(folder):
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_folder_of_checkpoints_has_one_run(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = here / "runs/sft/checkpoints"
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"ready\n"
+        status = improve(janus_folder, "sft", {"trainer.max_epochs": 1})
+        expect_error(status, capsys, f"is being written by process {other.pid} on")
+        assert {path.name for path in folder.iterdir()} == {".lock"}
+        other.communicate(b"\n")
+    assert improve(janus_folder, "sft", {"trainer.max_epochs": 0}) == 0

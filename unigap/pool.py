@@ -12,21 +12,33 @@ from unigap.records import Candidate, Judgment, Prompt
 from unigap.storage.annotations import Annotations
 from unigap.storage.chain import Chain
 from unigap.storage.damage import find_damage
-from unigap.storage.manifest import MANIFEST, Sealed, is_temporary, make_folder, seal, unseal, write_durable
-from unigap.storage.shards import (
+from unigap.storage.head import lost_rounds, read_head, write_first_head
+from unigap.storage.layout import (
     CANDIDATES_FILE,
+    HEAD,
     JUDGMENTS_FILE,
     POOL_FILE,
     PROMPTS_FILE,
     RECIPE,
     REFERENCES,
-    RoundWriter,
     find_rounds,
-    plain_recipe,
     round_folder,
 )
+from unigap.storage.manifest import (
+    MANIFEST,
+    Sealed,
+    digest,
+    is_temporary,
+    make_folder,
+    render_json,
+    seal,
+    unseal,
+    write_durable,
+)
+from unigap.storage.shards import RoundWriter, plain_recipe
 from unigap.storage.sidecar import Sidecar
-from unigap.storage.tables import candidates_of, judgments_of, prompts_of, read_parquet
+from unigap.storage.tables import CANDIDATES, JUDGMENTS, PROMPTS, candidates_of, judgments_of, prompts_of, read_parquet
+from unigap.storage.writer_lock import WriterLock
 
 FORMAT = "unigap-pool-1"
 
@@ -45,7 +57,8 @@ class Pool:
     def __init__(self, folder: Path, identity: Sealed) -> None:
         self.folder = folder
         self.model = str(identity.content["model"])
-        self._chain = Chain(folder, identity)
+        self._head = read_head(folder)
+        self._chain = Chain(folder, identity, self._head)
         self._references = _references(folder)
         self._annotations = Annotations(folder)
 
@@ -62,12 +75,15 @@ class Pool:
             OSError: The folder cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and not (folder.is_dir() and _is_unused(folder)):
-            raise ValueError(f"cannot create a pool at {folder}: it is not an empty folder; open it or choose another")
+        _check_unused(folder)
         make_folder(folder)
-        _references(folder).create()
-        # The last file written makes the folder a pool; killed before it, create begins again.
-        write_durable(folder / POOL_FILE, seal({"format": FORMAT, "model": model}))
+        identity = {"format": FORMAT, "model": model}
+        with WriterLock(folder):
+            _check_unused(folder)  # another process may have begun one meanwhile
+            _references(folder).create()
+            write_first_head(folder, digest(render_json(identity).encode()))
+            # The last file written makes the folder a pool; killed before it, create begins again.
+            write_durable(folder / POOL_FILE, seal(identity))
         return cls.open(folder, model)
 
     @classmethod
@@ -79,7 +95,8 @@ class Pool:
             model: Fingerprint of the model that is going to use it; None accepts the pool of any model.
 
         Raises:
-            ValueError: There is no pool, its ``pool.json`` is damaged, or its codes belong to another model.
+            ValueError: There is no pool, its ``pool.json`` or ``head.json`` is damaged, or its codes belong to another
+                model.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -102,7 +119,7 @@ class Pool:
         """Numbers of the committed rounds: 0, 1, ... without gaps.
 
         Raises:
-            ValueError: A round is missing.
+            ValueError: A round is missing, also one from the end that ``head.json`` names.
         """
         found = find_rounds(self.folder)
         for expected, number in enumerate(found):
@@ -110,17 +127,21 @@ class Pool:
                 raise ValueError(
                     f"{round_folder(self.folder, expected)} is missing though round {number} is there; restore it"
                 )
+        for fault in lost_rounds(self.folder, self._head, len(found)) if self._head else []:
+            raise ValueError(fault)
         return tuple(found)
 
-    def writer(self, round: int, recipe: Mapping[str, Any]) -> RoundWriter:
+    def writer(self, round: int, recipe: Mapping[str, Any], lead: bool = True) -> RoundWriter:
         """Begin the next round, or continue it where a killed process left it.
 
         Args:
             round: Number of the round; it must be the one after the last committed.
             recipe: Everything the candidates depend on (seed, sampling, judge, weights), as plain JSON.
+            lead: Keep other runs from writing the round until it is committed; one process of a run does.
 
         Raises:
-            ValueError: The round is committed or not the next one, or was begun with another recipe.
+            ValueError: The round is committed or not the next one, was begun with another recipe, or is being written
+                by another run.
             OSError: The folder cannot be written.
         """
         rounds = self.rounds
@@ -128,7 +149,7 @@ class Pool:
             raise ValueError(f"round {round} of {self.folder} is committed; committed rounds are never changed")
         if round != len(rounds):
             raise ValueError(f"the next round of {self.folder} is {len(rounds)}, not {round}")
-        return RoundWriter(self.folder, round, plain_recipe(recipe), self._chain.digest(len(rounds)))
+        return RoundWriter(self.folder, round, plain_recipe(recipe), self._chain.digest(len(rounds)), lead)
 
     def candidates(self, upto: int | None = None) -> list[Candidate]:
         """Candidates of rounds 0 to ``upto`` inclusive, sorted by round, prompt id and index.
@@ -139,7 +160,9 @@ class Pool:
         Raises:
             ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
         """
-        return [row for round in self._upto(upto) for row in candidates_of(self._table(round, CANDIDATES_FILE))]
+        return [
+            row for round in self._upto(upto) for row in candidates_of(self._table(round, CANDIDATES_FILE, CANDIDATES))
+        ]
 
     def judgments(self, judge: str | None = None, upto: int | None = None) -> list[Judgment]:
         """Judgments of rounds 0 to ``upto`` inclusive, in the order of ``candidates``, then by judge.
@@ -153,7 +176,9 @@ class Pool:
         Raises:
             ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
         """
-        rows = [row for round in self._upto(upto) for row in judgments_of(self._table(round, JUDGMENTS_FILE))]
+        rows = [
+            row for round in self._upto(upto) for row in judgments_of(self._table(round, JUDGMENTS_FILE, JUDGMENTS))
+        ]
         rows = [row for row in rows if judge in (None, row.judge)]
         late = self._annotations.read(judge)
         if late:
@@ -180,7 +205,7 @@ class Pool:
         Raises:
             ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
         """
-        return {round: prompts_of(self._table(round, PROMPTS_FILE)) for round in self._upto(upto)}
+        return {round: prompts_of(self._table(round, PROMPTS_FILE, PROMPTS)) for round in self._upto(upto)}
 
     def recipe(self, round: int) -> dict[str, Any]:
         """How a committed round was drawn.
@@ -206,7 +231,7 @@ class Pool:
     def add_references(self, model_key: str, logps: Mapping[str, float]) -> None:
         """Store reference log-likelihoods; all of them are durable when this returns, or none is stored.
 
-        One process of a run calls it.
+        One process of a run calls it; another run that does so at the same time waits.
 
         Args:
             model_key: Name of the reference model.
@@ -221,7 +246,7 @@ class Pool:
     def annotate(self, judge: str, logits: Mapping[str, float]) -> None:
         """Store what a judge said after the rounds were committed; all of it is durable on return, or none is stored.
 
-        One process calls it. The state a checkpoint stores does not change.
+        Another process that does so at the same time waits. The state a checkpoint stores does not change.
 
         Args:
             judge: Its name; none that spoke while a round was drawn.
@@ -270,12 +295,13 @@ class Pool:
         count, expected = state.get("rounds"), state.get("sha256")
         if not isinstance(count, int) or count < 0 or not isinstance(expected, str):
             raise ValueError(f"not the state of a pool: {dict(state)!r}")
+        self._head = read_head(self.folder)
         if count > len(self.rounds):
             raise ValueError(
                 f"the checkpoint was trained on {count} rounds but {self.folder} has {len(self.rounds)}; "
                 "give the pool the checkpoint was made with"
             )
-        self._chain = Chain(self.folder, unseal(self.folder / POOL_FILE))
+        self._chain = Chain(self.folder, unseal(self.folder / POOL_FILE), self._head)
         if self._chain.digest(count) != expected:
             raise ValueError(
                 f"the first {count} rounds of {self.folder} are not those the checkpoint was trained on; "
@@ -300,16 +326,22 @@ class Pool:
             raise ValueError(f"round {last} is not in {self.folder}, which has {count} rounds, counted from 0")
         return range(last + 1)
 
-    def _table(self, round: int, name: str) -> pa.Table:
-        return read_parquet(self._chain.checked(round) / name)
+    def _table(self, round: int, name: str, schema: pa.Schema) -> pa.Table:
+        return read_parquet(self._chain.checked(round) / name, schema)
 
 
 def _references(folder: Path) -> Sidecar:
-    return Sidecar(folder / REFERENCES, "reference", "logp", "models")
+    return Sidecar(folder, REFERENCES, "reference", "logp", "models")
+
+
+def _check_unused(folder: Path) -> None:
+    """Make sure that a folder does not exist, or is empty but for what a killed ``Pool.create`` leaves."""
+    if not folder.exists() or (folder.is_dir() and _is_unused(folder)):
+        return
+    raise ValueError(f"cannot create a pool at {folder}: it is not an empty folder; open it or choose another")
 
 
 def _is_unused(folder: Path) -> bool:
-    """Whether ``folder`` is empty but for what a killed ``Pool.create`` leaves."""
     names = {path.name for path in folder.iterdir() if not is_temporary(path.name)}
     inside = {path.name for path in (folder / REFERENCES).glob("*") if not is_temporary(path.name)}
-    return names <= {REFERENCES} and inside <= {MANIFEST}
+    return names <= {REFERENCES, HEAD} and inside <= {MANIFEST}

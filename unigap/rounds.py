@@ -145,7 +145,7 @@ def collect_round(
     # what cannot be shared out shows before the round is begun
     wave = allocation.next_wave([Tally()] * len(prompts), plan.candidates)
     with ranks.together():
-        writer = pool.writer(round, recipe)
+        writer = pool.writer(round, recipe, lead=ranks.rank == 0)
         present = at_once(judges)
         hand = _Hand(model, present, plan, round, ranks, writer, progress, writer.verdicts(present[0].name))
     _draw_waves(hand, prompts, wave, allocation, threshold_logit(threshold))

@@ -13,6 +13,7 @@ from unigap.commands.benchmarks import prompts_audit, prompts_import, score_comp
 from unigap.console.parser import ClearParser
 from unigap.pages.report import write_report
 from unigap.storage.damage import find_damage
+from unigap.storage.layout import HEAD
 from unigap.world import import_worlds
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def verify(folder: str) -> None:
     if damage:
         raise ValueError("; ".join(damage))
     print(f"{folder}: sound")
+    if not (Path(folder) / HEAD).exists():
+        print(f"it carries no {HEAD}, as in earlier versions: rounds deleted from its end would not be noticed")
 
 
 def judge_export(

@@ -13,7 +13,7 @@ from unigap.models.lora import is_adapted
 from unigap.pool import Pool
 from unigap.stages import ImproveStage
 from unigap.stages.base import refuse_sharded
-from unigap.storage.shards import POOL_FILE, round_folder
+from unigap.storage.layout import POOL_FILE, round_folder
 
 SHORT = 12
 """Characters of a digest in an alias."""

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from unigap.stages import ImproveStage
-from unigap.storage.manifest import write_durable
+from unigap.storage.seals import write_sealed
 
 
 class CurveLog(Callback):
@@ -41,8 +41,7 @@ class CurveLog(Callback):
         self.add(trainer.current_epoch + 1, pl_module, float(self._losses) / self._batches if self._batches else None)
         self._losses, self._batches = 0.0, 0
         if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_durable(self.folder / "curves.json", json.dumps(self.rows, indent=1).encode())
+            write_sealed(self.folder / "curves.json", json.dumps(self.rows, indent=1).encode())
 
     def add(self, epoch: int, stage: ImproveStage, loss: float | None) -> None:
         """Adds a row by hand; epoch 0 is before training."""

@@ -13,7 +13,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from PIL import Image
 
-from unigap.storage.manifest import write_durable
+from unigap.plots.png_file import save_figure
+from unigap.storage.seals import write_sealed
 
 
 def log_figures(loggers: Sequence[Logger], figures: Mapping[str, float], step: int) -> None:
@@ -29,9 +30,8 @@ def show_picture(loggers: Sequence[Logger], folder: Path, name: str, picture: Fi
     Returns:
         The file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{step:06d}.png"
-    picture.savefig(path, dpi=110)
+    save_figure(picture, path)
     show_png(loggers, f"dynamics/{name}", path, step)
     return path
 
@@ -50,5 +50,4 @@ def show_png(loggers: Sequence[Logger], name: str, path: Path, step: int) -> Non
 
 def keep_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes ``dynamics.json`` anew, one object a row."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_durable(folder / "dynamics.json", json.dumps(list(rows), indent=1).encode())
+    write_sealed(folder / "dynamics.json", json.dumps(list(rows), indent=1).encode())

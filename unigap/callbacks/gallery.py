@@ -15,6 +15,7 @@ from unigap.evaluation.gap import EVAL_ROUND, external_verdicts
 from unigap.models.sharding import whole
 from unigap.plots.gallery_plot import VERDICTS, Exhibit, gallery_plot
 from unigap.plots.pictures import to_image
+from unigap.plots.png_file import save_figure
 from unigap.records import Prompt
 from unigap.sampling import draw_candidates
 from unigap.stages import ImproveStage
@@ -67,10 +68,8 @@ class Gallery(Callback):
             if not trainer.is_global_zero:
                 return
             exhibits = draw_exhibits(pl_module, spread(pl_module.pool_data.eval_prompts, self.prompts))
-        folder = self._place(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"epoch-{epoch:04d}.png"
-        gallery_plot(exhibits, f"epoch {epoch}").savefig(path, dpi=110)
+        path = self._place(trainer) / f"epoch-{epoch:04d}.png"
+        save_figure(gallery_plot(exhibits, f"epoch {epoch}"), path)
         loggers = [logger for logger in trainer.loggers if not isinstance(logger, WandbLogger)]
         show_png(loggers, "gallery", path, trainer.global_step)
         for logger in trainer.loggers:

@@ -29,7 +29,7 @@ class PoolWriter(BasePredictionWriter):
                 f"pool {pool.folder} holds {len(pool.rounds)} round(s) already; choose a new data.pool folder"
             )
         recipe = pl_module.predict_plan.recipe(pl_module.model, pl_module.judges)
-        self._writer = pool.writer(0, recipe)
+        self._writer = pool.writer(0, recipe, lead=trainer.is_global_zero)
 
     def write_on_batch_end(
         self,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from unigap.objectives import RowBatch
-from unigap.storage.manifest import make_folder, write_durable
+from unigap.storage.journal import append_line, line_of, read_journal
+from unigap.storage.manifest import write_durable
 
 
 class RowLog(Callback):
-    """Writes one JSON line an epoch, ``{"epoch": k, "rows": [ids]}``, on the first process.
+    """Writes one JSON line an epoch, ``{"epoch": k, "rows": [ids], "sha256": digest}``, on the first process.
 
-    A resumed run drops the lines of epochs it trains again.
+    A resumed run drops the lines of epochs it trains again, and the start of a last line that was cut off.
 
     Args:
         path: The file.
@@ -27,10 +28,16 @@ class RowLog(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps what was written of the epochs that lie behind."""
-        if trainer.is_global_zero and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = "".join(line for line in lines if json.loads(line)["epoch"] < trainer.current_epoch)
-            write_durable(self.path, kept.encode())
+        if not (trainer.is_global_zero and self.path.exists()):
+            return
+        journal = read_journal(self.path, ("epoch", "rows"))
+        if journal.torn:
+            print(f"warning: {self.path}: the last line was cut off and is dropped", file=sys.stderr)
+        kept = [record for record in journal.records if record["epoch"] < trainer.current_epoch]
+        missing = {*range(trainer.current_epoch)} - {record["epoch"] for record in kept}
+        if missing:
+            print(f"warning: {self.path} has no line for {len(missing)} epochs, first {min(missing)}", file=sys.stderr)
+        write_durable(self.path, "".join(map(line_of, kept)).encode())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: RowBatch, batch_idx: int
@@ -41,9 +48,7 @@ class RowLog(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the epoch down."""
         if trainer.is_global_zero:
-            make_folder(self.path.parent)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"epoch": trainer.current_epoch, "rows": self._rows}) + "\n")
+            append_line(self.path, {"epoch": trainer.current_epoch, "rows": self._rows})
         self._rows = []
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from unigap.console.stop_signal import StopSignal
 from unigap.storage.manifest import explain_write_errors, make_folder, rename_durable
+from unigap.storage.writer_lock import WriterLock
 
 LAST = "last.ckpt"
 
@@ -37,6 +38,24 @@ class RunCheckpoint(Checkpoint):
             raise ValueError(f"every_n_train_steps must be >= 0, got {every_n_train_steps}; 0 turns it off")
         self.folder, self.every_n_train_steps, self.keep_epochs = Path(folder), every_n_train_steps, keep_epochs
         self.stop = StopSignal()
+        self._lock: WriterLock | None = None
+
+    def hold_folder(self) -> None:
+        """Keep other runs from writing the folder until this one ends.
+
+        Raises:
+            ValueError: Another run is writing it; the message names its process.
+        """
+        if self._lock is None:
+            make_folder(self.folder)
+            lock = WriterLock(self.folder, patience=0)
+            lock.acquire()
+            self._lock = lock
+
+    def _release_folder(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses other checkpoints that a resumed run would not continue from, and takes the signals over."""
@@ -50,6 +69,8 @@ class RunCheckpoint(Checkpoint):
                 )
         if isinstance(trainer.strategy, ModelParallelStrategy) and trainer.strategy._save_distributed_checkpoint:
             raise ValueError("a run continues from one file; set the strategy's save_distributed_checkpoint=false")
+        if trainer.is_global_zero:
+            self.hold_folder()
         # Lightning's own handlers end a run with exit status 0 and save nothing
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         self.stop = StopSignal()
@@ -74,12 +95,14 @@ class RunCheckpoint(Checkpoint):
         self.obey(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives the signals back."""
+        """Gives the signals and the folder back."""
         self.stop.leave()
+        self._release_folder()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives the signals back; Lightning does not tear callbacks down after an error."""
+        """Gives the signals and the folder back; Lightning does not tear callbacks down after an error."""
         self.stop.leave()
+        self._release_folder()
 
     def save(self, trainer: Trainer) -> None:
         """Replaces ``last.ckpt``; killed meanwhile, the old one stays.

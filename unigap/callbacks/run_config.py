@@ -11,7 +11,7 @@ from unigap.callbacks import RunSummary
 from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.run_folder.fit_folder import CONFIG, recipe_of
 from unigap.run_folder.wandb_runs import tell_config
-from unigap.storage.manifest import make_folder, write_durable
+from unigap.storage.seals import write_sealed
 
 
 class RunConfig(SaveConfigCallback):
@@ -27,8 +27,8 @@ class RunConfig(SaveConfigCallback):
         text = self.parser.dump(config, skip_none=False)
         keeper = run_checkpoint(trainer)
         assert keeper is not None, "every run of the command line has one"
-        make_folder(keeper.folder)
-        write_durable(keeper.folder / CONFIG, text.encode())
+        keeper.hold_folder()  # before anything of another run is written over
+        write_sealed(keeper.folder / CONFIG, text.encode())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 tell_config(logger.experiment, text)

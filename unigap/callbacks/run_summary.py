@@ -28,7 +28,8 @@ from unigap.rounds import RoundPlan
 from unigap.run_folder.measured import AFTER_TRAINING
 from unigap.sampling import Drawings, codes_of
 from unigap.stages import ImproveStage
-from unigap.storage.manifest import digest, make_folder, write_durable
+from unigap.storage.manifest import digest
+from unigap.storage.seals import write_sealed
 from unigap.world import find_world
 
 # Shape legend: S drawings, M image tokens, E exam pictures.
@@ -181,7 +182,6 @@ class RunSummary(Callback):
         weights: str,
     ) -> None:
         folder = Path(self.folder)
-        make_folder(folder)
         self.result = {
             "seed": stage.pool_data.seed,
             "model": self.model or type(stage.model).__name__,
@@ -197,7 +197,7 @@ class RunSummary(Callback):
         write_gallery(folder, before.verdicts, after.verdicts, self.gallery)
         write_rejudged(folder, before.verdicts, again_S)
         # last: where it lies, the rest lies too
-        write_durable(folder / "summary.json", json.dumps(self.result, indent=1).encode())
+        write_sealed(folder / "summary.json", json.dumps(self.result, indent=1).encode())
 
     def _key(self) -> str:
         plan = dataclasses.replace(self.plan, images_per_batch=1)  # which decides nothing but speed

@@ -11,7 +11,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from unigap.callbacks import CurveLog, Regrow, RowLog, RunSummary
-from unigap.commands.demo_folder import check_demo_folder, empty_demo_folder
+from unigap.commands.demo_folder import MARK, check_demo_folder, empty_demo_folder
 from unigap.commands.model_choice import DEFAULT, ModelChoice
 from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData

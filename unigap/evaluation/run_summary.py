@@ -27,10 +27,11 @@ from unigap.evaluation.gap import (
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import says_yes
-from unigap.plots.pictures import to_image
+from unigap.plots.pictures import to_png
 from unigap.run_folder.contents import Drawing, Exhibit, Rejudged
 from unigap.run_folder.measured import Samples
 from unigap.storage.manifest import make_folder, write_durable
+from unigap.storage.seals import write_sealed
 
 # Shape legend: S drawings, E exam pictures.
 
@@ -170,7 +171,7 @@ def _p_yes(logit_S: torch.Tensor, i: int) -> float:
 
 def _save_picture(path: Path, verdicts: Verdicts, i: int) -> None:
     make_folder(path.parent)
-    to_image(verdicts.drawings.pixels_BCHW[i]).save(path)
+    write_durable(path, to_png(verdicts.drawings.pixels_BCHW[i]))
 
 
 def write_rejudged(folder: Path, before: Verdicts, again_S: torch.Tensor) -> None:
@@ -200,5 +201,4 @@ def _turned(own_S: torch.Tensor, again_S: torch.Tensor, right_S: torch.Tensor) -
 
 
 def _write(path: Path, rows: list[Any]) -> None:
-    make_folder(path.parent)
-    write_durable(path, json.dumps([dataclasses.asdict(row) for row in rows], indent=1).encode())
+    write_sealed(path, json.dumps([dataclasses.asdict(row) for row in rows], indent=1).encode())

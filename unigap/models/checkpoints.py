@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -152,7 +153,7 @@ def _load(family: Any, what: str, checkpoint: str, dtype: str, options: Mapping[
         raise ValueError(
             f"checkpoint {checkpoint!r}: {len(missing)} weights are missing, first {missing[0]!r}; download it anew"
         )
-    broken = next((name for name, p in net.named_parameters() if not torch.isfinite(p.sum(dtype=torch.float64))), None)
+    broken = _first_not_finite(dict(net.named_parameters()))
     if broken:
         raise ValueError(
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
@@ -218,17 +219,23 @@ def check_family(checkpoint: str, kind: str, known: Iterable[str]) -> None:
 def open_lightning(path: str, option: str) -> dict[str, Any]:
     """What a Lightning checkpoint file holds; no code in it is run, and tensors stay on disk until they are used.
 
+    Every byte is read once, in blocks, and compared with the checksums in the file.
+
     Args:
         path: The file.
         option: The option that names it, for the message.
 
     Raises:
-        ValueError: When it is a URL, is missing, or holds more or less than a Lightning checkpoint's plain values.
+        ValueError: When it is a URL, is missing or damaged, holds more or less than a Lightning checkpoint's plain
+            values, or weights that are not finite.
     """
     if "://" in path:
         raise ValueError(f"{option} {path!r} is a URL; download it and give the file")
     if not Path(path).is_file():
         raise ValueError(f"{option} {path!r}: no such file; give the .ckpt file of an earlier run")
+    fault = _zip_fault(Path(path))
+    if fault:
+        raise ValueError(f"{option} {path!r} is damaged: {fault}; nothing in it was run, take another")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # what damaged bytes make torch stumble over has no common class
@@ -237,4 +244,28 @@ def open_lightning(path: str, option: str) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
         raise ValueError(f"{option} {path!r} is no Lightning checkpoint; give the .ckpt file of an earlier run")
+    broken = _first_not_finite(content["state_dict"])
+    if broken:
+        raise ValueError(f"{option} {path!r}: the weights {broken!r} are not finite; take an earlier checkpoint")
     return content
+
+
+def _zip_fault(path: Path) -> str | None:
+    """What is wrong with the bytes of a file that torch saved; None if nothing, or if it is no zip file at all."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch compresses nothing; a part that is could unpack to any size
+            packed = next((part.filename for part in archive.infolist() if part.compress_type), None)
+            broken = packed or archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        return str(error)
+    return f"the checksum of its part {broken!r} does not fit" if broken else None
+
+
+def _first_not_finite(weights: Mapping[str, Any]) -> str | None:
+    """Name of the first tensor with a NaN or an infinity; None if there is none."""
+    tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    floats = ((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point())
+    return next((name for name, tensor in floats if not torch.isfinite(tensor.sum(dtype=torch.float64))), None)

@@ -14,6 +14,7 @@ from unigap.run_folder.contents import Epoch, Reading, Readings, read_run
 from unigap.run_folder.findings import GAP, JUDGE
 from unigap.run_folder.fit_folder import read_fit
 from unigap.run_folder.measured import AFTER_TRAINING, Samples, check_alike
+from unigap.storage.seals import was_written
 
 SHOWN = (*GAP[:2], next(metric for metric in JUDGE if metric.key == "judge_precision"))
 """What is shown at a glance."""
@@ -91,7 +92,7 @@ def read_contender(letter: str, folder: str) -> Contender:
     """
     if not Path(folder).is_dir():
         raise ValueError(f"no run folder at {folder}; give the folder of a run of unigap demo or unigap fit")
-    if (Path(folder) / "summary.json").exists():
+    if was_written(Path(folder) / "summary.json"):
         run = read_run(folder)
         summary = run.summary
         recipe = {"model": summary.model, "seed": summary.seed, **summary.recipe}

@@ -4,7 +4,7 @@ The dataclasses are the format. ``summary.json`` holds a `Summary`. Optional are
 from epoch 0, before training; ``gallery.json``, a list of `Exhibit`; ``rejudged.json``, a list of `Rejudged`; and the
 folder ``dynamics`` of the callback of that name: ``dynamics.json``, a list of `Watched`, and its pictures. Rates are
 shares in [0, 1], null where there was nothing to measure; a number that is not finite is read as null. Keys not named
-here are ignored.
+here are ignored. ``seals.json`` holds the digests of these files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from unigap.plots.png_file import read_png
 from unigap.run_folder.measured import Samples
+from unigap.storage.seals import warn_unsealed, was_written
 from unigap.storage.typed_json import read_json
 
 YES = 0.5
@@ -316,6 +317,7 @@ def read_run(run: str | Path) -> RunFolder:
     folder = Path(run)
     if not folder.is_dir():
         raise ValueError(f"no run folder at {folder}; give the folder that holds summary.json")
+    warn_unsealed(folder / "summary.json")
     return RunFolder(
         path=folder,
         summary=read_json(folder / "summary.json", Summary),
@@ -327,4 +329,4 @@ def read_run(run: str | Path) -> RunFolder:
 
 
 def _rows(path: Path, kind: Any) -> Any:
-    return read_json(path, kind) if path.exists() else []
+    return read_json(path, kind) if was_written(path) else []

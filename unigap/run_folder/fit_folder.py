@@ -9,8 +9,10 @@ from typing import Any
 
 import yaml
 
+from unigap.console.strict_yaml import UnclearYAML, check_yaml
 from unigap.run_folder.contents import Epoch, Reading, Readings, Summary
 from unigap.run_folder.measured import IN_TRAINING
+from unigap.storage.seals import read_sealed, warn_unsealed, was_written
 from unigap.storage.typed_json import read_json
 
 CONFIG = "config.yaml"
@@ -70,7 +72,7 @@ class FitFolder:
     @property
     def readings(self) -> Readings:
         """What was measured after training: on test prompts where there is a summary, else in the last epoch."""
-        if (self.path / SUMMARY).is_file():
+        if was_written(self.path / SUMMARY):
             summary: Summary = read_json(self.path / SUMMARY, Summary)
             return summary.after
         return readings_of(self.rows[-1]) if self.rows else {}
@@ -87,12 +89,13 @@ def read_fit(path: str | Path) -> FitFolder:
     """
     checkpoint = find_checkpoint(Path(path))
     config = checkpoint.parent / CONFIG
-    if not config.is_file():
+    if not was_written(config):
         raise ValueError(f"{config} is missing; unigap fit writes it beside the checkpoints, put it back there")
+    warn_unsealed(config)
     run = checkpoint.parent.parent
     epochs: list[Epoch] = []
     rows: list[dict[str, Any]] = []
-    if (run / CURVES).is_file():
+    if was_written(run / CURVES):
         epochs, rows = read_json(run / CURVES, list[Epoch]), read_json(run / CURVES, list[dict[str, Any]])
     return FitFolder(run, checkpoint, read_config(config), epochs, rows)
 
@@ -112,14 +115,18 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A resolved config.
+    """A resolved config, read as strictly as ``--config``.
 
     Raises:
-        ValueError: It is no YAML mapping.
+        ValueError: It does not match its seal, or is no YAML mapping that means what it shows.
     """
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        text = read_sealed(path).decode()
+        check_yaml(text)
+        config = yaml.safe_load(text)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, UnclearYAML) as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}; restore it") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds no settings; restore it")

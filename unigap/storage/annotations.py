@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unigap.records import Judgment
-from unigap.storage.shards import ANNOTATIONS
+from unigap.storage.head import lost_tables, read_head
+from unigap.storage.layout import ANNOTATIONS
 from unigap.storage.sidecar import Sidecar
 
 
@@ -18,16 +19,21 @@ class Annotations:
     """
 
     def __init__(self, pool: Path) -> None:
-        self._sidecar = Sidecar(pool / ANNOTATIONS, "annotation", "logit", "judges")
+        self._sidecar = Sidecar(pool, ANNOTATIONS, "annotation", "logit", "judges")
 
     @property
     def judges(self) -> list[str]:
         """Who said something, sorted.
 
         Raises:
-            ValueError: The manifest is missing or damaged.
+            ValueError: The manifest is missing, damaged or older than the pool's head.
         """
-        return self._sidecar.keys() if self._sidecar.begun else []
+        head = read_head(self._sidecar.pool)
+        if self._sidecar.begun:
+            return self._sidecar.keys()
+        for fault in lost_tables(self._sidecar.pool, head, ANNOTATIONS, ()) if head else []:
+            raise ValueError(fault)
+        return []
 
     def read(self, judge: str | None) -> list[Judgment]:
         """What one judge said, or all of them.
@@ -45,6 +51,5 @@ class Annotations:
             ValueError: A value is not finite, or another one is stored for the same candidate.
             OSError: The folder cannot be written; what was stored before is safe.
         """
-        if not self._sidecar.begun:
-            self._sidecar.create()
+        self._sidecar.create()
         self._sidecar.add(judge, logits)

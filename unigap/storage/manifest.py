@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MANIFEST = "manifest.json"
+from unigap.storage.plain_file import open_plain, read_plain
+
+MANIFEST, LOCK = "manifest.json", ".lock"
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
@@ -44,8 +46,8 @@ def digest(data: bytes) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file in hexadecimal, read in blocks."""
-    with path.open("rb") as file:
+    """sha256 of a regular file in hexadecimal, read in blocks."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -146,8 +148,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether ``name`` was left by a durable write that was killed before its rename."""
-    return name.startswith(".") and name.endswith(".tmp")
+    """Whether ``name`` is a writer's lock, or was left by a durable write that was killed before its rename."""
+    return name == LOCK or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def render_json(content: Any) -> str:
@@ -169,11 +171,11 @@ def unseal(path: Path) -> Sealed:
     """Read a sealed JSON file and check every byte of it.
 
     Raises:
-        ValueError: The file is missing or damaged.
+        ValueError: The file is missing, damaged or no regular file.
         OSError: The file cannot be read.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_plain(path)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     try:
@@ -207,4 +209,6 @@ def altered_files(folder: Path, digests: Mapping[str, str]) -> list[str]:
             lines.append(f"{path} is missing")
         except OSError as error:
             lines.append(f"{path} cannot be read: {error.strerror}")
+        except ValueError as error:
+            lines.append(str(error))
     return lines

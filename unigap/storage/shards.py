@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import pairwise
@@ -13,6 +12,15 @@ from typing import Any
 import pyarrow as pa
 
 from unigap.records import Candidate, Judgment, Prompt
+from unigap.storage.head import advance_head
+from unigap.storage.layout import (
+    CANDIDATES_FILE,
+    JUDGMENTS_FILE,
+    PROMPTS_FILE,
+    RECIPE,
+    find_rounds,
+    round_folder,
+)
 from unigap.storage.manifest import (
     MANIFEST,
     digest,
@@ -26,6 +34,7 @@ from unigap.storage.manifest import (
 )
 from unigap.storage.tables import (
     PROMPTS,
+    SHARD,
     merge_shards,
     parquet_bytes,
     prompt_table,
@@ -33,28 +42,11 @@ from unigap.storage.tables import (
     read_parquet,
     shard_table,
 )
+from unigap.storage.writer_lock import WriterLock
 
-POOL_FILE = "pool.json"
-REFERENCES, ANNOTATIONS = "references", "annotations"
-RECIPE = "recipe.json"
 KEY = ("prompt_id", "index")
 """Columns that tell the candidates of a round apart."""
 Key = tuple[str, int]
-CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE = "candidates.parquet", "judgments.parquet", "prompts.parquet"
-
-_ROUND = re.compile(r"round-(\d{5,})(\.partial|\.sealing|)")
-
-
-def round_folder(pool: Path, round: int, stage: str = "") -> Path:
-    """Folder of a round: committed (``stage`` empty), still being drawn (``.partial``) or merged (``.sealing``)."""
-    return pool / f"round-{round:05d}{stage}"
-
-
-def find_rounds(pool: Path, stage: str = "") -> list[int]:
-    """Numbers of the rounds of a pool that are in ``stage``, ascending."""
-    found = [(_ROUND.fullmatch(path.name), path) for path in pool.iterdir() if path.is_dir()]
-    numbers = [(int(match[1]), path) for match, path in found if match and match[2] == stage]
-    return sorted(number for number, path in numbers if path == round_folder(pool, number, stage))
 
 
 def plain_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +71,8 @@ def shard_damage(path: Path) -> str | None:
         intact = path.name.endswith(f"-{file_digest(path)}.parquet")
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
+    except ValueError as error:
+        return str(error)
     return None if intact else f"{path} is damaged: its sha256 is not the one in its name"
 
 
@@ -93,13 +87,14 @@ class RoundWriter:
         round: Number of the round.
         recipe: How the round is drawn, as ``plain_recipe`` returns it.
         previous: Digest of the manifest of the round before, or of ``pool.json``; the manifests form a chain.
+        lead: Whether this process keeps others than its run's from writing the round, until it is committed.
 
     Raises:
-        ValueError: A partial round was begun with another recipe, or is damaged.
+        ValueError: Another run writes the round, or a partial round was begun with another recipe or is damaged.
         OSError: The folder cannot be written.
     """
 
-    def __init__(self, pool: Path, round: int, recipe: dict[str, Any], previous: str) -> None:
+    def __init__(self, pool: Path, round: int, recipe: dict[str, Any], previous: str, lead: bool = True) -> None:
         self._pool = pool
         self._round = round
         self._previous = previous
@@ -107,6 +102,10 @@ class RoundWriter:
         self._read: set[str] = set()
         self._done: set[Key] = set()
         self._recipe = recipe
+        make_folder(self._partial)
+        self._lock = WriterLock(self._partial, patience=0)
+        if lead:
+            self._lock.acquire()
         self._begin()
         self.done()
 
@@ -202,9 +201,10 @@ class RoundWriter:
         for number in find_rounds(self._pool, ".partial"):
             if number <= self._round:
                 shutil.rmtree(round_folder(self._pool, number, ".partial"), ignore_errors=True)
+        self._lock.release()
+        advance_head(self._pool)
 
     def _begin(self) -> None:
-        make_folder(self._partial)
         path = self._partial / RECIPE
         if not path.exists() and not self._shards():
             write_durable(path, seal(self._recipe))
@@ -252,7 +252,7 @@ def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
     damage = shard_damage(path)
     if damage:
         raise ValueError(f"{damage}; delete this file and the prompts in it are drawn again")
-    return read_parquet(path, columns)
+    return read_parquet(path, SHARD, columns)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

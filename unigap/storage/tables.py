@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unigap.records import Candidate, Judgment, Prompt
+from unigap.storage.plain_file import check_plain
 
 PROMPTS = pa.schema([(name, pa.string()) for name in ("prompt_id", "text", "category", "difficulty", "split", "truth")])
 CANDIDATES = pa.schema(
@@ -27,6 +28,8 @@ CANDIDATES = pa.schema(
 JUDGMENTS = pa.schema([("candidate_id", pa.string()), ("judge", pa.string()), ("logit", pa.float64())])
 # A shard is one file, so that a candidate and what was said of it become durable in the same instant.
 SHARD = pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(JUDGMENTS)))])
+MOST_ROWS, MOST_VALUES, MOST_BYTES, MOST_TEXT = 1_000_000, 16_000_000, 2**28, 2**28
+"""What any table may unpack to; larger files may unpack to more."""
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -36,20 +39,59 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file, checking each page against its checksum.
 
+    Args:
+        path: The file.
+        schema: Names and types of all its columns.
+        columns: Those to read; None reads all.
+
     Raises:
-        ValueError: The file is missing or damaged.
+        ValueError: The file is missing or damaged, has other columns, or would unpack to far more than its size.
     """
+    texts = [field.name for field in schema if field.type == pa.string()]
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(columns=columns)
+        check_plain(path)
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, file, schema)
+        # texts stay dictionaries until their size is known: a small file can repeat a long text without end
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
+            table = file.read(columns=columns)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} is damaged: {reason}") from error
+    _refuse_more_than(path, "bytes of text", _text_bytes(table), max(MOST_TEXT, 1000 * path.stat().st_size))
+    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+
+
+def _check_columns(path: Path, file: pq.ParquetFile, schema: pa.Schema) -> None:
+    """Make sure a Parquet file has the columns of ``schema``, and no more in them than its size can hold."""
+    found = file.schema_arrow
+    types = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in found]
+    if (found.names, types) != (schema.names, schema.types):
+        raise ValueError(f"{path} has the columns {', '.join(found.names)[:80]!r} or other types; it is of no pool")
+    size, meta = path.stat().st_size, file.metadata
+    chunks = [meta.row_group(g).column(c) for g in range(meta.num_row_groups) for c in range(meta.num_columns)]
+    # a row has a seed or a name of its own, an image token hundreds of like ones at most
+    _refuse_more_than(path, "rows", meta.num_rows, max(MOST_ROWS, size))
+    _refuse_more_than(path, "values", sum(chunk.num_values for chunk in chunks), max(MOST_VALUES, 600 * size))
+    _refuse_more_than(path, "bytes", sum(c.total_uncompressed_size for c in chunks), max(MOST_BYTES, 100 * size))
+
+
+def _refuse_more_than(path: Path, what: str, promised: int, most: int) -> None:
+    if promised > most:
+        size = path.stat().st_size
+        raise ValueError(f"{path} promises {promised:,} {what} in a file of {size:,} bytes, which no sound table does")
+
+
+def _text_bytes(table: pa.Table) -> int:
+    """Bytes that the columns of dictionaries take once each row has its own text."""
+    chunks = [chunk for column in table.columns if pa.types.is_dictionary(column.type) for chunk in column.chunks]
+    lengths = [pc.binary_length(chunk.dictionary).take(chunk.indices) for chunk in chunks]
+    return sum(pc.sum(length.cast(pa.int64())).as_py() or 0 for length in lengths)
 
 
 def prompt_table(prompts: Sequence[Prompt]) -> pa.Table:
@@ -130,8 +172,12 @@ def number_table(numbers: Mapping[str, float], value: str, noun: str) -> pa.Tabl
         if not math.isfinite(number):
             raise ValueError(f"{noun} of candidate {name!r} is {number}; it must be finite")
     names = sorted(numbers)
-    schema = pa.schema([("candidate_id", pa.string()), (value, pa.float64())])
-    return pa.table([names, [float(numbers[name]) for name in names]], schema=schema)
+    return pa.table([names, [float(numbers[name]) for name in names]], schema=number_schema(value))
+
+
+def number_schema(value: str) -> pa.Schema:
+    """Columns of a table of numbers by candidate id."""
+    return pa.schema([("candidate_id", pa.string()), (value, pa.float64())])
 
 
 def prompts_of(table: pa.Table) -> list[Prompt]:

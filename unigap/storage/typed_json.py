@@ -9,6 +9,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from unigap.storage.seals import read_sealed
+
 NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -71,14 +73,16 @@ def read_json(path: Path, kind: Any) -> Any:
     """Read a JSON file as the declared type.
 
     Raises:
-        ValueError: It is missing, not JSON, or does not fit the type.
+        ValueError: It is missing, does not match its seal, is not JSON, or does not fit the type.
     """
     try:
-        data = json.loads(path.read_bytes(), parse_constant=lambda _: None)
+        raw = read_sealed(path)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; give the folder of a finished run") from None
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        data = json.loads(raw, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, not JSON ({error}); run it again") from None
     return build(kind, data, str(path))
