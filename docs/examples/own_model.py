@@ -84,14 +84,12 @@ class Painter(UnifiedModel):
             raise ValueError("a prompt is empty; write what to draw")
         rows = [[*text.encode(), PAINT] for text in texts]
         ids_BL, mask_BL = self._padded(rows, "left")
-        return PromptBatch(ids_BL, mask_BL, torch.where(ids_BL == PAINT, ids_BL, 0))
+        return PromptBatch(ids_BL, mask_BL, torch.where(ids_BL == PAINT, ids_BL, 0), mask_BL)
 
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
         rows, guided = prompt.repeat(seeds_BN.shape[1]), recipe.cfg != 1
-        ids = torch.cat([rows.ids_BL, rows.uncond_BL]) if guided else rows.ids_BL
-        mask = torch.cat([rows.mask_BL] * 2) if guided else rows.mask_BL
         with evaluating(self), torch.no_grad():
-            state = self._states(ids, mask)[:, -1]
+            state = self._states(*rows.to_prefill(guided))[:, -1]
 
             def step(code_R: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
                 nonlocal state

@@ -28,19 +28,30 @@ USUAL_PROMPT = 64
 class PromptBatch:
     """Prompts as token ids, left-padded.
 
+    Padding is what the masks say: a tokenizer may pad with an id that also means something, its end of text for one.
+
     Attributes:
         ids_BL: Conditional prompts, int64.
         mask_BL: 1 for tokens, 0 for padding, int64.
-        uncond_BL: The null prompts of classifier-free guidance, of the same lengths, int64.
+        uncond_BL: The null prompts of classifier-free guidance, int64.
+        uncond_mask_BL: 1 for tokens of the null prompts, 0 for their padding, int64.
     """
 
     ids_BL: torch.Tensor
     mask_BL: torch.Tensor
     uncond_BL: torch.Tensor
+    uncond_mask_BL: torch.Tensor
 
     def repeat(self, n: int) -> PromptBatch:
         """Each prompt ``n`` times in a row, shape (B * n, L)."""
-        return PromptBatch(*(t.repeat_interleave(n, 0) for t in (self.ids_BL, self.mask_BL, self.uncond_BL)))
+        given = (self.ids_BL, self.mask_BL, self.uncond_BL, self.uncond_mask_BL)
+        return PromptBatch(*(tensor.repeat_interleave(n, 0) for tensor in given))
+
+    def to_prefill(self, guided: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and masks to prefill: (B, L), or (2B, L) with the null prompts second where ``guided``."""
+        if not guided:
+            return self.ids_BL, self.mask_BL
+        return torch.cat([self.ids_BL, self.uncond_BL]), torch.cat([self.mask_BL, self.uncond_mask_BL])
 
     def images_each(self, codes_RM: torch.Tensor) -> int:
         """How many of these images each prompt has; those of one prompt lie side by side.
@@ -55,7 +66,8 @@ class PromptBatch:
     def unconditional(self, where_B: torch.Tensor) -> PromptBatch:
         """The same batch with the prompts at ``where_B`` (bool) replaced by their null prompts (prompt dropout)."""
         ids_BL = torch.where(where_B[:, None], self.uncond_BL, self.ids_BL)
-        return PromptBatch(ids_BL, self.mask_BL, self.uncond_BL)
+        mask_BL = torch.where(where_B[:, None], self.uncond_mask_BL, self.mask_BL)
+        return PromptBatch(ids_BL, mask_BL, self.uncond_BL, self.uncond_mask_BL)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class Emu3(UnifiedModel):
         self.words = ImageWords(self.core.vocabulary_mapping, self.n_codes, rows, columns).to(net.device)
         self._dialogue = Emu3Dialogue(processor, rows, columns, context)
         self.pictures = Emu3Pictures(self.core.vqmodel, processor.image_processor, rows, columns)
-        self._sampler = Emu3Sampler(net, self.words, self._dialogue.pad)
+        self._sampler = Emu3Sampler(net, self.words)
         self._reader = Emu3Reader(net, self.words, self.pictures, self._dialogue)
 
     @property
@@ -157,8 +157,7 @@ class Emu3(UnifiedModel):
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
         """Turns prompts into left-padded ids, up to the first code of the image.
 
-        A null prompt is the template without a text, which is shorter: it is padded to the same length, and what is
-        padding is told from the ids throughout.
+        A null prompt is the template without a text, which is shorter: it is padded to the same length.
 
         Raises:
             ValueError: For an empty prompt, words the tokenizer does not know, or a prompt too long for the context.
@@ -200,7 +199,7 @@ class Emu3(UnifiedModel):
         """
         if noise_RM is not None:
             raise ValueError("Emu3 has an exact likelihood and takes no noise; pass noise_RM=None")
-        return image_logps(self.net, self.words, self._dialogue.pad, prompt, codes_RM)
+        return image_logps(self.net, self.words, prompt, codes_RM)
 
     def training_noise(self, codes_RM: torch.Tensor) -> None:
         return None

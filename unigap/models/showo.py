@@ -162,8 +162,7 @@ class ShowO(UnifiedModel):
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
         """Turns prompts into left-padded ids, up to the image.
 
-        A null prompt is the template without a text, which is shorter: it is padded to the same length, and what is
-        padding is told from the ids throughout.
+        A null prompt is the template without a text, which is shorter: it is padded to the same length.
 
         Raises:
             ValueError: For an empty prompt, words the tokenizer does not know, or a prompt too long for the context.
