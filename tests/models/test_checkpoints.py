@@ -8,8 +8,12 @@ import pytest
 import torch
 import yaml
 from broken_checkpoints import (
+    NO_END,
+    TOO_LONG,
     Breakage,
+    add_words,
     edit_config,
+    edit_json,
     edit_weights,
     expect_pickles_unopened,
     expect_refusal,
@@ -48,8 +52,56 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "no tokenizer settings": (remove("tokenizer_config.json"), "does not load as Janus"),
     "no processor": (remove("processor_config.json"), "does not load as Janus"),
     "junk processor": (write("processor_config.json", b"x"), "does not load as Janus"),
-    "no template": (remove("chat_template.jinja"), "chat template"),
+    "no template": (remove("chat_template.jinja"), "no chat template; copy chat_template.jinja of deepseek-community"),
     "junk template": (write("chat_template.jinja", b"{% for"), "does not load as Janus"),
+    "template without end": (write("chat_template.jinja", NO_END), "template takes more than 1 s or 2 GiB"),
+    "template that fills memory": (
+        write("chat_template.jinja", TOO_LONG),
+        "template takes more than 1 s or 2 GiB",
+    ),
+    "no end of layers": (
+        edit_json("config.json", ["text_config", "num_hidden_layers"], 10**9),
+        "config.json asks for num_hidden_layers = 1000000000",
+    ),
+    "no end of blocks": (
+        edit_json("config.json", ["vq_config", "num_res_blocks"], 10**9),
+        "num_res_blocks = 1000000000",
+    ),
+    "no end of levels": (
+        edit_json("config.json", ["vq_config", "channel_multiplier"], [1] * 10**6),
+        "channel_multiplier in config.json is a list of 1000000",
+    ),
+    "far more layers than weights": (
+        edit_json("config.json", ["text_config", "num_hidden_layers"], 900),
+        "weights, and the folder holds",
+    ),
+    "far wider than the weights": (
+        edit_json("config.json", ["text_config", "intermediate_size"], 10**9),
+        "weights, and the folder holds",
+    ),
+    "weights of no part": (
+        edit_weights(lambda weights: weights.update({"model.extra.weight": torch.zeros(3), "lora_A": torch.ones(2)})),
+        "2 weights are of no part of Janus, first 'lora_A'; merge an adapter",
+    ),
+    "no pad token": (edit_json("tokenizer_config.json", ["pad_token"], ...), "names no pad_token"),
+    "no first token": (edit_json("tokenizer_config.json", ["bos_token"], ...), "names no bos_token"),
+    "no last token": (edit_json("tokenizer_config.json", ["eos_token"], None), "names no eos_token"),
+    "padded with the mark of images": (
+        edit_json("tokenizer_config.json", ["pad_token"], "<begin_of_image>"),
+        "pads with '<begin_of_image>', a mark of images",
+    ),
+    "another place of the image": (
+        edit_config(image_token_id=7),
+        "image_token_id 7, the tokenizer writes an image as 4",
+    ),
+    "another number of image tokens": (
+        edit_json("processor_config.json", ["num_image_tokens"], 9),
+        "num_image_tokens 9, by config.json 16 are seen and 16 drawn",
+    ),
+    "more words than weights": (
+        add_words("tokenizer.json", 3),
+        r"gives 'word2' the id \d+, and the weights embed ids below \d+; take the tokenizer of these weights",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""What each family is asked, id by id: what its own processor or its authors' code builds, with the published options."""
+"""What each family is asked, id by id: what its own processor or its authors' code builds, published options on."""
 
 from __future__ import annotations
 

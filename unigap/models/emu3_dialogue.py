@@ -10,7 +10,6 @@ from jinja2 import TemplateError
 from unigap.models.dialogue import Dialogue
 from unigap.models.words import shown
 
-
 SYSTEM = "You are a helpful assistant."
 """How Emu3's own code begins every question."""
 

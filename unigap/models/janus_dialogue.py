@@ -14,8 +14,8 @@ from unigap.models.words import shown
 class JanusDialogue(Dialogue):
     """The chat template and the words of one checkpoint: the ids that its ``JanusProcessor`` builds.
 
-    Questions begin with Janus's system prompt where the processor's ``use_default_system_prompt`` is on, as it is in the
-    published checkpoints. Prompts never do.
+    Questions begin with Janus's system prompt where the processor's ``use_default_system_prompt`` is on, as it is in
+    the published checkpoints. Prompts never do.
 
     Args:
         processor: transformers' ``JanusProcessor``.
