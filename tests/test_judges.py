@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import expect_error, improve
+from torch import nn
 
 import unigap.judges
 from unigap.judges import (
@@ -32,6 +33,7 @@ from unigap.judges import (
     judge_recipes,
 )
 from unigap.judges.questions import all_hold
+from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
 from unigap.shapes import prompt_sets
@@ -361,3 +363,44 @@ def test_the_documentation_says_what_each_judge_is_for() -> None:
     table = page.partition("| judge | says | use it as |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+Judge)`", table))
     assert named == {name for name in unigap.judges.__all__ if name.endswith("Judge") and name != "Judge"}
+
+
+class OneWord(nn.Module):
+    """A head that gives one word a lead over all others."""
+
+    def __init__(self, head: nn.Linear, word: int, lead: float) -> None:
+        super().__init__()
+        self.head, self.word, self.lead = head, word, lead
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self.head(hidden)
+        return logits + self.lead * nn.functional.one_hot(torch.tensor(self.word), logits.shape[-1])
+
+
+def answering(new_janus: Callable[..., Janus], lead: float) -> Janus:
+    """A Janus that would rather begin its answer with ``a``."""
+    model = new_janus()
+    word = model.processor.tokenizer.convert_tokens_to_ids("a")
+    model._reader._head = OneWord(model.net.lm_head, word, lead)
+    return model
+
+
+def test_the_mass_of_yes_and_no_is_measured(new_janus: Callable[..., Janus], pictures: torch.Tensor) -> None:
+    model = answering(new_janus, 0.0)
+    asked = [[f"Does this image describe {text}?"] for text in TEXTS]
+    found = model.judge_answers(pictures, asked)
+    assert torch.equal(found.logit, model.judge_logit(pictures, asked))
+    yes_BQT, _ = model.text_logps(pictures, asked, [["yes"]] * len(TEXTS))
+    no_BQT, _ = model.text_logps(pictures, asked, [["no"]] * len(TEXTS))
+    torch.testing.assert_close(found.mass, (yes_BQT[..., 0].exp() + no_BQT[..., 0].exp()), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("judge", [SelfJudge(), DecomposedJudge()])
+def test_a_judge_that_says_neither_yes_nor_no_is_refused(
+    new_janus: Callable[..., Janus], pictures: torch.Tensor, judge: Judge
+) -> None:
+    drawn = candidates(TEXTS)
+    with pytest.warns(UserWarning, match=f"judge '{judge.name}' answers yes or no with a probability below 1%"):
+        judge.logits(answering(new_janus, 8.0), drawn, pictures)
+    with pytest.raises(ValueError, match=f"judge '{judge.name}' answers neither yes nor no .*; ask another question"):
+        judge.logits(answering(new_janus, 40.0), drawn, pictures)

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from unigap.models.autoregressive import choose, draw, uniforms
-from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.packed_questions import answers
 
 # Shape legend: B prompts or images, N candidates a prompt, R = B * N rows, L text tokens, M image tokens,
 # Q questions an image, T answer tokens, V image codes, D width, C H W image channels and sides.
@@ -143,9 +144,9 @@ class Painter(UnifiedModel):
         shape = (len(pixels_BCHW), -1, answer_RT.shape[1])
         return (logp_RT * mask_RT).view(shape), mask_RT.bool().view(shape)
 
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
         logits_RV = self.text_head(self._after_questions(pixels_BCHW, questions_BQ)).float()
-        return (logits_RV[:, ord("y")] - logits_RV[:, ord("n")]).view(len(pixels_BCHW), -1)
+        return answers(logits_RV.view(len(pixels_BCHW), -1, logits_RV.shape[-1]), [ord("y")], [ord("n")])
 
     # -- the trunk
 

@@ -110,6 +110,20 @@ class Samples:
     logp_BNM: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Answers to yes-no questions; both tensors have the same shape.
+
+    Attributes:
+        logit: Log-odds of "yes" over "no", float32, differentiable.
+        mass: P(yes) + P(no) among all tokens that could begin the answer, float32, in [0, 1], no gradient. Near 0 the
+            log-odds compare two things that the model does not say.
+    """
+
+    logit: torch.Tensor
+    mass: torch.Tensor
+
+
 class UnifiedModel(nn.Module, ABC):
     """A model that draws images from text and answers questions about images.
 
@@ -119,6 +133,8 @@ class UnifiedModel(nn.Module, ABC):
 
     exact_likelihood: ClassVar[bool]
     """Whether ``image_logps`` is the exact log-likelihood (autoregressive) or an estimate (masked diffusion)."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """Parameters that hold options of the model, so that its digest covers them, and no weights."""
 
     @property
     @abstractmethod
@@ -202,8 +218,12 @@ class UnifiedModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        """Answers (B, Q), one for each question. Every question sees its image and itself only."""
+
     def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
         """Log-odds of "yes" over "no" for each question, float32 (B, Q), differentiable."""
+        return self.judge_answers(pixels_BCHW, questions_BQ).logit
 
     @abstractmethod
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.checkpoints import emu3_from_folder
 from unigap.models.dialogue import with_null_prompts
 from unigap.models.emu3_dialogue import Emu3Dialogue
@@ -60,6 +60,7 @@ class Emu3(UnifiedModel):
     """
 
     exact_likelihood: ClassVar[bool] = True
+    options: ClassVar[tuple[str, ...]] = ("grid",)
 
     def __init__(
         self,
@@ -212,8 +213,8 @@ class Emu3(UnifiedModel):
 
     # -- understanding
 
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        return self._reader.judge_logit(pixels_BCHW, questions_BQ)
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        return self._reader.judge_answers(pixels_BCHW, questions_BQ)
 
     def text_logps(
         self,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.checkpoints import janus_from_folder
 from unigap.models.dialogue import left_padded
 from unigap.models.janus_dialogue import JanusDialogue
@@ -191,8 +191,8 @@ class Janus(UnifiedModel):
 
     # -- understanding
 
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        return self._reader.judge_logit(pixels_BCHW, questions_BQ)
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        return self._reader.judge_answers(pixels_BCHW, questions_BQ)
 
     def text_logps(
         self,
