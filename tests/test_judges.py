@@ -18,6 +18,7 @@ from small_runs import expect_error, improve
 from torch import nn
 
 import unigap.judges
+from unigap.__main__ import main
 from unigap.judges import (
     AlwaysYesJudge,
     DecomposedJudge,
@@ -36,6 +37,7 @@ from unigap.judges.questions import all_hold
 from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
+from unigap.rounds import RoundPlan, collect_round
 from unigap.shapes import prompt_sets
 from unigap.shapes.grammar import parse
 from unigap.shapes.scenes import describes, imagine, render
@@ -397,10 +399,35 @@ def test_the_mass_of_yes_and_no_is_measured(new_janus: Callable[..., Janus], pic
 
 @pytest.mark.parametrize("judge", [SelfJudge(), DecomposedJudge()])
 def test_a_judge_that_says_neither_yes_nor_no_is_refused(
-    new_janus: Callable[..., Janus], pictures: torch.Tensor, judge: Judge
+    new_janus: Callable[..., Janus], pictures: torch.Tensor, judge: Judge, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    drawn = candidates(TEXTS)
-    with pytest.warns(UserWarning, match=f"judge '{judge.name}' answers yes or no with a probability below 1%"):
-        judge.logits(answering(new_janus, 8.0), drawn, pictures)
+    drawn, rarely = candidates(TEXTS), answering(new_janus, 8.0)
+    for _ in range(2):
+        judge.logits(rarely, drawn, pictures)
+    told = capsys.readouterr().err
+    assert told.count(f"warning: judge '{judge.name}' answers yes or no with a probability below 0.1%") == 1
     with pytest.raises(ValueError, match=f"judge '{judge.name}' answers neither yes nor no .*; ask another question"):
         judge.logits(answering(new_janus, 40.0), drawn, pictures)
+
+
+def test_masses_are_stored_beside_verdicts(janus: Janus, here: Path) -> None:
+    pool = Pool.create("pool", janus.codebook_digest())
+    prompts = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
+    collect_round(janus, prompts, [SelfJudge(), OracleJudge()], pool, 0, RoundPlan(candidates=2))
+    said = pool.judgments("self")
+    drawn = {candidate.id: candidate for candidate in pool.candidates()}
+    codes_BM = torch.from_numpy(np.stack([drawn[judgment.candidate_id].codes for judgment in said])).long()
+    asked = [[f"Does this image describe {drawn[judgment.candidate_id].prompt.text}?"] for judgment in said]
+    expected = janus.judge_answers(janus.decode(codes_BM), asked).mass[:, 0]
+    torch.testing.assert_close(torch.tensor([judgment.mass for judgment in said]), expected, atol=1e-5, rtol=1e-3)
+    assert {judgment.mass for judgment in pool.judgments("oracle")} == {None}
+
+
+def test_agreement_shows_how_much_a_judge_means_yes_or_no(
+    janus: Janus, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test_masses_are_stored_beside_verdicts(janus, here)
+    mean = np.mean([judgment.mass for judgment in Pool.open("pool").judgments("self")])
+    assert main(["judge", "agreement", "pool"]) == 0
+    shown = capsys.readouterr().out
+    assert "P(yes or no), in %" in shown and f"{100 * mean:.3g}" in shown

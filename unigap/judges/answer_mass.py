@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 
@@ -12,8 +13,8 @@ from unigap.judges.base import Judge
 from unigap.models.base import Answers, UnifiedModel
 from unigap.records import Candidate
 
-WARN_BELOW = 1e-2
-"""Mean probability of yes or no below which a judge mostly says something else."""
+WARN_BELOW = 1e-3
+"""Mean probability of yes or no below which a judge nearly always says something else; trained ones have above 0.9."""
 REFUSE_BELOW = 1e-6
 """Below it the log-odds are those of two words that are never said, as of a model that thinks before it answers."""
 
@@ -51,12 +52,17 @@ def check_mass(judge: str, mass_B: torch.Tensor) -> None:
             "question, or take a model that answers at once"
         )
     if mean < WARN_BELOW:
-        # without the figure, so that it is said once
-        warnings.warn(
-            f"judge {judge!r} answers yes or no with a probability below {WARN_BELOW:.0%}, so its log-odds may say "
-            "little; ask another question (unigap judge agreement shows the probability)",
-            stacklevel=2,
-        )
+        _warn(judge)
+
+
+@lru_cache
+def _warn(judge: str) -> None:
+    """Says it once for each judge."""
+    print(
+        f"warning: judge {judge!r} answers yes or no with a probability below {WARN_BELOW:.1%}, so its log-odds may say "
+        "little; ask another question (unigap judge agreement shows the probability)",
+        file=sys.stderr,
+    )
 
 
 def joined(parts: Sequence[Answers], like: torch.Tensor) -> Answers:

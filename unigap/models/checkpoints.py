@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import warnings
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -143,10 +143,10 @@ def image_reader_from_folder(checkpoint: str, dtype: str) -> tuple[Any, Any]:
     family = AutoModelForImageTextToText
     net, processor, unused = _load(family, family.from_config, what, checkpoint, dtype, {})
     if unused:
-        warnings.warn(
-            f"checkpoint {checkpoint!r}: {len(unused)} weights are not used, first {unused[0]!r}; merge them if they "
-            "are an adapter",
-            stacklevel=2,
+        print(
+            f"warning: checkpoint {checkpoint!r}: {len(unused)} weights are not used, first {unused[0]!r}; merge them if "
+            "they are an adapter",
+            file=sys.stderr,
         )
     return net, processor
 
