@@ -76,11 +76,11 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     ),
     "far more layers than weights": (
         edit_json("config.json", ["text_config", "num_hidden_layers"], 900),
-        "weights, and the folder holds",
+        "weights are missing: config.json asks for .* numbers, and the folder holds",
     ),
     "far wider than the weights": (
         edit_json("config.json", ["text_config", "intermediate_size"], 10**9),
-        "weights, and the folder holds",
+        "weights are missing: config.json asks for .* numbers, and the folder holds",
     ),
     "weights of no part": (
         edit_weights(lambda weights: weights.update({"model.extra.weight": torch.zeros(3), "lora_A": torch.ones(2)})),

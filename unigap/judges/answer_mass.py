@@ -59,8 +59,8 @@ def check_mass(judge: str, mass_B: torch.Tensor) -> None:
 def _warn(judge: str) -> None:
     """Says it once for each judge."""
     print(
-        f"warning: judge {judge!r} answers yes or no with a probability below {WARN_BELOW:.1%}, so its log-odds may say "
-        "little; ask another question (unigap judge agreement shows the probability)",
+        f"warning: judge {judge!r} answers yes or no with a probability below {WARN_BELOW:.1%}, so its log-odds may "
+        "say little; ask another question (unigap judge agreement shows the probability)",
         file=sys.stderr,
     )
 

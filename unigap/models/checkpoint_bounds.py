@@ -21,7 +21,7 @@ MOST_BUILT = 1000
 SLACK = 2
 """Weights may stand twice in a network and once in its file, where two parts share them."""
 TRIAL_SECONDS, TRIAL_BYTES, LONGEST_CHAT = 1, 2 * 2**30, 10**6
-"""CPU seconds, address space and characters that one chat may take."""
+"""CPU seconds, bytes of memory and characters that chats may take."""
 TRIAL = """
 import json, os, resource, sys
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -31,7 +31,8 @@ used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 seconds = int(used) + 1 + given["seconds"]
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 if sys.platform == "linux":  # elsewhere the system does not keep to it
-    resource.setrlimit(resource.RLIMIT_AS, (given["bytes"],) * 2)
+    pages = int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + given["bytes"],) * 2)
 code = 0
 try:
     rendered, _ = render_jinja_template(given["chats"], chat_template=given["template"], **given["options"])
@@ -80,8 +81,8 @@ def check_size(checkpoint: str, asked: int, stored: int) -> None:
     """
     if asked > SLACK * stored:
         raise ValueError(
-            f"checkpoint {checkpoint!r}: config.json asks for {asked:,} weights, and the folder holds {stored:,}; "
-            "restore config.json, or download the folder anew"
+            f"checkpoint {checkpoint!r}: most weights are missing: config.json asks for {asked:,} numbers, and the "
+            f"folder holds {stored:,}; restore config.json, or download the folder anew"
         )
 
 

@@ -144,8 +144,8 @@ def image_reader_from_folder(checkpoint: str, dtype: str) -> tuple[Any, Any]:
     net, processor, unused = _load(family, family.from_config, what, checkpoint, dtype, {})
     if unused:
         print(
-            f"warning: checkpoint {checkpoint!r}: {len(unused)} weights are not used, first {unused[0]!r}; merge them if "
-            "they are an adapter",
+            f"warning: checkpoint {checkpoint!r}: {len(unused)} weights are not used, first {unused[0]!r}; merge them "
+            "if they are an adapter",
             file=sys.stderr,
         )
     return net, processor
@@ -155,19 +155,12 @@ def _load(
     family: Any, build: Callable[[Any], Any], what: str, checkpoint: str, dtype: str, options: Mapping[str, Any]
 ) -> tuple[Any, Any, list[str]]:
     """A network in eval mode, its processor, and the names of the weights that it does not use."""
-    from transformers import AutoConfig, AutoProcessor
+    from transformers import AutoProcessor
 
     folder = resolve(checkpoint)
     net: Any
     report: dict[str, Any]
-    check_counts(checkpoint, read_config(checkpoint))
-    with _loading(checkpoint, what):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        # the weights of a hub id are not here yet
-        stored = stored_numbers(Path(folder)) if Path(folder).is_dir() else 0
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            asked = sum(p.numel() for p in build(config).parameters()) if stored else 0
-    check_size(checkpoint, asked, stored)
+    _check_config(checkpoint, what, build)
     with _loading(checkpoint, what):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     _check_template(checkpoint, what, processor)
@@ -193,6 +186,22 @@ def _load(
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
         )
     return net.eval(), processor, sorted(report["unexpected_keys"])
+
+
+def _check_config(checkpoint: str, what: str, build: Callable[[Any], Any]) -> None:
+    """Make sure that ``config.json`` describes a network of about the size of the weights beside it."""
+    from transformers import AutoConfig
+
+    folder, raw = resolve(checkpoint), read_config(checkpoint)
+    check_counts(checkpoint, raw)
+    if not Path(folder).is_dir() or "quantization_config" in raw:
+        return  # the weights of a hub id are not here yet, and quantised ones are packed
+    with _loading(checkpoint, what):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        stored = stored_numbers(Path(folder))
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            asked = sum(p.numel() for p in build(config).parameters()) if stored else 0
+    check_size(checkpoint, asked, stored)
 
 
 @contextmanager

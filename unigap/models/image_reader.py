@@ -32,7 +32,15 @@ class ImageReader:
         self.net, self.processor = image_reader_from_folder(checkpoint, dtype)
         self.net.requires_grad_(False)
         # what comes first in the answer stands at the same place in every row only when the padding lies before it
-        self.processor.tokenizer.padding_side = "left"
+        tokenizer = self.processor.tokenizer
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token_id is None:
+            if tokenizer.eos_token_id is None:
+                raise ValueError(
+                    f"checkpoint {checkpoint!r}: tokenizer_config.json names no pad_token and no eos_token; name one"
+                )
+            # any token will do: the attention mask says where it is padding
+            tokenizer.pad_token = tokenizer.eos_token
         self.yes = single_tokens(self.processor.tokenizer, YES_FORMS, "yes")
         self.no = single_tokens(self.processor.tokenizer, NO_FORMS, "no")
 
