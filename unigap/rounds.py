@@ -14,7 +14,8 @@ import torch
 
 from unigap.allocation import Allocation, FixedCandidates, Tally, Wave
 from unigap.console.stop_signal import Stopped
-from unigap.judges import AnsweringJudge, Judge, at_once, judge_recipes
+from unigap.judges import Judge, at_once, judge_recipes
+from unigap.judges.answer_mass import AnsweringJudge
 from unigap.models.base import SamplingRecipe, UnifiedModel, evaluating
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment, Prompt

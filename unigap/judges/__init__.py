@@ -1,6 +1,5 @@
 """Judges: who says whether a drawing is what was asked, one a file."""
 
-from unigap.judges.answer_mass import AnsweringJudge
 from unigap.judges.base import Judge, at_once, check_same_judge, judge_recipes
 from unigap.judges.controls import AlwaysYesJudge, FlippedJudge, InvertedJudge, RandomJudge
 from unigap.judges.decomposed import DecomposedJudge
@@ -15,7 +14,6 @@ from unigap.judges.vqa import VQAJudge
 
 __all__ = [
     "AlwaysYesJudge",
-    "AnsweringJudge",
     "DecomposedJudge",
     "EnsembleJudge",
     "FlippedJudge",
