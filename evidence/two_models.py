@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel
+from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel
 
 
 class TwoModels(UnifiedModel):
@@ -81,8 +81,8 @@ class TwoModels(UnifiedModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return self.judging.text_logps(pixels_BCHW, questions_BQ, answers_BQ)
 
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        return self.judging.judge_logit(pixels_BCHW, questions_BQ)
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        return self.judging.judge_answers(pixels_BCHW, questions_BQ)
 
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
         return self.drawing.decode(codes_BM)

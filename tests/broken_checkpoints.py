@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,22 @@ def edit_config(**changes: object) -> Breakage:
     return edit
 
 
+def edit_json(name: str, path: Sequence[str | int], value: object) -> Breakage:
+    """Another value somewhere in a JSON file; ``...`` removes it."""
+
+    def edit(folder: Path) -> None:
+        content = place = json.loads((folder / name).read_text())
+        for key in path[:-1]:
+            place = place[key]
+        if value is ...:
+            del place[path[-1]]
+        else:
+            place[path[-1]] = value
+        (folder / name).write_text(json.dumps(content))
+
+    return edit
+
+
 def edit_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Breakage:
     """Other tensors, in a sound file."""
 
@@ -32,6 +48,19 @@ def edit_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Breakag
         weights = load_file(folder / "model.safetensors")
         change(weights)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return edit
+
+
+def add_words(name: str, count: int) -> Breakage:
+    """More words in a tokenizer's file."""
+
+    def edit(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        vocabulary, added = content["model"]["vocab"], [token["id"] for token in content["added_tokens"]]
+        first = max(*vocabulary.values(), *added) + 1
+        vocabulary |= {f"word{number}": first + number for number in range(count)}
+        (folder / name).write_text(json.dumps(content))
 
     return edit
 
@@ -50,6 +79,12 @@ def truncate(folder: Path) -> None:
     """Half of the weights' file."""
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+NO_END = b"{% for a in range(99999) %}" * 3 + b"{% endfor %}" * 3
+"""A chat template that runs for ever."""
+TOO_LONG = b"{% for a in range(99999) %}{{ 'x' * 99999 }}{% endfor %}"
+"""A chat template that fills memory."""
 
 
 def pickle_only(folder: Path) -> None:

@@ -192,6 +192,14 @@ def lay_folders(desk: Path, sound: Path) -> None:
         content = json.loads((sound / file).read_text())
         content |= {"auto_map": {kind: "own.Own" for kind in kinds}, "processor_class": "Own", "tokenizer_class": "Own"}
         (coded / file).write_text(json.dumps(content))
+    config = json.loads((sound / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 10**9
+    (variant("too-deep", "config.json") / "config.json").write_text(json.dumps(config))
+    save_file({**tensors, "lora_A": torch.ones(2)}, variant("adapter-inside", weights) / weights, {"format": "pt"})
+    settings = json.loads((sound / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (variant("unpadded", "tokenizer_config.json") / "tokenizer_config.json").write_text(json.dumps(settings))
+    variant("untold", "chat_template.jinja")
     escape = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     (variant("template", "chat_template.jinja") / "chat_template.jinja").write_text(escape)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import expect_error, improve
+from torch import nn
 
 import unigap.judges
+from unigap.__main__ import main
 from unigap.judges import (
     AlwaysYesJudge,
     DecomposedJudge,
@@ -32,8 +34,10 @@ from unigap.judges import (
     judge_recipes,
 )
 from unigap.judges.questions import all_hold
+from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
+from unigap.rounds import RoundPlan, collect_round
 from unigap.shapes import prompt_sets
 from unigap.shapes.grammar import parse
 from unigap.shapes.scenes import describes, imagine, render
@@ -363,3 +367,69 @@ def test_the_documentation_says_what_each_judge_is_for() -> None:
     named = set(re.findall(r"`(\w+Judge)`", table))
     general = {name for name in unigap.judges.__all__ if name.endswith("Judge") and name != "Judge"}
     assert named == general | {OracleJudge.__name__}
+
+
+class OneWord(nn.Module):
+    """A head that gives one word a lead over all others."""
+
+    def __init__(self, head: nn.Linear, word: int, lead: float) -> None:
+        super().__init__()
+        self.head, self.word, self.lead = head, word, lead
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self.head(hidden)
+        return logits + self.lead * nn.functional.one_hot(torch.tensor(self.word), logits.shape[-1])
+
+
+def answering(new_janus: Callable[..., Janus], lead: float) -> Janus:
+    """A Janus that would rather begin its answer with ``a``."""
+    model = new_janus()
+    word = model.processor.tokenizer.convert_tokens_to_ids("a")
+    model._reader._head = OneWord(model.net.lm_head, word, lead)
+    return model
+
+
+def test_the_mass_of_yes_and_no_is_measured(new_janus: Callable[..., Janus], pictures: torch.Tensor) -> None:
+    model = answering(new_janus, 0.0)
+    asked = [[f"Does this image describe {text}?"] for text in TEXTS]
+    found = model.judge_answers(pictures, asked)
+    assert torch.equal(found.logit, model.judge_logit(pictures, asked))
+    yes_BQT, _ = model.text_logps(pictures, asked, [["yes"]] * len(TEXTS))
+    no_BQT, _ = model.text_logps(pictures, asked, [["no"]] * len(TEXTS))
+    torch.testing.assert_close(found.mass, (yes_BQT[..., 0].exp() + no_BQT[..., 0].exp()), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("judge", [SelfJudge(), DecomposedJudge()])
+def test_a_judge_that_says_neither_yes_nor_no_is_refused(
+    new_janus: Callable[..., Janus], pictures: torch.Tensor, judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn, rarely = candidates(TEXTS), answering(new_janus, 12.0)
+    for _ in range(2):
+        judge.logits(rarely, drawn, pictures)
+    told = capsys.readouterr().err
+    assert told.count(f"warning: judge '{judge.name}' answers yes or no with a probability below 0.1%") == 1
+    with pytest.raises(ValueError, match=f"judge '{judge.name}' answers neither yes nor no .*; ask another question"):
+        judge.logits(answering(new_janus, 40.0), drawn, pictures)
+
+
+def test_masses_are_stored_beside_verdicts(janus: Janus, here: Path) -> None:
+    pool = Pool.create("pool", janus.codebook_digest())
+    prompts = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
+    collect_round(janus, prompts, [SelfJudge(), OracleJudge()], pool, 0, RoundPlan(candidates=2))
+    said = pool.judgments("self")
+    drawn = {candidate.id: candidate for candidate in pool.candidates()}
+    codes_BM = torch.from_numpy(np.stack([drawn[judgment.candidate_id].codes for judgment in said])).long()
+    asked = [[f"Does this image describe {drawn[judgment.candidate_id].prompt.text}?"] for judgment in said]
+    expected = janus.judge_answers(janus.decode(codes_BM), asked).mass[:, 0]
+    torch.testing.assert_close(torch.tensor([judgment.mass for judgment in said]), expected, atol=1e-5, rtol=1e-3)
+    assert {judgment.mass for judgment in pool.judgments("oracle")} == {None}
+
+
+def test_agreement_shows_how_much_a_judge_means_yes_or_no(
+    janus: Janus, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test_masses_are_stored_beside_verdicts(janus, here)
+    mean = np.mean([judgment.mass for judgment in Pool.open("pool").judgments("self")])
+    assert main(["judge", "agreement", "pool"]) == 0
+    shown = capsys.readouterr().out
+    assert "P(yes or no), in %" in shown and f"{100 * mean:.3g}" in shown

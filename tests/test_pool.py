@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from small_pools import PROMPTS, RECIPE, draw, fill, grow, judge, rows, tree
 
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment, Prompt
+from unigap.storage.tables import JUDGMENTS, SHARD, judgments_of, merge_shards, shard_table
 
 
 @pytest.fixture
@@ -255,3 +257,23 @@ def test_a_state_refuses_rounds_drawn_anew(folder: Path) -> None:
 def test_importing_the_pool_imports_no_torch() -> None:
     code = "import sys, unigap.pool; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tables_from_before_masses_were_measured_are_read() -> None:
+    new = shard_table([drawn(0)], [Judgment(drawn(0).id, "self", 1.0, 0.5)])
+    old_fields = [field for field in JUDGMENTS if field.name != "mass"]
+    schema = SHARD.set(SHARD.get_field_index("judgments"), pa.field("judgments", pa.list_(pa.struct(old_fields))))
+    old = pa.table(
+        {
+            **shard_table([drawn(1)], []).drop_columns("judgments").to_pydict(),
+            "judgments": [[{"candidate_id": drawn(1).id, "judge": "self", "logit": 2.0}]],
+        },
+        schema=schema,
+    )
+    _, judgments = merge_shards([new, old])
+    assert judgments_of(judgments) == [Judgment(drawn(0).id, "self", 1.0, 0.5), Judgment(drawn(1).id, "self", 2.0)]
+    assert [j.mass for j in judgments_of(judgments.drop_columns("mass"))] == [None, None]
+
+
+def drawn(index: int) -> Candidate:
+    return Candidate(Prompt("p", "a ring"), 0, index, 0, np.zeros(16, np.int32), -1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import random
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_runs import expect_error, improve, state
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
@@ -36,6 +38,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from unigap.judges import SelfJudge, VQAJudge
 from unigap.judges.self_judge import QUESTION
+from unigap.plots.pictures import to_pixels, to_png
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
 from unigap.shapes.grammar import WORDS, parse
@@ -327,3 +330,13 @@ def test_a_judge_that_is_wrong_costs_no_drawing(
     }
     expect_error(improve(janus_folder, "sft", flags), capsys, "./nowhere", "no such folder")
     assert not list(here.rglob("*.parquet"))
+
+
+def test_another_model_sees_the_pixels_that_are_exported(folders: dict[str, Path], janus: Any) -> None:
+    codes_BM = torch.randint(64, (len(TEXTS), 16), generator=torch.Generator().manual_seed(0))
+    exact = janus.decode(codes_BM)
+    shown = torch.stack([to_pixels(Image.open(io.BytesIO(to_png(pixels_CHW))), 32) for pixels_CHW in exact])
+    judge = VQAJudge(str(folders["llava"]))
+    assert torch.equal(judge.ask(TEXTS, exact), judge.ask(TEXTS, shown))
+    own = SelfJudge()
+    assert not torch.equal(own.ask(janus, TEXTS, exact), own.ask(janus, TEXTS, shown)), "which sees more"

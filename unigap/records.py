@@ -63,11 +63,13 @@ class Judgment:
         candidate_id: The candidate's ``id``.
         judge: Name of the judge, e.g. ``"self"`` or ``"oracle"``.
         logit: Log-odds of "yes, this is what was asked", in (-inf, inf).
+        mass: P(yes) + P(no) of a judge that answers in words, in [0, 1]; None of others, and where it was not measured.
     """
 
     candidate_id: str
     judge: str
     logit: float
+    mass: float | None = None
 
     @property
     def p_yes(self) -> float:

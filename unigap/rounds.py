@@ -15,6 +15,7 @@ import torch
 from unigap.allocation import Allocation, FixedCandidates, Tally, Wave
 from unigap.console.stop_signal import Stopped
 from unigap.judges import Judge, at_once, judge_recipes
+from unigap.judges.answer_mass import AnsweringJudge
 from unigap.models.base import SamplingRecipe, UnifiedModel, evaluating
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment, Prompt
@@ -92,9 +93,19 @@ def judge_drawings(model: UnifiedModel, drawings: Drawings, judges: Iterable[Jud
     """What every judge that speaks at once says of every drawing; one that is named twice speaks once."""
     said = []
     for name, judge in {judge.name: judge for judge in at_once(judges)}.items():
-        logits = judge.logits(model, drawings.candidates, drawings.pixels_BCHW).tolist()
-        said += [Judgment(c.id, name, logit) for c, logit in zip(drawings.candidates, logits, strict=True)]
+        logits, masses = _answers(judge, model, drawings)
+        rows = zip(drawings.candidates, logits, masses, strict=True)
+        said += [Judgment(candidate.id, name, logit, mass) for candidate, logit, mass in rows]
     return said
+
+
+def _answers(judge: Judge, model: UnifiedModel, drawings: Drawings) -> tuple[list[float], list[float | None]]:
+    """Log-odds of yes and, of a judge that answers in words, the probability of yes or no."""
+    if isinstance(judge, AnsweringJudge):
+        answers = judge.answers(model, drawings.candidates, drawings.pixels_BCHW)
+        return answers.logit.tolist(), answers.mass.tolist()
+    logits = judge.logits(model, drawings.candidates, drawings.pixels_BCHW).tolist()
+    return logits, [None] * len(logits)
 
 
 def collect_round(

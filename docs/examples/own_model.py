@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from unigap.models.autoregressive import choose, draw, uniforms
-from unigap.models.base import PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.packed_questions import answers
 
 # Shape legend: B prompts or images, N candidates a prompt, R = B * N rows, L text tokens, M image tokens,
 # Q questions an image, T answer tokens, V image codes, D width, C H W image channels and sides.
@@ -84,14 +85,12 @@ class Painter(UnifiedModel):
             raise ValueError("a prompt is empty; write what to draw")
         rows = [[*text.encode(), PAINT] for text in texts]
         ids_BL, mask_BL = self._padded(rows, "left")
-        return PromptBatch(ids_BL, mask_BL, torch.where(ids_BL == PAINT, ids_BL, 0))
+        return PromptBatch(ids_BL, mask_BL, torch.where(ids_BL == PAINT, ids_BL, 0), mask_BL)
 
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
         rows, guided = prompt.repeat(seeds_BN.shape[1]), recipe.cfg != 1
-        ids = torch.cat([rows.ids_BL, rows.uncond_BL]) if guided else rows.ids_BL
-        mask = torch.cat([rows.mask_BL] * 2) if guided else rows.mask_BL
         with evaluating(self), torch.no_grad():
-            state = self._states(ids, mask)[:, -1]
+            state = self._states(*rows.to_prefill(guided))[:, -1]
 
             def step(code_R: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
                 nonlocal state
@@ -145,9 +144,9 @@ class Painter(UnifiedModel):
         shape = (len(pixels_BCHW), -1, answer_RT.shape[1])
         return (logp_RT * mask_RT).view(shape), mask_RT.bool().view(shape)
 
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
         logits_RV = self.text_head(self._after_questions(pixels_BCHW, questions_BQ)).float()
-        return (logits_RV[:, ord("y")] - logits_RV[:, ord("n")]).view(len(pixels_BCHW), -1)
+        return answers(logits_RV.view(len(pixels_BCHW), -1, logits_RV.shape[-1]), [ord("y")], [ord("n")])
 
     # -- the trunk
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from broken_checkpoints import (
+    NO_END,
+    TOO_LONG,
     Breakage,
+    add_words,
     edit_config,
+    edit_json,
     edit_weights,
     expect_pickles_unopened,
     expect_refusal,
@@ -22,8 +27,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import JanusForConditionalGeneration
 
-from unigap.models.base import SamplingRecipe
+from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.janus import Janus
+from unigap.models.showo import ShowO
+from unigap.stages import SFTStage
 
 BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "no config": (remove("config.json"), "no config.json"),
@@ -48,8 +55,56 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "no tokenizer settings": (remove("tokenizer_config.json"), "does not load as Janus"),
     "no processor": (remove("processor_config.json"), "does not load as Janus"),
     "junk processor": (write("processor_config.json", b"x"), "does not load as Janus"),
-    "no template": (remove("chat_template.jinja"), "chat template"),
+    "no template": (remove("chat_template.jinja"), "no chat template; copy chat_template.jinja of deepseek-community"),
     "junk template": (write("chat_template.jinja", b"{% for"), "does not load as Janus"),
+    "template without end": (write("chat_template.jinja", NO_END), "template takes more than 1 s or 2 GiB"),
+    "template that fills memory": (
+        write("chat_template.jinja", TOO_LONG),
+        "template takes more than 1 s or 2 GiB",
+    ),
+    "no end of layers": (
+        edit_json("config.json", ["text_config", "num_hidden_layers"], 10**9),
+        "config.json asks for num_hidden_layers = 1000000000",
+    ),
+    "no end of blocks": (
+        edit_json("config.json", ["vq_config", "num_res_blocks"], 10**9),
+        "num_res_blocks = 1000000000",
+    ),
+    "no end of levels": (
+        edit_json("config.json", ["vq_config", "channel_multiplier"], [1] * 10**6),
+        "channel_multiplier in config.json is a list of 1000000",
+    ),
+    "far more layers than weights": (
+        edit_json("config.json", ["text_config", "num_hidden_layers"], 900),
+        "weights are missing: config.json asks for .* numbers, and the folder holds",
+    ),
+    "far wider than the weights": (
+        edit_json("config.json", ["text_config", "intermediate_size"], 10**9),
+        "weights are missing: config.json asks for .* numbers, and the folder holds",
+    ),
+    "weights of no part": (
+        edit_weights(lambda weights: weights.update({"model.extra.weight": torch.zeros(3), "lora_A": torch.ones(2)})),
+        "2 weights are of no part of Janus, first 'lora_A'; merge an adapter",
+    ),
+    "no pad token": (edit_json("tokenizer_config.json", ["pad_token"], ...), "names no pad_token"),
+    "no first token": (edit_json("tokenizer_config.json", ["bos_token"], ...), "names no bos_token"),
+    "no last token": (edit_json("tokenizer_config.json", ["eos_token"], None), "names no eos_token"),
+    "padded with the mark of images": (
+        edit_json("tokenizer_config.json", ["pad_token"], "<begin_of_image>"),
+        "pads with '<begin_of_image>', a mark of images",
+    ),
+    "another place of the image": (
+        edit_config(image_token_id=7),
+        "image_token_id 7, the tokenizer writes an image as 4",
+    ),
+    "another number of image tokens": (
+        edit_json("processor_config.json", ["num_image_tokens"], 9),
+        "num_image_tokens 9, by config.json 16 are seen and 16 drawn",
+    ),
+    "more words than weights": (
+        add_words("tokenizer.json", 3),
+        r"gives 'word2' the id \d+, and the weights embed ids below \d+; take the tokenizer of these weights",
+    ),
 }
 
 
@@ -206,3 +261,69 @@ def test_a_folder_on_disk_is_no_base_model_for_the_hub(janus: Janus, tmp_path: P
     card = (tmp_path / "copy" / "README.md").read_text(encoding="utf-8")
     assert "base_model" not in yaml.safe_load(card.split("---\n")[1])
     assert "Trained: language_model." in card and "None was given" in card
+
+
+@PEFT
+@pytest.mark.parametrize("adapter_only", [False, True])
+def test_what_trained_beside_an_adapter_is_saved_loaded_and_named(
+    janus_folder: Path, tmp_path: Path, adapter_only: bool
+) -> None:
+    model = trained_lora(janus_folder, train_also="generation_head")
+    bare = trained_lora(janus_folder)
+    bare.load_state_dict(bare.state_dict() | {n: p for n, p in model.state_dict().items() if ".lora_" in n})
+    assert (logps(model) - logps(bare)).abs().max() > 0.1, "the head has learned"
+    model.save(tmp_path / "mine", adapter_only)
+    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert f"{'alone' if adapter_only else 'merged'}; and generation_head in full" in card
+    loading = card.split("```python\n")[1].split("\n```")[0].replace("FOLDER", repr(str(tmp_path / "mine")))
+    found: dict[str, object] = {}
+    exec(loading, found)
+    net = found["model"].eval()  # type: ignore[attr-defined]
+    plain = Janus.from_parts(net.get_base_model() if adapter_only else net, model.processor)
+    torch.testing.assert_close(logps(plain), logps(model), atol=1e-5, rtol=0)
+
+
+def stage_checkpoint(model: UnifiedModel, path: Path) -> str:
+    """The Lightning checkpoint of a stage that trained a model."""
+    content: dict[str, object] = {"state_dict": {f"model.{name}": t for name, t in model.state_dict().items()}}
+    SFTStage(model).on_save_checkpoint(content)
+    torch.save(content | {"pytorch-lightning_version": "2.6.6"}, path)
+    return str(path)
+
+
+def test_a_stage_takes_no_adapter_of_another_scale(janus_folder: Path, tmp_path: Path) -> None:
+    trained = trained_lora(janus_folder)
+    path = stage_checkpoint(trained, tmp_path / "last.ckpt")
+    SFTStage(Janus(str(janus_folder), lora_rank=3, lora_alpha=6), init_from=path)
+    with pytest.raises(ValueError, match=r"lora_alpha / lora_rank = 2 on .*, and this model has 4; give the same"):
+        SFTStage(Janus(str(janus_folder), lora_rank=3, lora_alpha=12), init_from=path)
+
+
+def test_a_stage_keeps_the_options_of_its_own_model(new_showo: Callable[..., ShowO], tmp_path: Path) -> None:
+    path = stage_checkpoint(new_showo(steps=18), tmp_path / "last.ckpt")
+    fewer = new_showo(steps=5)
+    digest = fewer.weights_digest()
+    assert SFTStage(fewer, init_from=path).start_key == digest != new_showo(steps=18).weights_digest()
+
+
+@pytest.mark.parametrize("family", ["janus", "emu3", "showo"])
+@pytest.mark.parametrize("pad", ["bos_token", "eos_token"])
+def test_a_pad_token_that_means_something_loses_no_token(request: pytest.FixtureRequest, family: str, pad: str) -> None:
+    new = request.getfixturevalue(f"new_{family}")
+    usual, shared = new(), new()
+    tokens = shared._dialogue.tokenizer
+    tokens.pad_token = getattr(tokens, pad)
+    again = type(shared).from_parts(shared.net, shared.processor if family != "showo" else tokens)
+    texts, codes = ["a red circle", "a small red circle left of a large blue square"], torch.arange(32).view(2, 16)
+    for model in (usual, again):
+        alone = torch.cat(
+            [model.image_logps(model.encode_prompt([t]), c[None]) for t, c in zip(texts, codes, strict=True)]
+        )
+        torch.testing.assert_close(model.image_logps(model.encode_prompt(texts), codes), alone, atol=1e-4, rtol=0)
+    seeds = torch.arange(4).view(2, 2)
+    drawn = [
+        model.sample_images(model.encode_prompt(texts), seeds, SamplingRecipe(cfg=2.0)) for model in (usual, again)
+    ]
+    if family != "janus":  # whose null prompt is made of padding
+        assert torch.equal(drawn[0].codes_BNM, drawn[1].codes_BNM)
+        torch.testing.assert_close(drawn[0].logp_BNM, drawn[1].logp_BNM, atol=1e-4, rtol=0)

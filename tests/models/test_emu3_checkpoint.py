@@ -11,7 +11,9 @@ import torch
 import yaml
 from broken_checkpoints import (
     Breakage,
+    add_words,
     edit_config,
+    edit_json,
     edit_weights,
     expect_pickles_unopened,
     expect_refusal,
@@ -51,7 +53,25 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     ),
     "no tokenizer": (remove("tokenizer.json"), "does not load as Emu3"),
     "no processor": (remove("processor_config.json"), "does not load as Emu3"),
-    "no template": (remove("chat_template.jinja"), "chat template"),
+    "no template": (
+        remove("chat_template.jinja"),
+        "no chat template; as Emu3's for drawing has none; copy chat_template.jinja of BAAI/Emu3-Chat-hf",
+    ),
+    "no end of layers": (
+        edit_json("config.json", ["text_config", "num_hidden_layers"], 10**9),
+        "num_hidden_layers = 10",
+    ),
+    "weights of no part": (
+        edit_weights(lambda weights: weights.update({"extra": torch.zeros(3)})),
+        "1 weights are of no part of Emu3, first 'extra'",
+    ),
+    "no pad token": (edit_json("tokenizer_config.json", ["pad_token"], ...), "names no pad_token"),
+    "no first token": (edit_json("tokenizer_config.json", ["bos_token"], ...), "names no bos_token"),
+    "more words than weights": (add_words("tokenizer.json", 3), "gives 'word2' the id"),
+    "codes that are other words": (
+        edit_json("config.json", ["vocabulary_map", "<|visual token 000003|>"], 0),
+        "000003|>' is 0 in config.json's vocabulary map and",
+    ),
 }
 TEXTS = ["a red circle", "six rings"]
 CODES = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,9 @@ import pytest
 import torch
 from broken_checkpoints import (
     Breakage,
+    add_words,
     edit_config,
+    edit_json,
     edit_weights,
     expect_pickles_unopened,
     expect_refusal,
@@ -84,6 +86,14 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "no grid": (edit_config(grid=0), "grid must be >= 1, got 0"),
     "no place for a question": (edit_config(question="USER:"), "has no {question}"),
     "too few words": (edit_config(llm={"vocab_size": 60}), "no room for 64 image codes"),
+    "no end of layers": (edit_json("config.json", ["llm", "num_hidden_layers"], 10**9), "num_hidden_layers = 10"),
+    "no end of blocks": (
+        edit_json("config.json", ["magvit", "encoder_blocks", 0], 10**9),
+        "encoder_blocks = 1000000000",
+    ),
+    "no pad token": (edit_json("tokenizer_config.json", ["pad_token"], ...), "names no pad_token"),
+    "no first token": (edit_json("tokenizer_config.json", ["bos_token"], ...), "names no bos_token"),
+    "more words than weights": (add_words("tokenizer.json", 3), "gives 'word2' the id"),
     "no weights": (remove("model.safetensors"), "does not load as Show-o"),
     "truncated weights": (truncate, "does not load as Show-o"),
     "empty weights": (write("model.safetensors", b""), "does not load as Show-o"),

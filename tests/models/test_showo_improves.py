@@ -71,7 +71,7 @@ def test_gradients_of_many_images_at_once_are_those_of_each(showo_folder: Path) 
 
         def forward(self, *row: torch.Tensor) -> torch.Tensor:
             ids_1L, mask_1L, code_1M = (tensor[None] for tensor in row)
-            return model.image_logps(PromptBatch(ids_1L, mask_1L, ids_1L), code_1M).sum()
+            return model.image_logps(PromptBatch(ids_1L, mask_1L, ids_1L, mask_1L), code_1M).sum()
 
     likelihood = Likelihood()
 

@@ -86,7 +86,8 @@ def image_logp(model: UnifiedModel, batch: Mapping[str, Tensor]) -> Tensor:
     Returns:
         Shape (B,), in nats.
     """
-    prompt = PromptBatch(batch["ids_BL"], batch["mask_BL"], batch["ids_BL"])
+    ids_BL, mask_BL = batch["ids_BL"], batch["mask_BL"]
+    prompt = PromptBatch(ids_BL, mask_BL, ids_BL, mask_BL)
     return model.image_logps(prompt, batch["codes_BM"]).sum(-1)
 
 

@@ -8,6 +8,7 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 
 import torch
 from PIL import Image
@@ -33,6 +34,7 @@ SHEET = "verdicts.csv"
 LEAST_SIDE = 256
 """People see no less than so many pixels a side; smaller drawings are enlarged by a whole number."""
 AT_ONCE = 64
+MASS = "P(yes or no): the rest of the probability is on answers that are neither"
 
 
 def export_drawings(
@@ -137,8 +139,11 @@ def print_agreement(pool: str, judges: Sequence[str]) -> None:
     """
     source = Pool.open(pool)
     said: dict[str, dict[str, bool]] = {}
+    masses: dict[str, list[float]] = {}
     for judgment in source.judgments():
         said.setdefault(judgment.judge, {})[judgment.candidate_id] = judgment.logit >= 0
+        if judgment.mass is not None:
+            masses.setdefault(judgment.judge, []).append(judgment.mass)
     strangers = [name for name in judges if name not in said]
     if strangers:
         raise ValueError(f"pool {pool!r} holds no word of {strangers[0]!r}; choose one of: {', '.join(sorted(said))}")
@@ -148,21 +153,22 @@ def print_agreement(pool: str, judges: Sequence[str]) -> None:
     drawn = source.candidates()
     cluster = dict(zip((c.id for c in drawn), prompt_numbers(c.prompt for c in drawn), strict=True))
     chosen, console = {name: said[name] for name in names}, Console(markup=False)
-    console.print(_yes_rates(chosen, cluster))
+    console.print(_yes_rates(chosen, cluster, masses))
     console.print(_pairs(chosen, cluster))
 
 
 Said = Mapping[str, Mapping[str, bool]]
 
 
-def _yes_rates(said: Said, cluster: Mapping[str, int]) -> Table:
-    table = Table(title="What each judge says")
-    for column in ("judge", "drawings", "yes, in %"):
+def _yes_rates(said: Said, cluster: Mapping[str, int], masses: Mapping[str, Sequence[float]]) -> Table:
+    table = Table(title="What each judge says", caption=MASS if masses else None)
+    for column in ("judge", "drawings", "yes, in %", *(["P(yes or no), in %"] if masses else [])):
         table.add_column(column, justify="left" if column == "judge" else "right")
     for name in said:
         verdict_SJ, cluster_S = _columns({name: said[name]}, cluster)
         rate = share(verdict_SJ[:, 0], torch.ones(len(cluster_S), dtype=torch.bool), cluster_S)
-        table.add_row(name, str(rate.n), _shown(rate, 100, 1))
+        mass = f"{100 * mean(masses[name]):.3g}" if name in masses else ""
+        table.add_row(name, str(rate.n), _shown(rate, 100, 1), *([mass] if masses else []))
     return table
 
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import torch
 
-from unigap.judges.base import Judge
+from unigap.judges.answer_mass import AnsweringJudge, check_mass, joined
 from unigap.judges.questions import QuestionSource, all_hold
 from unigap.memory import in_fitting_batches
-from unigap.models.base import UnifiedModel, evaluating
+from unigap.models.base import Answers, UnifiedModel, evaluating
 from unigap.records import Candidate
 
 # Shape legend: B images, Q questions an image.
 
 
-class DecomposedJudge(Judge):
+class DecomposedJudge(AnsweringJudge):
     """Accepts a drawing when the model says yes to every question its prompt falls into, as in DSG and TIFA.
 
     The log-odds are those of the least sure question, see ``all_hold``; with DSG's rule for questions that depend on
@@ -37,18 +37,20 @@ class DecomposedJudge(Judge):
         return "decomposed"
 
     @torch.no_grad()
-    def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    def answers(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> Answers:
         asked = [self.questions.questions(candidate.prompt) for candidate in candidates]
 
-        def ask(batch: slice) -> torch.Tensor:
+        def ask(batch: slice) -> Answers:
             # a pass asks every image equally often: one with fewer questions hears its first again
             most = max(map(len, asked[batch]))
             texts = [[q.text for q in (*row, *[row[0]] * (most - len(row)))] for row in asked[batch]]
-            said_BQ = model.judge_logit(pixels_BCHW[batch], texts)
+            answers_BQ = model.judge_answers(pixels_BCHW[batch], texts)
+            said_BQ = answers_BQ.logit
             whole = [all_hold(row, said[: len(row)]) for row, said in zip(asked[batch], said_BQ.tolist(), strict=True)]
-            return said_BQ.new_tensor(whole)
+            return Answers(said_BQ.new_tensor(whole), answers_BQ.mass.mean(1))
 
         too_large = "one image with its questions does not fit; ask fewer questions, or free memory on the device"
         with evaluating(model):
-            parts = list(in_fitting_batches(ask, len(asked), self.batch_size, too_large))
-        return torch.cat(parts) if parts else pixels_BCHW.new_zeros(0)
+            found = joined(list(in_fitting_batches(ask, len(asked), self.batch_size, too_large)), pixels_BCHW)
+        check_mass(self.name, found.mass)
+        return found

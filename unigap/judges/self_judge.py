@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
-from unigap.judges.base import Judge
+from unigap.judges.answer_mass import AnsweringJudge, check_mass, joined
 from unigap.memory import in_fitting_batches
-from unigap.models.base import UnifiedModel, evaluating
+from unigap.models.base import Answers, UnifiedModel, evaluating
 from unigap.records import Candidate
 
 QUESTION = "Does this image describe {prompt}?"
 
 
-class SelfJudge(Judge):
+class SelfJudge(AnsweringJudge):
     """Algorithm 1's judge, q(y) = "Does this image describe y?".
 
     Args:
@@ -38,19 +38,23 @@ class SelfJudge(Judge):
         return "self"
 
     @torch.no_grad()
-    def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        texts = [candidate.prompt.text for candidate in candidates]
-        return self.ask(model, texts, pixels_BCHW)
+    def answers(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> Answers:
+        return self._answers(model, [candidate.prompt.text for candidate in candidates], pixels_BCHW)
 
     @torch.no_grad()
     def ask(self, model: UnifiedModel, texts: Sequence[str], pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Log-odds that each image shows its text, float32 (B,)."""
+        return self._answers(model, texts, pixels_BCHW).logit
+
+    def _answers(self, model: UnifiedModel, texts: Sequence[str], pixels_BCHW: torch.Tensor) -> Answers:
         asked = [[question.replace("{prompt}", text) for question in self.questions] for text in texts]
 
-        def ask(batch: slice) -> torch.Tensor:
-            return model.judge_logit(pixels_BCHW[batch], asked[batch]).mean(1)
+        def ask(batch: slice) -> Answers:
+            answers = model.judge_answers(pixels_BCHW[batch], asked[batch])
+            return Answers(answers.logit.mean(1), answers.mass.mean(1))
 
         too_large = "one image with its questions does not fit; ask fewer questions, or free memory on the device"
         with evaluating(model):
-            parts = list(in_fitting_batches(ask, len(asked), self.batch_size, too_large))
-        return torch.cat(parts) if parts else pixels_BCHW.new_zeros(0)
+            found = joined(list(in_fitting_batches(ask, len(asked), self.batch_size, too_large)), pixels_BCHW)
+        check_mass(self.name, found.mass)
+        return found

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from unigap.judges.base import Judge
+from unigap.judges.answer_mass import AnsweringJudge, check_mass, joined
 from unigap.memory import in_fitting_batches
-from unigap.models.base import UnifiedModel
+from unigap.models.base import Answers, UnifiedModel
 from unigap.models.checkpoints import PRECISIONS, check_device, resolve
 from unigap.models.image_reader import ImageReader
 from unigap.records import Candidate
@@ -17,7 +17,7 @@ from unigap.records import Candidate
 QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'
 
 
-class VQAJudge(Judge):
+class VQAJudge(AnsweringJudge):
     """VQAScore: the log-odds of "yes" over "no" as the first word of another model's answer.
 
     The model is loaded when the first drawing is judged, from safetensors and without code of its own, and is no part
@@ -53,19 +53,24 @@ class VQAJudge(Judge):
     def name(self) -> str:
         return f"vqa-{Path(self.checkpoint).resolve().name}"
 
-    def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    def answers(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> Answers:
         texts = [candidate.prompt.text for candidate in candidates]
-        return self.ask(texts, pixels_BCHW, self.device or str(next(model.parameters()).device))
+        return self._answers(texts, pixels_BCHW, self.device or str(next(model.parameters()).device))
 
     def ask(self, texts: Sequence[str], pixels_BCHW: torch.Tensor, device: str = "cpu") -> torch.Tensor:
         """Log-odds that each image shows its text, float32 (B,) on ``device``."""
+        return self._answers(texts, pixels_BCHW, device).logit
+
+    def _answers(self, texts: Sequence[str], pixels_BCHW: torch.Tensor, device: str) -> Answers:
         asked = [self.question.replace("{prompt}", text) for text in texts]
         if not asked:
-            return pixels_BCHW.new_zeros(0)
+            return joined([], pixels_BCHW)
         self._reader = self._reader or ImageReader(self.checkpoint, self.dtype)
         reader = self._reader.to(device)
         too_large = "one image with its question does not fit; choose a smaller judge, or free memory on the device"
         parts = in_fitting_batches(
-            lambda batch: reader.yes_logit(pixels_BCHW[batch], asked[batch]), len(asked), self.batch_size, too_large
+            lambda batch: reader.answers(pixels_BCHW[batch], asked[batch]), len(asked), self.batch_size, too_large
         )
-        return torch.cat(list(parts))
+        found = joined(list(parts), pixels_BCHW)
+        check_mass(self.name, found.mass)
+        return found

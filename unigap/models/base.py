@@ -29,19 +29,30 @@ USUAL_PROMPT = 64
 class PromptBatch:
     """Prompts as token ids, left-padded.
 
+    Padding is what the masks say: a tokenizer may pad with an id that also means something, its end of text for one.
+
     Attributes:
         ids_BL: Conditional prompts, int64.
         mask_BL: 1 for tokens, 0 for padding, int64.
-        uncond_BL: The null prompts of classifier-free guidance, of the same lengths, int64.
+        uncond_BL: The null prompts of classifier-free guidance, int64.
+        uncond_mask_BL: 1 for tokens of the null prompts, 0 for their padding, int64.
     """
 
     ids_BL: torch.Tensor
     mask_BL: torch.Tensor
     uncond_BL: torch.Tensor
+    uncond_mask_BL: torch.Tensor
 
     def repeat(self, n: int) -> PromptBatch:
         """Each prompt ``n`` times in a row, shape (B * n, L)."""
-        return PromptBatch(*(t.repeat_interleave(n, 0) for t in (self.ids_BL, self.mask_BL, self.uncond_BL)))
+        given = (self.ids_BL, self.mask_BL, self.uncond_BL, self.uncond_mask_BL)
+        return PromptBatch(*(tensor.repeat_interleave(n, 0) for tensor in given))
+
+    def to_prefill(self, guided: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and masks to prefill: (B, L), or (2B, L) with the null prompts second where ``guided``."""
+        if not guided:
+            return self.ids_BL, self.mask_BL
+        return torch.cat([self.ids_BL, self.uncond_BL]), torch.cat([self.mask_BL, self.uncond_mask_BL])
 
     def images_each(self, codes_RM: torch.Tensor) -> int:
         """How many of these images each prompt has; those of one prompt lie side by side.
@@ -56,7 +67,8 @@ class PromptBatch:
     def unconditional(self, where_B: torch.Tensor) -> PromptBatch:
         """The same batch with the prompts at ``where_B`` (bool) replaced by their null prompts (prompt dropout)."""
         ids_BL = torch.where(where_B[:, None], self.uncond_BL, self.ids_BL)
-        return PromptBatch(ids_BL, self.mask_BL, self.uncond_BL)
+        mask_BL = torch.where(where_B[:, None], self.uncond_mask_BL, self.mask_BL)
+        return PromptBatch(ids_BL, mask_BL, self.uncond_BL, self.uncond_mask_BL)
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,20 @@ class Samples:
     logp_BNM: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Answers to yes-no questions; both tensors have the same shape.
+
+    Attributes:
+        logit: Log-odds of "yes" over "no", float32, differentiable.
+        mass: P(yes) + P(no) among all tokens that could begin the answer, float32, in [0, 1], no gradient. Near 0 the
+            log-odds compare two things that the model does not say.
+    """
+
+    logit: torch.Tensor
+    mass: torch.Tensor
+
+
 class UnifiedModel(nn.Module, ABC):
     """A model that draws images from text and answers questions about images.
 
@@ -111,6 +137,8 @@ class UnifiedModel(nn.Module, ABC):
 
     Logs, cards and reports say so of every figure that is made of estimates.
     """
+    options: ClassVar[tuple[str, ...]] = ()
+    """Parameters that hold options of the model, so that its digest covers them, and no weights."""
 
     @property
     @abstractmethod
@@ -194,8 +222,12 @@ class UnifiedModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        """Answers (B, Q), one for each question. Every question sees its image and itself only."""
+
     def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
         """Log-odds of "yes" over "no" for each question, float32 (B, Q), differentiable."""
+        return self.judge_answers(pixels_BCHW, questions_BQ).logit
 
     @abstractmethod
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import torch
 
 from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_transformers
+from unigap.models.checkpoint_bounds import check_chat_template, check_counts, check_size, stored_numbers
+from unigap.models.checkpoint_tokens import check_emu3_tokens, check_janus_tokens
 
 SHIPPED = {
     "shapes": "janus",
@@ -23,6 +27,12 @@ SHIPPED = {
 """Folders of the shipped checkpoints, by the names they are asked for."""
 PRECISIONS = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
 """Names of the precisions weights are loaded in; ``auto`` is that of the checkpoint."""
+TEMPLATES = {
+    "Janus": "copy chat_template.jinja of deepseek-community/Janus-Pro-1B into a folder of it",
+    "Emu3": "as Emu3's for drawing has none; copy chat_template.jinja of BAAI/Emu3-Chat-hf into a folder of it",
+}
+"""Where a family's chat template is to be had."""
+ANOTHER = "choose one that answers questions"
 FIRST_LAYOUT = "multi_modality"
 """What Janus-Pro calls itself in the layout of its authors' own code, which transformers does not read."""
 
@@ -80,7 +90,8 @@ def janus_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
     """
     from transformers import JanusForConditionalGeneration
 
-    return _unified(JanusForConditionalGeneration, "Janus", checkpoint, dtype, attn_implementation, device)
+    family, check = JanusForConditionalGeneration, check_janus_tokens
+    return _unified(family, "Janus", check, checkpoint, dtype, attn_implementation, device)
 
 
 def emu3_from_folder(checkpoint: str, dtype: str, attn_implementation: str, device: str) -> tuple[Any, Any]:
@@ -92,23 +103,33 @@ def emu3_from_folder(checkpoint: str, dtype: str, attn_implementation: str, devi
     """
     from transformers import Emu3ForConditionalGeneration
 
-    net, processor = _unified(Emu3ForConditionalGeneration, "Emu3", checkpoint, dtype, attn_implementation, device)
-    codes = (f"<|visual token {code:06d}|>" for code in range(net.config.vq_config.codebook_size))
-    missing = next((word for word in ("<|extra_200|>", *codes) if word not in net.config.vocabulary_map), None)
-    if missing:
-        raise ValueError(f"checkpoint {checkpoint!r}: the vocabulary map has no {missing!r}; download it anew")
-    return net, processor
+    family, check = Emu3ForConditionalGeneration, check_emu3_tokens
+    return _unified(family, "Emu3", check, checkpoint, dtype, attn_implementation, device)
 
 
 def _unified(
-    family: Any, what: str, checkpoint: str, dtype: str, attn_implementation: str, device: str
+    family: Any,
+    what: str,
+    check: Callable[[str, Any, Any], None],
+    checkpoint: str,
+    dtype: str,
+    attn_implementation: str,
+    device: str,
 ) -> tuple[Any, Any]:
     if dtype not in ("float32", "bfloat16"):  # what is trained names its precision
         raise ValueError(f"unknown dtype {dtype!r}; choose one of: float32, bfloat16")
     check_attention(attn_implementation)
     check_device(device)
     check_family(checkpoint, model_type(checkpoint), [family.config_class.model_type])
-    net, processor = _load(family, what, checkpoint, dtype, {"attn_implementation": attn_implementation})
+    net, processor, unused = _load(
+        family, family, what, checkpoint, dtype, {"attn_implementation": attn_implementation}
+    )
+    if unused:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: {len(unused)} weights are of no part of {what}, first {unused[0]!r}; merge an "
+            "adapter into the weights it is for, or leave them out of the file"
+        )
+    check(checkpoint, net, processor)
     return net.to(device), processor
 
 
@@ -118,36 +139,44 @@ def image_reader_from_folder(checkpoint: str, dtype: str) -> tuple[Any, Any]:
     Raises:
         ValueError: When the folder is no sound checkpoint of one; names the folder and what is wrong.
     """
-    from transformers import AutoModelForImageTextToText, ProcessorMixin
+    from transformers import AutoModelForImageTextToText
 
     what = "an image-text-to-text model"
-    net, processor = _load(AutoModelForImageTextToText, what, checkpoint, dtype, {})
-    if not isinstance(processor, ProcessorMixin):
-        raise ValueError(f"checkpoint {checkpoint!r} does not load as {what}: it has no processor; download it anew")
+    family = AutoModelForImageTextToText
+    net, processor, unused = _load(family, family.from_config, what, checkpoint, dtype, {})
+    if unused:
+        print(
+            f"warning: checkpoint {checkpoint!r}: {len(unused)} weights are not used, first {unused[0]!r}; merge them "
+            "if they are an adapter",
+            file=sys.stderr,
+        )
     return net, processor
 
 
-def _load(family: Any, what: str, checkpoint: str, dtype: str, options: Mapping[str, Any]) -> tuple[Any, Any]:
+def _load(
+    family: Any, build: Callable[[Any], Any], what: str, checkpoint: str, dtype: str, options: Mapping[str, Any]
+) -> tuple[Any, Any, list[str]]:
+    """A network in eval mode, its processor, and the names of the weights that it does not use."""
     from transformers import AutoProcessor
 
     folder = resolve(checkpoint)
     net: Any
     report: dict[str, Any]
-    try:
-        with quiet_transformers():
-            net, report = family.from_pretrained(
-                folder,
-                dtype=PRECISIONS[dtype],
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **options,
-            )
-            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-            # a chat template that is missing or broken would only show with the first prompt
-            processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
-    except Exception as error:  # what a damaged folder makes transformers stumble over has no common class
-        raise ValueError(f"checkpoint {checkpoint!r} does not load as {what}: {_fault(error)}") from error
+    _check_config(checkpoint, what, build)
+    with _loading(checkpoint, what):
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    _check_template(checkpoint, what, processor)
+    with _loading(checkpoint, what):
+        # a broken chat template would only show with the first prompt
+        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
+        net, report = family.from_pretrained(
+            folder,
+            dtype=PRECISIONS[dtype],
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(
@@ -158,7 +187,46 @@ def _load(family: Any, what: str, checkpoint: str, dtype: str, options: Mapping[
         raise ValueError(
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
         )
-    return net.eval(), processor
+    return net.eval(), processor, sorted(report["unexpected_keys"])
+
+
+def _check_config(checkpoint: str, what: str, build: Callable[[Any], Any]) -> None:
+    """Make sure that ``config.json`` describes a network of about the size of the weights beside it."""
+    from transformers import AutoConfig
+
+    folder, raw = resolve(checkpoint), read_config(checkpoint)
+    check_counts(checkpoint, raw)
+    if not Path(folder).is_dir() or "quantization_config" in raw:
+        return  # the weights of a hub id are not here yet, and quantised ones are packed
+    with _loading(checkpoint, what):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        stored = stored_numbers(Path(folder))
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            asked = sum(p.numel() for p in build(config).parameters()) if stored else 0
+    check_size(checkpoint, asked, stored)
+
+
+@contextmanager
+def _loading(checkpoint: str, what: str) -> Iterator[None]:
+    try:
+        with quiet_transformers():
+            yield
+    except Exception as error:  # what a damaged folder makes transformers stumble over has no common class
+        raise ValueError(f"checkpoint {checkpoint!r} does not load as {what}: {_fault(error)}") from error
+
+
+def _check_template(checkpoint: str, what: str, processor: Any) -> None:
+    """Make sure that there is a processor with a chat template, and that this ends."""
+    from transformers import ProcessorMixin
+
+    if not isinstance(processor, ProcessorMixin):
+        raise ValueError(f"checkpoint {checkpoint!r} does not load as {what}: it has no processor; download it anew")
+    template = processor.chat_template
+    if not template:
+        raise ValueError(f"checkpoint {checkpoint!r} has no chat template; {TEMPLATES.get(what, ANOTHER)}")
+    if checkpoint not in SHIPPED:
+        for text in template.values() if isinstance(template, dict) else [template]:
+            check_chat_template(checkpoint, text, processor.tokenizer.special_tokens_map)
 
 
 def _fault(error: Exception) -> str:
@@ -177,12 +245,24 @@ def model_type(checkpoint: str) -> str:
     Raises:
         ValueError: It can neither be found nor downloaded, or it is no JSON object.
     """
+    return str(read_config(checkpoint).get("model_type") or "unknown")
+
+
+def read_config(checkpoint: str) -> dict[str, Any]:
+    """What ``config.json`` of a folder, or of a hub id, holds.
+
+    Raises:
+        ValueError: It can neither be found nor downloaded, or it is no JSON object.
+    """
     path = _config_file(checkpoint)
     try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type") or "unknown")
-    except (ValueError, AttributeError, RecursionError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it is a list or a single value")
+    except (OSError, ValueError, RecursionError) as error:
         reason = f"config.json is not a JSON object ({error})"
         raise ValueError(f"checkpoint {checkpoint!r}: {reason}; restore it") from error
+    return config
 
 
 def _config_file(checkpoint: str) -> Path:

@@ -17,11 +17,23 @@ def with_null_prompts(rows: Sequence[list[int]], null: list[int], pad: int, devi
     """Prompts and, padded to the same length, a null prompt that is shorter than each of them: all left-padded."""
     # a prompt has at least a word more than the null prompt
     size = max(map(len, rows))
-    ids_BL, uncond_BL = (
-        torch.tensor([[pad] * (size - len(row)) + row for row in each], device=device)
-        for each in (rows, [null] * len(rows))
-    )
-    return PromptBatch(ids_BL, (ids_BL != pad).long(), uncond_BL)
+    return PromptBatch(*left_padded(rows, size, pad, device), *left_padded([null] * len(rows), size, pad, device))
+
+
+def left_padded(
+    rows: Sequence[list[int]], size: int, pad: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask (1 for tokens, 0 for padding), int64 (B, L).
+
+    Args:
+        rows: Token ids of B texts.
+        size: L, at least the longest of them.
+        pad: Id of padding.
+        device: Device of the result.
+    """
+    ids_BL = torch.tensor([[pad] * (size - len(row)) + row for row in rows], device=device)
+    mask_BL = torch.tensor([[0] * (size - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids_BL, mask_BL
 
 
 class Dialogue(ABC):

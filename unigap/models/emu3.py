@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.checkpoints import emu3_from_folder
 from unigap.models.dialogue import with_null_prompts
 from unigap.models.emu3_dialogue import Emu3Dialogue
@@ -60,6 +60,7 @@ class Emu3(UnifiedModel):
     """
 
     exact_likelihood: ClassVar[bool] = True
+    options: ClassVar[tuple[str, ...]] = ("grid",)
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class Emu3(UnifiedModel):
         self.words = ImageWords(self.core.vocabulary_mapping, self.n_codes, rows, columns).to(net.device)
         self._dialogue = Emu3Dialogue(processor, rows, columns, context)
         self.pictures = Emu3Pictures(self.core.vqmodel, processor.image_processor, rows, columns)
-        self._sampler = Emu3Sampler(net, self.words, self._dialogue.pad)
+        self._sampler = Emu3Sampler(net, self.words)
         self._reader = Emu3Reader(net, self.words, self.pictures, self._dialogue)
 
     @property
@@ -157,8 +158,7 @@ class Emu3(UnifiedModel):
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
         """Turns prompts into left-padded ids, up to the first code of the image.
 
-        A null prompt is the template without a text, which is shorter: it is padded to the same length, and what is
-        padding is told from the ids throughout.
+        A null prompt is the template without a text, which is shorter: it is padded to the same length.
 
         Raises:
             ValueError: For an empty prompt, words the tokenizer does not know, or a prompt too long for the context.
@@ -200,7 +200,7 @@ class Emu3(UnifiedModel):
         """
         if noise_RM is not None:
             raise ValueError("Emu3 has an exact likelihood and takes no noise; pass noise_RM=None")
-        return image_logps(self.net, self.words, self._dialogue.pad, prompt, codes_RM)
+        return image_logps(self.net, self.words, prompt, codes_RM)
 
     def training_noise(self, codes_RM: torch.Tensor) -> None:
         return None
@@ -213,8 +213,8 @@ class Emu3(UnifiedModel):
 
     # -- understanding
 
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        return self._reader.judge_logit(pixels_BCHW, questions_BQ)
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        return self._reader.judge_answers(pixels_BCHW, questions_BQ)
 
     def text_logps(
         self,

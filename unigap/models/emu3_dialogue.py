@@ -5,12 +5,21 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from jinja2 import TemplateError
+
 from unigap.models.dialogue import Dialogue
 from unigap.models.words import shown
+
+SYSTEM = "You are a helpful assistant."
+"""How Emu3's own code begins every question."""
 
 
 class Emu3Dialogue(Dialogue):
     """The templates and the words of one checkpoint.
+
+    Emu3's own code asks ``You are a helpful assistant. USER: {image}{question}. ASSISTANT:``, with the full stop behind
+    any question. So does this class where the chat template can say it: where it writes a system message as the bare
+    sentence, as the published one does. Other templates are asked as they are, without system message and full stop.
 
     Args:
         processor: transformers' ``Emu3Processor``.
@@ -76,10 +85,23 @@ class Emu3Dialogue(Dialogue):
 
     def _asked(self, question: str) -> list[int]:
         """A question about an image, whose codes and ends of lines are placeholders, up to the answer."""
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        chat = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        chat = self._chat(question + ".", SYSTEM) if self._takes_system else self._chat(question)
         if self.processor.image_token not in chat:
             raise ValueError("the chat template has no place for an image; give the checkpoint that of Emu3-Chat")
         chat = self.tokenizer.bos_token + chat.replace(self.processor.image_token, self._image, 1)
         ids: list[int] = self.tokenizer(chat, verbose=False)["input_ids"]
         return ids
+
+    def _chat(self, question: str, system: str = "") -> str:
+        messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+        messages.append({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]})
+        chat: str = self.processor.apply_chat_template(messages, add_generation_prompt=True)
+        return chat
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        """Whether the chat template writes a system message as Emu3's own code does."""
+        try:
+            return self._chat("?", SYSTEM) == f"{SYSTEM} {self._chat('?')}"
+        except TemplateError:  # raised by a template that refuses system messages
+            return False

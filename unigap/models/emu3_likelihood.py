@@ -16,13 +16,12 @@ from unigap.models.shared_prompt import image_states
 # L prompt tokens, D hidden width.
 
 
-def image_logps(net: Any, words: ImageWords, pad: int, prompt: PromptBatch, codes_RM: torch.Tensor) -> torch.Tensor:
+def image_logps(net: Any, words: ImageWords, prompt: PromptBatch, codes_RM: torch.Tensor) -> torch.Tensor:
     """Log-probability of each image code among all image codes, float32 (R, M), differentiable.
 
     Args:
         net: transformers' ``Emu3ForConditionalGeneration``.
         words: How it writes images.
-        pad: Id of padding.
         prompt: B prompts.
         codes_RM: K images of each, those of one prompt side by side.
 
@@ -30,9 +29,8 @@ def image_logps(net: Any, words: ImageWords, pad: int, prompt: PromptBatch, code
         ValueError: When the images do not fall to the prompts evenly.
     """
     images, embed = prompt.images_each(codes_RM), net.model.text_model.embed_tokens
-    text_BL = (prompt.ids_BL != pad).long()
     # the last code is predicted, never read, and the end of its line is neither
     image_RID = embed(words.written(codes_RM)[:, :-2])
-    hidden_RID = image_states(net.model.text_model, text_BL, embed(prompt.ids_BL), image_RID, images)
+    hidden_RID = image_states(net.model.text_model, prompt.mask_BL, embed(prompt.ids_BL), image_RID, images)
     head = partial(words.code_logits, net.lm_head)
     return code_logps(head, hidden_RID[:, words.place_M], codes_RM, words.n_codes)

@@ -26,19 +26,17 @@ class Emu3Sampler:
     Args:
         net: transformers' ``Emu3ForConditionalGeneration``; it is in eval mode while it draws.
         words: How it writes images.
-        pad: Id of padding.
     """
 
-    def __init__(self, net: Any, words: ImageWords, pad: int) -> None:
-        self.net, self.words, self.pad = net, words, pad
+    def __init__(self, net: Any, words: ImageWords) -> None:
+        self.net, self.words = net, words
 
     @torch.no_grad()
     def sample(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
         """Draws N images for each prompt."""
         batch, n = seeds_BN.shape
         guided = recipe.cfg != 1
-        ids_PL = torch.cat([prompt.ids_BL, prompt.uncond_BL]) if guided else prompt.ids_BL
-        text_PL = (ids_PL != self.pad).long()
+        ids_PL, text_PL = prompt.to_prefill(guided)
         row_R = torch.arange(batch, device=ids_PL.device).repeat_interleave(n)
         row_G = torch.cat([row_R, row_R + batch]) if guided else row_R
         uniform_RM = uniforms(seeds_BN.flatten(), len(self.words.place_M)).to(ids_PL.device)

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from unigap.console.quiet import quiet_transformers
+from unigap.models.base import Answers
 from unigap.models.checkpoints import image_reader_from_folder
+from unigap.models.packed_questions import answers
 from unigap.models.words import NO_FORMS, YES_FORMS, single_tokens
 from unigap.plots.pictures import to_image
 
@@ -30,7 +32,15 @@ class ImageReader:
         self.net, self.processor = image_reader_from_folder(checkpoint, dtype)
         self.net.requires_grad_(False)
         # what comes first in the answer stands at the same place in every row only when the padding lies before it
-        self.processor.tokenizer.padding_side = "left"
+        tokenizer = self.processor.tokenizer
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token_id is None:
+            if tokenizer.eos_token_id is None:
+                raise ValueError(
+                    f"checkpoint {checkpoint!r}: tokenizer_config.json names no pad_token and no eos_token; name one"
+                )
+            # any token will do: the attention mask says where it is padding
+            tokenizer.pad_token = tokenizer.eos_token
         self.yes = single_tokens(self.processor.tokenizer, YES_FORMS, "yes")
         self.no = single_tokens(self.processor.tokenizer, NO_FORMS, "no")
 
@@ -40,8 +50,8 @@ class ImageReader:
         return self
 
     @torch.no_grad()
-    def yes_logit(self, pixels_BCHW: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:
-        """Log-odds of "yes" over "no" as the first token of the answer, float32 (B,).
+    def answers(self, pixels_BCHW: torch.Tensor, questions: Sequence[str]) -> Answers:
+        """Answers (B,) to yes-no questions, by the first token of what the model says.
 
         Args:
             pixels_BCHW: Images in [-1, 1].
@@ -53,8 +63,7 @@ class ImageReader:
             answer: Any = self.net.generate(
                 **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
             )
-        logits_BV = answer.logits[0].float()
-        return logits_BV[:, self.yes].logsumexp(-1) - logits_BV[:, self.no].logsumexp(-1)
+        return answers(answer.logits[0].float(), self.yes, self.no)
 
     def _inputs(self, pixels_BCHW: torch.Tensor, questions: Sequence[str]) -> Any:
         chats = [self._chat(question) for question in questions]

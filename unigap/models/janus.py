@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.checkpoints import janus_from_folder
+from unigap.models.dialogue import left_padded
 from unigap.models.janus_dialogue import JanusDialogue
 from unigap.models.janus_likelihood import image_logps
 from unigap.models.janus_reading import JanusReader
@@ -146,12 +147,10 @@ class Janus(UnifiedModel):
 
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
         rows = [self._dialogue.prompt_ids(text) for text in texts]
-        size, pad = max(map(len, rows)), self.processor.tokenizer.pad_token_id
-        ids_BL = torch.tensor([[pad] * (size - len(row)) + row for row in rows], device=self._device)
-        length_B1 = torch.tensor([[len(row)] for row in rows], device=self._device)
-        mask_BL = (torch.arange(size, device=self._device) >= size - length_B1).long()
+        pad = self.processor.tokenizer.pad_token_id
+        ids_BL, mask_BL = left_padded(rows, max(map(len, rows)), pad, self._device)
         keep_BL = torch.isin(ids_BL, torch.tensor(self._dialogue.kept_in_null_prompt, device=self._device))
-        return PromptBatch(ids_BL, mask_BL, ids_BL.masked_fill(~keep_BL, pad))
+        return PromptBatch(ids_BL, mask_BL, ids_BL.masked_fill(~keep_BL, pad), mask_BL)
 
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
         # checkpointed layers in train mode drop their keys and values without a word
@@ -192,8 +191,8 @@ class Janus(UnifiedModel):
 
     # -- understanding
 
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        return self._reader.judge_logit(pixels_BCHW, questions_BQ)
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        return self._reader.judge_answers(pixels_BCHW, questions_BQ)
 
     def text_logps(
         self,

@@ -5,12 +5,17 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
+
 from unigap.models.dialogue import Dialogue
 from unigap.models.words import shown
 
 
 class JanusDialogue(Dialogue):
-    """The chat template and the words of one checkpoint.
+    """The chat template and the words of one checkpoint: the ids that its ``JanusProcessor`` builds.
+
+    Questions begin with Janus's system prompt where the processor's ``use_default_system_prompt`` is on, as it is in
+    the published checkpoints. Prompts never do.
 
     Args:
         processor: transformers' ``JanusProcessor``.
@@ -23,6 +28,7 @@ class JanusDialogue(Dialogue):
     def __init__(self, processor: Any, context: int) -> None:
         super().__init__(processor.tokenizer, context)
         self.processor = processor
+        self._system = DEFAULT_SYSTEM_PROMPT if processor.use_default_system_prompt else ""
 
     @cached_property
     def image_prefix(self) -> list[int]:
@@ -59,7 +65,7 @@ class JanusDialogue(Dialogue):
     def _asked(self, question: str) -> tuple[list[int], list[int]]:
         images = self.processor
         marks = images.image_start_token + images.image_token * images.num_image_tokens + images.image_end_token
-        chat = self._chat([{"type": "image"}, {"type": "text", "text": question}])
+        chat = self._system + self._chat([{"type": "image"}, {"type": "text", "text": question}])
         ids = self.tokenizer(chat.replace(images.image_token, marks), verbose=False)["input_ids"]
         self.check_words("question", question, ids)
         if len(ids) > self.context:

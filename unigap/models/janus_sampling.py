@@ -36,8 +36,7 @@ class JanusSampler:
         """Draws N images for each prompt."""
         batch, n = seeds_BN.shape
         guided = recipe.cfg != 1
-        ids_PL = torch.cat([prompt.ids_BL, prompt.uncond_BL]) if guided else prompt.ids_BL
-        mask_PL = prompt.mask_BL.repeat(2, 1) if guided else prompt.mask_BL
+        ids_PL, mask_PL = prompt.to_prefill(guided)
         drawn = rows = batch * n
         room = self.length - 1
         if self.compile and ids_PL.device.type == "cpu":

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -75,7 +79,46 @@ def check_savable(model: nn.Module, adapter_only: bool) -> None:
         raise ValueError("adapter_only: the model has no LoRA adapter; set lora_rank, or save it whole")
 
 
+def save_adapter(net: Any, folder: Path) -> None:
+    """Writes an adapter as peft loads it, with the parts that train in full beside it.
+
+    Args:
+        net: The transformers model with the adapter.
+        folder: Where to.
+    """
+    net.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
+    beside = _trained_in_full(net)
+    if not beside:
+        return
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    in_full = {f"base_model.model.{name}": p.detach().cpu().contiguous() for name, p in beside.items()}
+    save_file(load_file(weights) | in_full, weights, metadata={"format": "pt"})
+    settings = json.loads(config.read_text(encoding="utf-8")) | {"modules_to_save": _parts(beside)}
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+
+
 def what_was_adapted(net: Any, adapter_only: bool) -> str:
-    """What a model card says of an adapter."""
+    """What a model card says of an adapter, and of what trained in full beside it."""
     lora, state = net.peft_config["default"], "alone" if adapter_only else "merged"
-    return f"a LoRA adapter of its language model, rank {lora.r}, alpha {lora.lora_alpha}, {state}"
+    parts = [part.removeprefix("model.") for part in _parts(_trained_in_full(net))]
+    beside = f"; and {', '.join(parts)} in full" if parts else ""
+    return f"a LoRA adapter of its language model, rank {lora.r}, alpha {lora.lora_alpha}, {state}{beside}"
+
+
+def adapter_scales(model: nn.Module) -> dict[str, float]:
+    """What each adapted layer multiplies its update by, by the layer's name; empty without an adapter."""
+    if not is_adapted(model):
+        return {}
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+    return {name: float(layer.scaling["default"]) for name, layer in layers}
+
+
+def _trained_in_full(net: Any) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in net.named_parameters() if p.requires_grad and ".lora_" not in name}
+
+
+def _parts(names: Iterable[str]) -> list[str]:
+    """The parts of a transformers model that some of its parameters are in."""
+    return sorted({".".join(name.split(".")[:2]) for name in names})

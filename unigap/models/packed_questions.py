@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from unigap.models.attention import additive, run_trunk
+from unigap.models.base import Answers
 
 # Shape legend: B rows, Q texts a row, P tokens of the image before them, T tokens of all texts of a row, S = P + T,
 # A answer tokens, D hidden width, V words, C H W image channels and sides.
@@ -72,6 +73,19 @@ def read_packed(llm: Any, embeds_BSD: torch.Tensor, rows: Packed) -> torch.Tenso
     return run_trunk(llm, embeds_BSD, bias_B1SS, rows.place_BS).last_hidden_state
 
 
+def answers(logits: torch.Tensor, yes: Sequence[int], no: Sequence[int]) -> Answers:
+    """What logits of all words (..., V) say to a yes-no question.
+
+    Args:
+        logits: Of the first token of the answer, float32.
+        yes: Ids of the forms of yes.
+        no: Ids of the forms of no.
+    """
+    found = logits.detach()
+    mass = (found[..., [*yes, *no]].logsumexp(-1) - found.logsumexp(-1)).exp()
+    return Answers(logits[..., yes].logsumexp(-1) - logits[..., no].logsumexp(-1), mass)
+
+
 class Asked(Protocol):
     """How a family is asked and answers, as token ids."""
 
@@ -106,13 +120,13 @@ class PackedReader(ABC):
             Hidden states (B, S, D) and the position of each tail's last token (B, Q).
         """
 
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        """Log-odds of "yes" over "no", float32 (B, Q)."""
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        """Answers to yes-no questions, (B, Q)."""
         tails_BQ = [[self._asked.question_ids(question) for question in row] for row in questions_BQ]
         hidden_BSD, ends_BQ = self._read(pixels_BCHW, tails_BQ)
         rows_B1 = torch.arange(len(tails_BQ), device=hidden_BSD.device)[:, None]
         logits_BQV = self._head(hidden_BSD[rows_B1, ends_BQ]).float()
-        return logits_BQV[..., self._asked.yes].logsumexp(-1) - logits_BQV[..., self._asked.no].logsumexp(-1)
+        return answers(logits_BQV, self._asked.yes, self._asked.no)
 
     def text_logps(
         self,

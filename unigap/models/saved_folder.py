@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from unigap.models.lora import check_savable, is_adapted, what_was_adapted
+from unigap.models.lora import check_savable, is_adapted, save_adapter, what_was_adapted
 from unigap.models.model_card import model_card, what_trains
 
 
@@ -56,7 +56,7 @@ def save_folder(
     check_savable(model, adapter_only)
     folder = Path(folder)
     if adapter_only:
-        net.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
+        save_adapter(net, folder)
         library, code = "peft", loading.adapter.format(base=base)
     else:
         write(folder)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from unigap.models.base import USUAL_PROMPT, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.dialogue import with_null_prompts
 from unigap.models.lora import merged, put_lora
 from unigap.models.saved_folder import Loading, save_folder
@@ -60,6 +60,7 @@ class ShowO(UnifiedModel):
     """
 
     exact_likelihood: ClassVar[bool] = False
+    options: ClassVar[tuple[str, ...]] = ("settings",)
 
     def __init__(
         self,
@@ -162,8 +163,7 @@ class ShowO(UnifiedModel):
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
         """Turns prompts into left-padded ids, up to the image.
 
-        A null prompt is the template without a text, which is shorter: it is padded to the same length, and what is
-        padding is told from the ids throughout.
+        A null prompt is the template without a text, which is shorter: it is padded to the same length.
 
         Raises:
             ValueError: For an empty prompt, words the tokenizer does not know, or a prompt too long for the context.
@@ -256,8 +256,8 @@ class ShowO(UnifiedModel):
 
     # -- understanding
 
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        return self._reader.judge_logit(pixels_BCHW, questions_BQ)
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        return self._reader.judge_answers(pixels_BCHW, questions_BQ)
 
     def text_logps(
         self,

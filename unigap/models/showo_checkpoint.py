@@ -16,9 +16,11 @@ from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
 from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_transformers
-from unigap.models.checkpoints import check_attention, check_device, resolve
+from unigap.models.checkpoint_bounds import check_counts
+from unigap.models.checkpoint_tokens import check_tokens
+from unigap.models.checkpoints import check_attention, check_device, read_config, resolve
 from unigap.models.magvit import MagvitConfig, signs
-from unigap.models.showo_dialogue import QUESTION, with_marks
+from unigap.models.showo_dialogue import DRAW, IMAGE_END, IMAGE_START, QUESTION, READ, with_marks
 from unigap.models.showo_network import FUSED_GELU, ShowONetwork, ShowOShape
 
 MODEL_TYPE = "show-o"
@@ -127,18 +129,18 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
             f"checkpoint {checkpoint!r} is a hub id, and Show-o loads from a folder that unigap wrote; "
             "download it there, or convert the published tensors"
         )
-    kind = _read_config(folder, checkpoint).get("model_type")
+    config = read_config(checkpoint)
+    kind = config.get("model_type")
     if kind != MODEL_TYPE:
         raise ValueError(
             f"checkpoint {checkpoint!r} is a {kind!r} model, not {MODEL_TYPE!r}; use the class of its family"
         )
+    check_counts(checkpoint, config)
     try:
-        shape = _shape(_read_config(folder, checkpoint))
+        shape = _shape(config)
         net = _filled(shape, load_file(folder / WEIGHTS), attn_implementation, DTYPES[dtype])
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        if len(tokenizer) > shape.first_code:
-            raise ValueError(f"the tokenizer has {len(tokenizer)} words, the weights {shape.first_code}")
     except Exception as error:  # what a damaged folder makes the libraries stumble over has no common class
         reason = shortened(str(error)) or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as Show-o: {reason}; restore it") from error
@@ -147,6 +149,7 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
         raise ValueError(
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
         )
+    check_tokens(checkpoint, tokenizer, shape.first_code, [IMAGE_START, IMAGE_END, DRAW, READ])
     return net.to(device).eval(), tokenizer
 
 
@@ -198,14 +201,3 @@ def _filled(
 def _shape(config: Mapping[str, Any]) -> ShowOShape:
     llm, magvit = PhiConfig(**config["llm"]), MagvitConfig(**config["magvit"])
     return ShowOShape(llm, magvit, config["grid"], config["question"], config.get("cfg", 1.0))
-
-
-def _read_config(folder: Path, checkpoint: str) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it is a list or a single value")
-    except (OSError, ValueError, RecursionError) as error:
-        reason = f"config.json is not a JSON object ({error})"
-        raise ValueError(f"checkpoint {checkpoint!r}: {reason}; restore it") from error
-    return config

@@ -44,8 +44,7 @@ class ShowOLikelihood:
         """A term for each token, float32 (R, M), whose sum estimates a lower bound of the log-likelihood."""
         images = prompt.images_each(codes_RM)
         if masked_RM is None:
-            text_BL = prompt.ids_BL != self.dialogue.pad
-            masked_BKM = prompt_masks(prompt.ids_BL, text_BL, self.masks, codes_RM.shape[1])
+            masked_BKM = prompt_masks(prompt.ids_BL, prompt.mask_BL.bool(), self.masks, codes_RM.shape[1])
             masked_RKM = masked_BKM.repeat_interleave(images, 0)
         elif masked_RM.shape != codes_RM.shape or masked_RM.dtype != torch.bool:
             raise ValueError(
@@ -69,7 +68,7 @@ class ShowOLikelihood:
 
     def masked(self, prompt: PromptBatch, codes_RM: torch.Tensor, masked_RM: torch.Tensor) -> torch.Tensor:
         """Log-probability of each code given the prompt and the codes that are not masked, float32 (R, M)."""
-        ids_RL = prompt.ids_BL.repeat_interleave(prompt.images_each(codes_RM), 0)
+        rows = prompt.repeat(prompt.images_each(codes_RM))
         image_RI = self.net.image_ids(codes_RM, masked_RM, (self.dialogue.image_start, self.dialogue.image_end))
-        hidden_RMD = self.net.image_states(ids_RL, ids_RL != self.dialogue.pad, image_RI)
+        hidden_RMD = self.net.image_states(rows.ids_BL, rows.mask_BL.bool(), image_RI)
         return code_logps(self.net.code_logits, hidden_RMD, codes_RM, self.net.shape.n_codes)

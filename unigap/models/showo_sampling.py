@@ -119,8 +119,8 @@ class Look:
 
     def __init__(self, net: ShowONetwork, dialogue: ShowODialogue, prompt: PromptBatch, n: int, guided: bool) -> None:
         self.net, self.marks, self.halves = net, (dialogue.image_start, dialogue.image_end), 1 + guided
-        ids_PL = torch.cat([prompt.ids_BL, prompt.uncond_BL]) if guided else prompt.ids_BL
-        text_PL = ids_PL != dialogue.pad
+        ids_PL, mask_PL = prompt.to_prefill(guided)
+        text_PL = mask_PL.bool()
         embeds_PLD = net.embed(ids_PL)
         bias_P1LL = additive(causal(text_PL), embeds_PLD.dtype)
         out = run_trunk(net.llm.model, embeds_PLD, bias_P1LL, positions(text_PL), use_cache=True)

@@ -21,6 +21,7 @@ from unigap.judges.own_external import warn_of_own_external
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel, unsharded
 from unigap.models.checkpoints import open_lightning
+from unigap.models.lora import adapter_scales
 from unigap.models.sharding import is_sharded, shard, whole
 from unigap.objectives import Objective, RowBatch
 from unigap.records import Candidate, Judgment
@@ -28,6 +29,8 @@ from unigap.rounds import RoundPlan, judge_drawings
 from unigap.sampling import Drawings, draw_candidates
 from unigap.stages.step_seed import seed_step
 
+ADAPTER_SCALES = "adapter_scales"
+"""Where a checkpoint keeps what its adapted layers multiply their updates by: weights alone do not say it."""
 EVAL_SEED = 20_000
 """Seed of evaluation drawings where none is given: the same before and after."""
 
@@ -145,6 +148,10 @@ class ImproveStage(LightningModule):
         rise = max(1, self.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the weights of an adapter are multiplied by."""
+        checkpoint[ADAPTER_SCALES] = adapter_scales(self.model)
 
     def on_train_start(self) -> None:
         """Only the trunk is in train mode: frozen parts keep their statistics and drop nothing."""
@@ -299,17 +306,25 @@ def refuse_sharded(trainer: Trainer, who: str) -> None:
 
 
 def load_stage(model: UnifiedModel, path: str) -> None:
-    """Puts the weights of an earlier stage's Lightning checkpoint into ``model``.
+    """Puts the weights of an earlier stage's Lightning checkpoint into ``model``, which keeps its own options.
 
     Raises:
-        ValueError: When the file is no checkpoint, or holds another model.
+        ValueError: When the file is no checkpoint, or holds another model, or an adapter of another scale.
     """
-    state = open_lightning(path, "init_from")["state_dict"]
+    content = open_lightning(path, "init_from")
+    state = {name.removeprefix("model."): t for name, t in content["state_dict"].items() if name.startswith("model.")}
+    present = model.state_dict()
+    kept = {name: present[name] for name in model.options}
     try:
-        model.load_state_dict(
-            {name.removeprefix("model."): t for name, t in state.items() if name.startswith("model.")}
-        )
+        model.load_state_dict(state | kept)
     except RuntimeError as error:
         raise ValueError(
             f"init_from {path!r} holds the weights of another model; give the same checkpoint and LoRA rank"
         ) from error
+    stored, own = content.get(ADAPTER_SCALES, {}), adapter_scales(model)
+    other = next((name for name in stored if stored[name] != own.get(name)), None)
+    if other:
+        raise ValueError(
+            f"init_from {path!r} was trained with lora_alpha / lora_rank = {stored[other]:g} on {other}, and this "
+            f"model has {own.get(other, 0):g}; give the same lora_alpha"
+        )

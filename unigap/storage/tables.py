@@ -25,7 +25,9 @@ CANDIDATES = pa.schema(
         ("logp", pa.float64()),
     ]
 )
-JUDGMENTS = pa.schema([("candidate_id", pa.string()), ("judge", pa.string()), ("logit", pa.float64())])
+JUDGMENTS = pa.schema(
+    [("candidate_id", pa.string()), ("judge", pa.string()), ("logit", pa.float64()), ("mass", pa.float32())]
+)
 # A shard is one file, so that a candidate and what was said of it become durable in the same instant.
 SHARD = pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(JUDGMENTS)))])
 MOST_ROWS, MOST_VALUES, MOST_BYTES, MOST_TEXT = 1_000_000, 16_000_000, 2**28, 2**28
@@ -114,7 +116,7 @@ def shard_table(candidates: Sequence[Candidate], judgments: Iterable[Judgment]) 
             candidate among ``candidates``.
     """
     _refuse_duplicates("candidate", [candidate.id for candidate in candidates])
-    verdicts: dict[str, dict[str, float]] = {candidate.id: {} for candidate in candidates}
+    verdicts: dict[str, dict[str, Judgment]] = {candidate.id: {} for candidate in candidates}
     for judgment in judgments:
         _check_judgment(judgment)
         if judgment.candidate_id not in verdicts:
@@ -124,7 +126,7 @@ def shard_table(candidates: Sequence[Candidate], judgments: Iterable[Judgment]) 
             )
         if judgment.judge in verdicts[judgment.candidate_id]:
             raise ValueError(f"candidate {judgment.candidate_id!r} has two judgments by {judgment.judge!r}; keep one")
-        verdicts[judgment.candidate_id][judgment.judge] = float(judgment.logit)
+        verdicts[judgment.candidate_id][judgment.judge] = judgment
     for candidate in candidates:
         _check_prompt(candidate.prompt)
     codes = [_checked_codes(candidate) for candidate in candidates]
@@ -136,10 +138,7 @@ def shard_table(candidates: Sequence[Candidate], judgments: Iterable[Judgment]) 
         "seed": [int(candidate.seed) for candidate in candidates],
         "codes": pa.ListArray.from_arrays(offsets, np.concatenate([np.empty(0, np.int32), *codes])),
         "logp": [float(candidate.logp) for candidate in candidates],
-        "judgments": [
-            [{"candidate_id": name, "judge": judge, "logit": logit} for judge, logit in sorted(said.items())]
-            for name, said in verdicts.items()
-        ],
+        "judgments": [[_judgment_row(judgment) for _, judgment in sorted(said.items())] for said in verdicts.values()],
     }
     return pa.table(columns, schema=SHARD)
 
@@ -149,7 +148,8 @@ def merge_shards(shards: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:
 
     Both are sorted by prompt id and index (judgments also by judge), so they do not depend on who wrote which shard.
     """
-    rows = pa.concat_tables([SHARD.empty_table(), *shards])
+    # shards of a round that was begun before masses were measured hold none
+    rows = pa.concat_tables([SHARD.empty_table(), *shards], promote_options="default")
     rows = rows.sort_by([("prompt_id", "ascending"), ("index", "ascending")]).combine_chunks()
     said = pc.list_flatten(rows["judgments"])
     judgments = pa.table([pc.struct_field(said, name) for name in JUDGMENTS.names], schema=JUDGMENTS)
@@ -204,7 +204,14 @@ def candidates_of(table: pa.Table) -> list[Candidate]:
 
 def judgments_of(table: pa.Table) -> list[Judgment]:
     """Judgments of a table, in its order."""
+    if "mass" not in table.column_names:  # written before it was measured
+        table = table.append_column("mass", pa.nulls(len(table), pa.float32()))
     return [Judgment(*row) for row in zip(*(table[name].to_pylist() for name in JUDGMENTS.names), strict=True)]
+
+
+def _judgment_row(judgment: Judgment) -> dict[str, str | float | None]:
+    names = (judgment.candidate_id, judgment.judge, float(judgment.logit), judgment.mass)
+    return dict(zip(JUDGMENTS.names, names, strict=True))
 
 
 def _prompt_columns(prompts: Sequence[Prompt]) -> dict[str, list[str]]:
