@@ -207,7 +207,7 @@ CHANGES: dict[str, tuple[str, object, str]] = {
     "order": ("data.order", "easy_first", "'random'"),
     "threshold": ("model.init_args.objective.init_args.threshold", 0.7, "was 0.5 and is 0.7"),
     "keep": ("model.init_args.objective.init_args.keep", 1, "was 4 and is 1"),
-    "objective": ("model.init_args.objective", "unigap.objectives.DPO", "class_path"),
+    "judge": ("model.init_args.judge.init_args.seed", 7, "was 0 and is 7"),
     "external judge": ("model.init_args.external", "unigap.judges.RandomJudge", "--model.init_args.external"),
     "candidates": ("regrow.plan.candidates", 3, "was 2 and is 3"),
     "temperature": ("regrow.plan.sampling.temperature", 0.5, "was 1.0 and is 0.5"),
@@ -371,7 +371,7 @@ def test_batches_of_one_step_drop_and_mask_different_units(
     assert improve(janus_folder, "sft", few) == 0
     alone = drawn.copy()
     drawn.clear()
-    more = {"trainer.accumulate_grad_batches": 4, "data.pool": "other", "checkpoint.folder": "other/checkpoints"}
+    more = {"trainer.accumulate_grad_batches": 4, "data.pool": "other/pool", "checkpoint.folder": "other/checkpoints"}
     assert improve(janus_folder, "sft", {**few, **more}) == 0
     assert len({*drawn}) == 4 and drawn[0] == alone[0], "the first batch of a step draws as without accumulation"
 
@@ -385,5 +385,3 @@ def test_references_of_another_precision_are_not_reused(janus_folder: Path, here
     assert len(keys) == 2 and sum(key.endswith("/bf16-mixed") for key in keys) == 1
     assert pool.references(keys[0]).keys() == pool.references(keys[1]).keys()
     assert pool.references(keys[0]) != pool.references(keys[1])
-
-

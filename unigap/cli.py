@@ -163,7 +163,9 @@ def check_continues(content: Mapping[str, Any], recipe: Mapping[str, Any], path:
     check_same_recipe(state["recipe"], recipe, path)
     pool = recipe["data"]["init_args"].get("pool")
     if pool and content[data].get("rounds") and not (Path(pool) / POOL_FILE).is_file():
-        raise ValueError(f"--data.pool {pool!r} is no pool, and {path} was trained on one; restore it, or give its folder")
+        raise ValueError(
+            f"--data.pool {pool!r} is no pool, and {path} was trained on one; restore it, or name its folder"
+        )
 
 
 def finished(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -> str:
@@ -172,8 +174,8 @@ def finished(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -
     if state["phase"] != Phase.DONE or length_options(state["recipe"]) != length_options(recipe):
         return ""
     return (
-        f"{path} is of a run that is finished ({content['global_step']} steps); raise --trainer.max_epochs to train on, "
-        "or begin another run in other folders"
+        f"{path} is of a run that is finished ({content['global_step']} steps); raise --trainer.max_epochs to train "
+        "on, or begin another run in other folders"
     )
 
 

@@ -151,7 +151,7 @@ class Regrow(Callback):
     def _due(self, epoch: int) -> bool:
         """Whether the end of an epoch, counted from 1, is the time to redraw."""
         due = epoch in self.at_epochs or bool(self.every_n_epochs and epoch % self.every_n_epochs == 0)
-        return due or bool(self.patience) and epoch in stalled_epochs(self._gaps, self.patience)
+        return due or (self.patience > 0 and epoch in stalled_epochs(self._gaps, self.patience))
 
     def _house(self, trainer: Trainer, stage: ImproveStage, create: bool) -> tuple[ImproveStage, PoolData, Pool]:
         data, ranks = stage.pool_data, ranks_of(trainer)

@@ -22,7 +22,7 @@ class RunEpochLoop(_TrainingEpochLoop):
     """Lightning's loop over batches; it resumes behind a batch and first does what follows one.
 
     Attributes:
-        validated: Set on resume: the validation behind the last trained batch was run before the checkpoint was written.
+        validated: Set on resume: the validation behind the last trained batch is over.
     """
 
     validated = False

@@ -98,8 +98,8 @@ def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any], checkpoint
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ and must not, by option, with the old value and the new one.
 
-    >>> changes({"trainer": {"max_epochs": 1}, "data": {"seed": 0}}, {"trainer": {"max_epochs": 2}, "data": {"seed": 1}})
-    {'data.seed': (0, 1)}
+    >>> changes({"trainer": {"max_epochs": 1}, "seed": 0}, {"trainer": {"max_epochs": 2}, "seed": 1})
+    {'seed': (0, 1)}
     """
     before, now = options(old), options(new)
     names = [*before, *(name for name in now if name not in before)]
