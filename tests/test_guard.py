@@ -149,8 +149,10 @@ def test_a_resumed_guard_is_the_uninterrupted_one(
     assert same(kept["sound_weights"], expected["sound_weights"])
 
     capsys.readouterr()
-    flags = {"trainer.max_epochs": 4, "ckpt_path": LAST}
-    expect_error(guarded(janus_folder, {**guard, "n": 50}, flags), capsys, "other known pairs", "same pairs and n")
+    flags = {**SPOILT, "trainer.max_epochs": 4, "ckpt_path": LAST}
+    expect_error(
+        guarded(janus_folder, {**guard, "n": 50}, flags), capsys, "--trainer.callbacks.Guard.n was 40", "is 50;"
+    )
 
 
 def test_a_collapse_into_yes_is_told_from_improvement() -> None:

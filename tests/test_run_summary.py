@@ -78,7 +78,7 @@ def test_a_resumed_run_remembers_what_it_began_with(
     assert improve(janus_folder, "c_sft", WRITTEN) == 0
     capsys.readouterr()
     other = {**WRITTEN, "trainer.max_epochs": 3, "resume": "must"}
-    expect_error(improve(janus_folder, "c_sft", {**other, "summary.per_cell": 2}), capsys, "other prompts")
+    expect_error(improve(janus_folder, "c_sft", {**other, "summary.per_cell": 2}), capsys, "--summary.per_cell was 1")
     assert improve(janus_folder, "c_sft", other) == 0
     assert without_clock(Path("runs/c_sft")) == without_clock(tmp_path / "whole/runs/c_sft")
     ours, theirs = (tree(folder / "runs/c_sft/gallery") for folder in (tmp_path / "continued", tmp_path / "whole"))

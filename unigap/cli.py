@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from unigap.callbacks import PoolWriter, Regrow, RunCheckpoint, RunSummary
-from unigap.callbacks.run_checkpoint import LAST
+from unigap.callbacks.requeue import is_requeued
+from unigap.callbacks.run_checkpoint import LAST, run_checkpoint
 from unigap.callbacks.run_config import RunConfig
 from unigap.console.parser import ClearParser
 from unigap.console.quiet import quiet_libraries
@@ -20,8 +22,11 @@ from unigap.console.strict_yaml import read_yaml_strictly
 from unigap.metrics.gap_table import print_comparison, print_gap
 from unigap.models.checkpoints import open_lightning
 from unigap.output_files import check_figures, write_figures
+from unigap.progress import Phase
+from unigap.run_folder.continued import check_same_recipe, length_options
 from unigap.run_folder.wandb_runs import arrange_runs
 from unigap.stages import ImproveStage
+from unigap.storage.shards import POOL_FILE
 from unigap.world import import_worlds
 
 SUBCOMMANDS = ("fit", "validate", "predict")
@@ -64,14 +69,27 @@ class UnigapCLI(LightningCLI):
         if config.get("gap_out"):
             check_figures(config["gap_out"], "--gap_out")
         if self.subcommand == "fit":
+            is_named = bool(config["ckpt_path"])
             config["ckpt_path"] = checkpoint_to_resume(
                 config["resume"], config["ckpt_path"], Path(config["checkpoint"]["folder"]) / LAST
             )
+        self.recipe = yaml.safe_load(self._parser(self.subcommand).dump(config))
         if config.get("ckpt_path"):
-            open_lightning(config["ckpt_path"], "ckpt_path")
+            content = open_lightning(config["ckpt_path"], "ckpt_path")
+            if self.subcommand == "fit":
+                check_continues(content, self.recipe, config["ckpt_path"])
+                told = finished(content, self.recipe, config["ckpt_path"])
+                if told:
+                    raise (ValueError if config["resume"] == "must" or is_named else Finished)(told)
         # Lightning would otherwise unpickle whatever lies in the file by the time it reads it
         config["weights_only"] = True
         arrange_runs(config)
+
+    def before_fit(self) -> None:
+        """Has the checkpoints hold the recipe, against which a continued run is checked."""
+        keeper = run_checkpoint(self.trainer)
+        assert keeper is not None, "every run of the command line has one"
+        keeper.recipe = self.recipe
 
     def predict(self, **options: Any) -> None:
         """Draws and judges into the pool, and keeps nothing beside it."""
@@ -110,6 +128,8 @@ def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | No
     Raises:
         ValueError: When there is none and must be one, when a new run would write over one, or when both options speak.
     """
+    if resume == "never" and not named and last.exists() and is_requeued():
+        return str(last)
     if named:
         if resume != "never":
             raise ValueError(f"--ckpt_path {named!r} and --resume {resume} both name a checkpoint; give one of them")
@@ -121,6 +141,50 @@ def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | No
     if resume == "must":
         raise ValueError(f"--resume must: there is no {last}; give the --checkpoint.folder of the run, or begin anew")
     return None
+
+
+def check_continues(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -> None:
+    """Make sure that a checkpoint is that of a run which can continue with a recipe.
+
+    Args:
+        content: What the checkpoint holds.
+        recipe: The resolved config of the run that is to continue.
+        path: Where the checkpoint lies.
+
+    Raises:
+        ValueError: It lacks a part of the run, its recipe is another one, or its pool is missing.
+    """
+    data = recipe["data"]["class_path"].rpartition(".")[2]
+    state = (content.get("callbacks") or {}).get(RunCheckpoint.__name__) or {}
+    parts = {"callbacks": state.get("recipe"), "the data": content.get(data), "the loop": content.get("loops")}
+    parts["the optimizer"] = content.get("optimizer_states")
+    missing = next((part for part, there in parts.items() if not there), None)
+    if missing:
+        raise ValueError(
+            f"{path} holds no state of {missing}, so no run continues from it; begin a new stage with "
+            f"--model.init_args.init_from {path}"
+        )
+    check_same_recipe(state["recipe"], recipe, path)
+    pool = recipe["data"]["init_args"].get("pool")
+    if pool and content[data].get("rounds") and not (Path(pool) / POOL_FILE).is_file():
+        raise ValueError(
+            f"--data.pool {pool!r} is no pool, and {path} was trained on one; restore it, or name its folder"
+        )
+
+
+def finished(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -> str:
+    """That a run is finished and what can be done, given its checkpoint; empty where something is left to do."""
+    state = content["callbacks"][RunCheckpoint.__name__]
+    if state["phase"] != Phase.DONE or length_options(state["recipe"]) != length_options(recipe):
+        return ""
+    return (
+        f"{path} is of a run that is finished ({content['global_step']} steps); raise --trainer.max_epochs to train "
+        "on, or begin another run in other folders"
+    )
+
+
+class Finished(Exception):
+    """Nothing is left to do in the run that was to continue if need be."""
 
 
 @quiet_libraries()
@@ -146,6 +210,8 @@ def run(words: Sequence[str]) -> int:
             trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
             seed_everything_default=0,
         )
+    except Finished as told:
+        print(told)
     finally:
         sys.argv = argv
     return 0

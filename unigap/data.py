@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Sampler
 
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.objectives import Objective, Row, RowBatch
 from unigap.pool import Pool
-from unigap.progress import batches_behind
+from unigap.progress import batches_behind, batches_trained
 from unigap.prompts import check_no_overlap, load_prompts
 from unigap.records import Prompt
 from unigap.selection import acceptance, nothing_to_learn
@@ -61,7 +63,8 @@ class EpochBatches(Sampler[list[int]]):
         start: int = 0,
         ease_R: Sequence[float] = (),
     ) -> None:
-        self.size = min(batch_size, rows // world)
+        self.step = rows_of_step(rows, batch_size, world)
+        self.size = self.step // world
         self.rows, self.key, self.rank, self.world = rows, tuple(key), rank, world
         self.epoch, self.start, self.ease_R = epoch, start, ease_R
 
@@ -71,14 +74,14 @@ class EpochBatches(Sampler[list[int]]):
             self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        return self.rows // (self.size * self.world) if self.size else 0
+        return self.rows // self.step if self.step else 0
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(hash((*self.key, self.epoch)) % 2**63)
         order = torch.randperm(self.rows, generator=generator).tolist()
         if self.ease_R:
             # what sits out is left over at random, not for being hard
-            order = sorted(order[: len(self) * self.size * self.world], key=lambda row: -self.ease_R[row])
+            order = sorted(order[: len(self) * self.step], key=lambda row: -self.ease_R[row])
         for number in range(self.start, len(self)):
             first = (number * self.world + self.rank) * self.size
             yield order[first : first + self.size]
@@ -144,7 +147,6 @@ class PoolData(LightningDataModule):
         self._ease: list[float] = []
         self._references: dict[str, float] = {}
         self._objective: Objective | None = None
-        self._start = 0
         self._restored: dict[str, Any] = {}
 
     @property
@@ -153,17 +155,26 @@ class PoolData(LightningDataModule):
         return self._rows
 
     def open_pool(self, model_digest: str, create: bool) -> Pool:
-        """The pool, begun where there is none if ``create``.
+        """The pool, begun where there is none if ``create`` and no checkpoint was trained on one.
 
         Raises:
-            ValueError: When the folder holds another model's pool, a damaged one, or something else.
+            ValueError: When the folder holds another model's pool, a damaged one, or something else, or when the
+                prompts are not those of the run that continues.
         """
-        if create and not (self.pool_folder / "pool.json").exists():
+        if create and not self._restored and not (self.pool_folder / "pool.json").exists():
             Pool.create(self.pool_folder, model_digest)
         self._pool = Pool.open(self.pool_folder, model_digest)
         if self._restored:
             self._pool.check_state(self._restored)
+            if self._restored["prompts"] != self._prompts_digest():
+                raise ValueError(
+                    "the prompts this run began with are not those that data.prompts and data.eval_prompts hold now; "
+                    "put the earlier files back, or begin a new run"
+                )
         return self._pool
+
+    def _prompts_digest(self) -> str:
+        return hashlib.sha256(repr((self.prompts, self.eval_prompts)).encode()).hexdigest()
 
     def refresh(self, objective: Objective, judge: str, rounds: int) -> None:
         """Takes the training rows of the first ``rounds`` rounds; the next epoch trains on them.
@@ -197,14 +208,23 @@ class PoolData(LightningDataModule):
             self.trainer.current_epoch,
             self.trainer.global_rank,
             self.trainer.world_size,
-            self._start,
+            batches_behind(self.trainer),
             self._ease,
         )
+        self._check_place(sampler)
         if not len(sampler):
             raise ValueError(
                 f"{len(self._rows)} rows cannot be shared by {self.trainer.world_size} processes; draw more"
             )
         return DataLoader(self._rows, batch_sampler=sampler, collate_fn=self._collate)  # type: ignore[arg-type]
+
+    def _check_place(self, sampler: EpochBatches) -> None:
+        """Make sure that the batches behind hold the rows the run has trained on in this epoch."""
+        if sampler.start and self._restored and sampler.start * sampler.step != self._restored["rows_trained"]:
+            raise ValueError(
+                f"this run is {self._restored['rows_trained']} rows into an epoch of {len(self._rows)}, which batches "
+                f"of {self.batch_size} rows do not reach; set data.batch_size back"
+            )
 
     def _collate(self, rows: list[Any]) -> RowBatch:
         assert self._objective is not None
@@ -227,17 +247,23 @@ class PoolData(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Which rounds were trained on, and how far into the epoch."""
+        """Which rounds were trained on, and how many rows, on all processes, of the epoch begun last."""
         if self._pool is None:
             return {}
         assert self.trainer is not None
-        return {**self._pool.state(upto=self.rounds - 1), "batches": batches_behind(self.trainer)}
+        step = rows_of_step(len(self._rows), self.batch_size, self.trainer.world_size)
+        return {
+            **self._pool.state(upto=self.rounds - 1),
+            "rows_trained": batches_trained(self.trainer) * step,
+            "prompts": self._prompts_digest(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where ``state`` was taken."""
-        self._restored = {name: state[name] for name in ("rounds", "sha256") if name in state}
-        self.rounds, self._start = int(state.get("rounds", 0)), int(state.get("batches", 0))
+        """Continues where ``state`` was taken; only training continues, other verbs may use another pool."""
+        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
+            self._restored, self.rounds = state, int(state["rounds"])
 
-    def on_epoch_trained(self) -> None:
-        """A new epoch begins at its first batch."""
-        self._start = 0
+
+def rows_of_step(rows: int, batch_size: int, world: int) -> int:
+    """Rows that one batch on each process holds together, given how many there are."""
+    return min(batch_size, rows // world) * world

@@ -1,11 +1,46 @@
-"""How far into an epoch a run is."""
+"""How far a run is: its phase, its place in an epoch, and when its training is over."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 
+class Phase(StrEnum):
+    """What a run does next when it continues from a checkpoint.
+
+    Attributes:
+        DRAWING: Draw the next round of the pool, then train.
+        TRAINING: Train.
+        MEASURING: Training is over; do the work that comes at the end of a run.
+        DONE: Nothing is left to do.
+    """
+
+    DRAWING = "drawing"
+    TRAINING = "training"
+    MEASURING = "measuring"
+    DONE = "done"
+
+
+def is_inside_epoch(trainer: Any) -> bool:
+    """Whether an epoch was started whose end was not reached."""
+    epochs = trainer.fit_loop.epoch_progress.current
+    return bool(epochs.started > epochs.processed)
+
+
+def batches_trained(trainer: Any) -> int:
+    """Batches of the epoch begun last that were trained on."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.current.processed)
+
+
 def batches_behind(trainer: Any) -> int:
-    """Batches of the present epoch that were trained on; none once the last one was, since the next epoch follows."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    return 0 if progress.is_last_batch else int(progress.current.processed)
+    """Batches of the present epoch that were trained on; 0 between epochs."""
+    return batches_trained(trainer) if is_inside_epoch(trainer) else 0
+
+
+def training_is_over(trainer: Any) -> bool:
+    """Whether no epoch follows the present one, and no step the present step."""
+    loop = trainer.fit_loop
+    out_of_steps = loop.max_steps != -1 and trainer.global_step >= loop.max_steps
+    out_of_epochs = loop.max_epochs != -1 and loop.epoch_progress.current.processed >= loop.max_epochs
+    return out_of_steps or out_of_epochs or (trainer.should_stop and loop._can_stop_early)

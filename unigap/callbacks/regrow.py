@@ -6,7 +6,7 @@ import json
 import math
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -23,6 +23,7 @@ from unigap.data import PoolData
 from unigap.judges import check_same_judge
 from unigap.models.sharding import whole
 from unigap.pool import Pool
+from unigap.progress import Phase, training_is_over
 from unigap.records import Candidate, Prompt
 from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods
 from unigap.selection import discarded_prompts, threshold_logit
@@ -30,6 +31,9 @@ from unigap.stages import CurriculumStage, ImproveStage
 
 REFERENCE_BATCH = 256
 """Candidates in one forward pass of the reference."""
+
+PLAIN_PRECISION = "32-true"
+"""Precision of a trainer that leaves numbers as the weights have them."""
 
 Counts = dict[str, int]
 Redraw = Literal["discarded", "all", "solved"]
@@ -45,7 +49,7 @@ class Regrow(Callback):
         every_n_epochs: Redraw after every so many epochs; 0 does not.
         at_epochs: Redraw after these epochs, counted from 1 (the paper: 10).
         patience: Redraw when the non-unification score on validation prompts, which needs no external judge, has not
-            fallen for this many epochs; 0 does not.
+            fallen for this many epochs with a validation; 0 does not.
         redraw: ``discarded``: the prompts nothing was accepted for (Algorithm 2). ``all``: every prompt, so that the
             model learns from what it draws by then. ``solved``: as many as are discarded, but at random from the
             others: the control that tells replay from mere fresh samples.
@@ -70,7 +74,8 @@ class Regrow(Callback):
         self.every_n_epochs, self.at_epochs, self.patience = every_n_epochs, tuple(at_epochs), patience
         self.redraw = redraw
         self.counts: list[Counts] = []
-        self._best, self._stalled, self._owed = -math.inf, 0, False
+        self._owed = False
+        self._gaps: dict[int, float] = {}
 
     @property
     def replays(self) -> bool:
@@ -107,21 +112,28 @@ class Regrow(Callback):
             self.on_fit_start(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the round that was left out when the run was to end here, now that it goes on."""
-        if self._owed and isinstance(pl_module, ImproveStage):
+        """Draws the round that was left out when the run was to end here, if training goes on now."""
+        checkpoint = run_checkpoint(trainer)
+        ends = checkpoint is not None and checkpoint.phase == Phase.MEASURING
+        if self._owed and not ends and isinstance(pl_module, ImproveStage):
             self._regrow(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the non-unification score of the epoch, for ``patience``."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if self.patience and fitting and isinstance(pl_module, ImproveStage):
+            self._gaps[trainer.current_epoch + 1] = float(pl_module.results["non_unification"]["all"].value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Redraws the prompts nothing was accepted for, when it is time; never after the last epoch."""
         if not isinstance(pl_module, ImproveStage):
             return
-        self._owed = self._due(trainer)
-        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
-        if self._owed and not last:
+        self._owed = self._due(trainer.current_epoch + 1)
+        if self._owed and not training_is_over(trainer):
             # a round belongs to the weights that drew it: killed while it is drawn, the run continues from these
             checkpoint = run_checkpoint(trainer)
             if checkpoint:
-                checkpoint.save(trainer)
+                checkpoint.save(trainer, Phase.DRAWING)
                 checkpoint.obey(trainer)
             self._regrow(trainer, pl_module)
 
@@ -136,16 +148,10 @@ class Regrow(Callback):
             self._draw(trainer, stage, pool, data.rounds, chosen)
             self._take(trainer, stage, data, pool, data.rounds + 1)
 
-    def _due(self, trainer: Trainer) -> bool:
-        epoch = trainer.current_epoch + 1
+    def _due(self, epoch: int) -> bool:
+        """Whether the end of an epoch, counted from 1, is the time to redraw."""
         due = epoch in self.at_epochs or bool(self.every_n_epochs and epoch % self.every_n_epochs == 0)
-        if self.patience:
-            reached = -float(trainer.callback_metrics.get("gap/non_unification/all", math.nan))
-            self._stalled = 0 if reached > self._best else self._stalled + 1
-            self._best = max(self._best, reached) if reached == reached else self._best
-            if self._stalled >= self.patience:
-                self._stalled, due = 0, True
-        return due
+        return due or (self.patience > 0 and epoch in stalled_epochs(self._gaps, self.patience))
 
     def _house(self, trainer: Trainer, stage: ImproveStage, create: bool) -> tuple[ImproveStage, PoolData, Pool]:
         data, ranks = stage.pool_data, ranks_of(trainer)
@@ -187,13 +193,14 @@ class Regrow(Callback):
             data.refresh(stage.objective, stage.judge.name, rounds)
         if stage.objective.needs_reference:
             members = {c.id: c for row in data.rows for c in stage.objective.members(row)}
-            known = pool.references(stage.start_key)
+            key = reference_key(trainer, stage)
+            known = pool.references(key)
             missing = [c for name, c in members.items() if name not in known]
             if missing:
                 known = known | _reference(trainer, stage, missing)
                 with ranks_of(trainer).together():
                     if trainer.is_global_zero:
-                        pool.add_references(stage.start_key, {c.id: known[c.id] for c in missing})
+                        pool.add_references(key, {c.id: known[c.id] for c in missing})
             data.use_references(known)
         self.counts = [_count(stage, data, pool, number) for number in range(rounds)]
         growth = {f"pool/{name}": count for name, count in self.counts[-1].items()}
@@ -208,11 +215,31 @@ class Regrow(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What deciding about the next replay depends on."""
-        return {"best": self._best, "stalled": self._stalled, "owed": self._owed}
+        return {"gaps": self._gaps, "owed": self._owed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues with the progress seen so far."""
-        self._best, self._stalled, self._owed = state_dict["best"], state_dict["stalled"], state_dict["owed"]
+        self._gaps, self._owed = state_dict["gaps"], state_dict["owed"]
+
+
+def stalled_epochs(gaps: Mapping[int, float], patience: int) -> set[int]:
+    """The epochs after which a gap has not fallen for ``patience`` validated epochs; each restarts the count.
+
+    Args:
+        gaps: The gap by epoch, of those that were validated; NaN where nothing could be measured.
+        patience: Validated epochs without a new minimum, >= 1.
+
+    >>> sorted(stalled_epochs({1: 0.5, 2: 0.5, 4: 0.4, 5: 0.6, 6: 0.4, 7: 0.4}, 2))
+    [6]
+    """
+    best, stalled, found = math.inf, 0, set()
+    for epoch, gap in sorted(gaps.items()):
+        stalled = 0 if gap < best else stalled + 1
+        best = min(best, gap) if gap == gap else best
+        if stalled >= patience:
+            stalled = 0
+            found.add(epoch)
+    return found
 
 
 def _chosen(redraw: Redraw, prompts: Sequence[Prompt], left: Sequence[Prompt], rng: random.Random) -> list[Prompt]:
@@ -241,6 +268,12 @@ def _check_heard(pool: Pool, judge: str, rounds: int) -> None:
                 f"pool {pool.folder}: round {number} waits for the word of {judge!r} on {len(names)} drawings; "
                 "unigap judge export and import, then go on with --resume auto"
             )
+
+
+def reference_key(trainer: Trainer, stage: ImproveStage) -> str:
+    """Name of the reference model in the pool: its weights, and the precision it is run in unless that is plain."""
+    precision = str(trainer.precision)
+    return stage.start_key if precision == PLAIN_PRECISION else f"{stage.start_key}/{precision}"
 
 
 def _reference(trainer: Trainer, stage: ImproveStage, candidates: Sequence[Candidate]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,15 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 
-from unigap.console.stop_signal import StopSignal
+from unigap.callbacks.read_back import find_fault, with_phase
+from unigap.callbacks.reopened import Cut, check_limit, cut_here, length_of, reopen
+from unigap.callbacks.requeue import requeue, stop_signals
+from unigap.callbacks.run_loop import RunLoop, install
+from unigap.console.stop_signal import Stopped, StopSignal
+from unigap.progress import Phase, training_is_over
+from unigap.stages import ImproveStage
 from unigap.storage.manifest import explain_write_errors, make_folder, rename_durable
 from unigap.storage.writer_lock import WriterLock
 
@@ -21,9 +29,10 @@ LAST = "last.ckpt"
 class RunCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``, from which ``--resume must`` continues bit for bit.
 
-    It is written at the end of every epoch, before a round is drawn, and on SIGTERM and SIGINT; never after the last
-    batch of an epoch, where Lightning would resume behind the regrowth that follows. The file is replaced as a whole;
-    sharded weights are put together for it.
+    It is written at the end of every epoch, before a round is drawn, and on SIGTERM, SIGINT and SIGUSR1; never after
+    the last batch of an epoch, where Lightning would resume behind the regrowth that follows. The file is replaced as a
+    whole; sharded weights are put together for it. It holds the resolved recipe and the phase of the run (see
+    ``unigap.progress.Phase``). ``fast_dev_run`` leaves no file.
 
     Args:
         folder: Where it lies.
@@ -38,6 +47,12 @@ class RunCheckpoint(Checkpoint):
             raise ValueError(f"every_n_train_steps must be >= 0, got {every_n_train_steps}; 0 turns it off")
         self.folder, self.every_n_train_steps, self.keep_epochs = Path(folder), every_n_train_steps, keep_epochs
         self.stop = StopSignal()
+        self.recipe: dict[str, Any] = {}
+        self.phase = Phase.TRAINING
+        self._about: dict[str, Any] = {}
+        self._cut: Cut | None = None
+        self._stop_postponed = False
+        self._loop: RunLoop
         self._lock: WriterLock | None = None
 
     def hold_folder(self) -> None:
@@ -73,53 +88,108 @@ class RunCheckpoint(Checkpoint):
             self.hold_folder()
         # Lightning's own handlers end a run with exit status 0 and save nothing
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        self.stop = StopSignal()
+        self.stop = StopSignal(stop_signals(trainer))
         self.stop.listen(trainer.strategy.launcher)
+        self._loop = install(trainer)
+        self._about = {"length": length_of(trainer), "world": trainer.world_size}
+        if isinstance(pl_module, ImproveStage):
+            self._about["start"] = pl_module.start_key
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Decides where the run goes on: in the epoch that its length cut short, behind it, or in its last phase.
+
+        Raises:
+            ValueError: The checkpoint is of a run on another number of processes, or with other weights at its start,
+                or an epoch that lies behind was cut short by a limit that has changed.
+        """
+        state = checkpoint["callbacks"].get(self.state_key)
+        if trainer.state.fn != TrainerFn.FITTING or state is None:
+            return
+        _check_same_run(state, self._about)
+        longer = state["length"] != self._about["length"]
+        self.phase = Phase(state["phase"])
+        if self.phase in (Phase.MEASURING, Phase.DONE):
+            self._loop.only_finish, self._loop.finished = not longer, not longer and self.phase == Phase.DONE
+            if longer:
+                self.phase = Phase.TRAINING
+                self._loop.epoch_loop.validated = reopen(checkpoint, self.state_key, self._about["length"])
+        check_limit(checkpoint, state["length"], self._about["length"])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves when it is time or the run is to stop."""
-        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if self._is_inside_step(trainer):
+            return
+        self._cut = cut_here(trainer)
+        if self._cut or trainer.is_last_batch:
             return
         asked = self._all_asked(trainer)
         if asked or (self.every_n_train_steps and trainer.global_step % self.every_n_train_steps == 0):
             self.save(trainer)
         self.stop.check()
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes the state of an epoch that ends here before its rows do."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not self._is_inside_step(trainer):
+            self._cut = cut_here(trainer, validated=True)
+
+    def _is_inside_step(self, trainer: Trainer) -> bool:
+        """Whether gradients wait for more batches; a stop that was asked for then waits for the step."""
+        inside = trainer.fit_loop.epoch_loop._should_accumulate()
+        if inside:
+            self._stop_postponed |= trainer.should_stop
+            trainer.should_stop = False
+        elif self._stop_postponed:
+            trainer.should_stop, self._stop_postponed = True, False
+        return inside
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch, with the pool that grew in it (Lightning calls checkpoint callbacks last)."""
-        self.save(trainer)
-        if self.keep_epochs:
+        self.save(trainer, Phase.MEASURING if training_is_over(trainer) else Phase.TRAINING)
+        if self.keep_epochs and not self._cut and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.folder / f"epoch-{trainer.current_epoch + 1:04d}.ckpt")
         self.obey(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives the signals and the folder back."""
+        """Notes that the run is done, and gives the signals and the folder back."""
+        if stage == "fit" and self._loop.finished:
+            self._end(trainer)
         self.stop.leave()
         self._release_folder()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives the signals and the folder back; Lightning does not tear callbacks down after an error."""
+        """Release signals and folder, since Lightning does not tear callbacks down after an error; requeue a SLURM job."""
         self.stop.leave()
         self._release_folder()
+        if isinstance(exception, Stopped) and trainer.is_global_zero:
+            requeue(trainer, exception)
 
-    def save(self, trainer: Trainer) -> None:
+    def save(self, trainer: Trainer, phase: Phase = Phase.TRAINING) -> None:
         """Replaces ``last.ckpt``; killed meanwhile, the old one stays.
+
+        Args:
+            trainer: The trainer.
+            phase: What the run does next.
 
         Raises:
             OSError: The disk is full or the folder read-only; the old one stays.
+            ValueError: The file could not be read again, because of what a callback keeps; the old one stays.
         """
-        fresh, last = self.folder / f".{LAST}.new", self.folder / LAST
+        self.phase = phase
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        fresh, last = self._fresh, self.folder / LAST
         if trainer.is_global_zero:
             make_folder(self.folder)
             fresh.unlink(missing_ok=True)
         with explain_write_errors(last):
             trainer.save_checkpoint(fresh)
+        fault = trainer.strategy.broadcast(find_fault(fresh, trainer) if trainer.is_global_zero else "")
+        if fault:
+            raise ValueError(f"cannot save the run: {fault}")
         if trainer.is_global_zero:
-            with fresh.open("rb") as written:
-                os.fsync(written.fileno())
-            rename_durable(fresh, last)
+            self._replace(fresh)
         trainer.strategy.barrier()
 
     def obey(self, trainer: Trainer) -> None:
@@ -130,6 +200,29 @@ class RunCheckpoint(Checkpoint):
         """
         self._all_asked(trainer)
         self.stop.check()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The recipe, the phase, the length of the run and where the last epoch was cut short."""
+        cut = self._cut.state() if self._cut else {}
+        return {"recipe": self.recipe, "phase": str(self.phase), "cut": cut, **self._about}
+
+    @property
+    def _fresh(self) -> Path:
+        return self.folder / f".{LAST}.new"
+
+    def _replace(self, fresh: Path) -> None:
+        with fresh.open("rb") as written:
+            os.fsync(written.fileno())
+        rename_durable(fresh, self.folder / LAST)
+
+    def _end(self, trainer: Trainer) -> None:
+        """Write into ``last.ckpt`` that nothing is left to do."""
+        last = self.folder / LAST
+        if self.phase == Phase.MEASURING and trainer.is_global_zero and last.is_file():
+            with explain_write_errors(last):
+                torch.save(with_phase(last, self.state_key, Phase.DONE), self._fresh)
+            self._replace(self._fresh)
+        self.phase = Phase.DONE
 
     def _all_asked(self, trainer: Trainer) -> bool:
         """Whether any process was asked to stop; all of them agree on the answer."""
@@ -142,6 +235,19 @@ class RunCheckpoint(Checkpoint):
 def run_checkpoint(trainer: Trainer) -> RunCheckpoint | None:
     """The trainer's ``RunCheckpoint``, if it has one."""
     return next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
+
+
+def _check_same_run(state: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    if state["world"] != about["world"]:
+        raise ValueError(
+            f"this run trained on {state['world']} processes and is continued on {about['world']}, which changes what "
+            "a step trains on; set trainer.devices and trainer.num_nodes back"
+        )
+    if state.get("start") != about.get("start"):
+        raise ValueError(
+            "the weights this run began with are not those its model and init_from name now; "
+            "put the earlier files back, or begin a new run"
+        )
 
 
 def _saves_at_epoch_ends(callback: ModelCheckpoint, trainer: Trainer) -> bool:

@@ -19,7 +19,7 @@ class RunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes it beside ``last.ckpt`` and tells it to W&B and to the run's summary, on the first process."""
-        if stage != "fit":
+        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         config = self.config.clone()
         # whoever takes it up begins a run of their own

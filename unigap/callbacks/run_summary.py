@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from unigap.callbacks.regrow import Regrow
+from unigap.callbacks.run_checkpoint import run_checkpoint
+from unigap.console.stop_signal import Stopped
 from unigap.evaluation.gap import EVAL_ROUND, Verdicts, measure, rejudge, sit_exam
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.evaluation.run_summary import Look, run_figures, samples_of, versions, write_gallery, write_rejudged
@@ -34,6 +36,7 @@ from unigap.world import find_world
 
 # Shape legend: S drawings, M image tokens, E exam pictures.
 
+RESUMING = ("--resume", "--ckpt_path")
 TEST_SEED = 1_000_000
 """Seed of the drawings where no plan is given."""
 
@@ -100,7 +103,7 @@ class RunSummary(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the model as it is before training; a resumed run keeps the start it had."""
-        if not self.folder or not isinstance(pl_module, ImproveStage):
+        if not self._measures(trainer) or not isinstance(pl_module, ImproveStage):
             return
         key = self._key()
         if self._before and self._before["key"] != key:
@@ -108,15 +111,16 @@ class RunSummary(Callback):
         if not self._before:
             if trainer.global_step:
                 raise ValueError("RunSummary: this run began unmeasured; resume it with an empty folder for it")
-            self._before = {"key": key, "command": shlex.join(["unigap", *sys.argv[1:]])}
+            before: dict[str, Any] = {"key": key}
             with self._working(trainer, pl_module, "gap_before") as at_work:
                 if at_work:
-                    self._before |= _kept(self._look(trainer, pl_module, "gap before"))
+                    before |= _kept(self._look(trainer, pl_module, "gap before"))
+            self._before = before
         self._began = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the trained model and writes the files."""
-        if not self.folder or not isinstance(pl_module, ImproveStage):
+        if not self._measures(trainer) or not isinstance(pl_module, ImproveStage):
             return
         self.seconds = self._seconds_so_far()
         with self._working(trainer, pl_module, "gap_after") as at_work:
@@ -131,15 +135,30 @@ class RunSummary(Callback):
     @contextmanager
     def _working(self, trainer: Trainer, stage: ImproveStage, phase: str) -> Iterator[bool]:
         """Times the body and gives it whole weights; says whether this is the process that measures."""
-        start = time.perf_counter()
-        with trainer.precision_plugin.forward_context(), whole(stage.model):
-            yield trainer.is_global_zero
+        start, checkpoint = time.perf_counter(), run_checkpoint(trainer)
+        stopped: Stopped | None = None
+        try:
+            with trainer.precision_plugin.forward_context(), whole(stage.model):
+                yield trainer.is_global_zero
+        except Stopped as asked:
+            stopped = asked
+        if checkpoint:  # one process measures, and all of them end when it is asked to stop
+            checkpoint.obey(trainer)
+        if stopped:
+            raise stopped
         self.seconds[phase] = round(time.perf_counter() - start, 2)
 
     def _look(self, trainer: Trainer, stage: ImproveStage, title: str) -> Look:
         total, quiet = len(self.prompts) * self.plan.candidates, not trainer.progress_bar_callback
+        checkpoint = run_checkpoint(trainer)
         with tqdm(total=total, unit="image", desc=title, disable=quiet) as bar:
-            verdicts = measure(stage.model, self.prompts, self.plan, stage.own_judge, stage.external, bar.update)
+
+            def advance(images: int) -> None:
+                bar.update(images)
+                if checkpoint:
+                    checkpoint.stop.check()
+
+            verdicts = measure(stage.model, self.prompts, self.plan, stage.own_judge, stage.external, advance)
         return Look(verdicts, sit_exam(stage.model, self.exam, stage.own_judge) if self.exam else None)
 
     def _look_before(self, stage: ImproveStage) -> Look:
@@ -188,7 +207,7 @@ class RunSummary(Callback):
             **run_figures(before, after, again_S, self.exam),
             "rounds": _rounds(trainer),
             "wall_seconds": self.seconds,
-            "command": self._before["command"],
+            "command": command_of(sys.argv[1:]),
             "versions": versions(),
             "recipe": self.recipe,
             "measured_on": self._measured_on(stage, weights),
@@ -198,6 +217,10 @@ class RunSummary(Callback):
         write_rejudged(folder, before.verdicts, again_S)
         # last: where it lies, the rest lies too
         write_sealed(folder / "summary.json", json.dumps(self.result, indent=1).encode())
+
+    def _measures(self, trainer: Trainer) -> bool:
+        """Whether anything is measured: not without a folder, and not of a run that only tries the code."""
+        return bool(self.folder) and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def _key(self) -> str:
         plan = dataclasses.replace(self.plan, images_per_batch=1)  # which decides nothing but speed
@@ -217,6 +240,21 @@ class RunSummary(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues with the same start."""
         self._before, self.seconds = state_dict["before"], state_dict["seconds"]
+
+
+def command_of(words: Sequence[str]) -> str:
+    """The command that repeats a run, given the words of the one that ended it: a new run resumes nothing.
+
+    >>> command_of(["fit", "--config", "sft.yaml", "--resume", "must", "--data.seed", "3"])
+    'unigap fit --config sft.yaml --data.seed 3'
+    """
+    told, skip = ["unigap"], False
+    for word in words:
+        option = word.partition("=")[0]
+        if not skip and option not in RESUMING:
+            told.append(word)
+        skip = word in RESUMING
+    return shlex.join(told)
 
 
 def _rounds(trainer: Trainer) -> list[dict[str, int]]:

@@ -15,6 +15,8 @@ ADVICE = (
     r"Found \d+ module\(s\) in eval mode at the start of training",
     # the data modules begin at the batch that comes next
     "You're resuming from a checkpoint that ended before the epoch ended",
+    # a continued run is held against the recipe of its checkpoint
+    "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
     # stages refuse averaging where they shard
     "You're using the WeightAveraging callback with a model that overrides the configure_model",
     # Lightning 2.6 builds torch's LeafSpec, deprecated in torch 2.13

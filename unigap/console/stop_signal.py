@@ -1,14 +1,14 @@
-"""SIGTERM and SIGINT as a request that is honoured where nothing is lost, not where it happens to arrive."""
+"""SIGTERM, SIGINT and SIGUSR1 as a request that is honoured where nothing is lost, not where it happens to arrive."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
-ASKING = (signal.SIGTERM, signal.SIGINT)
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Stopped(SystemExit):
@@ -23,6 +23,7 @@ class Stopped(SystemExit):
 
     def __init__(self, number: int, remedy: str = "--resume auto continues") -> None:
         super().__init__(128 + number)
+        self.number = number
         self.name, self.remedy = signal.Signals(number).name, remedy
 
 
@@ -45,9 +46,14 @@ def stopped_at_once(remedy: str) -> Iterator[None]:
 
 
 class StopSignal:
-    """Remembers that the process was asked to stop; a second SIGINT stops it at once."""
+    """Remembers that the process was asked to stop; a second SIGINT stops it at once.
 
-    def __init__(self) -> None:
+    Args:
+        signals: Numbers of the signals that ask.
+    """
+
+    def __init__(self, signals: Iterable[int] = ASKING) -> None:
+        self.signals = tuple(signals)
         self.asked = 0
         self._before: dict[int, Any] = {}
         self._children: Any = None
@@ -57,7 +63,7 @@ class StopSignal:
         self._children = launcher if hasattr(launcher, "procs") else None
         # outside the main thread signals cannot be taken over, nor do they arrive
         with contextlib.suppress(ValueError):
-            self._before = {number: signal.signal(number, self._ask) for number in ASKING}
+            self._before = {number: signal.signal(number, self._ask) for number in self.signals}
 
     def leave(self) -> None:
         """Gives the signals back."""

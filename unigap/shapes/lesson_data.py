@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from unigap.progress import batches_behind
+from unigap.progress import batches_behind, batches_trained
 from unigap.shapes.grammar import CATEGORIES
 from unigap.shapes.lessons import EVEN, Lesson, crowd, looks, make_lesson, pictures
 
@@ -75,7 +75,7 @@ class _Lessons(Dataset[CrowdBatch | LessonBatch]):
 
 
 class _Remaining(Sampler[int]):
-    """Numbers of the batches from ``start`` on; its length is that of all, by which Lightning tells the last one."""
+    """Numbers of the batches from ``start`` on, later of all; its length is that of all, which Lightning counts by."""
 
     def __init__(self, steps: int, start: int) -> None:
         self.steps, self.start = steps, start
@@ -84,7 +84,8 @@ class _Remaining(Sampler[int]):
         return self.steps
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.steps))
+        start, self.start = self.start, 0
+        return iter(range(start, self.steps))
 
 
 class ShapesLessons(LightningDataModule):
@@ -122,19 +123,14 @@ class ShapesLessons(LightningDataModule):
             )
         self.tokenizer_batch, self.trunk_batch = tokenizer_batch, trunk_batch
         self.seed = seed
-        self._start = 0
 
     def __len__(self) -> int:
         return sum(self.phases)
 
     def train_dataloader(self) -> DataLoader[CrowdBatch | LessonBatch]:
         """Batches in order, made as they are asked for."""
-        return DataLoader(_Lessons(self), batch_size=None, sampler=_Remaining(len(self), self._start))
+        return DataLoader(_Lessons(self), batch_size=None, sampler=_Remaining(len(self), batches_behind(self.trainer)))
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches lie behind."""
-        return {"batches": batches_behind(self.trainer)}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continues where ``state_dict`` was taken."""
-        self._start = state_dict["batches"]
+        """How many batches of the epoch begun last were trained on."""
+        return {"batches": batches_trained(self.trainer)}

@@ -77,7 +77,7 @@ class PretrainStage(LightningModule):
 
     def on_train_batch_start(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
         """What is drawn at random in a step is a function of the step: a resumed run draws the same."""
-        seed_step(self.trainer, self.lessons.seed)
+        seed_step(self.trainer, self.lessons.seed, batch_idx)
 
     def training_step(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
         """One step of whichever phase the batch belongs to."""

@@ -159,8 +159,8 @@ class ImproveStage(LightningModule):
         self.model.trunk.train()
 
     def on_train_batch_start(self, batch: RowBatch, batch_idx: int) -> None:
-        """Dropout is a function of the step, so that a resumed run drops the same units."""
-        seed_step(self.trainer, self.pool_data.seed)
+        """Dropout and noise are functions of the step and the batch in it, so that a resumed run draws the same."""
+        seed_step(self.trainer, self.pool_data.seed, batch_idx)
 
     def training_step(self, batch: RowBatch, batch_idx: int) -> torch.Tensor:
         """The objective's loss.
@@ -202,10 +202,6 @@ class ImproveStage(LightningModule):
                 f"the {name} is {value.item()} at step {self.global_step} on rows {rows}; "
                 "lower the learning rate and resume from the last checkpoint"
             )
-
-    def on_train_epoch_end(self) -> None:
-        """The next epoch begins at its first batch."""
-        self.pool_data.on_epoch_trained()
 
     # -- measuring the gap
 

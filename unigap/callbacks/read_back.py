@@ -1,0 +1,54 @@
+"""Checkpoints are read again before they replace the last one: what cannot be loaded is found while it is made."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+
+def find_fault(path: Path, trainer: Trainer) -> str:
+    """Why a checkpoint that was just written cannot be loaded, and who put it there; empty if it can.
+
+    Args:
+        path: The checkpoint.
+        trainer: Knows the callbacks.
+    """
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises errors of many classes here
+        keepers = [*trainer.callbacks, trainer.datamodule]  # type: ignore[attr-defined]
+        for keeper in keepers:
+            if keeper is not None and not _loads(keeper.state_dict()):
+                name = type(keeper).__name__
+                return f"what {name} keeps cannot be loaded again; let its state_dict hold plain values and tensors"
+        return " ".join(str(error).split())[:200]
+    return ""
+
+
+def _loads(state: Any) -> bool:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    try:
+        torch.load(buffer, weights_only=True)
+    except Exception:  # as above
+        return False
+    return True
+
+
+def with_phase(path: Path, key: str, phase: str) -> Mapping[str, Any]:
+    """What a checkpoint holds, with another phase in the state of its ``RunCheckpoint``.
+
+    Args:
+        path: The checkpoint.
+        key: Key of that state among the callbacks.
+        phase: The phase.
+    """
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content["callbacks"][key]["phase"] = str(phase)
+    return content
