@@ -22,8 +22,8 @@ from unigap.callbacks.regrow import stalled_epochs
 from unigap.objectives import RowBatch
 from unigap.pool import Pool
 from unigap.stages import ImproveStage, PretrainStage
+from unigap.storage.layout import REFERENCES
 from unigap.storage.manifest import MANIFEST, unseal
-from unigap.storage.shards import REFERENCES
 
 SHORT = {**EXACT, "trainer.max_epochs": 2}
 # the first epoch alone; 16 rows in batches of one

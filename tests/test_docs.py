@@ -20,7 +20,7 @@ from PIL import Image
 from small_runs import epochs, improve, state
 
 from unigap.__main__ import HELP, VERBS, main
-from unigap.commands.demo import DemoPlan, prepare_folder, run_demo
+from unigap.commands.demo import DemoPlan, run_demo
 from unigap.commands.model_choice import ModelChoice
 from unigap.judges import RandomJudge
 from unigap.models.base import SamplingRecipe
@@ -179,7 +179,7 @@ def test_every_verb_that_needs_a_model_takes_ones_own(examples: Path, capsys: py
     plan = DemoPlan(
         "Painter", per_cell=1, candidates=2, epochs=1, batch_size=1, eval_per_cell=1, eval_candidates=1, exam=10
     )
-    made = run_demo(plan, prepare_folder("demo", False), "csv", RandomJudge(), SFT(), ModelChoice(model=model))
+    made = run_demo(plan, Path("demo"), "csv", RandomJudge(), SFT(), ModelChoice(model=model))
     assert made["model"] == "Painter" and "generation" in made["after"]
 
 

@@ -26,7 +26,7 @@ from unigap.progress import Phase
 from unigap.run_folder.continued import check_same_recipe, length_options
 from unigap.run_folder.wandb_runs import arrange_runs
 from unigap.stages import ImproveStage
-from unigap.storage.shards import POOL_FILE
+from unigap.storage.layout import POOL_FILE
 from unigap.world import import_worlds
 
 SUBCOMMANDS = ("fit", "validate", "predict")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from unigap.outside_files import special_kind
+from unigap.storage.layout import POOL_FILE
 from unigap.storage.manifest import write_durable
-from unigap.storage.shards import POOL_FILE
 
 MOST_BYTES = 16 * 2**20
 """Larger files are nobody's figures and no page of ours."""

@@ -159,7 +159,7 @@ class RunCheckpoint(Checkpoint):
         self._release_folder()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Release signals and folder, since Lightning does not tear callbacks down after an error; requeue a SLURM job."""
+        """Release signals and folder, as Lightning skips teardown after an error; requeue a SLURM job."""
         self.stop.leave()
         self._release_folder()
         if isinstance(exception, Stopped) and trainer.is_global_zero:

@@ -88,9 +88,19 @@ def demo(
     print(f"\nreport: {page}")
 
 
-def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, objective: Objective) -> dict[str, Any]:
-    """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary."""
-    return _run(ModelChoice(plan.checkpoint).load(), plan, folder, logger, judge, objective)
+def run_demo(
+    plan: DemoPlan,
+    folder: Path,
+    logger: LoggerName,
+    judge: Judge,
+    objective: Objective,
+    choice: ModelChoice | None = None,
+) -> dict[str, Any]:
+    """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary.
+
+    ``choice`` names the model; None is the plan's checkpoint.
+    """
+    return _run((choice or ModelChoice(plan.checkpoint)).load(), plan, folder, logger, judge, objective)
 
 
 @quiet_libraries()
