@@ -109,9 +109,9 @@ def adapter_scales(model: nn.Module) -> dict[str, float]:
     """What each adapted layer multiplies its update by, by the layer's name; empty without an adapter."""
     if not is_adapted(model):
         return {}
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners.lora import LoraLayer
 
-    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
     return {name: float(layer.scaling["default"]) for name, layer in layers}
 
 
