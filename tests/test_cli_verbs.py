@@ -127,7 +127,8 @@ def test_gap_prints_and_writes_the_figures_of_a_checkpoint(
 
 def test_gap_takes_prompts_from_a_file(janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.txt").write_text("a red circle\n\ntwo green squares\n")
-    assert main(["gap", "--checkpoint", str(janus_folder), "--prompts", "mine.txt", "--out", "gap.json"]) == 0
+    gap = ["gap", "--checkpoint", str(janus_folder), "--prompts", "mine.txt", "--out", "gap.json"]
+    assert main([*gap, "--external", "unigap.judges.OracleJudge"]) == 0
     figures = json.loads(Path("gap.json").read_text())
     assert figures["generation"]["all"]["n"] == 8
     assert "understanding_renders" not in figures

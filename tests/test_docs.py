@@ -261,8 +261,9 @@ def test_own_objective_moves_the_chosen_away_from_the_rejected(examples: Path) -
     assert objective.step(model, batch).logs["preference/apart"] > first.logs["preference/apart"]
 
 
-def test_own_prompts_are_drawn_and_own_pairs_are_watched(examples: Path) -> None:
+def test_own_prompts_are_drawn_and_own_pairs_are_watched(examples: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("own_prompts") == 0
+    assert "No external judge was asked" in capsys.readouterr().out
     names = {f"mine-{number:02d}" for number in range(1, 9)}
     assert {prompt.id for prompt in Pool.open("runs/own_prompts/pool").prompts()[0]} == names
     kept = torch.load("runs/own_prompts/checkpoints/last.ckpt", weights_only=True)["callbacks"]

@@ -24,6 +24,7 @@ from unigap.models.checkpoints import open_lightning
 from unigap.output_files import check_figures, write_figures
 from unigap.progress import Phase
 from unigap.run_folder.continued import check_same_recipe, length_options
+from unigap.run_folder.findings import no_external
 from unigap.run_folder.wandb_runs import arrange_runs
 from unigap.stages import ImproveStage
 from unigap.storage.layout import POOL_FILE
@@ -101,10 +102,13 @@ class UnigapCLI(LightningCLI):
     def after_fit(self) -> None:
         """Prints what a run changed, where it was measured, and how to see more of it."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks:
-            if isinstance(callback, RunSummary) and callback.result:
-                print_comparison(callback.result)
-                print(f"\nto see it: unigap report {callback.folder}")
+        measured = [one for one in callbacks if isinstance(one, RunSummary) and one.result]
+        for callback in measured:
+            print_comparison(callback.result)
+            print(f"\nto see it: unigap report {callback.folder}")
+        unheard = isinstance(self.model, ImproveStage) and self.model.external is None
+        if unheard and not measured and self.trainer.is_global_zero:
+            print(no_external("--model.init_args.external"))
 
     def after_validate(self) -> None:
         """Prints the gap, and writes it where asked."""
