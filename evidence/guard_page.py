@@ -97,7 +97,8 @@ def guard_page(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
         "Share of the runs, in percent, in which the guard fired with this reading among its reasons.",
         _reasons_table(by_arm),
         "## What moved, from the start to the last epoch",
-        "Mean over runs, in points, with Student's 95 % interval; bold leaves zero out.",
+        "Mean over runs, in points, with Student's 95 % interval; bold leaves zero out. AUROC and Brier score are over "
+        "pairs of all categories; the runs do not store the category of a pair.",
         _moves_table(by_arm),
         "## Other thresholds, on the same runs",
         "Share of the runs, in percent, in which a guard of that tolerance and patience would have fired.",

@@ -108,7 +108,7 @@ def _corrections(table: Mapping[str, Mapping[str, Estimate]]) -> Figure:
             axes.plot([told.value for _, told in shown], places, "o", color=colour, label=label)
         axes.set_yticks(range(len(names)), [SCORE_NAMES[name] for name in names])
         axes.axvline(chance, color=plots.INK, linewidth=0.8)
-    figure.axes[0].legend(fontsize=8, frameon=False, loc="lower left")
+    figure.axes[1].legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 
 

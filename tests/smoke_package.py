@@ -21,7 +21,15 @@ from test_report import make_run
 
 ROOT = Path(__file__).parents[1]
 NO_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "_build", "build", "dist", "runs", "wandb")
-IN_SDIST = ("configs/shapes/sft.yaml", "constraints.txt", "tests/conftest.py", "docs/index.md", "Makefile", "LICENSE")
+IN_SDIST = (
+    "configs/shapes/sft.yaml",
+    "constraints.txt",
+    "tests/conftest.py",
+    "docs/index.md",
+    "Makefile",
+    "LICENSE",
+    "evidence/__main__.py",
+)
 IN_WHEEL = (
     "theory/__init__.py",
     "unigap/pages/report.html.j2",

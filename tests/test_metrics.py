@@ -553,3 +553,25 @@ def test_other_mistakes_are_named() -> None:
 def test_examples_in_docstrings_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"unigap.metrics.{module}"))
     assert result.attempted > 0 and result.failed == 0
+
+
+def test_auroc_within_strata_counts_pairs_of_one_stratum_only() -> None:
+    """Two implementations: the formula over sorted scores, and all pairs by hand."""
+    draw = torch.Generator().manual_seed(0)
+    stratum_S = torch.randint(3, (60,), generator=draw)
+    truth_S = torch.rand(60, generator=draw) < 0.3 + 0.2 * stratum_S
+    score_S = (torch.randn(60, generator=draw) + 2 * stratum_S).round()  # with ties
+    won, pairs = 0.0, 0
+    for i in truth_S.nonzero().flatten().tolist():
+        for j in (~truth_S).nonzero().flatten().tolist():
+            if stratum_S[i] == stratum_S[j]:
+                pairs += 1
+                won += 0.5 + 0.5 * float((score_S[i] - score_S[j]).sign())
+    found = bootstrap_auroc(score_S, truth_S, torch.arange(60), stratum_S=stratum_S)
+    assert found.value == pytest.approx(won / pairs) and found.low < found.value < found.high
+    assert found.value < bootstrap_auroc(score_S, truth_S, torch.arange(60)).value - 0.1, "strata alone tell a lot"
+    alone = bootstrap_auroc(score_S, truth_S, torch.arange(60), stratum_S=truth_S.long())
+    assert alone.n == 0, "no stratum holds both classes"
+    arms = [(side, truth_S, torch.arange(60)) for side in (score_S, -score_S)]
+    turned = paired_auroc_difference(*arms, strata=(stratum_S, stratum_S))
+    assert turned.value == pytest.approx(1 - 2 * found.value)

@@ -149,7 +149,7 @@ def _sharing(told: Mapping[str, Mapping[str, Estimate]], out: Path) -> str:
         "## Is it the sharing?\n\nThis does not show that more sharing couples more. Each model stands for its family "
         "alone, with weights, a tokenizer and an attention of its own; intervals are over seeds of drawings and know "
         f"nothing of other checkpoints. Intervals that overlap: {'; '.join(overlapping) or 'none'}. The two Emu3 share "
-        "the same parts and differ in the order in which they read image and question alone: "
+        "the same parts and were pretrained on the same lessons; they differ in the order of image and question: "
         f"{shown(ordered, 4)} with the image first, {shown(first, 4)} with the question first.{_controlled(out)}"
     )
 

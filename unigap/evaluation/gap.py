@@ -56,6 +56,13 @@ class Verdicts:
         right_S = None if self.right_S is None else self.right_S[keep_S]
         return self.own_S[keep_S], right_S, self.prompt_S[keep_S]
 
+    @property
+    def category_S(self) -> torch.Tensor | None:
+        """Number of each drawing's category; None where the prompts are of one category."""
+        names = [prompt.category for prompt in self.prompts]
+        numbers_P = torch.tensor([sorted(set(names)).index(name) for name in names])
+        return numbers_P[self.prompt_S] if len(set(names)) > 1 else None
+
     def groups(self, attribute: str) -> dict[str, torch.Tensor]:
         """Which drawings belong to each category or difficulty, bool (S,) by name."""
         names = [getattr(self.prompts[i], attribute) for i in self.prompt_S.tolist()]
@@ -120,12 +127,24 @@ def _gap_scores(
 
 
 def judge_scores(
-    logit_S: torch.Tensor, right_S: torch.Tensor | None, prompt_S: torch.Tensor, threshold: float = 0.5
+    logit_S: torch.Tensor,
+    right_S: torch.Tensor | None,
+    prompt_S: torch.Tensor,
+    threshold: float = 0.5,
+    category_S: torch.Tensor | None = None,
 ) -> dict[str, Estimate]:
-    """How good a judge is on images whose truth is known; where it is not, its yes-rate alone."""
+    """How good a judge is on images whose truth is known; where it is not, its yes-rate alone.
+
+    With categories, also its AUROC within them.
+    """
     counted = judging_counts(scores.says_yes(logit_S, threshold), right_S)
-    shares = {name: scores.share(*counts, prompt_S) for name, counts in counted.items()}
-    return shares if right_S is None else shares | {"judge_auroc": scores.auroc(logit_S, right_S, prompt_S)}
+    found = {name: scores.share(*counts, prompt_S) for name, counts in counted.items()}
+    if right_S is None:
+        return found
+    found["judge_auroc"] = scores.auroc(logit_S, right_S, prompt_S)
+    if category_S is not None:
+        found["judge_auroc_within"] = scores.auroc(logit_S, right_S, prompt_S, stratum_S=category_S)
+    return found
 
 
 def sit_exam(
@@ -212,7 +231,12 @@ def compare(before: Verdicts, after: Verdicts, after_on_before_S: torch.Tensor, 
     if right_S is None:
         return Change(delta, None)
     win = win_rate(before.own_S, after_on_before_S, right_S, prompt_S, threshold)
-    return Change(delta | {"judge_auroc": win.delta_auroc}, win)
+    delta["judge_auroc"] = win.delta_auroc
+    if before.category_S is not None:
+        arms = [(logit_S, right_S, prompt_S) for logit_S in (before.own_S, after_on_before_S)]
+        strata = before.category_S, before.category_S
+        delta["judge_auroc_within"] = intervals.paired_auroc_difference(*arms, strata=strata)
+    return Change(delta, win)
 
 
 def paired_share(

@@ -68,7 +68,7 @@ def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: ProbeSet
     judged = {"before": (before, old.own_S), "after": (after, again_S)}
     figures = {
         when: gap_scores(look.verdicts)
-        | judge_scores(logit_S, old.right_S, old.prompt_S)
+        | judge_scores(logit_S, old.right_S, old.prompt_S, category_S=old.category_S)
         | (exam_scores(exam, look.answers_E) if exam and look.answers_E is not None else {})
         for when, (look, logit_S) in judged.items()
     }
@@ -92,6 +92,7 @@ def samples_of(before: Look, after: Look, again_S: torch.Tensor, exam: ProbeSet 
         own_E, right_E, picture_E = after.answers_E, exam.truth_B, exam.cluster_B
     return Samples(
         candidates=len(new.own_S) // len(new.prompts),
+        category=[] if old.category_S is None else old.category_S.tolist(),
         own=_logits(new.own_S),
         right=None if new.right_S is None else new.right_S.tolist(),
         fixed_own=_logits(again_S),

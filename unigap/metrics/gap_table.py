@@ -25,6 +25,7 @@ KNOWN = {
     "judge_tpr": "TPR",
     "judge_tnr": "TNR",
     "judge_auroc": "AUROC",
+    "judge_auroc_within": "AUROC, one category",
 }
 """Figures of images that are the same before and after."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -181,11 +181,16 @@ def paired_difference(
     >>> print(paired_difference((0 * ones_S, ones_S, prompt_S), (ones_S, ones_S, prompt_S)))
     1.000 [1.00, 1.00] n=50
     """
-    return _paired_bootstrap(_ratio, before, after, resamples, seed, confidence)
+    return _paired_bootstrap((_ratio, _ratio), before, after, resamples, seed, confidence)
 
 
 def paired_auroc_difference(
-    before: Arm, after: Arm, resamples: int = 1000, seed: int = 0, confidence: float = CONFIDENCE
+    before: Arm,
+    after: Arm,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+    strata: tuple[Tensor, Tensor] | None = None,
 ) -> Estimate:
     """AUROC after minus AUROC before, on the same clusters; the twin of `paired_difference`.
 
@@ -195,6 +200,7 @@ def paired_auroc_difference(
         resamples: Number of resamples, >= 1.
         seed: Seed of the resampling.
         confidence: Share of the resamples inside the interval, in (0, 1).
+        strata: Stratum of each sample before and after, as for `bootstrap_auroc`; None compares all samples.
 
     Returns:
         The difference, in [-1, 1]; n is that of the smaller arm.
@@ -202,7 +208,8 @@ def paired_auroc_difference(
     Raises:
         ValueError: If the two arms do not hold the same clusters, or as for `bootstrap_auroc`.
     """
-    return _paired_bootstrap(_auroc, before, after, resamples, seed, confidence)
+    by_arm = (_auroc, _auroc) if strata is None else tuple(functools.partial(_auroc, stratum_S=s) for s in strata)
+    return _paired_bootstrap(by_arm, before, after, resamples, seed, confidence)
 
 
 def wilson(hits: int, trials: int) -> Estimate:
@@ -305,13 +312,19 @@ def _bootstrap(statistic: Callable[..., Resampled], arm: Arm, resamples: int, se
 
 
 def _paired_bootstrap(
-    statistic: Callable[..., Resampled], before: Arm, after: Arm, resamples: int, seed: int, confidence: float
+    by_arm: Sequence[Callable[..., Resampled]],
+    before: Arm,
+    after: Arm,
+    resamples: int,
+    seed: int,
+    confidence: float,
 ) -> Estimate:
     clusters_C = torch.unique(before[2]).cpu()
     if not torch.equal(clusters_C, torch.unique(after[2]).cpu()):
         raise ValueError("before and after must hold the same clusters; evaluate both on the same prompts")
     weight_RC = cluster_weights(len(clusters_C), resamples, seed)
-    return statistic(*after, weight_RC).minus(statistic(*before, weight_RC)).estimate(confidence)
+    first, last = (statistic(*arm, weight_RC) for statistic, arm in zip(by_arm, (before, after), strict=True))
+    return last.minus(first).estimate(confidence)
 
 
 def _ratio(numerator_S: Tensor, denominator_S: Tensor, cluster_S: Tensor, weight_RC: Tensor) -> Resampled:

@@ -143,13 +143,22 @@ def true_negative_rate(
     return share(~says_yes(logit_S, threshold), ~truth_S, prompt_S, resamples, seed)
 
 
-def auroc(logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, resamples: int = 1000, seed: int = 0) -> Estimate:
+def auroc(
+    logit_S: Tensor,
+    truth_S: Tensor,
+    prompt_S: Tensor,
+    resamples: int = 1000,
+    seed: int = 0,
+    stratum_S: Tensor | None = None,
+) -> Estimate:
     """Probability that the judge ranks a right image above a wrong one, whatever its threshold; n counts all samples.
+
+    With ``stratum_S``, integer ids of shape (S,), it ranks only images of one stratum (category) against each other.
 
     >>> auroc(torch.tensor([2.0, -1.0, 3.0]), torch.tensor([True, False, False]), torch.arange(3)).value
     0.5
     """
-    return bootstrap_auroc(logit_S, truth_S, prompt_S, resamples, seed)
+    return bootstrap_auroc(logit_S, truth_S, prompt_S, resamples, seed, stratum_S)
 
 
 def brier_score(logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, resamples: int = 1000, seed: int = 0) -> Estimate:

@@ -33,13 +33,14 @@ def paired_difference(metric: str, first: Samples, other: Samples) -> Reading | 
         )
         return Reading(**paired_share(first_E, picture_E, other_E, picture_E).to_dict())
     sides = [(_prompts(samples), _columns(samples)) for samples in (first, other)]
-    if metric == "judge_auroc":
+    if metric in ("judge_auroc", "judge_auroc_within"):
         arms = [
             (own_S, right_S.double(), prompt_S) for prompt_S, (_, _, own_S, right_S) in sides if right_S is not None
         ]
         if len(arms) < 2:
             return None
-        return Reading(**paired_auroc_difference(*arms).to_dict())
+        strata = (torch.tensor(first.category), torch.tensor(other.category)) if metric.endswith("within") else None
+        return Reading(**paired_auroc_difference(*arms, strata=strata).to_dict())
     counts = [
         drawing_counts(own_S >= 0, right_S) | judging_counts(fixed_own_S >= 0, fixed_right_S)
         for _, (own_S, right_S, fixed_own_S, fixed_right_S) in sides

@@ -49,6 +49,12 @@ JUDGE = (
         "Chance that the judge ranks a right image above a wrong one; 0.5 is guessing.",
         share=False,
     ),
+    Metric(
+        "judge_auroc_within",
+        "AUROC within categories",
+        "The same among images of one category, so that telling the categories apart earns nothing.",
+        share=False,
+    ),
     Metric("yes_rate", "Yes rate", "Share of images that the judge accepts.", 0),
 )
 SAME_IMAGES = (

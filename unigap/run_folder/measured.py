@@ -34,6 +34,7 @@ class Samples:
 
     Attributes:
         candidates: Drawings of each prompt; drawings come prompt by prompt.
+        category: Number of each drawing's category; empty where the prompts are of one category.
         own: Log-odds of yes of the trained model's own judge on its new drawings.
         right: External verdict on them; None where no external judge was asked.
         fixed_own: The same judge's log-odds on the drawings made before training.
@@ -44,6 +45,7 @@ class Samples:
     """
 
     candidates: int
+    category: list[int]
     own: list[float]
     right: list[bool] | None
     fixed_own: list[float]
@@ -56,6 +58,7 @@ class Samples:
         verdicts = (column for column in (self.right, self.fixed_right) if column is not None)
         drawn = {len(column) for column in (self.own, self.fixed_own, *verdicts)}
         sat = {len(column) for column in (self.exam_own, self.exam_right, self.exam_picture)}
+        drawn |= {len(self.category)} if self.category else set()
         if len(drawn) > 1 or len(sat) > 1 or self.candidates < 1 or len(self.own) % self.candidates:
             raise ValueError("the samples are not of one length; write the run again")
 
