@@ -32,15 +32,16 @@ CONFIG_OPTIONS = ("--config", "-c")
 class ClearParser(ArgumentParser):
     """A jsonargparse parser whose errors name the config file and the nearest option there is."""
 
-    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Any:
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parses the words of a command; options win over every ``--config``, wherever they stand.
 
         Raises:
             ValueError: A word names a pipe, a socket or a device, or ``--out`` names nothing.
         """
-        words = list(sys.argv[1:] if args is None else args)
+        given, *others = args or (None,)
+        words = list(sys.argv[1:] if given is None else given)
         _check_words(words)
-        return super().parse_args(_configs_first(words), *more, **kwargs)
+        return super().parse_args(_configs_first(words), *others, **kwargs)
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         """Reads a config file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from unigap.judges.base import Judge
 
@@ -16,9 +16,14 @@ def warn_of_own_external(judge: Judge, external: Judge) -> None:
         judge: The judge that selects.
         external: The judge that only measures.
     """
-    if external.name == judge.name and external.recipe == judge.recipe and rank_zero_only.rank == 0:
-        print(
-            f"warning: the external judge {external.name!r} is the judge that selects, so precision, accuracy and "
-            "agreement only compare it with itself; name another external judge",
-            file=sys.stderr,
-        )
+    if external.name == judge.name and external.recipe == judge.recipe:
+        _warn(external.name)
+
+
+@rank_zero_only
+def _warn(name: str) -> None:
+    print(
+        f"warning: the external judge {name!r} is the judge that selects, so precision, accuracy and agreement only "
+        "compare it with itself; name another external judge",
+        file=sys.stderr,
+    )

@@ -107,7 +107,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(Image.new("RGBA", colours.size, (*BACKGROUND, 255)), colours).convert("RGB")
     if upright.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.applyTransform(upright, ImageCms.buildTransform(*profiles, "LAB", "RGB"))
+        return ImageCms.buildTransform(*profiles, "LAB", "RGB").apply(upright)
     return upright.convert("RGB")
 
 
