@@ -19,13 +19,14 @@ import unigap.pages.comparison
 from unigap.__main__ import main
 from unigap.pages.comparison import difference
 from unigap.run_folder.contents import Reading
+from unigap.storage.seals import SEALS
 
 HOSTILE = "<script>alert('a & b')</script>"
 
 
 def copy(run: Path, name: str, change: Callable[[dict[str, Any]], object] = lambda summary: None) -> str:
     """A run folder in the working directory with another summary."""
-    shutil.copytree(run, name, ignore=shutil.ignore_patterns("pool", "csv"))
+    shutil.copytree(run, name, ignore=shutil.ignore_patterns("pool", "csv", SEALS))
     path = Path(name) / "summary.json"
     summary = json.loads(path.read_text())
     change(summary)
