@@ -23,13 +23,14 @@ from unigap.metrics.intervals import paired_difference
 from unigap.pages.comparison import difference, read_contender, read_contenders, unpaired_difference
 from unigap.run_folder.contents import Reading
 from unigap.run_folder.findings import GAP, JUDGE
+from unigap.storage.seals import SEALS
 
 HOSTILE = "<script>alert('a & b')</script>"
 
 
 def copy(run: Path, name: str, change: Callable[[dict[str, Any]], object] = lambda summary: None) -> str:
     """A run folder in the working directory with another summary."""
-    shutil.copytree(run, name, ignore=shutil.ignore_patterns("pool", "csv"))
+    shutil.copytree(run, name, ignore=shutil.ignore_patterns("pool", "csv", SEALS))
     path = Path(name) / "summary.json"
     summary = json.loads(path.read_text())
     change(summary)
