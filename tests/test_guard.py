@@ -150,7 +150,9 @@ def test_a_resumed_guard_is_the_uninterrupted_one(
 
     capsys.readouterr()
     flags = {**SPOILT, "trainer.max_epochs": 4, "ckpt_path": LAST}
-    expect_error(guarded(janus_folder, {**guard, "n": 50}, flags), capsys, "--trainer.callbacks.Guard.n was 40", "is 50;")
+    expect_error(
+        guarded(janus_folder, {**guard, "n": 50}, flags), capsys, "--trainer.callbacks.Guard.n was 40", "is 50;"
+    )
 
 
 def test_a_collapse_into_yes_is_told_from_improvement() -> None:
