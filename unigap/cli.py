@@ -32,7 +32,8 @@ from unigap.world import import_worlds
 
 SUBCOMMANDS = ("fit", "validate", "predict")
 RESUME = """Continue the run whose checkpoint lies in --checkpoint.folder: "must" continues it or fails, "auto"
-continues it if it is there, "never" begins a new one and refuses to write over another."""
+continues it if it is there, "never" begins a new one and refuses to write over another (a job that SLURM requeued
+continues). A continued run keeps its recipe: docs/reliability.md lists what may change."""
 
 
 class RunParser(ClearParser, LightningArgumentParser):

@@ -37,6 +37,7 @@ from unigap.world import find_world
 # Shape legend: S drawings, M image tokens, E exam pictures.
 
 RESUMING = ("--resume", "--ckpt_path")
+BEFORE, AFTER = "gap_before", "gap_after"
 TEST_SEED = 1_000_000
 """Seed of the drawings where no plan is given."""
 
@@ -112,7 +113,7 @@ class RunSummary(Callback):
             if trainer.global_step:
                 raise ValueError("RunSummary: this run began unmeasured; resume it with an empty folder for it")
             before: dict[str, Any] = {"key": key}
-            with self._working(trainer, pl_module, "gap_before") as at_work:
+            with self._working(trainer, pl_module, BEFORE) as at_work:
                 if at_work:
                     before |= _kept(self._look(trainer, pl_module, "gap before"))
             self._before = before
@@ -123,7 +124,7 @@ class RunSummary(Callback):
         if not self._measures(trainer) or not isinstance(pl_module, ImproveStage):
             return
         self.seconds = self._seconds_so_far()
-        with self._working(trainer, pl_module, "gap_after") as at_work:
+        with self._working(trainer, pl_module, AFTER) as at_work:
             if not at_work:
                 return
             after = self._look(trainer, pl_module, "gap after")
@@ -142,7 +143,7 @@ class RunSummary(Callback):
                 yield trainer.is_global_zero
         except Stopped as asked:
             stopped = asked
-        if checkpoint:  # one process measures, and all of them end when it is asked to stop
+        if checkpoint and phase == BEFORE:  # one process measures; the others would train without it
             checkpoint.obey(trainer)
         if stopped:
             raise stopped
