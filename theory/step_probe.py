@@ -1,4 +1,4 @@
-"""A probe around one optimizer step: what first order predicts for every log-likelihood, and what happened."""
+"""A probe around one optimizer step: predicted and measured change of every log-likelihood."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class StepReport:
 
 
 class StepProbe:
-    """Snapshots a model before an optimizer step and compares after it; works with any torch optimizer.
+    """Snapshot a model before an optimizer step and compare after it; works with any torch optimizer.
 
     Call :meth:`before`, let the optimizer step, call :meth:`after`. Neither changes weights, gradients, optimizer
     state, train or eval mode, or the state of the random generators. The snapshot holds a copy of the selected
@@ -94,13 +94,13 @@ class StepProbe:
         self._snapshot: dict[str, Tensor] | None = None
 
     def before(self) -> None:
-        """Takes the snapshot; call it after the backward pass, right before the optimizer steps."""
+        """Take the snapshot; call it after the backward pass, right before the optimizer steps."""
         self._snapshot = {name: p.detach().clone() for name, p in self._params.items()}
         self._step = StepParts(self._optimizer, self._params)
         self._values = self._read()
 
     def after(self) -> StepReport:
-        """Compares; call it once the optimizer has stepped.
+        """Compare; call it once the optimizer has stepped.
 
         Returns:
             Predicted and measured changes.
