@@ -96,7 +96,7 @@ def _refuse_uncounted(batch: Any) -> None:
     for path, leaf in tree_leaves_with_path(batch, is_leaf=_is_plain_sequence):
         if isinstance(leaf, Tensor | str) or not (isinstance(leaf, Sized) or is_dataclass(leaf)):
             continue
-        inside = f" of {type(leaf[0]).__name__}" if _is_plain_sequence(leaf) else ""
+        inside = f" of {type(leaf[0]).__name__}" if isinstance(leaf, list | tuple) else ""
         raise ValueError(
             f"the batch{keystr(path)} is a {type(leaf).__name__}{inside}, which is no tensor, so samples cannot be "
             "picked out of it; make it a tensor or a dict of tensors, or, if it is the same for all samples, keep it "

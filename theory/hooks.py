@@ -81,7 +81,7 @@ class _Pending:
 
 
 class _Tape:
-    """Record the uses of the selected parameters and hands them out when their gradients are complete."""
+    """Record the uses of the selected parameters and hand them out when their gradients are complete."""
 
     def __init__(
         self, model: nn.Module, params: Mapping[str, Tensor], sizes: list[int], visit: Visit, dtype: torch.dtype

@@ -115,13 +115,14 @@ class StepProbe:
         steps = {"step": {name: p.detach().double() - start[name].double() for name, p in self._params.items()}}
         steps.update(self._step.parts())
         with _evaluating(self._model):
-            predicted = {name: self._predict(delta, start) for name, delta in steps.items()}
+            # one batch at one point: what holds along the whole step holds along its parts
+            predicted = {name: self._predict(delta, start, check=name == "step") for name, delta in steps.items()}
         norms = {name: _norm(delta) for name, delta in steps.items()}
         sizes = tuple(sample_count(batch) for _, batch in self._sources)
         return StepReport(measured, predicted.pop("step"), predicted, norms, sizes)
 
-    def _predict(self, delta: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
-        return directional(self._model, self._sources, delta, self._method, at=start).double()
+    def _predict(self, delta: Mapping[str, Tensor], start: Mapping[str, Tensor], check: bool) -> Tensor:
+        return directional(self._model, self._sources, delta, self._method, at=start, check=check).double()
 
     def _read(self) -> Tensor:
         with _evaluating(self._model), torch.no_grad():
