@@ -116,3 +116,10 @@ def test_importing_unigap_brings_no_torch() -> None:
     code = "import sys, unigap; print(*{'torch', 'numpy', 'lightning', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "\n"
+
+
+def test_no_module_of_theory_hides_behind_a_name_it_exports() -> None:
+    import theory
+
+    modules = {path.stem for path in (ROOT / "theory").glob("*.py")}
+    assert modules & set(theory.__all__) == set()

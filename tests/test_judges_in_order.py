@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from unigap.commands import demo
 from unigap.commands.demo import DemoPlan, run_demo
+from unigap.data import PoolData
 from unigap.judges import InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
 from unigap.objectives import SFT
 
@@ -13,7 +17,9 @@ PLAN = DemoPlan(
 )
 
 
-def test_better_judges_make_better_drawings(tmp_path: Path) -> None:
+def test_better_judges_make_better_drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # gains are measured on test prompts; nobody looks at the validation after each epoch, whose samples cost a quarter
+    monkeypatch.setattr(demo, "PoolData", lambda **options: PoolData(**{**options, "eval_per_cell": 1}))
     judges: dict[str, Judge] = {
         "oracle": OracleJudge(),
         "self": SelfJudge(),

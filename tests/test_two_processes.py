@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
-from kill_points import EXACT, STAGES
+from kill_points import EXACT
 from small_runs import CHECKPOINT, POOL, TRAINER, words
 
 from unigap.pool import Pool
 
 HERE = Path(__file__).parent
+# a run that draws once, and one that draws again; SFT without redrawing takes the path of DPO in every kill point
+STAGES = ("dpo", "c_sft")
 DDP = {"trainer.devices": 2, "trainer.strategy": "ddp"}
 
 

@@ -1,4 +1,4 @@
-"""A layer's forward pass, kept until the gradient at its output turns it into uses of the layer's parameters.
+"""Inputs of a layer's forward pass, kept until the gradient at its output arrives.
 
 Shape suffixes: n samples; T positions; A inputs; B outputs.
 """
@@ -55,7 +55,7 @@ class Capture:
         kwargs: Mapping[str, Any],
         n: int,
     ) -> Capture:
-        """Captures a forward pass at the moment it returns."""
+        """Capture a forward pass at the moment it returns."""
         args = tuple(arg.detach() if isinstance(arg, Tensor) else arg for arg in args)
         kwargs = {key: arg.detach() if isinstance(arg, Tensor) else arg for key, arg in kwargs.items()}
         inside = dict(module.named_parameters(remove_duplicate=False))
@@ -123,7 +123,7 @@ class Capture:
         }
 
     def _by_sample(self, tensor: Tensor, width: int | None) -> Tensor:
-        """Brings (n, ...), (1, ...) or rows of one sample after another, (n * k, ...), to (n, T, width)."""
+        """Bring (n, ...), (1, ...) or rows of one sample after another, (n * k, ...), to (n, T, width)."""
         if tensor.shape[0] == 1 and self.n > 1:
             tensor = tensor.expand(self.n, *tensor.shape[1:])
         self._check_rows(tensor)
@@ -144,7 +144,7 @@ class Capture:
         )
 
     def _any_layer(self, grad: Tensor) -> dict[str, Use]:
-        """Runs the layer again under vmap: norms and other small layers."""
+        """Run the layer again under vmap: norms and other small layers."""
         rows = grad.shape[0]
         for tensor in (*self._inputs(), grad):
             if tensor.ndim and tensor.shape[0] not in (rows, 1):

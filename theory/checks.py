@@ -47,7 +47,7 @@ _PASSED: weakref.WeakKeyDictionary[nn.Module, weakref.WeakKeyDictionary[Any, set
 def self_check(
     model: nn.Module, sources: Sequence[Source], select: Select = None, method: Method = "auto"
 ) -> CheckReport:
-    """Compares a method with plain autograd on the first and last sample of each source.
+    """Compare a method with plain autograd on the first and last sample of each source.
 
     The reference differentiates each sample alone, on the model itself. A weighted sum of per-sample gradients, with a
     different weight for each sample, must equal it parameter by parameter. This catches a weight used outside its
@@ -76,7 +76,7 @@ def self_check(
 
 
 def check_once(model: nn.Module, sources: Sequence[Source], select: Select, method: Method) -> None:
-    """Runs :func:`self_check` the first time a model, log-likelihood, selection and method come together."""
+    """Run :func:`self_check` the first time a model, log-likelihood, selection and method come together."""
     names = tuple(select_parameters(model, select))
     passed = _PASSED.setdefault(model, weakref.WeakKeyDictionary())
     fresh = [(fn, batch) for fn, batch in sources if (names, method, sample_count(batch) > 1) not in _seen(passed, fn)]
@@ -129,10 +129,10 @@ def checked_stream(
 
 
 class _Comparison:
-    """Weighted sums of a method's per-sample gradients beside the reference's.
+    """Comparison of a method's weighted sums of per-sample gradients with the reference.
 
     Args:
-        reference: What autograd says of some sources.
+        reference: Plain autograd on some sources.
         groups: Their numbers among the sources that are streamed.
         tolerance: Relative error that is let pass.
     """

@@ -1,4 +1,4 @@
-"""What must hold while a log-likelihood is differentiated: gradients on, full precision, nothing random."""
+"""Conditions for differentiating a log-likelihood: gradients on, full precision, nothing random."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class _Bound(nn.Module):
 
 
 def logp_at(model: nn.Module, params: Mapping[str, Tensor], source: Source) -> Tensor:
-    """Evaluates a log-likelihood with some of the model's parameters replaced.
+    """Evaluate a log-likelihood with some of the model's parameters replaced.
 
     Args:
         model: The model; it is left as it was.
@@ -96,7 +96,7 @@ def _refuse_uncounted(batch: Any) -> None:
     for path, leaf in tree_leaves_with_path(batch, is_leaf=_is_plain_sequence):
         if isinstance(leaf, Tensor | str) or not (isinstance(leaf, Sized) or is_dataclass(leaf)):
             continue
-        inside = f" of {type(leaf[0]).__name__}" if _is_plain_sequence(leaf) else ""
+        inside = f" of {type(leaf[0]).__name__}" if isinstance(leaf, list | tuple) else ""
         raise ValueError(
             f"the batch{keystr(path)} is a {type(leaf).__name__}{inside}, which is no tensor, so samples cannot be "
             "picked out of it; make it a tensor or a dict of tensors, or, if it is the same for all samples, keep it "
@@ -112,7 +112,7 @@ def _is_plain_sequence(value: Any) -> bool:
 
 
 def take(batch: Any, index: slice | Sequence[int]) -> Any:
-    """Picks samples out of a batch, keeping its structure.
+    """Pick samples out of a batch, keeping its structure.
 
     Args:
         batch: Nest of tensors whose first axis counts the samples.
@@ -126,12 +126,12 @@ def take(batch: Any, index: slice | Sequence[int]) -> Any:
 
 
 def checked_logps(logps: Any, n: int, group: int) -> Tensor:
-    """Holds a log-likelihood to the contract.
+    """Check a log-likelihood against the contract.
 
     Args:
-        logps: What the ``logp_fn`` returned.
+        logps: The output of the ``logp_fn``.
         n: Number of samples in its batch.
-        group: Place of the source in the caller's list, for the message.
+        group: Index of the source in the caller's list, for the message.
 
     Returns:
         ``logps``, shape (n,).

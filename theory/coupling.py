@@ -1,4 +1,4 @@
-"""Whether generation and understanding gradients of the same sample point the same way, beside what chance gives.
+"""Alignment of generation and understanding gradients of the same sample, tested against permutations.
 
 Shape suffixes: n samples, each with one generation and one understanding gradient.
 """
@@ -16,7 +16,7 @@ from theory.kernel import Gram
 
 @dataclass(frozen=True)
 class Tested:
-    """A statistic beside its permutation null, where the understanding samples are dealt to other images.
+    """A statistic and its permutation null, in which understanding samples are paired with other images.
 
     Attributes:
         value: The statistic as observed.
@@ -54,7 +54,7 @@ class Alignment:
 
 
 def alignment(gram: Gram, permutations: int = 500, seed: int = 0) -> Alignment:
-    """Tests the coupling between the two heads.
+    """Test the coupling between the two heads.
 
     Args:
         gram: Gram of two sources with one sample a pair: generation i belongs to understanding i.

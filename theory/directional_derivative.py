@@ -1,4 +1,4 @@
-"""First-order change of every log-likelihood along a change of the parameters, forwards and in reverse."""
+"""Directional derivative of every log-likelihood along a change of the parameters, in forward and reverse mode."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def directional(
 
 
 def checked_delta(model: nn.Module, delta: Mapping[str, Tensor]) -> None:
-    """Holds a parameter change to the model's names and shapes.
+    """Check a parameter change against the model's names and shapes.
 
     Raises:
         ValueError: On an empty change, an unknown name or a wrong shape.

@@ -24,7 +24,7 @@ def stream_func(
     at: Mapping[str, Tensor] | None = None,
     chunk: int = 16,
 ) -> list[Tensor]:
-    """Computes all per-sample gradients, then hands them to ``visit`` one parameter at a time.
+    """Compute all per-sample gradients, then hands them to ``visit`` one parameter at a time.
 
     Memory holds every gradient at once: samples times parameters.
 

@@ -65,7 +65,7 @@ def linear_costs(
 
 
 def _rowwise(b_nTB: Tensor, b_mSB: Tensor, other_factor: Callable[[slice], Tensor]) -> Tensor:
-    """Multiplies the products of output gradients with those of the other factor, some samples at a time."""
+    """Multiply the products of output gradients with those of the other factor, some samples at a time."""
     (n, t, _), (m, s, _) = b_nTB.shape, b_mSB.shape
     step = max(1, _BUDGET // max(1, t * m * s))
     out_nm = b_nTB.new_empty(n, m)

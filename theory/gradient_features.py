@@ -1,4 +1,4 @@
-"""Per-sample gradients as feature vectors, whole or sketched, with a warning where the sketch drowns what is read.
+"""Per-sample gradients as feature vectors, whole or sketched, with a warning where cosines are below sketch noise.
 
 Shape suffixes: N samples of all sources; n of one; P numbers of a parameter; D numbers kept.
 """
@@ -150,7 +150,7 @@ def features(
 
 
 def _add_sketch(rows_ND: Tensor, grads_NP: Tensor, seed: int) -> None:
-    """Adds each gradient number, with random sign, to a few random columns."""
+    """Add each gradient number, with random sign, to a few random columns."""
     draw = torch.Generator().manual_seed(seed)
     for _ in range(_NONZEROS):
         column_P = torch.randint(rows_ND.shape[1], (grads_NP.shape[1],), generator=draw).to(rows_ND.device)

@@ -1,4 +1,4 @@
-"""Per-sample gradients of one parameter, and what is asked of them: products, projections, weighted sums.
+"""Per-sample gradients of one parameter, and operations on them: products, projections, weighted sums.
 
 Shape suffixes: n samples of one source, P numbers of the parameter.
 """

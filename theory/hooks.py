@@ -35,7 +35,7 @@ def stream_hooks(
     dtype: torch.dtype,
     at: Mapping[str, Tensor] | None = None,
 ) -> list[Tensor]:
-    """Hands the per-sample gradients of each parameter to ``visit`` as soon as they are complete.
+    """Hand the per-sample gradients of each parameter to ``visit`` as soon as they are complete.
 
     Args:
         model: The model.
@@ -81,7 +81,7 @@ class _Pending:
 
 
 class _Tape:
-    """Records the uses of the selected parameters and hands them out when their gradients are complete."""
+    """Record the uses of the selected parameters and hand them out when their gradients are complete."""
 
     def __init__(
         self, model: nn.Module, params: Mapping[str, Tensor], sizes: list[int], visit: Visit, dtype: torch.dtype
@@ -102,7 +102,7 @@ class _Tape:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Attaches the forward hooks for the length of the block."""
+        """Attach the forward hooks for the length of the block."""
         handles = [
             module.register_forward_hook(partial(self._forward, path, owned), with_kwargs=True)
             for path, module, owned in self._owners
@@ -127,14 +127,14 @@ class _Tape:
             ) from error
 
     def backward(self, reached: list[Tensor]) -> None:
-        """Runs the backward pass, in which the gradients are handed out."""
+        """Run the backward pass, in which the gradients are handed out."""
         try:
             torch.autograd.grad(reached, self.roots, allow_unused=True)
         except CheckpointError as error:  # recomputation sees the model's own parameters again
             raise ValueError(_CHECKPOINTING) from error
 
     def finish(self) -> None:
-        """Hands out what still waits: parameters with a use whose output nothing depends on."""
+        """Hand out what still waits: parameters with a use whose output nothing depends on."""
         for name in list(self._pending):
             self._hand_out(name)
 

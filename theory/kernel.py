@@ -74,7 +74,7 @@ class Gram:
         return Gram(self.parts[name], self.values, self.sizes, self.method)
 
     def regrouped(self, label: Callable[[str], str]) -> Gram:
-        """Adds up parts under new names, e.g. modules into layers.
+        """Add up parts under new names, e.g. modules into layers.
 
         Args:
             label: New name for each part's name.
@@ -105,7 +105,7 @@ def gram(
 ) -> Gram:
     """Compute the exact kernel K_ij = <grad logp_i, grad logp_j> over the samples of all sources.
 
-    When to use it: up to some hundred samples, all pairs of which are wanted. All sources go through the model at once,
+    When to use it: up to some hundred samples, for all pairs. All sources go through the model at once,
     so memory grows with the number of samples; :func:`cross_gram` bounds it. Time is about 1.5 forward and backward
     passes over the samples, and 1.3 more for the check; ``method`` decides the rest, see
     :data:`theory.methods.Method`.

@@ -60,7 +60,7 @@ def stream(
     method: Method,
     at: Mapping[str, Tensor] | None = None,
 ) -> list[Tensor]:
-    """Hands the per-sample gradients of each parameter to ``visit``.
+    """Hand the per-sample gradients of each parameter to ``visit``.
 
     Args:
         model: The model.

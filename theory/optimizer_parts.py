@@ -1,4 +1,4 @@
-"""What a step of SGD, Adam or AdamW is made of: the current gradient, momentum, weight decay.
+"""Split a step of SGD, Adam or AdamW into current gradient, momentum and weight decay.
 
 The parts are read from the optimizer's state before and after the step, so clipping and loss scaling are in them.
 """
@@ -20,7 +20,7 @@ _PARTS = ("gradient", "momentum", "weight_decay")
 
 @dataclass(frozen=True)
 class _Before:
-    """What a parameter's next step depends on, before it is taken."""
+    """State of a parameter before its next step."""
 
     value: Tensor
     moving: bool
@@ -29,7 +29,7 @@ class _Before:
 
 
 class StepParts:
-    """Takes one optimizer step apart; make it before the step, read it after.
+    """Split one optimizer step into parts; make it before the step, read it after.
 
     Args:
         optimizer: The optimizer; other classes than SGD, Adam and AdamW are taken as a whole.

@@ -27,7 +27,7 @@ class Fit:
 
 
 def fit(predicted: Tensor, measured: Tensor) -> Fit:
-    """Compares predicted with measured changes.
+    """Compare predicted with measured changes.
 
     Args:
         predicted: Shape (n,), n >= 2.

@@ -21,7 +21,7 @@ from theory.selection import Select
 
 @dataclass(frozen=True)
 class Probes:
-    """Images whose log-likelihoods are watched, in both directions.
+    """Images whose log-likelihoods are measured in both directions.
 
     Attributes:
         generation: log pi(x | y) of an image given a prompt.
@@ -64,11 +64,11 @@ class Readings:
 
 
 def read(model: nn.Module, probes: Probes) -> Readings:
-    """Reads the probes' log-likelihoods, in float64.
+    """Measure the log-likelihoods of the probes, in float64.
 
     Args:
         model: The model, in eval mode.
-        probes: What to read.
+        probes: Images to measure.
 
     Returns:
         The readings.
@@ -90,7 +90,7 @@ def predict_sft(
     method: Method = "auto",
     dtype: torch.dtype | None = None,
 ) -> Readings:
-    """Predicts one SGD step on the mean negative log-likelihood: Lemmas 1 and 2, beside the head's own change.
+    """Predict one SGD step on the mean negative log-likelihood: Lemmas 1 and 2, and the head's own change.
 
     Args:
         model: The model before the step, in eval mode.
@@ -126,7 +126,7 @@ def predict_dpo(
     method: Method = "auto",
     dtype: torch.dtype | None = None,
 ) -> Readings:
-    """Predicts one SGD step on the DPO loss: Lemmas 3 and 4, beside the head's own change.
+    """Predict one SGD step on the DPO loss: Lemmas 3 and 4, and the head's own change.
 
     Args:
         model: The policy before the step, in eval mode.

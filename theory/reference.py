@@ -18,7 +18,7 @@ _TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-3, torch.bfloat16: 1e-1, to
 
 @dataclass(frozen=True)
 class Reference:
-    """What plain autograd says.
+    """Weighted sums and log-likelihoods by plain autograd.
 
     Attributes:
         weights: Weight of each sample by source, shape (n,) each.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Selection:
-    """Names parameters by shell patterns such as ``"*.q_proj.weight"``.
+    """Name parameters by shell patterns such as ``"*.q_proj.weight"``.
 
     A tied parameter counts under every name it has: it is in if one of them is included and none is excluded.
 
@@ -39,7 +39,7 @@ LORA = Selection(include=("*lora_*",))
 
 
 def trunk_only(model: nn.Module, trunk: nn.Module) -> Selection:
-    """Selects the parameters of one submodule, e.g. the shared language model.
+    """Select the parameters of one submodule, e.g. the shared language model.
 
     Args:
         model: The whole model.
@@ -58,7 +58,7 @@ def trunk_only(model: nn.Module, trunk: nn.Module) -> Selection:
 
 
 def select_parameters(model: nn.Module, select: Select = None) -> dict[str, Tensor]:
-    """Resolves a selection.
+    """Resolve a selection.
 
     Args:
         model: The model whose parameters are meant.

@@ -1,4 +1,4 @@
-"""The squeezing effect of preference training: where probability goes when a rejected answer is pushed down.
+"""The squeezing effect of preference training: change of log-probability by role of the token.
 
 Shape suffixes: n samples; T positions; V tokens.
 """
@@ -36,7 +36,7 @@ class Squeezing:
 def squeezing(
     before_nTV: Tensor, after_nTV: Tensor, chosen_nT: Tensor, rejected_nT: Tensor, mask_nT: Tensor | None = None
 ) -> Squeezing:
-    """Follows chosen, rejected and most likely other token through a step.
+    """Follow chosen, rejected and most likely other token through a step.
 
     Args:
         before_nTV: Logits before the step, in one context (say, teacher-forced on the chosen answer), shape (n, T, V)

@@ -1,4 +1,4 @@
-"""A probe around one optimizer step: what first order predicts for every log-likelihood, and what happened."""
+"""A probe around one optimizer step: predicted and measured change of every log-likelihood."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class StepReport:
 
 
 class StepProbe:
-    """Snapshots a model before an optimizer step and compares after it; works with any torch optimizer.
+    """Snapshot a model before an optimizer step and compare after it; works with any torch optimizer.
 
     Call :meth:`before`, let the optimizer step, call :meth:`after`. Neither changes weights, gradients, optimizer
     state, train or eval mode, or the state of the random generators. The snapshot holds a copy of the selected
@@ -94,13 +94,13 @@ class StepProbe:
         self._snapshot: dict[str, Tensor] | None = None
 
     def before(self) -> None:
-        """Takes the snapshot; call it after the backward pass, right before the optimizer steps."""
+        """Take the snapshot; call it after the backward pass, right before the optimizer steps."""
         self._snapshot = {name: p.detach().clone() for name, p in self._params.items()}
         self._step = StepParts(self._optimizer, self._params)
         self._values = self._read()
 
     def after(self) -> StepReport:
-        """Compares; call it once the optimizer has stepped.
+        """Compare; call it once the optimizer has stepped.
 
         Returns:
             Predicted and measured changes.
@@ -115,13 +115,14 @@ class StepProbe:
         steps = {"step": {name: p.detach().double() - start[name].double() for name, p in self._params.items()}}
         steps.update(self._step.parts())
         with _evaluating(self._model):
-            predicted = {name: self._predict(delta, start) for name, delta in steps.items()}
+            # one batch at one point: what holds along the whole step holds along its parts
+            predicted = {name: self._predict(delta, start, check=name == "step") for name, delta in steps.items()}
         norms = {name: _norm(delta) for name, delta in steps.items()}
         sizes = tuple(sample_count(batch) for _, batch in self._sources)
         return StepReport(measured, predicted.pop("step"), predicted, norms, sizes)
 
-    def _predict(self, delta: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
-        return directional(self._model, self._sources, delta, self._method, at=start).double()
+    def _predict(self, delta: Mapping[str, Tensor], start: Mapping[str, Tensor], check: bool) -> Tensor:
+        return directional(self._model, self._sources, delta, self._method, at=start, check=check).double()
 
     def _read(self) -> Tensor:
         with _evaluating(self._model), torch.no_grad():

@@ -122,8 +122,9 @@ def trunk_kernel(
 ) -> Tensor:
     """Compute M_kr between the hidden states of two samples.
 
-    When to use it: for the influence of tokens through the shared LLM alone, with every pair of tokens of two heads from
-    one kernel. Time is a backward pass for each of the K D + R D rows, ``chunk`` of them at once. Memory is positions times width times parameters; pick positions or parameters to bound it.
+    When to use it: for the influence of tokens through the shared LLM alone: one kernel serves every pair of tokens of
+    two heads. Time is a backward pass for each of the K D + R D rows, ``chunk`` of them at once. Memory is positions
+    times width times parameters; pick positions or parameters to bound it.
 
     Args:
         model: The model, in eval mode, with attention that allows vmap.

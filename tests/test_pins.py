@@ -1,0 +1,43 @@
+"""The pins: exact, with the hashes of their files, for everything that setup.cfg and the build backend name."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = ("constraints.txt", "constraints-cuda.txt")
+
+
+def requirements(text: str) -> list[str]:
+    """The requirements of a file, each on one line, comments left out."""
+    joined = "\n".join(line for line in text.splitlines() if not line.startswith("#")).replace("\\\n", "")
+    return [line for line in joined.splitlines() if line.strip()]
+
+
+def names(lines: list[str]) -> set[str]:
+    """Normalised names of projects."""
+    return {re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", line.strip(), maxsplit=1)[0]).lower() for line in lines}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_pin_is_exact_and_has_hashes(name: str) -> None:
+    text = (ROOT / name).read_text()
+    for line in requirements(text):
+        assert re.match(r"[\w.-]+==[\w.!+]+( ; [^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+$", line), line[:120]
+    assert "://" not in text and "index" not in text, "a pin says what is installed, not where from"
+
+
+def test_everything_that_is_named_is_pinned() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    options = [config["options"]["install_requires"], *dict(config["options.extras_require"]).values()]
+    wanted = [line for text in options for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    wanted += tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    pinned = names(requirements((ROOT / "constraints.txt").read_text()))
+    assert names(wanted) - pinned == set(), "run make pins"
+    assert {"torch", "setuptools"} <= pinned
