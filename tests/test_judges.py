@@ -399,7 +399,7 @@ def test_the_mass_of_yes_and_no_is_measured(new_janus: Callable[..., Janus], pic
     torch.testing.assert_close(found.mass, (yes_BQT[..., 0].exp() + no_BQT[..., 0].exp()), atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("judge", [SelfJudge(), DecomposedJudge()])
+@pytest.mark.parametrize("judge", [SelfJudge(), DecomposedJudge(GrammarQuestions())])
 def test_a_judge_that_says_neither_yes_nor_no_is_refused(
     new_janus: Callable[..., Janus], pictures: torch.Tensor, judge: Judge, capsys: pytest.CaptureFixture[str]
 ) -> None:

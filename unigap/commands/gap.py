@@ -10,6 +10,7 @@ from tqdm import tqdm
 from unigap.commands.model_choice import ModelChoice
 from unigap.evaluation.gap import Verdicts, exam_scores, gap_by, gap_scores, measure, sit_exam
 from unigap.judges import Judge, SelfJudge, check_speaks_at_once
+from unigap.judges.own_external import warn_of_own_external
 from unigap.metrics.gap_table import print_gap
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import SamplingRecipe, UnifiedModel
@@ -64,6 +65,7 @@ def gap(
     world, asked = find_world(prompts), load_prompts(prompts, split, per_cell)
     if external is not None:
         check_speaks_at_once(external)
+        warn_of_own_external(SelfJudge(), external)
     chosen = ModelChoice(checkpoint, model, device, dtype).load()
     if cfg is None:
         plan = replace(plan, sampling=replace(sampling, cfg=chosen.usual_cfg))

@@ -1,4 +1,4 @@
-"""Read regular files only: a FIFO, a device or a file too large to hold is one clear line, not an endless wait."""
+"""Read regular files only: a pipe, a device or a file too large to hold is one clear line, not an endless wait."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import io
 import os
 import stat
 from pathlib import Path
+
+from unigap.outside_files import special_kind
 
 MOST_TEXT = 64 * 2**20
 """Largest JSON or YAML file that is read, in bytes; parsed it takes some twenty times as much memory."""
@@ -15,12 +17,12 @@ def check_plain(path: Path) -> None:
     """Make sure that a path is a regular file, or a link to one.
 
     Raises:
-        ValueError: It is a FIFO, a socket or a device.
+        ValueError: It is a pipe, a socket or a device.
         OSError: It does not exist, is a folder or cannot be reached.
     """
     mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        kind = "a FIFO" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+    kind = special_kind(mode)
+    if kind and not stat.S_ISDIR(mode):
         raise ValueError(f"{path} is {kind}, not a regular file; put the file back")
 
 
@@ -28,11 +30,11 @@ def open_plain(path: Path) -> io.BufferedReader:
     """Open a regular file for reading.
 
     Raises:
-        ValueError: It is a FIFO, a socket or a device.
+        ValueError: It is a pipe, a socket or a device.
         OSError: It does not exist or cannot be opened.
     """
     check_plain(path)
-    # should a FIFO take the file's place after the check, opening it still does not wait for a writer
+    # should a pipe take the file's place after the check, opening it still does not wait for a writer
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
