@@ -532,9 +532,9 @@ FOLDERS = {
     "report without its curves": report("run-without-curves", "curves.json is missing though"),
     "report without its gallery": report("run-without-gallery", "gallery.json is missing though"),
     "report with a flipped byte in an image": report("run-flipped-picture", "00-before.png is not a whole PNG image"),
-    "report of a FIFO": report("run-fifo", "summary.json is a FIFO"),
+    "report of a FIFO": report("run-fifo", "summary.json is a pipe"),
     "report of a device": report("run-device", "summary.json is a device"),
-    "report with a FIFO for an image": report("run-fifo-picture", "00-before.png is a FIFO"),
+    "report with a FIFO for an image": report("run-fifo-picture", "00-before.png is a pipe"),
     "report cut off": report("run-half", "summary.json is damaged"),
 }
 STAGES = {
