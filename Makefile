@@ -13,10 +13,12 @@ help:  ## list the targets
 install: $(STAMP)  ## build .venv with everything pinned, each file checked against its hash
 
 # pip checks no hash of an editable install: the pins come first, and the package itself brings nothing along.
-# The CUDA build of torch, unlike the CPU build, needs the second file.
+# pip prefers the files of an index, whose hashes it knows beforehand, to a CPU build of torch in a local folder, so that
+# one is tried first; elsewhere it is missing and the build of the index is taken, which on Linux needs CUDA's libraries.
 PINNED := $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r
-$(STAMP): setup.cfg pyproject.toml constraints.txt constraints-cuda.txt
+$(STAMP): setup.cfg pyproject.toml constraints.txt constraints-cpu.txt constraints-cuda.txt
 	$(PYTHON) -m venv .venv
+	$(PINNED) constraints-cpu.txt 2>/dev/null || true
 	$(PINNED) constraints.txt
 	$(BIN)/python -m pip check >/dev/null || $(PINNED) constraints-cuda.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .

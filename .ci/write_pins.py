@@ -47,11 +47,6 @@ def written(path: Path) -> dict[str, list[str]]:
     return blocks(path.read_text()) if path.exists() else {}
 
 
-def release(pin: str) -> str:
-    """Return a pin without its marker."""
-    return pin.partition(" ")[0]
-
-
 def compiled(options: list[str]) -> dict[str, list[str]]:
     """Resolve setup.cfg with all extras for every platform, starting from the pins in force."""
     with tempfile.TemporaryDirectory() as folder:
@@ -76,15 +71,13 @@ def write(path: Path, pins: dict[str, list[str]]) -> None:
 
 def main() -> None:
     """Resolve and write both files."""
-    # files that only PyTorch's own index has, such as the CPU builds, keep the hashes somebody wrote in
-    kept = {release(pin): hashes for path in HEADERS for pin, hashes in written(path).items()}
     pins = {}
     for pin, hashes in compiled(sys.argv[1:]).items():
         if ELSEWHERE.search(pin.replace("!= 'emscripten'", "")):
             continue
         if pin.startswith("torchvision=="):
             pin = f"{pin} ; extra == 'vqa'"  # it changes how transformers reads images, so only the extra brings it
-        pins[pin] = list({*hashes, *kept.get(release(pin), ())})
+        pins[pin] = hashes
     write(CUDA, {pin: hashes for pin, hashes in pins.items() if CUDA_NAMES.match(pin)})
     write(PINS, {pin: hashes for pin, hashes in pins.items() if not CUDA_NAMES.match(pin)})
 

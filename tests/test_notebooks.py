@@ -17,10 +17,8 @@ IN_SMALL = {
         "RoundPlan(candidates=8, seed=0)": "RoundPlan(candidates=4, seed=0)",
         "max_epochs=4": "max_epochs=1",
     },
-    "03_learning_dynamics": {"per_group=10": "per_group=5", "permutations=500": "permutations=50"},
-    "04_reading_a_sweep": {"(2, 8), (0.0001, 0.5, 0.95), 24": "(2, 4), (0.0001, 0.5, 0.95), 4"},
 }
-"""Counts that every notebook runs with here, so that the tests stay short; ``make notebooks`` runs them as they are."""
+"""Counts that some notebooks run with here, so that the tests stay short; ``make notebooks`` runs them as they are."""
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -32,7 +30,7 @@ def test_it_runs_and_ships_with_its_outputs(path: Path) -> None:
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "run it anew and save it"
     pictures = [output for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})]
     assert pictures, "a notebook shows something"
-    for count, smaller in IN_SMALL[path.stem].items():
+    for count, smaller in IN_SMALL.get(path.stem, {}).items():
         assert any(count in cell.source for cell in cells), f"{count} is no longer there: see IN_SMALL"
         for cell in cells:
             cell.source = cell.source.replace(count, smaller)

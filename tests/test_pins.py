@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = ("constraints.txt", "constraints-cuda.txt")
+FILES = ("constraints.txt", "constraints-cpu.txt", "constraints-cuda.txt")
 
 
 def requirements(text: str) -> list[str]:
