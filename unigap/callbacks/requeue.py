@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
 
 from unigap.console.stop_signal import ASKING, Stopped
