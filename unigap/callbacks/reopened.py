@@ -42,7 +42,7 @@ def length_of(trainer: Trainer) -> dict[str, Any]:
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,
         "max_time": [callback._duration for callback in callbacks if isinstance(callback, Timer)],
-        LIMIT: trainer.limit_train_batches,  # type: ignore[attr-defined]
+        LIMIT: trainer.limit_train_batches,
     }
 
 

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from unigap.console.stop_signal import ASKING, Stopped
 

@@ -26,6 +26,7 @@ class RunEpochLoop(_TrainingEpochLoop):
     """
 
     validated = False
+    restarting: bool
 
     def on_run_start(self, data_fetcher: Any) -> None:
         """Validate if validation is due behind the last trained batch, then train the next one."""
@@ -86,7 +87,8 @@ class RunLoop(_FitLoop):
     def _find_place(self) -> None:
         """Set the counters to the start of an epoch, or to a place behind a whole batch of one."""
         inside, behind = is_inside_epoch(self.trainer), batches_behind(self.trainer)
-        batches, epochs = self.epoch_loop.batch_progress, self.epoch_progress
+        batches: Any = self.epoch_loop.batch_progress
+        epochs: Any = self.epoch_progress
         for progress, processed in ((batches.total, batches.total.processed), (batches.current, behind)):
             progress.ready = progress.started = progress.processed = progress.completed = processed
         begun = epochs.current.processed
@@ -113,4 +115,4 @@ def install(trainer: Trainer) -> RunLoop:
     loop: Any = trainer.fit_loop
     loop.__class__, loop.epoch_loop.__class__ = RunLoop, RunEpochLoop
     loop.finished = loop.only_finish = loop.epoch_loop.validated = False
-    return loop  # type: ignore[no-any-return]
+    return loop

@@ -145,6 +145,8 @@ class RunSummary(Callback):
             stopped = asked
         if checkpoint and phase == BEFORE:  # one process measures; the others would train without it
             checkpoint.obey(trainer)
+        elif checkpoint:
+            checkpoint.stop.check()
         if stopped:
             raise stopped
         self.seconds[phase] = round(time.perf_counter() - start, 2)
