@@ -91,7 +91,7 @@ def _coupling(results: summary.Results, seeds: Sequence[int]) -> Figure:
 
 def _corrections(table: Mapping[str, Mapping[str, Estimate]]) -> Figure:
     figure = plots.canvas(10.6, 4.2)
-    names = list(reversed(table))
+    names = list(table)[::-1]
     for column, (kind, title, chance) in enumerate(
         (("auroc", "AUROC for being corrected", 0.5), ("rank", "rank correlation with the fall of the log-odds", 0.0)),
         1,

@@ -202,12 +202,11 @@ def correction_table(wrong: FalsePositives) -> dict[str, dict[str, Estimate]]:
     table = {}
     for name, score_F in {**wrong.scores_F, "category": wrong.category_alone_F}.items():
         ranked_F = ranks_within(score_F, wrong.seed_F)
-        strata = {"stratum_S": wrong.stratum_F}
         table[name] = {
             "auroc": bootstrap_auroc(ranked_F, wrong.corrected_F, wrong.prompt_F),
-            "auroc_within": bootstrap_auroc(score_F, wrong.corrected_F, wrong.prompt_F, **strata),
+            "auroc_within": bootstrap_auroc(score_F, wrong.corrected_F, wrong.prompt_F, stratum_S=wrong.stratum_F),
             "rank": rank_correlation(ranked_F, fall_F, wrong.prompt_F),
-            "rank_within": rank_correlation(score_F, wrong.fall_F, wrong.prompt_F, **strata),
+            "rank_within": rank_correlation(score_F, wrong.fall_F, wrong.prompt_F, stratum_S=wrong.stratum_F),
         }
     return table
 

@@ -233,9 +233,9 @@ def compare(before: Verdicts, after: Verdicts, after_on_before_S: torch.Tensor, 
     win = win_rate(before.own_S, after_on_before_S, right_S, prompt_S, threshold)
     delta["judge_auroc"] = win.delta_auroc
     if before.category_S is not None:
-        arms = [(logit_S, right_S, prompt_S) for logit_S in (before.own_S, after_on_before_S)]
+        first, last = ((logit_S, right_S, prompt_S) for logit_S in (before.own_S, after_on_before_S))
         strata = before.category_S, before.category_S
-        delta["judge_auroc_within"] = intervals.paired_auroc_difference(*arms, strata=strata)
+        delta["judge_auroc_within"] = intervals.paired_auroc_difference(first, last, strata=strata)
     return Change(delta, win)
 
 
