@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from unigap.callbacks import PoolWriter, Regrow, RunCheckpoint, RunSummary
+from unigap.callbacks import CurveLog, PoolWriter, Regrow, RowLog, RunCheckpoint, RunSummary
 from unigap.callbacks.run_checkpoint import LAST
 from unigap.callbacks.run_config import RunConfig
 from unigap.console.parser import ClearParser
@@ -19,10 +20,16 @@ from unigap.console.quiet import quiet_libraries
 from unigap.console.strict_yaml import read_yaml_strictly
 from unigap.metrics.gap_table import print_comparison, print_gap
 from unigap.models.checkpoints import open_lightning
+from unigap.run_folder.metrics_csv import MetricsCSV
+from unigap.run_folder.places import find_run, place_run, refuse_other_run
 from unigap.run_folder.wandb_runs import arrange_runs
 from unigap.stages import ImproveStage
 from unigap.storage.manifest import write_durable
 
+SCHEDULE = "model.init_args.schedule"
+MOVED = {f"regrow.{name}": f"{SCHEDULE}.{name}" for name in ("every_n_epochs", "at_epochs", "patience", "redraw")}
+"""Options of earlier versions, with what they are called now."""
+RUN = """Folder of the run: pool, checkpoints, results, curves and logs lie in it, unless an option sets one apart."""
 SUBCOMMANDS = ("fit", "validate", "predict")
 RESUME = """Continue the run whose checkpoint lies in --checkpoint.folder: "must" continues it or fails, "auto"
 continues it if it is there, "never" begins a new one and refuses to write over another."""
@@ -30,6 +37,9 @@ continues it if it is there, "never" begins a new one and refuses to write over 
 
 class RunParser(ClearParser, LightningArgumentParser):
     """Lightning's parser with errors that help."""
+
+    def _hint(self, name: str) -> str:
+        return f"; did you mean {MOVED[name]}, its new place?" if name in MOVED else super()._hint(name)
 
 
 class UnigapCLI(LightningCLI):
@@ -40,6 +50,9 @@ class UnigapCLI(LightningCLI):
         parser.add_lightning_class_args(Regrow, "regrow")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(RunSummary, "summary")
+        parser.add_lightning_class_args(CurveLog, "curves")
+        parser.add_lightning_class_args(RowLog, "rows")
+        parser.add_argument("--run", type=str | None, default=None, help=RUN)
         parser.add_argument("--resume", type=Literal["auto", "must", "never"], default="never", help=RESUME)
         parser.add_argument("--gap_out", type=str, default="", help="JSON file for the figures of ``validate``.")
 
@@ -59,15 +72,29 @@ class UnigapCLI(LightningCLI):
         Lightning would start anew without a word, or end in a trace.
         """
         config = self.config[self.subcommand]
+        place_run(config, find_run(self.subcommand, config))
+        self._yield_to_listed(config)
         if self.subcommand == "fit":
             config["ckpt_path"] = checkpoint_to_resume(
                 config["resume"], config["ckpt_path"], Path(config["checkpoint"]["folder"]) / LAST
             )
+            refuse_other_run(config, config["resume"])
         if config.get("ckpt_path"):
             open_lightning(config["ckpt_path"], "ckpt_path")
         # Lightning would otherwise unpickle whatever lies in the file by the time it reads it
         config["weights_only"] = True
         arrange_runs(config)
+
+    def _yield_to_listed(self, config: Namespace) -> None:
+        """A callback of every run that ``trainer.callbacks`` lists as well is taken from there."""
+        callbacks = config["trainer"]["callbacks"] or []
+        listed = {
+            one["class_path"].rpartition(".")[2] for one in (callbacks if isinstance(callbacks, list) else [callbacks])
+        }
+        own = self._parser(self.subcommand).callback_keys
+        for key, name in (("curves", "CurveLog"), ("rows", "RowLog")):
+            if name in listed:
+                own.remove(key)
 
     def predict(self, **options: Any) -> None:
         """Draws and judges into the pool, and keeps nothing beside it."""
@@ -134,11 +161,17 @@ def run(words: Sequence[str]) -> int:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             save_config_callback=RunConfig,
-            save_config_kwargs={"overwrite": True},
+            save_config_kwargs={"save_to_log_dir": False},
             parser_class=RunParser,
             parser_kwargs={"prog": "unigap", **options, **{name: options for name in SUBCOMMANDS}},
             # the data module shares the work out itself
-            trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,
+                # the pool may have grown
+                "reload_dataloaders_every_n_epochs": 1,
+                "logger": {"class_path": f"{MetricsCSV.__module__}.MetricsCSV", "init_args": {"save_dir": ""}},
+            },
             seed_everything_default=0,
         )
     finally:

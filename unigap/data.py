@@ -17,6 +17,7 @@ from unigap.pool import Pool
 from unigap.progress import batches_behind
 from unigap.prompts import check_no_overlap, load_prompts
 from unigap.records import Prompt
+from unigap.seeds import seed_of_part
 from unigap.selection import acceptance, nothing_to_learn
 from unigap.shapes.exam import Exam, shapes_exam
 
@@ -88,7 +89,7 @@ class PoolData(LightningDataModule):
 
     Args:
         prompts: Prompts to improve on: ``shapes``, a published set as ``NAME:PATH``, or a ``.txt`` or ``.jsonl`` file.
-        pool: Folder of the pool; it is begun where there is none.
+        pool: Folder of the pool; it is begun where there is none. Null is ``pool`` in the run folder.
         batch_size: Rows a training batch on each process.
         per_cell: At most this many training prompts for each (category, difficulty); null takes all.
         eval_prompts: Prompts to evaluate on, as ``prompts``; null takes the validation split of the same source.
@@ -96,7 +97,8 @@ class PoolData(LightningDataModule):
         eval_per_cell: At most this many evaluation prompts for each (category, difficulty).
         eval_batch: Evaluation prompts drawn at once.
         exam_pictures: Rendered pictures on which understanding is examined; only the embedded world has them.
-        seed: Part of the order of rows.
+        exam_seed: Which pictures; null follows the run's seed.
+        seed: Decides the order of rows and the random numbers of each step; null follows the run's seed.
         order: ``random``, or ``easy_first``: in every epoch rows of those prompts come first of whose candidates the
             selecting judge accepted the largest share.
     """
@@ -104,7 +106,7 @@ class PoolData(LightningDataModule):
     def __init__(
         self,
         prompts: str = "shapes",
-        pool: str = "runs/pool",
+        pool: str | None = None,
         batch_size: int = 32,
         per_cell: int | None = None,
         eval_prompts: str | None = None,
@@ -112,7 +114,8 @@ class PoolData(LightningDataModule):
         eval_per_cell: int | None = 16,
         eval_batch: int = 128,
         exam_pictures: int = 300,
-        seed: int = 0,
+        exam_seed: int | None = None,
+        seed: int | None = None,
         order: Literal["random", "easy_first"] = "random",
     ) -> None:
         super().__init__()
@@ -123,15 +126,16 @@ class PoolData(LightningDataModule):
                 raise ValueError(f"{name} must be >= 1, got {value}")
         if exam_pictures < 0:
             raise ValueError(f"exam_pictures must be >= 0, got {exam_pictures}")
-        self.pool_folder = Path(pool)
-        self.batch_size, self.eval_batch, self.exam_pictures, self.seed = batch_size, eval_batch, exam_pictures, seed
+        self._folder = pool
+        self.batch_size, self.eval_batch, self.exam_pictures = batch_size, eval_batch, exam_pictures
+        self.exam_seed, self.seed = seed_of_part("probe set", exam_seed), seed_of_part("order", seed)
         self.order = order
         self.prompts = load_prompts(prompts, "improve", per_cell)
         self.eval_prompts = load_prompts(eval_prompts or prompts, eval_split, eval_per_cell)
         check_no_overlap(self.prompts, self.eval_prompts)
         self.exam: Exam | None = None
         if prompts == "shapes" and exam_pictures:
-            self.exam = shapes_exam(eval_split, exam_pictures, seed=0)
+            self.exam = shapes_exam(eval_split, exam_pictures, self.exam_seed)
         self.rounds = 0
         self._pool: Pool | None = None
         self._rows: Sequence[Row] = []
@@ -140,6 +144,17 @@ class PoolData(LightningDataModule):
         self._objective: Objective | None = None
         self._start = 0
         self._restored: dict[str, Any] = {}
+
+    @property
+    def pool_folder(self) -> Path:
+        """Folder of the pool.
+
+        Raises:
+            ValueError: None was given.
+        """
+        if not self._folder:
+            raise ValueError("PoolData has no folder for its pool; give --run, or pool")
+        return Path(self._folder)
 
     @property
     def rows(self) -> Sequence[Row]:

@@ -25,14 +25,12 @@ from unigap.prompts import check_no_overlap, load_prompts
 from unigap.records import Candidate
 from unigap.rounds import RoundPlan
 from unigap.sampling import Drawings
+from unigap.seeds import seed_of_part
 from unigap.shapes.exam import Exam, shapes_exam
 from unigap.stages import ImproveStage
 from unigap.storage.manifest import make_folder, write_durable
 
 # Shape legend: S drawings, M image tokens, E exam pictures.
-
-TEST_SEED = 1_000_000
-"""Seed of the drawings where no plan is given."""
 
 
 class RunSummary(Callback):
@@ -42,30 +40,37 @@ class RunSummary(Callback):
     same course as without it.
 
     Args:
-        folder: The run folder; empty measures and writes nothing.
-        prompts: Prompts to draw for, as in ``PoolData``; none of them may be trained on.
+        folder: Where they lie; null is the run folder, empty measures nothing.
+        prompts: Prompts to draw for, as in ``PoolData``; none of them may be trained on. Null measures nothing.
         split: Their split.
         per_cell: At most this many of them for each (category, difficulty).
         plan: How the drawings are made; null draws 4 a prompt.
         exam: Rendered pictures on which understanding is examined; only the embedded world has them.
+        exam_seed: Which pictures; null follows the run's seed.
         gallery: Prompts that are shown before and after.
     """
 
     def __init__(
         self,
-        folder: str = "",
-        prompts: str = "shapes",
+        folder: str | None = None,
+        prompts: str | None = None,
         split: str = "test",
         per_cell: int = 20,
         plan: RoundPlan | None = None,
         exam: int = 600,
+        exam_seed: int | None = None,
         gallery: int = 24,
     ) -> None:
         for name, value, least in (("per_cell", per_cell, 1), ("exam", exam, 0), ("gallery", gallery, 1)):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
-        self.folder, self.plan, self.gallery = folder, plan or RoundPlan(4, seed=TEST_SEED), gallery
-        self.source, self.split, self.per_cell, self.pictures = prompts, split, per_cell, exam
+        if folder and not prompts:
+            raise ValueError(
+                f"summary.folder {folder!r}: no prompts to measure on; give --summary.prompts, e.g. shapes"
+            )
+        self.folder, self.plan, self.gallery = folder, (plan or RoundPlan(4)).seeded("test"), gallery
+        self.source, self.split, self.per_cell, self.pictures = prompts or "", split, per_cell, exam
+        self.exam_seed = seed_of_part("test probe set", exam_seed)
         self.model = ""
         self.recipe: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
@@ -90,7 +95,7 @@ class RunSummary(Callback):
         check_no_overlap(pl_module.pool_data.prompts, self.prompts)
         self.exam: Exam | None = None
         if self.source == "shapes" and self.pictures:
-            self.exam = shapes_exam(self.split, self.pictures, seed=0)
+            self.exam = shapes_exam(self.split, self.pictures, self.exam_seed)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the model as it is before training; a resumed run keeps the start it had."""
@@ -149,7 +154,7 @@ class RunSummary(Callback):
         return Look(Verdicts(self.prompts, drawings, prompt_S, kept["own_S"], kept["right_S"]), kept["answers_E"])
 
     def _write(self, trainer: Trainer, stage: ImproveStage, before: Look, after: Look, again_S: torch.Tensor) -> None:
-        folder = Path(self.folder)
+        folder = Path(self.folder or "")
         make_folder(folder)
         self.result = {
             "seed": stage.pool_data.seed,
@@ -168,7 +173,7 @@ class RunSummary(Callback):
 
     def _key(self) -> str:
         plan = dataclasses.replace(self.plan, images_per_batch=1)  # which decides nothing but speed
-        asked = ([prompt.text for prompt in self.prompts], plan, self.pictures)
+        asked = ([prompt.text for prompt in self.prompts], plan, self.pictures, self.exam_seed)
         return hashlib.sha256(repr(asked).encode()).hexdigest()
 
     def _seconds_so_far(self) -> dict[str, float]:

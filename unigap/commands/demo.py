@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import seed_everything
+import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from unigap.callbacks import CurveLog, Regrow, RowLog, RunSummary
@@ -96,7 +96,8 @@ def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, obj
         "objective": type(objective).__name__,
     }
     write_durable(folder / MARK, json.dumps(recipe, indent=1).encode())
-    seed_everything(plan.seed, verbose=False)
+    # every other seed is given to its owner
+    torch.manual_seed(plan.seed)
     stage = CurriculumStage(
         model,
         objective,
@@ -114,10 +115,10 @@ def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, obj
         seed=plan.seed,
     )
     test = RoundPlan(plan.eval_candidates, sampling, seed=1_000_000 + plan.seed)
-    summary = RunSummary(str(folder), per_cell=plan.eval_per_cell, plan=test, exam=plan.exam)
+    summary = RunSummary(str(folder), "shapes", per_cell=plan.eval_per_cell, plan=test, exam=plan.exam)
     summary.describe(plan.checkpoint, recipe)
     curves, rows = CurveLog(str(folder)), RowLog(str(folder / "rows.jsonl"))
-    regrow = Regrow(RoundPlan(plan.candidates, sampling, seed=plan.seed), every_n_epochs=1)
+    regrow = Regrow(RoundPlan(plan.candidates, sampling, seed=plan.seed))
     trainer = quiet_trainer(
         [regrow, curves, rows, summary],
         max_epochs=plan.epochs,

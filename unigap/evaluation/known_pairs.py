@@ -15,6 +15,7 @@ from PIL import Image
 from unigap.plots.pictures import check_side, read_image, to_pixels
 from unigap.prompts import normalised
 from unigap.records import Prompt
+from unigap.seeds import seed_of_part
 from unigap.shapes.exam import Exam, shapes_exam
 
 
@@ -35,11 +36,11 @@ class ShapesPairs(KnownPairs):
 
     Args:
         split: Split of the prompts that are rendered; not one that is trained on.
-        seed: Which pictures.
+        seed: Which pictures; null follows the run's seed.
     """
 
-    def __init__(self, split: str = "validation", seed: int = 1) -> None:
-        self.split, self.seed = split, seed
+    def __init__(self, split: str = "validation", seed: int | None = None) -> None:
+        self.split, self.seed = split, seed_of_part("rendered pairs", seed)
 
     def load(self, n: int) -> Exam:
         """Renders, every second one with its own prompt."""
@@ -52,12 +53,12 @@ class CaptionedFile(KnownPairs):
     Args:
         path: The file; image paths in it are relative to its folder.
         side: Images are made squares of this many pixels, grey beside what is not square.
-        seed: Which rows, and whose caption.
+        seed: Which rows, and whose caption; null follows the run's seed.
     """
 
-    def __init__(self, path: str, side: int = 384, seed: int = 0) -> None:
+    def __init__(self, path: str, side: int = 384, seed: int | None = None) -> None:
         check_side(side)
-        self.path, self.side, self.seed = Path(path), side, seed
+        self.path, self.side, self.seed = Path(path), side, seed_of_part("captioned pairs", seed)
 
     def load(self, n: int) -> Exam:
         """Images of the file."""
@@ -82,7 +83,7 @@ class CaptionedDataset(KnownPairs):
         image: Name of the image column.
         caption: Name of the column of captions; where one holds several, the first is taken.
         side: Images are made squares of this many pixels, grey beside what is not square.
-        seed: Which rows, and whose caption.
+        seed: Which rows, and whose caption; null follows the run's seed.
     """
 
     def __init__(
@@ -92,13 +93,13 @@ class CaptionedDataset(KnownPairs):
         image: str = "image",
         caption: str = "caption",
         side: int = 384,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         check_side(side)
         if "://" in name:
             raise ValueError(f"pairs {name!r} is a URL; download it and give the folder")
         self.name, self.split, self.image, self.caption = name, split, image, caption
-        self.side, self.seed = side, seed
+        self.side, self.seed = side, seed_of_part("captioned pairs", seed)
 
     def load(self, n: int) -> Exam:
         """Images of the data set."""

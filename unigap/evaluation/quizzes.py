@@ -19,6 +19,7 @@ from unigap.metrics.intervals import Estimate, bootstrap_ratio
 from unigap.metrics.scores import judge_accuracy, judge_precision, says_yes, true_positive_rate, yes_rate
 from unigap.models.base import UnifiedModel
 from unigap.plots.pictures import check_side, read_image, to_pixels
+from unigap.seeds import seed_of_part
 from unigap.shapes.grammar import COLORS, DIFFICULTIES, SHAPES, Description, Thing
 from unigap.shapes.prompt_sets import descriptions
 from unigap.shapes.scenes import imagine, render
@@ -96,13 +97,13 @@ class ShapesQuiz(QuizSource):
     Args:
         split: Split of the prompts that are rendered; not one that is trained on.
         pictures: How many; each is asked about four times.
-        seed: Which pictures.
+        seed: Which pictures; null follows the run's seed.
     """
 
-    def __init__(self, split: str = "validation", pictures: int = 100, seed: int = 0) -> None:
+    def __init__(self, split: str = "validation", pictures: int = 100, seed: int | None = None) -> None:
         if pictures < 1:
             raise ValueError(f"pictures must be >= 1, got {pictures}")
-        self.split, self.pictures, self.seed = split, pictures, seed
+        self.split, self.pictures, self.seed = split, pictures, seed_of_part("quiz", seed)
 
     def load(self) -> Quiz:
         """Renders and questions."""

@@ -27,9 +27,6 @@ from unigap.rounds import RoundPlan, judge_drawings
 from unigap.sampling import Drawings, draw_candidates
 from unigap.stages.step_seed import seed_step
 
-EVAL_SEED = 20_000
-"""Seed of evaluation drawings where none is given: the same before and after."""
-
 
 class ImproveStage(LightningModule):
     """Trains the trunk of a unified model on rows of the pool; subclasses only choose the objective.
@@ -79,8 +76,8 @@ class ImproveStage(LightningModule):
                 "judge, and compare the two with unigap judge agreement"
             )
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
-        self.eval_plan = eval_plan or RoundPlan(candidates=4, seed=EVAL_SEED)
-        self.predict_plan = predict_plan or RoundPlan()
+        self.eval_plan = (eval_plan or RoundPlan(candidates=4)).seeded("evaluation")
+        self.predict_plan = (predict_plan or RoundPlan()).seeded("predicted pool")
         if init_from:
             load_stage(self.model, init_from)
         self.start_state = self.model.trainable_state() if objective.needs_reference else {}
@@ -269,7 +266,7 @@ class ImproveStage(LightningModule):
 
     def _draw(self, batch: PromptRows, round: int, plan: RoundPlan) -> Iterator[Drawings]:
         return draw_candidates(
-            self.model, batch.prompts, plan.candidates, round, plan.seed, plan.sampling, plan.images_per_batch
+            self.model, batch.prompts, plan.candidates, round, plan.sampling_seed, plan.sampling, plan.images_per_batch
         )
 
     @property
