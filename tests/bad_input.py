@@ -160,7 +160,9 @@ NUMBERS = {
     "learning rate infinite": run("sft", "lr must be > 0 and finite", stage__lr=".inf"),
     "yes rate": run("random_judge", "yes_rate must be in (0, 1)", stage__judge__init_args__yes_rate=1.5),
     "epochs count from 1": run("c_sft", "at_epochs counts from 1", stage__schedule__at_epochs="[0]"),
-    "a schedule that never redraws": run("c_sft", "never redraws", "or use SFTStage", stage__schedule__every_n_epochs=0),
+    "a schedule that never redraws": run(
+        "c_sft", "never redraws", "or use SFTStage", stage__schedule__every_n_epochs=0
+    ),
     "replay said to Regrow": run(
         "c_sft", "--regrow.at_epochs", "did you mean model.init_args.schedule.at_epochs", regrow__at_epochs="[1]"
     ),

@@ -41,7 +41,7 @@ def test_every_config_trains_the_trunk_and_nothing_else(config: str, janus_folde
     for name, tensor in new.items():
         assert torch.equal(tensor, old[name]) != name.startswith(TRUNK), name
     assert [len(rows) > 0 for rows in epochs(run)] == [True, True]
-    assert (run / "version_0" / "config.yaml").is_file()
+    assert (run / "config.yaml").is_file()
     assert Pool.open(run / "pool").verify() == []
 
 
@@ -118,9 +118,15 @@ def test_stages_chain_by_weights(janus_folder: Path, here: Path) -> None:
 
 REGROWTH = {
     "every epoch": ({"model.init_args.schedule.every_n_epochs": 1}, [0, 1, 2]),
-    "at named epochs": ({"model.init_args.schedule.every_n_epochs": 0, "model.init_args.schedule.at_epochs": "[2]"}, [0, 0, 1]),
+    "at named epochs": (
+        {"model.init_args.schedule.every_n_epochs": 0, "model.init_args.schedule.at_epochs": "[2]"},
+        [0, 0, 1],
+    ),
     # an untrained model never draws anything right, so the second epoch is no better than the first
-    "when progress stalls": ({"model.init_args.schedule.every_n_epochs": 0, "model.init_args.schedule.patience": 1}, [0, 0, 1]),
+    "when progress stalls": (
+        {"model.init_args.schedule.every_n_epochs": 0, "model.init_args.schedule.patience": 1},
+        [0, 0, 1],
+    ),
 }
 
 

@@ -31,7 +31,7 @@ MOVED = {f"regrow.{name}": f"{SCHEDULE}.{name}" for name in ("every_n_epochs", "
 """Options of earlier versions, with what they are called now."""
 RUN = """Folder of the run: pool, checkpoints, results, curves and logs lie in it, unless an option sets one apart."""
 SUBCOMMANDS = ("fit", "validate", "predict")
-RESUME = """Continue the run whose checkpoint lies in --checkpoint.folder: "must" continues it or fails, "auto"
+RESUME = """Continue the run whose checkpoint lies in the run folder: "must" continues it or fails, "auto"
 continues it if it is there, "never" begins a new one and refuses to write over another."""
 
 
@@ -72,7 +72,7 @@ class UnigapCLI(LightningCLI):
         Lightning would start anew without a word, or end in a trace.
         """
         config = self.config[self.subcommand]
-        place_run(config, find_run(self.subcommand, config))
+        place_run(config, find_run(str(self.subcommand), config))
         self._yield_to_listed(config)
         if self.subcommand == "fit":
             config["ckpt_path"] = checkpoint_to_resume(
@@ -142,7 +142,7 @@ def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | No
             raise ValueError(f"{last} is of an earlier run; continue it with --resume must, or use another folder")
         return str(last)
     if resume == "must":
-        raise ValueError(f"--resume must: there is no {last}; give the --checkpoint.folder of the run, or begin anew")
+        raise ValueError(f"--resume must: there is no {last}; give the --run of the run, or begin anew")
     return None
 
 

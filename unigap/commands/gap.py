@@ -34,7 +34,7 @@ def measure_checkpoint(
             for name, estimate in found.items():
                 figures[name][group] = estimate
     if prompts == "shapes":
-        exam = shapes_exam(split, EXAM_PICTURES, plan.seed)
+        exam = shapes_exam(split, EXAM_PICTURES, plan.sampling_seed)
         figures |= {name: {"all": value} for name, value in exam_scores(exam, sit_exam(model, exam, own)).items()}
     print_gap(figures)
     if out:

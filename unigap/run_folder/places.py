@@ -23,6 +23,8 @@ PLACES = {
 """Options that follow the run folder while they are null, each with its place in there."""
 CALLBACK_FOLDERS = {"Gallery": "drawings", "Dynamics": "dynamics"}
 """The same for the ``folder`` of callbacks under ``trainer.callbacks``."""
+LIGHTNING_LOGS = "lightning_logs"
+"""What Lightning calls the logs of a run that it was told no name of."""
 GALLERY = ("gallery.json", "rejudged.json")
 
 
@@ -71,6 +73,8 @@ def place_run(config: Namespace, run: str | None) -> None:
         options = logger["init_args"]
         if options.get("save_dir") == "":
             options["save_dir"] = run
+            if options.get("name") == LIGHTNING_LOGS:
+                options["name"] = "logs"
         wandb = logger["class_path"].endswith(".WandbLogger")
         # a sweep names its runs itself
         if wandb and options.get("name") is None and "WANDB_SWEEP_ID" not in os.environ:
