@@ -110,8 +110,7 @@ def test_callbacks_that_a_config_lists_are_not_doubled(janus_folder: Path, here:
 
 
 def test_pretraining_lies_in_its_run_folder_too(here: Path) -> None:
-    small = {"trainer.accelerator": "cpu", "trainer.enable_progress_bar": "false", "run": "mine"}
-    assert main(words("fit", "pretrain", {**PRETRAIN, **small})) == 0
+    assert main(words("fit", "pretrain", {**TRAINER, **PRETRAIN, "run": "mine"})) == 0
     assert [path.name for path in here.iterdir()] == ["mine"]
     assert (here / "mine/model/model.safetensors").is_file() and (here / "mine/checkpoints/last.ckpt").is_file()
 
