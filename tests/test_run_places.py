@@ -79,7 +79,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_again(
     first = state(here / "runs/sft/checkpoints/last.ckpt")
     (here / "runs/sft/checkpoints/last.ckpt").unlink()
     capsys.readouterr()
-    expect_error(improve(janus_folder, "sft", SHORT), capsys, "curves.json is of another run")
+    expect_error(improve(janus_folder, "sft", SHORT), capsys, "curves.json is of an earlier run", "--resume auto")
     assert improve(janus_folder, "sft", {**SHORT, "resume": "auto"}) == 0
     assert same(state(here / "runs/sft/checkpoints/last.ckpt"), first)
     assert len((here / "runs/sft/rows.jsonl").read_text().splitlines()) == 1

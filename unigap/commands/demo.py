@@ -115,7 +115,7 @@ def run_demo(plan: DemoPlan, folder: Path, logger: LoggerName, judge: Judge, obj
         seed=plan.seed,
     )
     test = RoundPlan(plan.eval_candidates, sampling, seed=1_000_000 + plan.seed)
-    summary = RunSummary(str(folder), "shapes", per_cell=plan.eval_per_cell, plan=test, exam=plan.exam)
+    summary = RunSummary(str(folder), "shapes", per_cell=plan.eval_per_cell, plan=test, exam=plan.exam, exam_seed=0)
     summary.describe(plan.checkpoint, recipe)
     curves, rows = CurveLog(str(folder)), RowLog(str(folder / "rows.jsonl"))
     regrow = Regrow(RoundPlan(plan.candidates, sampling, seed=plan.seed))

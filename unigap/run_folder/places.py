@@ -121,6 +121,10 @@ def refuse_other_run(config: Namespace, resume: str) -> None:
         begun = Path(named).resolve().is_relative_to(mine[-1]) or Path(named).resolve().is_relative_to(run.resolve())
     else:
         begun = resume != "never" and owner == mine
+    if found and not begun and owner == mine:
+        raise ValueError(
+            f"{found} is of an earlier run; begin it again or continue it with --resume auto, or give another --run"
+        )
     if owner not in (None, mine) or (found and not begun):
         raise ValueError(
             f"run folder {run}: {found or run / CONFIG} is of another run; give this one a folder of its own with "
