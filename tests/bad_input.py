@@ -130,7 +130,7 @@ CONFIG_FILES = {
     "unknown key of the stage": config("learning-rate.yaml", "SFTStage", "'lrr' is not accepted", "did you mean 'lr'"),
     "unknown key of the plan": config("candidate.yaml", "RoundPlan", "'candidate'", "did you mean 'candidates'"),
     "text for a number": config("words.yaml", "batch_size", "int", "many", verb="validate"),
-    "text for a list": config("text-for-list.yaml", "model.init_args.schedule.at_epochs", "often"),
+    "text for a list": config("text-for-list.yaml", "RedrawSchedule", "at_epochs", "often"),
     "negative size": config("negative.yaml", "batch_size must be >= 1, got -32"),
 }
 FLAGS = {

@@ -214,7 +214,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
 @pytest.mark.parametrize(
     ("config", "flags", "told"),
     [
-        ("sft", {"model.init_args.schedule.every_n_epochs": 1}, "'schedule' is not accepted"),
+        ("sft", {"model.init_args.schedule.every_n_epochs": 1}, "--schedule.every_n_epochs"),
         ("c_sft", {"model.init_args.schedule.every_n_epochs": 0}, "a schedule that never redraws"),
         ("c_sft", {"trainer.reload_dataloaders_every_n_epochs": 0}, "reload_dataloaders_every_n_epochs=1"),
     ],
