@@ -47,11 +47,12 @@ class UnigapCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what every run has beside model, data and trainer."""
+        # before Regrow: they write down the rows that an epoch trained on, not those of the next
+        parser.add_lightning_class_args(CurveLog, "curves")
+        parser.add_lightning_class_args(RowLog, "rows")
         parser.add_lightning_class_args(Regrow, "regrow")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(RunSummary, "summary")
-        parser.add_lightning_class_args(CurveLog, "curves")
-        parser.add_lightning_class_args(RowLog, "rows")
         parser.add_argument("--run", type=str | None, default=None, help=RUN)
         parser.add_argument("--resume", type=Literal["auto", "must", "never"], default="never", help=RESUME)
         parser.add_argument("--gap_out", type=str, default="", help="JSON file for the figures of ``validate``.")
