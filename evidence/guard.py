@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from evidence.arms import run_arms
@@ -159,7 +159,8 @@ def guard_evidence(plan: GuardPlan, jobs: int, out: Path) -> list[Path]:
 def guarded_run(plan: GuardPlan, arm: str, seed: int) -> dict[str, Any]:
     """One run to its end, with a guard that only notes down what it would do."""
     began = time.perf_counter()
-    seed_everything(seed, verbose=False)
+    # every other seed is given to its owner
+    torch.manual_seed(seed)
     guard, truth = Guard("warn", ShapesPairs(seed=1 + seed), plan.pairs), TruthLog(plan)
     stage = SFTStage(
         Janus(plan.checkpoint),
@@ -167,7 +168,7 @@ def guarded_run(plan: GuardPlan, arm: str, seed: int) -> dict[str, Any]:
         judge=ARMS[arm](seed),
         external=OracleJudge(),
         lr=plan.lr,
-        eval_plan=RoundPlan(plan.drawn_candidates),
+        eval_plan=RoundPlan(plan.drawn_candidates, seed=0),
         warmup_steps=10,
     )
     regrow = Regrow(RoundPlan(plan.candidates, seed=seed))

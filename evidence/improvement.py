@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning.pytorch import seed_everything
+import torch
 from safetensors.torch import save_file
 
 from evidence.results_file import Result
@@ -25,7 +25,8 @@ def improve(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     Returns:
         ``rows`` of the ``Dynamics`` callback: predictions along AdamW's steps, and kernels.
     """
-    seed_everything(seed, verbose=False)
+    # every other seed is given to its owner
+    torch.manual_seed(seed)
     model = Janus(plan.checkpoint)
     data = PoolData(
         pool=str(folder / "pool"),

@@ -92,7 +92,7 @@ def shared_coupling(plan: TheoryPlan, seed: int, work: Path) -> Result:
     candidates: list[Candidate] = []
     own: dict[str, bool] = {}
     right: dict[str, bool] = {}
-    for drawings in draw_candidates(model, prompts, drawn.candidates, 0, drawn.seed, drawn.sampling):
+    for drawings in draw_candidates(model, prompts, drawn.candidates, 0, drawn.sampling_seed, drawn.sampling):
         candidates += drawings.candidates
         for said in judge_drawings(model, drawings, judges):
             (own if said.judge == judges[0].name else right)[said.candidate_id] = said.logit >= 0

@@ -135,12 +135,12 @@ CONFIG_FILES = {
     "config not UTF-8": config("latin.yaml", "'latin.yaml'", "not UTF-8 at byte"),
     "config UTF-16": config("wide.yaml", "'wide.yaml'", "not UTF-8 at byte 0"),
     "a block twice": config("block-twice.yaml", "'block-twice.yaml'", "the key 'trainer' occurs twice"),
-    "a key twice": config("lr-twice.yaml", "'lr-twice.yaml'", "line 13", "the key 'lr' occurs twice", verb="predict"),
+    "a key twice": config("lr-twice.yaml", "'lr-twice.yaml'", "line 10", "the key 'lr' occurs twice", verb="predict"),
     "unknown block": config("trainr.yaml", "'trainr.", "did you mean 'trainer'"),
     "unknown key of the stage": config("learning-rate.yaml", "SFTStage", "'lrr' is not accepted", "did you mean 'lr'"),
     "unknown key of the plan": config("candidate.yaml", "RoundPlan", "'candidate'", "did you mean 'candidates'"),
     "text for a number": config("words.yaml", "batch_size", "int", "many", verb="validate"),
-    "text for a list": config("text-for-list.yaml", "regrow.at_epochs", "often"),
+    "text for a list": config("text-for-list.yaml", "RedrawSchedule", "at_epochs", "often"),
     "an option before its config": Mistake(
         ["fit", "--data.init_args.batch_size", "-7", "--config", "negative.yaml"], ["batch_size must be >= 1, got -7"]
     ),
@@ -176,7 +176,14 @@ NUMBERS = {
     "learning rate nan": run("sft", "lr", "nan", stage__lr=".nan"),
     "learning rate infinite": run("sft", "lr must be > 0 and finite", stage__lr=".inf"),
     "yes rate": run("random_judge", "yes_rate must be in (0, 1)", stage__judge__init_args__yes_rate=1.5),
-    "epochs count from 1": run("c_sft", "at_epochs counts from 1", regrow__at_epochs="[0]"),
+    "epochs count from 1": run("c_sft", "at_epochs counts from 1", stage__schedule__at_epochs="[0]"),
+    "a schedule that never redraws": run(
+        "c_sft", "never redraws", "or use SFTStage", stage__schedule__every_n_epochs=0
+    ),
+    "replay said to Regrow": run(
+        "c_sft", "--regrow.at_epochs", "did you mean model.init_args.schedule.at_epochs", regrow__at_epochs="[1]"
+    ),
+    "replay said to Regrow in a config": config("regrow-says-when.yaml", "every_n_epochs", "model.init_args.schedule"),
     "batch size 0": run("sft", "batch_size must be >= 1", data__batch_size=0),
     "prompts a cell 0": gap("per_cell must be >= 1, got 0", per_cell=0),
     "LoRA rank": run("sft", "lora_rank must be >= 0", stage__model__init_args__lora_rank=-1),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from unigap.console.allocator import keep_freed_memory
+from unigap.seeds import VARIABLE
 
 # as every command does, also for the tests that train without one
 keep_freed_memory()
@@ -95,6 +97,13 @@ def new_emu3(emu3_folder: Path) -> Callable[..., Any]:
 def emu3(new_emu3: Callable[..., Any]) -> Any:
     """The small Emu3 that all tests share; leave it as it is."""
     return new_emu3()
+
+
+@pytest.fixture(autouse=True)
+def no_seed_of_an_earlier_run() -> Iterator[None]:
+    """A run leaves its seed in the environment for its other processes; the next test begins without one."""
+    yield
+    os.environ.pop(VARIABLE, None)
 
 
 @pytest.fixture

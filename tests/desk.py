@@ -84,7 +84,8 @@ TEXTS = {
     "candidate.yaml": SFT.replace("plan: {candidates: 8}", "plan: {candidate: 8}"),
     "words.yaml": SFT.replace("batch_size: 32", "batch_size: many"),
     "negative.yaml": SFT.replace("batch_size: 32", "batch_size: -32"),
-    "text-for-list.yaml": SFT.replace("regrow:\n", "regrow:\n  at_epochs: often\n"),
+    "text-for-list.yaml": (CONFIGS / "best.yaml").read_text().replace("at_epochs: [3]", "at_epochs: often"),
+    "regrow-says-when.yaml": SFT.replace("regrow:\n", "regrow:\n  every_n_epochs: 1\n"),
     # sheets and questions
     "stranger.csv": "candidate_id,verdict\na unicorn@0.0,yes\n",
     "maybe.csv": "candidate_id,verdict\nx,yes\ny,maybe\n",

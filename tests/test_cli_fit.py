@@ -41,7 +41,7 @@ def test_every_config_trains_the_trunk_and_nothing_else(config: str, janus_folde
     for name, tensor in new.items():
         assert torch.equal(tensor, old[name]) != name.startswith(TRUNK), name
     assert [len(rows) > 0 for rows in epochs(run)] == [True, True]
-    assert (run / "version_0" / "config.yaml").is_file()
+    assert (run / "config.yaml").is_file()
     assert Pool.open(run / "pool").verify() == []
 
 
@@ -58,7 +58,7 @@ def test_lora_trains_the_adapter_and_nothing_else(janus_folder: Path, here: Path
 def test_pretraining_writes_a_checkpoint_that_loads_and_draws(here: Path) -> None:
     flags = {**TRAINER, **PRETRAIN, "model.init_args.newborn.init_args.n_codes": 32}
     assert main(words("fit", "pretrain", flags)) == 0
-    checkpoint = here / "runs/pretrain/checkpoint"
+    checkpoint = here / "runs/pretrain/model"
     assert Janus(str(checkpoint)).n_codes == 32
     assert improve(checkpoint, "random_judge") == 0
 
@@ -117,10 +117,16 @@ def test_stages_chain_by_weights(janus_folder: Path, here: Path) -> None:
 
 
 REGROWTH = {
-    "every epoch": ({"regrow.every_n_epochs": 1}, [0, 1, 2]),
-    "at named epochs": ({"regrow.every_n_epochs": 0, "regrow.at_epochs": "[2]"}, [0, 0, 1]),
+    "every epoch": ({"model.init_args.schedule.every_n_epochs": 1}, [0, 1, 2]),
+    "at named epochs": (
+        {"model.init_args.schedule.every_n_epochs": 0, "model.init_args.schedule.at_epochs": "[2]"},
+        [0, 0, 1],
+    ),
     # an untrained model never draws anything right, so the second epoch is no better than the first
-    "when progress stalls": ({"regrow.every_n_epochs": 0, "regrow.patience": 1}, [0, 0, 1]),
+    "when progress stalls": (
+        {"model.init_args.schedule.every_n_epochs": 0, "model.init_args.schedule.patience": 1},
+        [0, 0, 1],
+    ),
 }
 
 
@@ -142,7 +148,7 @@ def test_new_rows_are_trained_on_in_the_very_next_epoch(name: str, janus_folder:
 
 @pytest.mark.parametrize("redraw", ["all", "solved"])
 def test_other_prompts_are_redrawn_where_it_is_asked(redraw: str, janus_folder: Path, here: Path) -> None:
-    assert improve(janus_folder, "c_sft", {**CURRICULUM, "regrow.redraw": redraw}) == 0
+    assert improve(janus_folder, "c_sft", {**CURRICULUM, "model.init_args.schedule.redraw": redraw}) == 0
     pool = Pool.open(here / "runs/c_sft/pool")
     prompts, logits = pool.prompts(), pool.logits("random")
     for round in (1, 2):
@@ -208,9 +214,8 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
 @pytest.mark.parametrize(
     ("config", "flags", "told"),
     [
-        ("sft", {"regrow.every_n_epochs": 1}, "replay and CurriculumStage go together"),
-        ("dpo", {"regrow.at_epochs": "[1]"}, "replay and CurriculumStage go together"),
-        ("c_sft", {"regrow.every_n_epochs": 0}, "replay and CurriculumStage go together"),
+        ("sft", {"model.init_args.schedule.every_n_epochs": 1}, "--schedule.every_n_epochs"),
+        ("c_sft", {"model.init_args.schedule.every_n_epochs": 0}, "a schedule that never redraws"),
         ("c_sft", {"trainer.reload_dataloaders_every_n_epochs": 0}, "reload_dataloaders_every_n_epochs=1"),
     ],
 )

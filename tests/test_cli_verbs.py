@@ -166,12 +166,15 @@ def test_the_config_that_is_saved_repeats_the_run(janus_folder: Path, here: Path
         **POOL,
         CHECKPOINT: janus_folder,
         **FICKLE,
-        "data.pool": "first",
-        "trainer.logger.init_args.name": "a",
     }
     assert main(words("fit", "sft", flags)) == 0
     first = state(here / "runs/sft/checkpoints/last.ckpt")
-    saved = here / "runs/a/version_0/config.yaml"
-    again = ["--data.pool", "second", "--trainer.logger.init_args.name", "b", "--checkpoint.folder", "again"]
-    assert main(["fit", "--config", str(saved), *again, "--trainer.callbacks", "null"]) == 0
-    assert all(tensor.equal(first[name]) for name, tensor in state(here / "again" / "last.ckpt").items())
+    saved = here / "runs/sft/config.yaml"
+    assert main(["fit", "--config", str(saved), "--run", "runs/again"]) == 0
+    again = state(here / "runs/again/checkpoints/last.ckpt")
+    assert all(tensor.equal(first[name]) for name, tensor in again.items())
+    names = [
+        {file.relative_to(run) for file in run.rglob("*") if file.is_file()}
+        for run in (saved.parent, here / "runs/again")
+    ]
+    assert names[0] == names[1], "everything moves with the run folder"

@@ -74,12 +74,7 @@ def test_the_page_and_the_table_say_what_differs(
 def test_runs_of_fit_can_be_compared(janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = documented("compare")[1:]
     for name, lr in zip(names, (1e-4, 2e-4), strict=True):
-        folders = {"data.pool": f"{name}/pool", "checkpoint.folder": f"{name}/checkpoints"}
-        logs = {
-            "trainer.logger": "false",
-            "trainer.callbacks": f"[{{class_path: CurveLog, init_args: {{folder: {name}}}}}]",
-        }
-        assert improve(janus_folder, "sft", {**FICKLE, **folders, **logs, "model.init_args.lr": lr}) == 0
+        assert improve(janus_folder, "sft", {**FICKLE, "run": name, "model.init_args.lr": lr}) == 0
     assert main(documented("compare")) == 0
     page = Path("compare.html").read_text(encoding="utf-8")
     differing = page.partition("What was done differently")[2].partition("</section>")[0]

@@ -87,7 +87,7 @@ def test_pictures_and_figures_reach_the_folder_and_the_csv_logger(watched: Path)
     pictures = {path.name for path in (watched / "seen/watched").glob("*.png")}
     kinds = {"prediction": (2, 4), "coupling": (0, 2, 4), "kernel": (0, 2, 4), "quadrants": (2, 4)}
     assert pictures == {f"{kind}-{step:06d}.png" for kind, steps in kinds.items() for step in steps}
-    header = (watched / "seen/runs/sft/version_0/metrics.csv").read_text().splitlines()[0].split(",")
+    header = (watched / "seen/runs/sft/logs/version_0/metrics.csv").read_text().splitlines()[0].split(",")
     assert {"dynamics/own_cosine/value", "dynamics/fit/generation/r2", "train/loss"} <= set(header)
 
 

@@ -29,6 +29,7 @@ from unigap.judges.self_judge import QUESTION
 from unigap.metrics.intervals import Estimate, bootstrap_ratio, paired_difference
 from unigap.metrics.win_rate import win_rate
 from unigap.objectives import Joint
+from unigap.stages import RedrawSchedule
 
 TINY = functools.partial(setting.Setting, per_cell=1, skip=3, test_per_cell=1, test_candidates=2, exam=10, batch_size=4)
 SMALL = {"candidates": 3, "epochs": 2}
@@ -129,7 +130,9 @@ def test_one_command_runs_what_is_missing_and_writes_the_page(
 def test_every_arm_can_be_built_and_every_claim_has_its_arms() -> None:
     for name, arm in ARMS.items():
         assert build(arm.objective) and build(arm.judge) and all(build(callback) for callback in arm.callbacks)
-        Regrow(**build(arm.regrow))
+        redraw = dict(build(arm.regrow))
+        Regrow(allocation=redraw.pop("allocation", None))
+        assert not redraw or RedrawSchedule(**redraw), name
         assert not arm.steps_of or (ARMS[arm.steps_of].regrow and not ARMS[arm.steps_of].steps_of), name
         assert json.loads(json.dumps(arm.recipe())) == arm.recipe()
     assert len({json.dumps(arm.recipe(), sort_keys=True) for arm in ARMS.values()}) == len(ARMS), "equal arms run once"
@@ -150,7 +153,7 @@ def test_the_recommended_config_is_what_was_measured() -> None:
     arm, config = ARMS["recommended"], yaml.safe_load((CONFIGS / "best.yaml").read_text())
     stage, regrow = config["model"]["init_args"], config["regrow"]
     assert (stage["objective"], stage["lr"], stage.get("judge")) == (arm.objective, arm.lr, None)
-    assert regrow.pop("plan") == {"candidates": arm.candidates} and regrow == arm.regrow
+    assert regrow == {"plan": {"candidates": arm.candidates}} and stage["schedule"] == arm.regrow
     assert config["trainer"]["max_epochs"] == arm.epochs
     assert tuple(config["trainer"]["callbacks"][:1]) == arm.callbacks
     assert config["data"]["init_args"]["batch_size"] == setting.Setting().batch_size

@@ -75,7 +75,7 @@ def test_a_run_in_wandb(janus_folder: Path, offline: Path, capsys: pytest.Captur
     lora = {"model.init_args.model.init_args.lora_rank": 2}
     assert main(small(documented("configs/wandb.yaml"), janus_folder, lora)) == 0
     last_line = capsys.readouterr().out.splitlines()[-1]
-    assert last_line.startswith("W&B: the run is offline; upload it with: wandb sync runs/wandb/offline-run-")
+    assert last_line.startswith("W&B: the run is offline; upload it with: wandb sync runs/c_sft/wandb/offline-run-")
     run = offline / last_line.rpartition(" ")[2]
     log = written(next(run.glob("*.wandb")))
 
@@ -104,7 +104,7 @@ def test_a_run_in_wandb(janus_folder: Path, offline: Path, capsys: pytest.Captur
     assert b"adapter_model.safetensors" in log
 
     # the config among its files trains the same again: watching has changed nothing
-    again = ["--data.pool", "again/pool", "--checkpoint.folder", "again/checkpoints", "--trainer.callbacks", "null"]
+    again = ["--run", "again", "--trainer.callbacks", "null"]
     config = str(run / "files/unigap.yaml")
     assert main(["fit", "--config", config, *again, "--trainer.logger", "false"]) == 0
     ours, theirs = (state(Path(folder) / "checkpoints/last.ckpt") for folder in ("runs/c_sft", "again"))
@@ -123,12 +123,12 @@ def test_online_without_an_answer_goes_offline(
     assert main(small(documented("WandbLogger"), janus_folder, {"trainer.max_epochs": 1})) == 0
     told = capsys.readouterr()
     assert "warning: no answer from W&B; the run is kept offline" in told.err
-    assert "wandb sync runs/wandb/offline-run-" in told.out
+    assert "wandb sync runs/sft/wandb/offline-run-" in told.out
 
 
 def test_a_run_in_tensorboard(janus_folder: Path, here: Path) -> None:
     assert main(small(documented("TensorBoardLogger"), janus_folder, GALLERY)) == 0
-    events = EventAccumulator(str(here / "runs/sft/version_0"))
+    events = EventAccumulator(str(here / "runs/sft/logs/version_0"))
     events.Reload()
     assert len(events.Images("gallery")) == 3
     (drawn,) = events.Scalars("pool/candidates")
@@ -138,7 +138,7 @@ def test_a_run_in_tensorboard(janus_folder: Path, here: Path) -> None:
 
 def test_a_run_in_csv(janus_folder: Path, here: Path) -> None:
     assert improve(janus_folder, "c_sft", {**FICKLE, **GALLERY, "trainer.logger": "CSVLogger"}) == 0
-    with (here / "runs/c_sft/version_0/metrics.csv").open() as file:
+    with (here / "runs/c_sft/logs/version_0/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     losses = [[float(row["train/loss"]) for row in rows if row["train/loss"] and row["epoch"] == e] for e in "01"]
     kept = [row["train_loss"] for row in json.loads(Path("runs/c_sft/curves.json").read_text())]

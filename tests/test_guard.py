@@ -59,7 +59,7 @@ def test_a_spoilt_judge_stops_the_run(janus_folder: Path, here: Path, capsys: py
     for name in row["harms"]:
         change = row["change"][name]
         assert change["low"] > 0 or change["high"] < 0
-    logged = (here / "runs/guarded/version_0/metrics.csv").read_text()
+    logged = (here / "runs/guarded/logs/version_0/metrics.csv").read_text()
     assert all(f"guard/{name}" in logged for name in ("auroc", "brier", "yes_rate_change", "sound"))
 
 
@@ -78,7 +78,7 @@ def test_the_guard_looks_at_the_drawings_of_the_start(janus_folder: Path, here: 
     assert guarded(janus_folder, {**SMALL, "action": "warn"}, {"trainer.max_epochs": 1}) == 0
     (row,), drawn = guard_state()["history"], guard_state()["drawn"]
     assert drawn["logit"].shape == drawn["sample"].shape and len(drawn["sample"]) == 4 * len(drawn["prompt"].unique())
-    logged = (here / "runs/guarded/version_0/metrics.csv").read_text()
+    logged = (here / "runs/guarded/logs/version_0/metrics.csv").read_text()
     assert "guard/accepted_change" in logged
     before = (drawn["logit"] >= 0).double().mean().item()
     assert row["now"]["accepted"] - row["change"]["accepted"]["value"] == pytest.approx(before, abs=1e-6)
@@ -90,10 +90,10 @@ def test_warning_goes_on_and_a_tolerant_guard_stays_silent(
     assert guarded(janus_folder, {**SMALL, "action": "warn"}, SPOILT) == 0
     assert "guard: judge or drawings are worse" in "".join(capsys.readouterr())
     assert len(epochs(here / "runs/guarded")) == 2 and guard_state()["history"][0]["fired"]
-    elsewhere = {"data.pool": "other/pool", "checkpoint.folder": "other"}
+    elsewhere = {"run": "other"}
     assert guarded(janus_folder, {**SMALL, "action": "stop", "tolerance": 0.999}, {**SPOILT, **elsewhere}) == 0
     assert "guard:" not in "".join(capsys.readouterr())
-    assert [row["sound"] for row in guard_state(Path("other/last.ckpt"))["history"]] == [True, True]
+    assert [row["sound"] for row in guard_state(Path("other/checkpoints/last.ckpt"))["history"]] == [True, True]
 
 
 def test_rolling_back_leaves_the_last_sound_weights(janus_folder: Path, here: Path) -> None:

@@ -207,7 +207,7 @@ def test_what_nobody_rated_is_not_trained_on(janus_folder: Path, here: Path, cap
     assert improve(janus_folder, "sft", people) == 0
     accepted = sorted(name for name, verdict in said.items() if verdict == "yes")
     assert [sorted(rows) for rows in epochs(here / "runs/sft")] == [accepted, accepted]
-    logs = [sheet(path) for path in sorted(here.glob("runs/sft/version_*/metrics.csv"))]
+    logs = [sheet(path) for path in sorted(here.glob("runs/sft/logs/version_*/metrics.csv"))]
     (grown,) = (row for log in logs for row in log if row.get("pool/candidates"))
     counts = {name: float(grown[f"pool/{name}"]) for name in ("candidates", "judged", "accepted", "pool_rows")}
     assert counts == {"candidates": 30, "judged": 13, "accepted": 9, "pool_rows": 9}

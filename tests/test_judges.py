@@ -338,7 +338,7 @@ def test_verdicts_of_another_coin_are_not_trained_on(
     flags = {judge: "unigap.judges.RandomJudge", "data.pool": "pool", "trainer.max_epochs": 1}
     assert improve(janus_folder, "sft", flags) == 0
     capsys.readouterr()
-    other = {**flags, "checkpoint.folder": "other", f"{judge}.init_args.seed": 1}
+    other = {**flags, "run": "runs/other", f"{judge}.init_args.seed": 1}
     expect_error(improve(janus_folder, "sft", other), capsys, "round 0 of pool pool", "another 'random'", "seed differ")
     assert Pool.open("pool").recipe(0)["judges"][0] == RandomJudge().recipe
 

@@ -122,7 +122,7 @@ def test_it_trains_from_the_command_line_and_asks_for_the_base_of_rejected_drawi
         f"{objective}.init_args.generation": "unigap.objectives.SFT",
         f"{objective}.init_args.weight": 0.5,
     }
-    assert improve(janus_folder, "c_sft", {**FICKLE, "regrow.every_n_epochs": 1, **chosen}) == 0
+    assert improve(janus_folder, "c_sft", {**FICKLE, "model.init_args.schedule.every_n_epochs": 1, **chosen}) == 0
     pool = Pool.open(here / "runs/c_sft/pool")
     said = pool.logits("random")
     (key,) = {pool.recipe(0)["weights"]}

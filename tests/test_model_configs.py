@@ -17,9 +17,11 @@ from unigap.__main__ import main
 from unigap.pool import Pool
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-JANUS_PRO = [f"janus_pro/{size}_{stage}" for size in ("1b", "7b") for stage in ("sft", "dpo", "c_sft", "c_dpo")]
-BEST = ["janus_pro/1b_best", "janus_pro/7b_best"]
-EMU3 = ["emu3/sft", "emu3/dpo"]
+STAGES = ("sft", "dpo", "c_sft", "c_dpo")
+Pair = tuple[str, str]
+JANUS_PRO = [(f"janus_pro/{stage}", f"janus_pro/{size}") for size in ("1b", "7b") for stage in STAGES]
+BEST = [("janus_pro/best", "janus_pro/1b"), ("janus_pro/best", "janus_pro/7b_lora")]
+EMU3 = [("emu3/sft", "emu3/gen"), ("emu3/dpo", "emu3/gen")]
 SMALL = {"janus_pro": "janus_folder", "emu3": "emu3_folder"}
 PROMPTS = {
     "color_train": ["a red circle", "a blue square", "a green triangle"],
@@ -28,14 +30,30 @@ PROMPTS = {
 }
 
 
-def settings(config: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
+def settings(*configs: str) -> dict[str, Any]:
+    """Configs laid over each other, mapping by mapping."""
+    found: dict[str, Any] = {}
+    for config in configs:
+        lay_over(found, yaml.safe_load((CONFIGS / f"{config}.yaml").read_text()))
     return found
 
 
-def smaller(config: str, checkpoint: Path) -> dict[str, object]:
+def lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
+    for name, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(name), dict):
+            lay_over(below[name], value)
+        else:
+            below[name] = value
+
+
+def named(pair: Pair) -> list[str]:
+    """The options that name two configs."""
+    return [word for name in pair for word in ("--config", str(CONFIGS / f"{name}.yaml"))]
+
+
+def smaller(pair: Pair, checkpoint: Path) -> dict[str, object]:
     """All that is changed: whose weights and verdicts, whose prompts, one process without a GPU, one step."""
-    sharded = settings(config)["trainer"]["strategy"] != "ddp"
+    sharded = settings(*pair)["trainer"]["strategy"] != "ddp"
     one_process = {"devices": 1, "strategy.init_args.data_parallel_size": 1} if sharded else {}
     trainer = {"accelerator": "cpu", "max_steps": 1, "log_every_n_steps": 1, "enable_progress_bar": "false"}
     return {
@@ -63,15 +81,15 @@ def place(here: Path) -> Iterator[Path]:
     os.environ.update(before)
 
 
-@pytest.mark.parametrize("config", [*JANUS_PRO, *BEST, *EMU3])
-def test_every_config_trains_a_step(config: str, place: Path, request: pytest.FixtureRequest) -> None:
-    checkpoint: Path = request.getfixturevalue(SMALL[config.partition("/")[0]])
-    flags = [word for name, value in smaller(config, checkpoint).items() for word in (f"--{name}", str(value))]
-    assert main(["fit", "--config", str(CONFIGS / f"{config}.yaml"), *flags]) == 0
-    run, found = place / "runs" / config, settings(config)
-    named = found["model"]["init_args"]["model"]
-    module, _, family = named["class_path"].rpartition(".")
-    options = {name: value for name, value in named["init_args"].items() if name in ("dtype", "lora_rank")}
+@pytest.mark.parametrize("pair", [*JANUS_PRO, *BEST, *EMU3], ids="+".join)
+def test_every_pair_of_configs_trains_a_step(pair: Pair, place: Path, request: pytest.FixtureRequest) -> None:
+    checkpoint: Path = request.getfixturevalue(SMALL[pair[0].partition("/")[0]])
+    flags = [word for name, value in smaller(pair, checkpoint).items() for word in (f"--{name}", str(value))]
+    assert main(["fit", *named(pair), "--run", "runs/one", *flags]) == 0
+    run, found = place / "runs/one", settings(*pair)
+    model = found["model"]["init_args"]["model"]
+    module, _, family = model["class_path"].rpartition(".")
+    options = {name: value for name, value in model["init_args"].items() if name in ("dtype", "lora_rank")}
     start = getattr(importlib.import_module(module), family)(str(checkpoint), **options)
     before, trained = start.state_dict(), state(run / "checkpoints" / "last.ckpt")
     moved = {name for name, tensor in trained.items() if not torch.equal(tensor, before[name[6:]].to(tensor.dtype))}
@@ -84,49 +102,63 @@ def test_every_config_trains_a_step(config: str, place: Path, request: pytest.Fi
     assert len(pool.candidates()) == 6 * plan["candidates"]
 
 
-@pytest.mark.parametrize("config", JANUS_PRO)
-def test_what_the_paper_says_is_what_the_config_says(config: str) -> None:
-    found, (size, _, stage) = settings(config), config.partition("/")[2].partition("_")
+@pytest.mark.parametrize("pair", JANUS_PRO, ids="+".join)
+def test_what_the_paper_says_is_what_the_configs_say(pair: Pair) -> None:
+    found, (stage, size) = settings(*pair), (name.partition("/")[2] for name in pair)
     assert found["trainer"]["max_epochs"] == (20 if stage.endswith("sft") else 30)
-    assert found["regrow"].get("at_epochs") == ([10] if stage.startswith("c_") else None)
+    schedule = {"at_epochs": [10]} if stage.startswith("c_") else None
+    assert found["model"]["init_args"].get("schedule") == schedule
     assert found["regrow"]["plan"]["candidates"] == 10 and found["regrow"]["plan"]["sampling"]["cfg"] == 5.0
     assert found["model"]["init_args"]["objective"]["class_path"].endswith("SFT" if stage.endswith("sft") else "DPO")
-    named = found["model"]["init_args"]["model"]["init_args"]["checkpoint"]
-    assert named == f"deepseek-community/Janus-Pro-{size.upper()}"
+    checkpoint = found["model"]["init_args"]["model"]["init_args"]["checkpoint"]
+    assert checkpoint == f"deepseek-community/Janus-Pro-{size.upper()}"
 
 
-@pytest.mark.parametrize("config", BEST)
-def test_the_recommended_recipe_is_the_same_at_every_size(config: str) -> None:
-    small, large = (settings(name) for name in ("shapes/best", config))
+@pytest.mark.parametrize("pair", BEST, ids="+".join)
+def test_the_recommended_recipe_is_the_same_at_every_size(pair: Pair) -> None:
+    small, large = settings("shapes/best"), settings(*pair)
     assert small["model"]["init_args"]["objective"] == large["model"]["init_args"]["objective"]
     assert small["trainer"]["callbacks"][0]["class_path"] == large["trainer"]["callbacks"][0]["class_path"]
     for found in (small, large):
-        (middle,) = found["regrow"]["at_epochs"]
-        assert found["regrow"]["redraw"] == "all" and 2 * middle == found["trainer"]["max_epochs"]
+        schedule = found["model"]["init_args"]["schedule"]
+        (middle,) = schedule["at_epochs"]
+        assert schedule["redraw"] == "all" and 2 * middle == found["trainer"]["max_epochs"]
     assert 2 * large["regrow"]["plan"]["candidates"] == 10, "the paper's images, in two rounds"
 
 
-@pytest.mark.parametrize("config", EMU3)
-def test_one_checkpoint_of_emu3_draws_judges_and_trains(config: str) -> None:
-    found = settings(config)["model"]["init_args"]
+@pytest.mark.parametrize("pair", EMU3, ids="+".join)
+def test_one_checkpoint_of_emu3_draws_judges_and_trains(pair: Pair) -> None:
+    found = settings(*pair)["model"]["init_args"]
     assert found["model"]["init_args"]["checkpoint"] == "BAAI/Emu3-Gen-hf"
     assert "judge" not in found, "the model judges itself"
 
 
-def test_more_nodes_are_a_second_config(capsys: pytest.CaptureFixture[str]) -> None:
-    both = [
-        word for name in ("7b_c_sft", "nodes_8") for word in ("--config", str(CONFIGS / "janus_pro" / f"{name}.yaml"))
-    ]
+def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """What the configs come to, as ``--print_config`` says it."""
     with pytest.raises(SystemExit) as ended:
-        main(["fit", *both, "--print_config"])
+        main(["fit", *words, "--print_config"])
     assert ended.value.code in (0, None)
-    trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    found: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return found
+
+
+def test_more_nodes_are_a_third_config(capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = str(CONFIGS / "janus_pro/nodes_8.yaml")
+    trainer = printed([*named(("janus_pro/c_sft", "janus_pro/7b")), "--config", nodes], capsys)["trainer"]
     sizes = trainer["strategy"]["init_args"]
     assert sizes["data_parallel_size"] == trainer["num_nodes"] * trainer["devices"] == 64
     assert sizes["tensor_parallel_size"] == 1 and not sizes["save_distributed_checkpoint"]
     assert trainer["max_epochs"] == 20
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGS / "shapes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shapes_config_is_short_and_names_its_run(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(["--config", str(path)], capsys)
+    assert found["run"] == f"runs/{path.stem}"
+    assert found["trainer"]["reload_dataloaders_every_n_epochs"] == 1
+    assert len(path.read_text().splitlines()) < 25
+
+
 def test_no_config_is_forgotten() -> None:
     found = {f"{folder}/{path.stem}" for folder in SMALL for path in (CONFIGS / folder).glob("*.yaml")}
-    assert found == {*JANUS_PRO, *BEST, *EMU3, "janus_pro/nodes_8"}
+    assert found == {name for pair in (*JANUS_PRO, *BEST, *EMU3) for name in pair} | {"janus_pro/nodes_8"}

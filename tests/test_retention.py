@@ -191,7 +191,7 @@ def shapes(pictures: int = 10, **more: object) -> dict[str, object]:
     return {"quiz": {"class_path": "unigap.evaluation.quizzes.ShapesQuiz", "init_args": {"pictures": pictures, **more}}}
 
 
-def curves(folder: str = "runs/sft/version_0") -> list[dict[str, float]]:
+def curves(folder: str = "runs/sft/logs/version_0") -> list[dict[str, float]]:
     """The rows of the log in which the quiz was asked."""
     with (Path(folder) / "metrics.csv").open() as file:
         rows = [
@@ -215,7 +215,7 @@ def test_a_run_tells_what_it_keeps_also_when_resumed(janus_folder: Path, here: P
     steep = {"model.init_args.lr": 0.05, "model.init_args.warmup_steps": 0}
     assert run(janus_folder, shapes(), {**steep, "trainer.max_epochs": 1}) == 0
     assert run(janus_folder, shapes(), {**steep, "ckpt_path": LAST}) == 0
-    rows = curves() + curves("runs/sft/version_1")
+    rows = curves() + curves("runs/sft/logs/version_1")
     assert len(rows) == 2
     names = {f"retention/{setting}/{figure}" for setting in NEGATIVES for figure in FIGURES | {"accuracy_change"}}
     for row in rows:

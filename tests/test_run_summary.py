@@ -38,7 +38,7 @@ def test_a_config_run_can_be_reported_and_its_training_is_the_same(
     assert summary.before["generation"].n == 60 and summary.before["understanding_renders"].n == 10
     assert [one.round for one in summary.rounds] == [0, 1] and summary.rounds[0].candidates == 30
     assert summary.wall_seconds.keys() == {"gap_before", "self_improvement", "gap_after"}
-    assert summary.recipe["model.lr"] == 0.01 and summary.recipe["regrow.every_n_epochs"] == 1
+    assert summary.recipe["model.lr"] == 0.01 and summary.recipe["model.schedule.every_n_epochs"] == 1
     assert not any(name.startswith("summary") for name in summary.recipe), "measuring is no part of the recipe"
     assert len(run.exhibits) == 5
     check_rejudged(run)

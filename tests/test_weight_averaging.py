@@ -15,7 +15,7 @@ from unigap.callbacks import WeightEMA
 
 AVERAGE = {
     **FICKLE,
-    "regrow.every_n_epochs": 1,
+    "model.init_args.schedule.every_n_epochs": 1,
     "trainer.callbacks+": "unigap.callbacks.WeightEMA",
     "trainer.callbacks.init_args.decay": 0.5,
     "trainer.callbacks.init_args.each": "epoch",

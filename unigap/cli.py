@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from unigap.callbacks import PoolWriter, Regrow, RunCheckpoint, RunSummary
+from unigap.callbacks import CurveLog, PoolWriter, Regrow, RowLog, RunCheckpoint, RunSummary
 from unigap.callbacks.requeue import is_requeued
 from unigap.callbacks.run_checkpoint import LAST, run_checkpoint
 from unigap.callbacks.run_config import RunConfig
@@ -25,13 +26,19 @@ from unigap.output_files import check_figures, write_figures
 from unigap.progress import Phase
 from unigap.run_folder.continued import check_same_recipe, length_options
 from unigap.run_folder.findings import no_external
+from unigap.run_folder.metrics_csv import MetricsCSV
+from unigap.run_folder.places import find_run, place_run, refuse_other_run
 from unigap.run_folder.wandb_runs import arrange_runs
 from unigap.stages import ImproveStage
 from unigap.storage.layout import POOL_FILE
 from unigap.world import import_worlds
 
+SCHEDULE = "model.init_args.schedule"
+MOVED = {f"regrow.{name}": f"{SCHEDULE}.{name}" for name in ("every_n_epochs", "at_epochs", "patience", "redraw")}
+"""Options of earlier versions, with what they are called now."""
+RUN = """Folder of the run: pool, checkpoints, results, curves and logs lie in it, unless an option sets one apart."""
 SUBCOMMANDS = ("fit", "validate", "predict")
-RESUME = """Continue the run whose checkpoint lies in --checkpoint.folder: "must" continues it or fails, "auto"
+RESUME = """Continue the run whose checkpoint lies in the run folder: "must" continues it or fails, "auto"
 continues it if it is there, "never" begins a new one and refuses to write over another (a job that SLURM requeued
 continues). A continued run keeps its recipe: docs/reliability.md lists what may change."""
 
@@ -39,15 +46,22 @@ continues). A continued run keeps its recipe: docs/reliability.md lists what may
 class RunParser(ClearParser, LightningArgumentParser):
     """Lightning's parser with errors that help."""
 
+    def _hint(self, name: str) -> str:
+        return f"; did you mean {MOVED[name]}, its new place?" if name in MOVED else super()._hint(name)
+
 
 class UnigapCLI(LightningCLI):
     """LightningCLI in which the command line wins, with paths of their own for ``--regrow`` and the like."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what every run has beside model, data and trainer."""
+        # before Regrow: they write down the rows that an epoch trained on, not those of the next
+        parser.add_lightning_class_args(CurveLog, "curves")
+        parser.add_lightning_class_args(RowLog, "rows")
         parser.add_lightning_class_args(Regrow, "regrow")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(RunSummary, "summary")
+        parser.add_argument("--run", type=str | None, default=None, help=RUN)
         parser.add_argument("--resume", type=Literal["auto", "must", "never"], default="never", help=RESUME)
         parser.add_argument("--gap_out", type=str, default="", help="JSON file for the figures of ``validate``.")
 
@@ -70,11 +84,14 @@ class UnigapCLI(LightningCLI):
         check_run_options(config)
         if config.get("gap_out"):
             check_figures(config["gap_out"], "--gap_out")
+        place_run(config, find_run(str(self.subcommand), config))
+        self._yield_to_listed(config)
         if self.subcommand == "fit":
             is_named = bool(config["ckpt_path"])
             config["ckpt_path"] = checkpoint_to_resume(
                 config["resume"], config["ckpt_path"], Path(config["checkpoint"]["folder"]) / LAST
             )
+            refuse_other_run(config, config["resume"])
         self.recipe = yaml.safe_load(self._parser(self.subcommand).dump(config))
         if config.get("ckpt_path"):
             content = open_lightning(config["ckpt_path"], "ckpt_path")
@@ -92,6 +109,17 @@ class UnigapCLI(LightningCLI):
         keeper = run_checkpoint(self.trainer)
         assert keeper is not None, "every run of the command line has one"
         keeper.recipe = self.recipe
+
+    def _yield_to_listed(self, config: Namespace) -> None:
+        """A callback of every run that ``trainer.callbacks`` lists as well is taken from there."""
+        callbacks = config["trainer"]["callbacks"] or []
+        listed = {
+            one["class_path"].rpartition(".")[2] for one in (callbacks if isinstance(callbacks, list) else [callbacks])
+        }
+        own = self._parser(self.subcommand).callback_keys
+        for key, name in (("curves", "CurveLog"), ("rows", "RowLog")):
+            if name in listed:
+                own.remove(key)
 
     def predict(self, **options: Any) -> None:
         """Draws and judges into the pool, and keeps nothing beside it."""
@@ -144,7 +172,7 @@ def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | No
             raise ValueError(f"{last} is of an earlier run; continue it with --resume must, or use another folder")
         return str(last)
     if resume == "must":
-        raise ValueError(f"--resume must: there is no {last}; give the --checkpoint.folder of the run, or begin anew")
+        raise ValueError(f"--resume must: there is no {last}; give the --run of the run, or begin anew")
     return None
 
 
@@ -208,11 +236,17 @@ def run(words: Sequence[str]) -> int:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             save_config_callback=RunConfig,
-            save_config_kwargs={"overwrite": True},
+            save_config_kwargs={"save_to_log_dir": False},
             parser_class=RunParser,
             parser_kwargs={"prog": "unigap", **options, **{name: options for name in SUBCOMMANDS}},
             # the data module shares the work out itself
-            trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,
+                # the pool may have grown
+                "reload_dataloaders_every_n_epochs": 1,
+                "logger": {"class_path": f"{MetricsCSV.__module__}.MetricsCSV", "init_args": {"save_dir": ""}},
+            },
             seed_everything_default=0,
         )
     except Finished as told:

@@ -20,6 +20,7 @@ from unigap.pool import Pool
 from unigap.progress import batches_behind, batches_trained
 from unigap.prompts import check_no_overlap, load_prompts
 from unigap.records import Prompt
+from unigap.seeds import seed_of_part
 from unigap.selection import acceptance, nothing_to_learn
 from unigap.world import find_world
 
@@ -93,7 +94,7 @@ class PoolData(LightningDataModule):
     Args:
         prompts: Prompts to improve on: a world by its name, as ``shapes``, a published set as ``NAME:PATH``, or a
             ``.txt`` or ``.jsonl`` file.
-        pool: Folder of the pool; it is begun where there is none.
+        pool: Folder of the pool; it is begun where there is none. Null is ``pool`` in the run folder.
         batch_size: Rows a training batch on each process.
         per_cell: At most this many training prompts for each (category, difficulty); null takes all.
         eval_prompts: Prompts to evaluate on, as ``prompts``; null takes the validation split of the same source.
@@ -101,7 +102,8 @@ class PoolData(LightningDataModule):
         eval_per_cell: At most this many evaluation prompts for each (category, difficulty).
         eval_batch: Evaluation prompts drawn at once.
         exam_pictures: Pictures on which understanding is examined, where the prompts are a world's.
-        seed: Part of the order of rows.
+        exam_seed: Which pictures; null follows the run's seed.
+        seed: Decides the order of rows and the random numbers of each step; null follows the run's seed.
         order: ``random``, or ``easy_first``: in every epoch rows of those prompts come first of whose candidates the
             selecting judge accepted the largest share.
     """
@@ -109,7 +111,7 @@ class PoolData(LightningDataModule):
     def __init__(
         self,
         prompts: str = "shapes",
-        pool: str = "runs/pool",
+        pool: str | None = None,
         batch_size: int = 32,
         per_cell: int | None = None,
         eval_prompts: str | None = None,
@@ -117,7 +119,8 @@ class PoolData(LightningDataModule):
         eval_per_cell: int | None = 16,
         eval_batch: int = 128,
         exam_pictures: int = 300,
-        seed: int = 0,
+        exam_seed: int | None = None,
+        seed: int | None = None,
         order: Literal["random", "easy_first"] = "random",
     ) -> None:
         super().__init__()
@@ -128,8 +131,9 @@ class PoolData(LightningDataModule):
                 raise ValueError(f"{name} must be >= 1, got {value}")
         if exam_pictures < 0:
             raise ValueError(f"exam_pictures must be >= 0, got {exam_pictures}")
-        self.pool_folder = Path(pool)
-        self.batch_size, self.eval_batch, self.exam_pictures, self.seed = batch_size, eval_batch, exam_pictures, seed
+        self._folder = pool
+        self.batch_size, self.eval_batch, self.exam_pictures = batch_size, eval_batch, exam_pictures
+        self.exam_seed, self.seed = seed_of_part("probe set", exam_seed), seed_of_part("order", seed)
         self.order = order
         self.prompts = load_prompts(prompts, "improve", per_cell)
         self.eval_source = eval_prompts or prompts
@@ -138,7 +142,7 @@ class PoolData(LightningDataModule):
         world = find_world(prompts)
         self.exam: ProbeSet | None = None
         if world and exam_pictures:
-            self.exam = world.exam(eval_split, exam_pictures, 0)
+            self.exam = world.exam(eval_split, exam_pictures, self.exam_seed)
         # what is not given, known pairs and quizzes, comes from here
         self.world = world or find_world(self.eval_source)
         self.rounds = 0
@@ -148,6 +152,17 @@ class PoolData(LightningDataModule):
         self._references: dict[str, float] = {}
         self._objective: Objective | None = None
         self._restored: dict[str, Any] = {}
+
+    @property
+    def pool_folder(self) -> Path:
+        """Folder of the pool.
+
+        Raises:
+            ValueError: None was given.
+        """
+        if not self._folder:
+            raise ValueError("PoolData has no folder for its pool; give --run, or pool")
+        return Path(self._folder)
 
     @property
     def rows(self) -> Sequence[Row]:

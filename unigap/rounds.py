@@ -20,6 +20,7 @@ from unigap.models.base import SamplingRecipe, UnifiedModel, evaluating
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment, Prompt
 from unigap.sampling import Drawings, codes_of, draw_candidates
+from unigap.seeds import seed_of_part
 from unigap.selection import threshold_logit
 from unigap.storage.shards import Key, RoundWriter
 
@@ -35,22 +36,35 @@ class RoundPlan:
         candidates: N, images drawn for each prompt; where an allocation shares them out, as many on average.
         sampling: Temperature, guidance and filters.
         images_per_batch: Most images drawn at once; bounds memory, and is the share of work a process takes at a time.
-        seed: Part of every sampling seed.
+        seed: Part of every sampling seed; null follows the run's seed by the rule of what the plan is for.
     """
 
     candidates: int = 8
     sampling: SamplingRecipe = field(default_factory=SamplingRecipe)
     images_per_batch: int = 512
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("candidates", "images_per_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
 
+    def seeded(self, part: str) -> RoundPlan:
+        """Return the plan with its seed as a number.
+
+        Args:
+            part: What the plan is for, a name in `unigap.seeds.PARTS`; decides the seed where none was given.
+        """
+        return dataclasses.replace(self, seed=seed_of_part(part, self.seed))
+
+    @property
+    def sampling_seed(self) -> int:
+        """The seed as a number; that of the pool where neither a number nor another part was named."""
+        return seed_of_part("pool", self.seed)
+
     def recipe(self, model: UnifiedModel, judges: Sequence[Judge]) -> dict[str, Any]:
         """Everything a round drawn by ``model`` and told apart by ``judges`` depends on, as the pool stores it."""
-        depends = dataclasses.asdict(self) | {"judges": judge_recipes(at_once(judges))}
+        depends = dataclasses.asdict(self) | {"seed": self.sampling_seed, "judges": judge_recipes(at_once(judges))}
         if judges[0].asked_later:  # its verdicts come later, so it is not among the judges of the round
             depends[SELECTS] = judges[0].name
         del depends["images_per_batch"]
@@ -218,7 +232,14 @@ class _Hand:
     def _draw_batch(self, prompts: Sequence[Prompt], wave: Wave) -> None:
         plan = self.plan
         for drawings in draw_candidates(
-            self.model, prompts, wave.images, self.round, plan.seed, plan.sampling, plan.images_per_batch, wave.first
+            self.model,
+            prompts,
+            wave.images,
+            self.round,
+            plan.sampling_seed,
+            plan.sampling,
+            plan.images_per_batch,
+            wave.first,
         ):
             judgments = judge_drawings(self.model, drawings, self.judges)
             self.writer.write(drawings.candidates, judgments, self.ranks.rank)

@@ -42,7 +42,7 @@ class Arm:
         objective: What is learned.
         judge: Who selects.
         model: Options of the model.
-        regrow: Options of ``Regrow``; empty draws one round.
+        regrow: Options of ``RedrawSchedule``, and the ``allocation`` of ``Regrow``; empty draws one round.
         callbacks: Further callbacks.
         candidates: Images drawn for each prompt of a round.
         epochs: Epochs.

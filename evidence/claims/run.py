@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import seed_everything
+import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 
@@ -32,7 +32,7 @@ from unigap.quiet_fit import quiet_trainer
 from unigap.records import Prompt
 from unigap.rounds import RoundPlan
 from unigap.shapes.exam import shapes_exam
-from unigap.stages import CurriculumStage, SFTStage
+from unigap.stages import CurriculumStage, RedrawSchedule, SFTStage
 
 EVAL_SEED = 2_000_000
 """Added to the seed of an arm for the drawings it is measured on."""
@@ -83,12 +83,15 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
 
 def _improve(setting: Setting, arm: Arm, seed: int, model: UnifiedModel, max_steps: int) -> Result:
     """Trains the model; how many steps it took, at which threshold, and how each round went."""
-    seed_everything(seed, verbose=False)
-    regrow = Regrow(setting.plan(arm.candidates, seed), **build(arm.regrow))
+    # every other seed is given to its owner
+    torch.manual_seed(seed)
+    redraw = dict(build(arm.regrow))
+    regrow = Regrow(setting.plan(arm.candidates, seed), redraw.pop("allocation", None))
+    schedule = RedrawSchedule(**redraw) if redraw else None
     callbacks = [build(callback) for callback in arm.callbacks]
     stops = any(isinstance(callback, Guard | EarlyStopping) for callback in callbacks)
     per_cell, drawn = FINE_VIEW if stops else COARSE_VIEW
-    stage_class = CurriculumStage if regrow.replays else SFTStage
+    stage_class = functools.partial(CurriculumStage, schedule=schedule) if schedule else SFTStage
     stage = stage_class(
         model,
         build(_objective(arm, model)),
@@ -113,7 +116,7 @@ def _improve(setting: Setting, arm: Arm, seed: int, model: UnifiedModel, max_ste
             [regrow, *callbacks],
             max_epochs=-1 if max_steps > 0 else arm.epochs,
             max_steps=max_steps,
-            limit_val_batches=None if stops or regrow.patience else 0,
+            limit_val_batches=None if stops or (schedule and schedule.patience) else 0,
         )
         trainer.fit(stage, datamodule=data)
     return {"steps": trainer.global_step, "threshold": stage.objective.threshold, "rounds": regrow.counts}

@@ -17,11 +17,11 @@ class CurveLog(Callback):
     """Writes ``curves.json``: a row an epoch with the mean training loss and every validation figure with its interval.
 
     Args:
-        folder: The run folder.
+        folder: Where it lies; null is the run folder, empty writes none.
     """
 
-    def __init__(self, folder: str = "runs") -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder
         self.rows: list[dict[str, Any]] = []
         self._losses: float | torch.Tensor = 0.0
         self._batches = 0
@@ -30,6 +30,8 @@ class CurveLog(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Adds the loss of a batch, which Lightning has divided among those of one optimizer step."""
+        if not isinstance(pl_module, ImproveStage):
+            return
         # left on its device: to read a number there would hold up every step
         self._losses = self._losses + outputs["loss"].detach() * trainer.accumulate_grad_batches
         self._batches += 1
@@ -40,8 +42,8 @@ class CurveLog(Callback):
             return
         self.add(trainer.current_epoch + 1, pl_module, float(self._losses) / self._batches if self._batches else None)
         self._losses, self._batches = 0.0, 0
-        if trainer.is_global_zero:
-            write_sealed(self.folder / "curves.json", json.dumps(self.rows, indent=1).encode())
+        if trainer.is_global_zero and self.folder:
+            write_sealed(Path(self.folder) / "curves.json", json.dumps(self.rows, indent=1).encode())
 
     def add(self, epoch: int, stage: ImproveStage, loss: float | None) -> None:
         """Adds a row by hand; epoch 0 is before training."""

@@ -17,6 +17,7 @@ from unigap.callbacks.dynamics_log import keep_rows, log_figures, show_picture
 from unigap.callbacks.dynamics_probes import GROUPS, WatchedImages, paired_sources, pick_probes
 from unigap.models.base import evaluating
 from unigap.plots import dynamics_plots as plots
+from unigap.seeds import seed_of_part
 from unigap.selection import threshold_logit
 from unigap.stages import ImproveStage
 from unigap.stages.base import refuse_sharded
@@ -35,22 +36,22 @@ class Dynamics(Callback):
     go to every logger; pictures to W&B and TensorBoard, and as PNG files beside ``dynamics.json`` into ``folder``.
 
     Args:
-        folder: Where pictures and rows are kept.
+        folder: Where pictures and rows are kept; null is ``dynamics`` in the run folder.
         per_group: Most probes of each of the four groups.
         step_every: Steps between two predictions; 0 makes none.
         gram_every: Steps between two kernels; 0 takes only the first.
         permutations: Random re-pairings that make a null.
-        seed: Draws the probes.
+        seed: Draws the probes; null follows the run's seed.
     """
 
     def __init__(
         self,
-        folder: str = "runs/dynamics",
+        folder: str | None = None,
         per_group: int = 8,
         step_every: int = 20,
         gram_every: int = 100,
         permutations: int = 500,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         for name, value, least in (
             ("per_group", per_group, 1),
@@ -60,7 +61,8 @@ class Dynamics(Callback):
         ):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
-        self.folder, self.per_group, self.permutations, self.seed = Path(folder), per_group, permutations, seed
+        self.folder, self.per_group, self.permutations = Path(folder or "dynamics"), per_group, permutations
+        self.seed = seed_of_part("dynamics", seed)
         self.step_every, self.gram_every = step_every, gram_every
         self.rows: list[dict[str, Any]] = []
         self._probes: WatchedImages | None = None

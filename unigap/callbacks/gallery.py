@@ -36,10 +36,10 @@ class Gallery(Callback):
     Args:
         prompts: How many prompts, spread evenly over those the run evaluates on.
         every_n_epochs: Draw after every so many epochs.
-        folder: Where the grids are kept; empty is ``drawings`` beside the folder of the run's checkpoints.
+        folder: Where the grids are kept; null is ``drawings`` in the run folder.
     """
 
-    def __init__(self, prompts: int = 8, every_n_epochs: int = 1, folder: str = "") -> None:
+    def __init__(self, prompts: int = 8, every_n_epochs: int = 1, folder: str | None = None) -> None:
         for name, value in (("prompts", prompts), ("every_n_epochs", every_n_epochs)):
             if value < 1:
                 raise ValueError(f"Gallery.{name} must be >= 1, got {value}; remove the callback to draw none")
@@ -107,7 +107,7 @@ def draw_exhibits(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[Exhibi
     """One drawing for each prompt, with the seeds and the sampling of the stage's evaluation."""
     plan, exhibits = stage.eval_plan, []
     for drawings in draw_candidates(
-        stage.model, prompts, 1, EVAL_ROUND, plan.seed, plan.sampling, plan.images_per_batch
+        stage.model, prompts, 1, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch
     ):
         candidates, pixels_BCHW = drawings.candidates, drawings.pixels_BCHW
         p_yes_B = stage.own_judge.logits(stage.model, candidates, pixels_BCHW).sigmoid().tolist()

@@ -7,7 +7,7 @@ import math
 import random
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -27,7 +27,8 @@ from unigap.progress import Phase, training_is_over
 from unigap.records import Candidate, Prompt
 from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods
 from unigap.selection import discarded_prompts, threshold_logit
-from unigap.stages import CurriculumStage, ImproveStage
+from unigap.stages import CurriculumStage, ImproveStage, RedrawSchedule
+from unigap.stages.curriculum import Redraw
 
 REFERENCE_BATCH = 256
 """Candidates in one forward pass of the reference."""
@@ -36,62 +37,29 @@ PLAIN_PRECISION = "32-true"
 """Precision of a trainer that leaves numbers as the weights have them."""
 
 Counts = dict[str, int]
-Redraw = Literal["discarded", "all", "solved"]
 
 
 class Regrow(Callback):
     """Draws the first pool, and, in a curriculum, redraws the discarded prompts with the model as it has become.
 
-    New rows are trained on in the very next epoch.
+    ``CurriculumStage`` says when, by its schedule. New rows are trained on in the very next epoch.
 
     Args:
         plan: How candidates are drawn; null draws 8 a prompt.
-        every_n_epochs: Redraw after every so many epochs; 0 does not.
-        at_epochs: Redraw after these epochs, counted from 1 (the paper: 10).
-        patience: Redraw when the non-unification score on validation prompts, which needs no external judge, has not
-            fallen for this many epochs with a validation; 0 does not.
-        redraw: ``discarded``: the prompts nothing was accepted for (Algorithm 2). ``all``: every prompt, so that the
-            model learns from what it draws by then. ``solved``: as many as are discarded, but at random from the
-            others: the control that tells replay from mere fresh samples.
         allocation: Which prompts the images of a round go to; null gives each the same number.
     """
 
-    def __init__(
-        self,
-        plan: RoundPlan | None = None,
-        every_n_epochs: int = 0,
-        at_epochs: Sequence[int] = (),
-        patience: int = 0,
-        redraw: Redraw = "discarded",
-        allocation: Allocation | None = None,
-    ) -> None:
-        for name, value in (("every_n_epochs", every_n_epochs), ("patience", patience)):
-            if value < 0:
-                raise ValueError(f"{name} must be >= 0, got {value}; 0 turns it off")
-        if any(epoch < 1 for epoch in at_epochs):
-            raise ValueError(f"at_epochs counts from 1, got {list(at_epochs)}")
-        self.plan, self.allocation = plan or RoundPlan(), allocation or FixedCandidates()
-        self.every_n_epochs, self.at_epochs, self.patience = every_n_epochs, tuple(at_epochs), patience
-        self.redraw = redraw
+    def __init__(self, plan: RoundPlan | None = None, allocation: Allocation | None = None) -> None:
+        self.plan, self.allocation = (plan or RoundPlan()).seeded("pool"), allocation or FixedCandidates()
         self.counts: list[Counts] = []
         self._owed = False
         self._gaps: dict[int, float] = {}
-
-    @property
-    def replays(self) -> bool:
-        """Whether anything is ever redrawn."""
-        return bool(self.every_n_epochs or self.at_epochs or self.patience)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses combinations in which regrowth would be lost without a word."""
         if stage != "fit" or not isinstance(pl_module, ImproveStage):
             return
-        if self.replays != isinstance(pl_module, CurriculumStage):
-            raise ValueError(
-                "replay and CurriculumStage go together: use CurriculumStage with every_n_epochs, at_epochs or "
-                "patience, or SFTStage / DPOStage without them"
-            )
-        if self.replays and trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]
+        if isinstance(pl_module, CurriculumStage) and trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]
             raise ValueError("a pool that grows needs trainer.reload_dataloaders_every_n_epochs=1; set it")
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise ValueError("spawned processes lose the pool; use strategy=ddp, which starts them by command")
@@ -115,21 +83,21 @@ class Regrow(Callback):
         """Draws the round that was left out when the run was to end here, if training goes on now."""
         checkpoint = run_checkpoint(trainer)
         ends = checkpoint is not None and checkpoint.phase == Phase.MEASURING
-        if self._owed and not ends and isinstance(pl_module, ImproveStage):
+        if self._owed and not ends and isinstance(pl_module, CurriculumStage):
             self._regrow(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes the non-unification score of the epoch, for ``patience``."""
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if self.patience and fitting and isinstance(pl_module, ImproveStage):
+        if fitting and isinstance(pl_module, CurriculumStage) and pl_module.schedule.patience:
             self._gaps[trainer.current_epoch + 1] = float(pl_module.results["non_unification"]["all"].value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Redraws the prompts nothing was accepted for, when it is time; never after the last epoch."""
         if not isinstance(pl_module, ImproveStage):
             return
-        self._owed = self._due(trainer.current_epoch + 1)
-        if self._owed and not training_is_over(trainer):
+        self._owed = isinstance(pl_module, CurriculumStage) and self._due(trainer.current_epoch + 1, pl_module.schedule)
+        if self._owed and isinstance(pl_module, CurriculumStage) and not training_is_over(trainer):
             # a round belongs to the weights that drew it: killed while it is drawn, the run continues from these
             checkpoint = run_checkpoint(trainer)
             if checkpoint:
@@ -137,21 +105,23 @@ class Regrow(Callback):
                 checkpoint.obey(trainer)
             self._regrow(trainer, pl_module)
 
-    def _regrow(self, trainer: Trainer, pl_module: ImproveStage) -> None:
+    def _regrow(self, trainer: Trainer, pl_module: CurriculumStage) -> None:
         self._owed = False
         stage, data, pool = self._house(trainer, pl_module, create=False)
         last = data.rounds - 1
         logits = pool.logits(stage.judge.name, upto=last)
         left = discarded_prompts(data.prompts, pool.candidates(upto=last), logits, stage.objective.threshold)
-        chosen = _chosen(self.redraw, data.prompts, left, random.Random(f"{self.plan.seed}/{data.rounds}"))
+        rng = random.Random(f"{self.plan.seed}/{data.rounds}")
+        chosen = _chosen(pl_module.schedule.redraw, data.prompts, left, rng)
         if chosen:
             self._draw(trainer, stage, pool, data.rounds, chosen)
             self._take(trainer, stage, data, pool, data.rounds + 1)
 
-    def _due(self, epoch: int) -> bool:
+    def _due(self, epoch: int, schedule: RedrawSchedule) -> bool:
         """Whether the end of an epoch, counted from 1, is the time to redraw."""
-        due = epoch in self.at_epochs or bool(self.every_n_epochs and epoch % self.every_n_epochs == 0)
-        return due or (self.patience > 0 and epoch in stalled_epochs(self._gaps, self.patience))
+        return schedule.names(epoch) or (
+            schedule.patience > 0 and epoch in stalled_epochs(self._gaps, schedule.patience)
+        )
 
     def _house(self, trainer: Trainer, stage: ImproveStage, create: bool) -> tuple[ImproveStage, PoolData, Pool]:
         data, ranks = stage.pool_data, ranks_of(trainer)

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from unigap.objectives import RowBatch
+from unigap.stages import ImproveStage
 from unigap.storage.journal import append_line, line_of, read_journal
 from unigap.storage.manifest import write_durable
 
@@ -19,16 +20,16 @@ class RowLog(Callback):
     A resumed run drops the lines of epochs it trains again, and the start of a last line that was cut off.
 
     Args:
-        path: The file.
+        path: The file; null is ``rows.jsonl`` in the run folder, empty writes none.
     """
 
-    def __init__(self, path: str = "runs/rows.jsonl") -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | None = None) -> None:
+        self.path = Path(path) if path else None
         self._rows: list[str] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps what was written of the epochs that lie behind."""
-        if not (trainer.is_global_zero and self.path.exists()):
+        if not (trainer.is_global_zero and self.path and self.path.exists()):
             return
         journal = read_journal(self.path, ("epoch", "rows"))
         if journal.torn:
@@ -43,11 +44,12 @@ class RowLog(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: RowBatch, batch_idx: int
     ) -> None:
         """Notes the rows of the batch."""
-        self._rows += batch.ids
+        if isinstance(pl_module, ImproveStage):
+            self._rows += batch.ids
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the epoch down."""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self.path and isinstance(pl_module, ImproveStage):
             append_line(self.path, {"epoch": trainer.current_epoch, "rows": self._rows})
         self._rows = []
 

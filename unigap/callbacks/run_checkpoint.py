@@ -35,17 +35,16 @@ class RunCheckpoint(Checkpoint):
     ``unigap.progress.Phase``). ``fast_dev_run`` leaves no file.
 
     Args:
-        folder: Where it lies.
+        folder: Where it lies; null is ``checkpoints`` in the run folder.
         every_n_train_steps: Save after every so many optimizer steps as well; 0 does not.
         keep_epochs: Keep a copy of the end of every epoch, ``epoch-NNNN.ckpt``.
     """
 
-    def __init__(
-        self, folder: str = "runs/checkpoints", every_n_train_steps: int = 0, keep_epochs: bool = False
-    ) -> None:
+    def __init__(self, folder: str | None = None, every_n_train_steps: int = 0, keep_epochs: bool = False) -> None:
         if every_n_train_steps < 0:
             raise ValueError(f"every_n_train_steps must be >= 0, got {every_n_train_steps}; 0 turns it off")
-        self.folder, self.every_n_train_steps, self.keep_epochs = Path(folder), every_n_train_steps, keep_epochs
+        self.folder = Path(folder or "checkpoints")
+        self.every_n_train_steps, self.keep_epochs = every_n_train_steps, keep_epochs
         self.stop = StopSignal()
         self.recipe: dict[str, Any] = {}
         self.phase = Phase.TRAINING

@@ -1,6 +1,8 @@
-"""Keeps the resolved config of a run where somebody will look for it: beside the checkpoint, in W&B, in its report."""
+"""Keeps the resolved config of a run: in its folder, beside the checkpoint, in W&B and in its report."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
@@ -10,25 +12,37 @@ from lightning.pytorch.loggers import WandbLogger
 from unigap.callbacks import RunSummary
 from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.run_folder.fit_folder import CONFIG, recipe_of
+from unigap.run_folder.places import unplace_run
 from unigap.run_folder.wandb_runs import tell_config
 from unigap.storage.seals import write_sealed
 
 
 class RunConfig(SaveConfigCallback):
-    """Saves the config into the folder of the logs, as Lightning does, and wherever else it is needed."""
+    """Saves the config once the run is neither refused nor out of data, so that no other run's config is replaced."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes nothing yet, unlike Lightning's."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves it, on the first process."""
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes it beside ``last.ckpt`` and tells it to W&B and to the run's summary, on the first process."""
-        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Writes it into the run folder and beside ``last.ckpt``, and tells it to W&B and to the run's summary."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         config = self.config.clone()
+        run = Path(config["run"])
+        unplace_run(config)
         # whoever takes it up begins a run of their own
         config["ckpt_path"], config["resume"] = None, "never"
         text = self.parser.dump(config, skip_none=False)
         keeper = run_checkpoint(trainer)
         assert keeper is not None, "every run of the command line has one"
         keeper.hold_folder()  # before anything of another run is written over
-        write_sealed(keeper.folder / CONFIG, text.encode())
+        for folder in (run, keeper.folder):
+            write_sealed(folder / CONFIG, text.encode())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 tell_config(logger.experiment, text)

@@ -29,6 +29,7 @@ from unigap.records import Candidate
 from unigap.rounds import RoundPlan
 from unigap.run_folder.measured import AFTER_TRAINING
 from unigap.sampling import Drawings, codes_of
+from unigap.seeds import seed_of_part
 from unigap.stages import ImproveStage
 from unigap.storage.manifest import digest
 from unigap.storage.seals import write_sealed
@@ -38,8 +39,6 @@ from unigap.world import find_world
 
 RESUMING = ("--resume", "--ckpt_path")
 BEFORE, AFTER = "gap_before", "gap_after"
-TEST_SEED = 1_000_000
-"""Seed of the drawings where no plan is given."""
 
 
 class RunSummary(Callback):
@@ -49,31 +48,35 @@ class RunSummary(Callback):
     same course as without it.
 
     Args:
-        folder: The run folder; empty measures and writes nothing.
+        folder: Where they lie. Null is the run folder where ``prompts`` are given, and measures nothing otherwise;
+            empty measures nothing.
         prompts: Prompts to draw for, as in ``PoolData``; none of them may be trained on. Null takes those
-            that the run evaluates on.
+            that the run evaluates on, where a ``folder`` is given.
         split: Their split.
         per_cell: At most this many of them for each (category, difficulty).
         plan: How the drawings are made; null draws 4 a prompt.
         exam: Pictures on which understanding is examined, where the prompts are a world's.
+        exam_seed: Which pictures; null follows the run's seed.
         gallery: Prompts that are shown before and after.
     """
 
     def __init__(
         self,
-        folder: str = "",
+        folder: str | None = None,
         prompts: str | None = None,
         split: str = "test",
         per_cell: int = 20,
         plan: RoundPlan | None = None,
         exam: int = 600,
+        exam_seed: int | None = None,
         gallery: int = 24,
     ) -> None:
         for name, value, least in (("per_cell", per_cell, 1), ("exam", exam, 0), ("gallery", gallery, 1)):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
-        self.folder, self.plan, self.gallery = folder, plan or RoundPlan(4, seed=TEST_SEED), gallery
-        self.source, self.split, self.per_cell, self.pictures = prompts, split, per_cell, exam
+        self.folder, self.plan, self.gallery = folder, (plan or RoundPlan(4)).seeded("test"), gallery
+        self.source, self.split, self.per_cell, self.pictures = prompts or "", split, per_cell, exam
+        self.exam_seed = seed_of_part("test probe set", exam_seed)
         self.model = ""
         self.recipe: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
@@ -100,7 +103,7 @@ class RunSummary(Callback):
         self.exam: ProbeSet | None = None
         world = find_world(source)
         if world and self.pictures:
-            self.exam = world.exam(self.split, self.pictures, 0)
+            self.exam = world.exam(self.split, self.pictures, self.exam_seed)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the model as it is before training; a resumed run keeps the start it had."""
@@ -203,7 +206,7 @@ class RunSummary(Callback):
         again_S: torch.Tensor,
         weights: str,
     ) -> None:
-        folder = Path(self.folder)
+        folder = Path(self.folder or "")
         self.result = {
             "seed": stage.pool_data.seed,
             "model": self.model or type(stage.model).__name__,
@@ -227,7 +230,7 @@ class RunSummary(Callback):
 
     def _key(self) -> str:
         plan = dataclasses.replace(self.plan, images_per_batch=1)  # which decides nothing but speed
-        asked = ([prompt.text for prompt in self.prompts], plan, self.pictures)
+        asked = ([prompt.text for prompt in self.prompts], plan, self.pictures, self.exam_seed)
         return hashlib.sha256(repr(asked).encode()).hexdigest()
 
     def _seconds_so_far(self) -> dict[str, float]:

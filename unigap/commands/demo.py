@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import seed_everything
+import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from unigap.callbacks import CurveLog, Regrow, RowLog, RunSummary
@@ -114,7 +114,8 @@ def _run(
         "objective": type(objective).__name__,
     }
     write_durable(folder / MARK, json.dumps(recipe, indent=1).encode())
-    seed_everything(plan.seed, verbose=False)
+    # every other seed is given to its owner
+    torch.manual_seed(plan.seed)
     data = PoolData(
         pool=str(folder / "pool"),
         batch_size=plan.batch_size,
@@ -133,10 +134,10 @@ def _run(
         warmup_steps=10,
     )
     test = RoundPlan(plan.eval_candidates, sampling, seed=1_000_000 + plan.seed)
-    summary = RunSummary(str(folder), per_cell=plan.eval_per_cell, plan=test, exam=plan.exam)
+    summary = RunSummary(str(folder), "shapes", per_cell=plan.eval_per_cell, plan=test, exam=plan.exam, exam_seed=0)
     summary.describe(plan.checkpoint, recipe)
     curves, rows = CurveLog(str(folder)), RowLog(str(folder / "rows.jsonl"))
-    regrow = Regrow(RoundPlan(plan.candidates, sampling, seed=plan.seed), every_n_epochs=1)
+    regrow = Regrow(RoundPlan(plan.candidates, sampling, seed=plan.seed))
     trainer = quiet_trainer(
         [regrow, curves, rows, summary],
         max_epochs=plan.epochs,

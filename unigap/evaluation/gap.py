@@ -80,7 +80,7 @@ def measure(
     """Draws for held-out prompts with fixed seeds and collects the verdicts of the own judge and the external one."""
     batches, own, right = [], [], []
     for drawings in draw_candidates(
-        model, prompts, plan.candidates, EVAL_ROUND, plan.seed, plan.sampling, plan.images_per_batch
+        model, prompts, plan.candidates, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch
     ):
         batches.append(drawings)
         own.append(judge.logits(model, drawings.candidates, drawings.pixels_BCHW).float().cpu())

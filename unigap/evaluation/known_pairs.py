@@ -18,6 +18,7 @@ from unigap.plots.pictures import check_side, decode_image, read_image, to_pixel
 from unigap.prompt_sets.rows import MAX_BYTES, json_rows, text_field, with_known_keys
 from unigap.prompts import normalised
 from unigap.records import Prompt
+from unigap.seeds import seed_of_part
 from unigap.world import class_of_worlds
 
 
@@ -39,12 +40,12 @@ class CaptionedFile(KnownPairs):
     Args:
         path: The file; image paths in it are relative to its folder.
         side: Images are made squares of this many pixels, grey beside what is not square.
-        seed: Which rows, and whose caption.
+        seed: Which rows, and whose caption; null follows the run's seed.
     """
 
-    def __init__(self, path: str, side: int = 384, seed: int = 0) -> None:
+    def __init__(self, path: str, side: int = 384, seed: int | None = None) -> None:
         check_side(side)
-        self.path, self.side, self.seed = Path(path), side, seed
+        self.path, self.side, self.seed = Path(path), side, seed_of_part("captioned pairs", seed)
 
     def load(self, n: int) -> ProbeSet:
         """Images of the file."""
@@ -66,7 +67,7 @@ class CaptionedDataset(KnownPairs):
         image: Name of the image column.
         caption: Name of the column of captions; where one holds several, the first is taken.
         side: Images are made squares of this many pixels, grey beside what is not square.
-        seed: Which rows, and whose caption.
+        seed: Which rows, and whose caption; null follows the run's seed.
     """
 
     def __init__(
@@ -76,13 +77,13 @@ class CaptionedDataset(KnownPairs):
         image: str = "image",
         caption: str = "caption",
         side: int = 384,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         check_side(side)
         if "://" in name:
             raise ValueError(f"pairs {name!r} is a URL; download it and give the folder")
         self.name, self.split, self.image, self.caption = name, split, image, caption
-        self.side, self.seed = side, seed
+        self.side, self.seed = side, seed_of_part("captioned pairs", seed)
 
     def load(self, n: int) -> ProbeSet:
         """Images of the data set."""

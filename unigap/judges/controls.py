@@ -10,6 +10,7 @@ import torch
 from unigap.judges.base import CERTAIN, Judge
 from unigap.models.base import UnifiedModel
 from unigap.records import Candidate
+from unigap.seeds import seed_of_part
 
 
 class RandomJudge(Judge):
@@ -17,13 +18,13 @@ class RandomJudge(Judge):
 
     Args:
         yes_rate: Share of drawings it accepts, in (0, 1).
-        seed: Names the coin.
+        seed: Names the coin; null follows the run's seed.
     """
 
-    def __init__(self, yes_rate: float = 0.5, seed: int = 0) -> None:
+    def __init__(self, yes_rate: float = 0.5, seed: int | None = None) -> None:
         if not 0 < yes_rate < 1:
             raise ValueError(f"yes_rate must be in (0, 1), got {yes_rate}")
-        self.yes_rate, self.seed = yes_rate, seed
+        self.yes_rate, self.seed = yes_rate, seed_of_part("judge", seed)
 
     @property
     def name(self) -> str:
@@ -72,13 +73,13 @@ class FlippedJudge(Judge):
     Args:
         judge: The judge that is disturbed.
         share: Share of drawings whose log-odds change sign, in (0, 1).
-        seed: Names the coin.
+        seed: Names the coin; null follows the run's seed.
     """
 
-    def __init__(self, judge: Judge, share: float = 0.1, seed: int = 0) -> None:
+    def __init__(self, judge: Judge, share: float = 0.1, seed: int | None = None) -> None:
         if not 0 < share < 1:
             raise ValueError(f"share must be in (0, 1), got {share}; use the judge itself or InvertedJudge at the ends")
-        self.judge, self.share, self.seed = judge, share, seed
+        self.judge, self.share, self.seed = judge, share, seed_of_part("judge", seed)
 
     @property
     def name(self) -> str:

@@ -17,7 +17,10 @@ LENGTH = (
 FREE = {
     "how long it trains": LENGTH,
     "where it lies": (
+        "run",
         "checkpoint.*",
+        "curves.*",
+        "rows.*",
         "summary.folder",
         "data.init_args.pool",
         "model.init_args.out",

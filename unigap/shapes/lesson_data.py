@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unigap.progress import batches_behind, batches_trained
+from unigap.seeds import seed_of_part
 from unigap.shapes.grammar import CATEGORIES
 from unigap.shapes.lessons import EVEN, Lesson, crowd, looks, make_lesson, pictures
 
@@ -98,7 +99,7 @@ class ShapesLessons(LightningDataModule):
         recall_steps: Batches of the last phase, in which some of the drawing comes back, beside judging.
         tokenizer_batch: Pictures a batch in the first phase.
         trunk_batch: Lessons a batch in the others.
-        seed: Names the stream; batch k of a seed is always the same.
+        seed: Names the stream; batch k of a seed is always the same. Null follows the run's seed.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class ShapesLessons(LightningDataModule):
         recall_steps: int = 100,
         tokenizer_batch: int = 16,
         trunk_batch: int = 32,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("tokenizer_batch", tokenizer_batch), ("trunk_batch", trunk_batch)):
@@ -122,7 +123,7 @@ class ShapesLessons(LightningDataModule):
                 f"got {', '.join(map(str, self.phases))}"
             )
         self.tokenizer_batch, self.trunk_batch = tokenizer_batch, trunk_batch
-        self.seed = seed
+        self.seed = seed_of_part("lessons", seed)
 
     def __len__(self) -> int:
         return sum(self.phases)

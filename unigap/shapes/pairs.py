@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unigap.evaluation.known_pairs import KnownPairs
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.seeds import seed_of_part
 from unigap.shapes.exam import shapes_exam
 
 
@@ -12,11 +13,11 @@ class ShapesPairs(KnownPairs):
 
     Args:
         split: Split of the prompts that are rendered; not one that is trained on.
-        seed: Which pictures.
+        seed: Which pictures; null follows the run's seed.
     """
 
-    def __init__(self, split: str = "validation", seed: int = 1) -> None:
-        self.split, self.seed = split, seed
+    def __init__(self, split: str = "validation", seed: int | None = None) -> None:
+        self.split, self.seed = split, seed_of_part("rendered pairs", seed)
 
     def load(self, n: int) -> ProbeSet:
         """Renders, every second one with its own prompt."""

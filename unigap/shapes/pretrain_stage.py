@@ -23,7 +23,7 @@ class PretrainStage(LightningModule):
 
     Args:
         newborn: The untrained model.
-        out: Folder the checkpoint is written to.
+        out: Folder the checkpoint is written to; null is ``model`` in the run folder.
         tokenizer_lr: Peak learning rate of the image tokenizer.
         trunk_lr: Peak learning rate of all other weights.
         judging_lr: The same in the third phase, in which only judging is taught.
@@ -37,7 +37,7 @@ class PretrainStage(LightningModule):
     def __init__(
         self,
         newborn: Newborn,
-        out: str = "runs/pretrain/checkpoint",
+        out: str | None = None,
         tokenizer_lr: float = 2.0e-3,
         trunk_lr: float = 6.0e-4,
         judging_lr: float = 5.0e-4,
@@ -50,7 +50,7 @@ class PretrainStage(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
-        self.out = Path(out)
+        self.out = Path(out or "model")
         self.model = newborn.model()
         self.tokenizer = newborn.tokenizer(self.model)
         self.peaks = (tokenizer_lr, trunk_lr, judging_lr, recall_lr)

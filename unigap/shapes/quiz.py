@@ -12,6 +12,7 @@ import torch
 
 from unigap.evaluation.quizzes import Quiz, QuizSource
 from unigap.judges.self_judge import QUESTION
+from unigap.seeds import seed_of_part
 from unigap.shapes.grammar import COLORS, DIFFICULTIES, SHAPES, Description, Thing
 from unigap.shapes.prompt_sets import descriptions
 from unigap.shapes.scenes import imagine, render
@@ -32,13 +33,13 @@ class ShapesQuiz(QuizSource):
     Args:
         split: Split of the prompts that are rendered; not one that is trained on.
         pictures: How many; each is asked about four times.
-        seed: Which pictures.
+        seed: Which pictures; null follows the run's seed.
     """
 
-    def __init__(self, split: str = "validation", pictures: int = 100, seed: int = 0) -> None:
+    def __init__(self, split: str = "validation", pictures: int = 100, seed: int | None = None) -> None:
         if pictures < 1:
             raise ValueError(f"pictures must be >= 1, got {pictures}")
-        self.split, self.pictures, self.seed = split, pictures, seed
+        self.split, self.pictures, self.seed = split, pictures, seed_of_part("quiz", seed)
 
     def load(self) -> Quiz:
         """Renders and questions."""

@@ -3,12 +3,12 @@
 from typing import Any
 
 from unigap.stages.base import ImproveStage
-from unigap.stages.curriculum import CurriculumStage
+from unigap.stages.curriculum import CurriculumStage, RedrawSchedule
 from unigap.stages.dpo import DPOStage
 from unigap.stages.sft import SFTStage
 from unigap.world import class_of_worlds
 
-__all__ = ["CurriculumStage", "DPOStage", "ImproveStage", "SFTStage"]
+__all__ = ["CurriculumStage", "DPOStage", "ImproveStage", "RedrawSchedule", "SFTStage"]
 
 
 def __getattr__(name: str) -> Any:

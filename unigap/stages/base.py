@@ -31,8 +31,6 @@ from unigap.stages.step_seed import seed_step
 
 ADAPTER_SCALES = "adapter_scales"
 """Where a checkpoint keeps what its adapted layers multiply their updates by: weights alone do not say it."""
-EVAL_SEED = 20_000
-"""Seed of evaluation drawings where none is given: the same before and after."""
 
 
 class ImproveStage(LightningModule):
@@ -81,8 +79,8 @@ class ImproveStage(LightningModule):
             check_speaks_at_once(external)
             warn_of_own_external(self.judge, external)
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
-        self.eval_plan = eval_plan or RoundPlan(candidates=4, seed=EVAL_SEED)
-        self.predict_plan = predict_plan or RoundPlan()
+        self.eval_plan = (eval_plan or RoundPlan(candidates=4)).seeded("evaluation")
+        self.predict_plan = (predict_plan or RoundPlan()).seeded("predicted pool")
         if init_from:
             load_stage(self.model, init_from)
         self.start_state = self.model.trainable_state() if objective.needs_reference else {}
@@ -273,7 +271,7 @@ class ImproveStage(LightningModule):
 
     def _draw(self, batch: PromptRows, round: int, plan: RoundPlan) -> Iterator[Drawings]:
         return draw_candidates(
-            self.model, batch.prompts, plan.candidates, round, plan.seed, plan.sampling, plan.images_per_batch
+            self.model, batch.prompts, plan.candidates, round, plan.sampling_seed, plan.sampling, plan.images_per_batch
         )
 
     @property
