@@ -17,16 +17,16 @@ from pathlib import Path
 
 import torch
 
-from unigap.allocation import Allocation, FixedCandidates, UntilAccepted
+from unigap.files.markdown import table
 from unigap.judges import OracleJudge, SelfJudge
-from unigap.markdown import table
+from unigap.loop.allocation import Allocation, FixedCandidates, UntilAccepted
+from unigap.loop.round import RoundPlan, collect_round
 from unigap.metrics.intervals import Arm, Estimate, bootstrap_ratio, paired_difference
 from unigap.models.base import UnifiedModel
 from unigap.models.janus import Janus
 from unigap.pool import Pool
-from unigap.prompts import load_prompts
+from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Prompt
-from unigap.rounds import RoundPlan, collect_round
 
 # Shape legend: S prompts of all seeds together.
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import theory
-from unigap.markdown import table
+from unigap.files.markdown import table
 
 SAMPLES, LENGTH, WIDTH, DEPTH, HEADS, WORDS, CODES = 32, 64, 128, 4, 4, 256, 512
 PEERS = {"opacus": "opacus", "opacus, by parameter": "opacus", "TRAK, no projection": "trak"}

@@ -16,10 +16,10 @@ from transformers.models.janus.configuration_janus import JanusVisionConfig, Jan
 from benchmarks.cost_model import TRUNKS, Costs, janus_pro
 from benchmarks.small_janus import PROMPTS
 from unigap.judges.self_judge import QUESTION
-from unigap.losses import sft_loss
 from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
-from unigap.shapes.newborns.janus import make_processor
+from unigap.objectives.losses import sft_loss
+from unigap.worlds.shapes.untrained.janus import make_processor
 
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 GUIDED = SamplingRecipe(cfg=5)
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     pixels_BCHW = janus.decode(codes_BM[:1]).expand(args.judged, -1, -1, -1)
     asked = [[QUESTION.replace("{prompt}", PROMPTS[1])]] * args.judged
     rows = janus.encode_prompt(PROMPTS[1:2] * args.rows)
-    reader = janus._dialogue
+    reader = janus._template
     question = len(reader.image_prefix) + len(reader.question_ids(asked[0][0])) - janus.image_tokens
     costs = Costs(janus.net.config, rows.ids_BL.shape[1], question)
 

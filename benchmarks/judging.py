@@ -13,8 +13,8 @@ from PIL import Image
 from benchmarks.side_by_side import Row, main, speeds
 from benchmarks.small_janus import PROMPTS, small_janus
 from unigap.judges.self_judge import QUESTION, SelfJudge
+from unigap.models.engine.tokens import NO_FORMS, YES_FORMS
 from unigap.models.janus import Janus
-from unigap.models.words import NO_FORMS, YES_FORMS
 
 CANDIDATES = 8
 TEXTS = [text for text in PROMPTS for _ in range(CANDIDATES)]

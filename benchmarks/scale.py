@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.cost_model import TRUNKS, Costs, janus_pro
 from benchmarks.small_janus import PROMPTS, small_janus
 from unigap.judges.self_judge import QUESTION
-from unigap.models.attention import causal, positions, run_trunk
 from unigap.models.base import SamplingRecipe
+from unigap.models.engine.attention import causal, positions, run_trunk
+from unigap.models.engine.static_decoding import StepBuffers
 from unigap.models.janus import Janus
-from unigap.models.static_decoding import StepBuffers
 
 COMPUTE, BANDWIDTH = 0.4, 0.6
 """Assumed shares of the peaks that are reached."""
@@ -141,7 +141,7 @@ def compare(janus: Janus | None = None) -> list[tuple[str, int, int]]:
     janus = janus or small_janus()
     janus.train_only_trunk()
     prompt = janus.encode_prompt(PROMPTS[:1] * 2)
-    reader = janus._dialogue
+    reader = janus._template
     asked = QUESTION.replace("{prompt}", PROMPTS[0])
     question = len(reader.image_prefix) + len(reader.question_ids(asked)) - janus.image_tokens
     costs = Costs(janus.net.config, prompt.ids_BL.shape[1], question)

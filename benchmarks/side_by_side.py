@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from unigap.markdown import table
+from unigap.files.markdown import table
 
 REPEATS, ROUNDS = 3, 3
 """Medians that are taken, and rounds of each."""

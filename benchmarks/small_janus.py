@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from unigap.models.janus import Janus
-from unigap.shapes.newborns.janus import make_model, make_processor
+from unigap.worlds.shapes.untrained.janus import make_model, make_processor
 
 GRID = 12
 PROMPTS = ["a red circle", "a small red circle left of a large blue square", "six rings", "two black crosses"]

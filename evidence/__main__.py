@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from evidence.verbs import TOPICS
 from unigap.__main__ import answer
-from unigap.verbs import run_function
+from unigap.cli.verbs import run_function
 
 
 def main(argv: Sequence[str] | None = None) -> int:

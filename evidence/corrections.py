@@ -24,11 +24,11 @@ from unigap.callbacks.dynamics_probes import (
 )
 from unigap.evaluation.gap import Verdicts, measure, rejudge
 from unigap.judges import OracleJudge, SelfJudge
+from unigap.loop.round import RoundPlan
 from unigap.metrics.win_rate import matched_yes
 from unigap.models.janus import Janus
-from unigap.prompts import load_prompts
+from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Candidate
-from unigap.rounds import RoundPlan
 
 TEST_SEED = 40_000
 AT_ONCE = 128

@@ -16,7 +16,7 @@ from unigap.callbacks.dynamics_coupling import coupling_by_part, layer_of, own_c
 from unigap.callbacks.dynamics_probes import GROUPS, WatchedImages, paired_sources
 from unigap.judges import SelfJudge
 from unigap.models.janus import Janus
-from unigap.shapes.newborns import NewbornJanus
+from unigap.worlds.shapes.untrained import UntrainedJanus
 
 PERMUTATIONS = 1000
 
@@ -37,7 +37,7 @@ def couplings(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     config = model.net.config
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        untrained = NewbornJanus(
+        untrained = UntrainedJanus(
             config.text_config.hidden_size, config.text_config.num_hidden_layers, model.n_codes
         ).model()
     untrained.train_only_trunk()

@@ -22,15 +22,15 @@ from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
 from unigap.evaluation.gap import Verdicts, measure
 from unigap.evaluation.known_pairs import ShapesPairs
+from unigap.files.durable import write_durable
 from unigap.judges import AlwaysYesJudge, FlippedJudge, InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
+from unigap.loop.round import RoundPlan
 from unigap.metrics.intervals import paired_difference
 from unigap.models.janus import Janus
 from unigap.objectives import SFT
-from unigap.prompts import load_prompts
-from unigap.quiet_fit import quiet_trainer
-from unigap.rounds import RoundPlan
+from unigap.prompt_sets.loading import load_prompts
 from unigap.stages import SFTStage
-from unigap.storage.manifest import write_durable
+from unigap.stages.quiet_trainer import quiet_trainer
 
 ARMS: dict[str, Callable[[int], Judge]] = {
     "clean": lambda seed: SelfJudge(),

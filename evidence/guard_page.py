@@ -8,7 +8,7 @@ from typing import Any
 
 from evidence.markdown import percent, points
 from evidence.statistics import over_seeds
-from unigap.markdown import table
+from unigap.files.markdown import table
 from unigap.metrics.intervals import Estimate, wilson
 from unigap.metrics.judge_drift import harms
 

@@ -12,11 +12,11 @@ from evidence.theory_plan import TheoryPlan
 from unigap.callbacks import Dynamics, Regrow
 from unigap.data import PoolData
 from unigap.judges import OracleJudge
+from unigap.loop.round import RoundPlan
 from unigap.models.janus import Janus
 from unigap.objectives import SFT
-from unigap.quiet_fit import quiet_trainer
-from unigap.rounds import RoundPlan
 from unigap.stages import SFTStage
+from unigap.stages.quiet_trainer import quiet_trainer
 
 
 def improve(plan: TheoryPlan, seed: int, folder: Path) -> Result:

@@ -18,11 +18,11 @@ from evidence.results_file import Result
 from evidence.theory_plan import TheoryPlan, read_pool, trained_state
 from unigap.callbacks.dynamics_probes import bayes_probes, generation_source, image_logp, stacked_codes
 from unigap.judges import SelfJudge
+from unigap.loop.selection import preference_pairs
 from unigap.models.base import UnifiedModel
 from unigap.models.janus import Janus
 from unigap.records import Candidate
-from unigap.selection import preference_pairs
-from unigap.shapes.lessons import alternatives
+from unigap.worlds.shapes.lessons import alternatives
 
 BUDGETS = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Step sizes: by how many nats the step lowers the loss to first order."""

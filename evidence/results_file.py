@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from unigap.storage.manifest import make_folder, write_durable
+from unigap.files.durable import make_folder, write_durable
 
 Result = dict[str, Any]
 """What an arm found: plain JSON."""

@@ -21,13 +21,13 @@ from unigap.callbacks.dynamics_probes import paired_sources, pick_probes
 from unigap.evaluation.gap import exam_scores, sit_exam
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import OracleJudge, SelfJudge
+from unigap.loop.round import RoundPlan, judge_drawings
+from unigap.loop.sampling import draw_candidates
 from unigap.models.janus import Janus
-from unigap.prompts import load_prompts
+from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Candidate
-from unigap.rounds import RoundPlan, judge_drawings
-from unigap.sampling import draw_candidates
-from unigap.shapes.exam import shapes_exam
-from unigap.shapes.lesson_data import LessonBatch, lesson_batch
+from unigap.worlds.shapes.exam import shapes_exam
+from unigap.worlds.shapes.lesson_data import LessonBatch, lesson_batch
 
 LR = 6.0e-4
 JUDGE_WEIGHT = 2.0

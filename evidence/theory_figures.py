@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from evidence import theory_summary as summary
 from evidence.one_step import BUDGETS
 from unigap.metrics.intervals import Estimate
-from unigap.plots import dynamics_plots as plots
+from unigap.report.plots import dynamics_plots as plots
 
 TITLES = {"generation": "Lemma 1/3, generation", "bayes": "Lemma 2/4, Bayes", "head": "understanding head"}
 SCORE_NAMES = {

@@ -13,9 +13,9 @@ from evidence.one_step import BUDGETS, READINGS, ROUNDING, SMALL
 from evidence.theory_figures import SCORE_NAMES, TITLES, draw_figures
 from evidence.theory_plan import TheoryPlan
 from unigap.callbacks.dynamics_probes import GROUPS
-from unigap.markdown import table
+from unigap.files.durable import make_folder, write_durable
+from unigap.files.markdown import table
 from unigap.metrics.intervals import Estimate
-from unigap.storage.manifest import make_folder, write_durable
 
 PARTS = {"predicted": "whole step", "gradient": "current gradient alone", "momentum": "momentum alone"}
 Rows = Sequence[Sequence[str]]

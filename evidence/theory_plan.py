@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from unigap.callbacks.dynamics_probes import WatchedImages, pick_probes
 from unigap.judges import OracleJudge, SelfJudge
+from unigap.loop.selection import accepted_rows
 from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.records import Candidate
-from unigap.selection import accepted_rows
 
 
 @dataclass(frozen=True)

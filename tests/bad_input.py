@@ -545,7 +545,9 @@ FOLDERS = {
     "report cut off": report("run-half", "summary.json is damaged"),
 }
 STAGES = {
-    "pretraining data for a stage": run("sft", "train on a pool", data="unigap.shapes.lesson_data.ShapesLessons"),
+    "pretraining data for a stage": run(
+        "sft", "train on a pool", data="unigap.worlds.shapes.lesson_data.ShapesLessons"
+    ),
     "nothing accepted": run("ceiling", "accepted nothing"),
     "everything accepted": run(
         "dpo", "accepted all", "raise the threshold", stage__objective__init_args__threshold="1.0e-30"

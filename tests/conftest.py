@@ -26,7 +26,7 @@ hypothesis.settings.load_profile("busy")
 @pytest.fixture(scope="session")
 def janus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder in transformers' layout; copy it before you break it."""
-    from unigap.shapes.newborns.janus import make_model, make_processor
+    from unigap.worlds.shapes.untrained.janus import make_model, make_processor
 
     folder = tmp_path_factory.mktemp("small-janus")
     processor = make_processor()
@@ -116,10 +116,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def small_demo(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a demonstration run in seconds, with a judge that accepts at random; copy it before you write."""
-    from unigap.commands.demo import DemoPlan, run_demo
+    from unigap.cli.commands.demo import DemoPlan, run_demo
     from unigap.judges import RandomJudge
     from unigap.objectives import SFT
-    from unigap.pages.report import write_report
+    from unigap.report.pages.report import write_report
 
     folder = tmp_path_factory.mktemp("demo")
     plan = DemoPlan(str(janus_folder), per_cell=2, candidates=2, epochs=2, batch_size=1, eval_per_cell=1, exam=10)

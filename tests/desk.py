@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from small_pools import fill, flip
 from small_runs import CONFIGS
 
+from unigap.files.durable import MANIFEST, digest, seal, unseal
+from unigap.files.seals import SEALS, write_sealed
 from unigap.pool import Pool
-from unigap.run_folder.fit_folder import CONFIG, LAST
-from unigap.storage.manifest import MANIFEST, digest, seal, unseal
-from unigap.storage.seals import SEALS, write_sealed
+from unigap.report.run_folder.fit_folder import CONFIG, LAST
 
 SFT = (CONFIGS / "sft.yaml").read_text()
 LR = next(line for line in SFT.splitlines(keepends=True) if line.startswith("    lr: "))

@@ -17,8 +17,8 @@ from unigap.callbacks import run_checkpoint
 from unigap.judges import RandomJudge
 from unigap.models.janus import Janus
 from unigap.pool import Pool
+from unigap.pool.shards import RoundWriter
 from unigap.stages import ImproveStage
-from unigap.storage.shards import RoundWriter
 
 STAGES = ("sft", "dpo", "c_sft")
 # dropout, AdamW and a schedule that is still rising when the run is killed

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import Emu3ForConditionalGeneration, Emu3Processor
 
-from unigap.shapes.newborns.emu3 import make_model, make_processor, vocabulary
+from unigap.worlds.shapes.untrained.emu3 import make_model, make_processor, vocabulary
 
 CODES = 64
 

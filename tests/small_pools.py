@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from unigap.files.durable import is_temporary
 from unigap.pool import Pool
 from unigap.records import Candidate, Judgment, Prompt
-from unigap.storage.manifest import is_temporary
 
 RECIPE = {"seed": 7, "sampling": {"temperature": 1.0, "guidance": 5.0}, "template": "a drawing of {}"}
 PROMPTS = [

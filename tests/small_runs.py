@@ -53,8 +53,8 @@ PRETRAIN = {
     "data.recall_steps": 1,
     "data.tokenizer_batch": 2,
     "data.trunk_batch": 2,
-    "model.init_args.newborn.init_args.hidden_size": 32,
-    "model.init_args.newborn.init_args.layers": 1,
+    "model.init_args.untrained.init_args.hidden_size": 32,
+    "model.init_args.untrained.init_args.layers": 1,
     "trainer.max_epochs": 1,
     "trainer.limit_train_batches": "null",
 }

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from unigap.models.magvit import MagvitConfig
 from unigap.models.showo import ShowO
-from unigap.models.showo_dialogue import with_marks
-from unigap.models.showo_network import ShowONetwork
-from unigap.shapes.newborns.showo import make_network, make_words
+from unigap.models.showo.chat_template import with_marks
+from unigap.models.showo.magvit import MagvitConfig
+from unigap.models.showo.network import ShowONetwork
+from unigap.worlds.shapes.untrained.showo import make_network, make_words
 
 SMALL_MAGVIT = MagvitConfig(
     bits=6,

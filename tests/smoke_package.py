@@ -32,9 +32,9 @@ IN_SDIST = (
 )
 IN_WHEEL = (
     "theory/__init__.py",
-    "unigap/pages/report.html.j2",
-    "unigap/shapes/checkpoints/janus/model.safetensors",
-    "unigap/shapes/checkpoints/janus/README.md",
+    "unigap/report/pages/report.html.j2",
+    "unigap/worlds/shapes/checkpoints/janus/model.safetensors",
+    "unigap/worlds/shapes/checkpoints/janus/README.md",
 )
 
 

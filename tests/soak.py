@@ -28,13 +28,13 @@ from tqdm import tqdm
 
 from unigap.__main__ import main
 from unigap.callbacks import run_checkpoint, run_summary
+from unigap.files import durable
 from unigap.judges import RandomJudge
 from unigap.models.janus import Janus
 from unigap.pool import Pool
-from unigap.shapes.newborns.janus import make_model, make_processor
+from unigap.pool.shards import RoundWriter
 from unigap.stages import ImproveStage
-from unigap.storage import manifest
-from unigap.storage.shards import RoundWriter
+from unigap.worlds.shapes.untrained.janus import make_model, make_processor
 
 BEFORE: dict[str, tuple[Any, str]] = {
     "a training step": (ImproveStage, "training_step"),
@@ -43,7 +43,7 @@ BEFORE: dict[str, tuple[Any, str]] = {
     "judging": (RandomJudge, "logits"),
     "writing a shard": (RoundWriter, "write"),
     "committing a round": (RoundWriter, "commit"),
-    "renaming a file": (manifest.os, "replace"),  # type: ignore[attr-defined]
+    "renaming a file": (durable.os, "replace"),  # type: ignore[attr-defined]
     "saving a checkpoint": (run_checkpoint, "rename_durable"),
     "a measurement": (run_summary, "measure"),
     "judging old drawings anew": (run_summary, "rejudge"),

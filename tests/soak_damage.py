@@ -13,13 +13,13 @@ import torch
 from kill_points import differences
 from tqdm import tqdm
 
-from unigap.models.checkpoints import open_lightning
-from unigap.pages.report import write_report
+from unigap.cli.verbs import verify
+from unigap.files.journal import read_journal
+from unigap.models.files.checkpoints import open_lightning
 from unigap.pool import Pool
-from unigap.run_folder.fit_folder import read_fit
-from unigap.storage.journal import read_journal
-from unigap.storage.layout import HEAD
-from unigap.verbs import verify
+from unigap.pool.layout import HEAD
+from unigap.report.pages.report import write_report
+from unigap.report.run_folder.fit_folder import read_fit
 
 UNREAD = ("version_*", "report.html", ".lock")
 """Logs for other programs, the page itself and locks: nothing reads them again."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import FICKLE, epochs, improve
 
-from unigap.allocation import FixedCandidates, Tally, UntilAccepted, Wave
+from unigap.loop.allocation import FixedCandidates, Tally, UntilAccepted, Wave
 from unigap.pool import Pool
 
 

@@ -56,7 +56,7 @@ def test_lora_trains_the_adapter_and_nothing_else(janus_folder: Path, here: Path
 
 
 def test_pretraining_writes_a_checkpoint_that_loads_and_draws(here: Path) -> None:
-    flags = {**TRAINER, **PRETRAIN, "model.init_args.newborn.init_args.n_codes": 32}
+    flags = {**TRAINER, **PRETRAIN, "model.init_args.untrained.init_args.n_codes": 32}
     assert main(words("fit", "pretrain", flags)) == 0
     checkpoint = here / "runs/pretrain/model"
     assert Janus(str(checkpoint)).n_codes == 32

@@ -17,13 +17,13 @@ import torch
 from documented import documented
 from small_runs import FICKLE, expect_error, improve
 
-import unigap.pages.comparison
+import unigap.report.pages.comparison
 from unigap.__main__ import main
+from unigap.files.seals import SEALS
 from unigap.metrics.intervals import paired_difference
-from unigap.pages.comparison import difference, read_contender, read_contenders, unpaired_difference
-from unigap.run_folder.contents import Reading
-from unigap.run_folder.findings import GAP, JUDGE
-from unigap.storage.seals import SEALS
+from unigap.report.pages.comparison import difference, read_contender, read_contenders, unpaired_difference
+from unigap.report.run_folder.contents import Reading
+from unigap.report.run_folder.findings import GAP, JUDGE
 
 HOSTILE = "<script>alert('a & b')</script>"
 
@@ -235,5 +235,5 @@ def test_a_reading_that_is_missing_makes_no_difference() -> None:
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    result = doctest.testmod(unigap.pages.comparison)
+    result = doctest.testmod(unigap.report.pages.comparison)
     assert result.attempted and not result.failed

@@ -19,11 +19,11 @@ from small_runs import PRETRAIN, SUMMARY, TRAINER, epochs, expect_error, improve
 from unigap.__main__ import main
 from unigap.callbacks import run_summary
 from unigap.callbacks.regrow import stalled_epochs
+from unigap.files.durable import MANIFEST, unseal
 from unigap.objectives import RowBatch
 from unigap.pool import Pool
+from unigap.pool.layout import REFERENCES
 from unigap.stages import ImproveStage, PretrainStage
-from unigap.storage.layout import REFERENCES
-from unigap.storage.manifest import MANIFEST, unseal
 
 SHORT = {**EXACT, "trainer.max_epochs": 2}
 # the first epoch alone; 16 rows in batches of one

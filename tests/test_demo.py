@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from small_runs import expect_error, tree
 
-import unigap.commands.demo
+import unigap.cli.commands.demo
 from unigap.__main__ import main
-from unigap.commands.demo import DemoPlan
+from unigap.cli.commands.demo import DemoPlan
 from unigap.pool import Pool
 
 FIGURES = {
@@ -109,7 +109,7 @@ def test_the_command_repeats_itself_and_replaces_only_when_told(
     janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = functools.partial(DemoPlan, per_cell=2, candidates=2, epochs=1, batch_size=1, eval_per_cell=1, exam=10)
-    monkeypatch.setattr(unigap.commands.demo, "DemoPlan", small)
+    monkeypatch.setattr(unigap.cli.commands.demo, "DemoPlan", small)
     command = ["demo", "--checkpoint", str(janus_folder), "--seed", "3"]
     assert main(command) == 0
     told = capsys.readouterr()

@@ -20,18 +20,18 @@ from PIL import Image
 from small_runs import epochs, improve, state
 
 from unigap.__main__ import HELP, VERBS, main
-from unigap.commands.demo import DemoPlan, run_demo
-from unigap.commands.model_choice import ModelChoice
+from unigap.cli.commands.demo import DemoPlan, run_demo
+from unigap.cli.commands.model_choice import ModelChoice
 from unigap.judges import RandomJudge
+from unigap.loop.round import image_likelihoods
 from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
 from unigap.objectives import SFT
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
-from unigap.rounds import image_likelihoods
-from unigap.shapes.grammar import parse
-from unigap.shapes.oracle import verdicts
-from unigap.shapes.scenes import imagine, render
+from unigap.worlds.shapes.grammar import parse
+from unigap.worlds.shapes.oracle import verdicts
+from unigap.worlds.shapes.scenes import imagine, render
 
 ROOT = Path(__file__).parents[1]
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "docs" / "examples"

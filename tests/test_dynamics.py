@@ -18,7 +18,7 @@ from unigap.callbacks import Dynamics
 from unigap.callbacks.dynamics_coupling import coupling_by_part, layer_of
 from unigap.callbacks.dynamics_log import log_figures, show_picture
 from unigap.callbacks.dynamics_probes import GROUPS, paired_sources, pick_probes
-from unigap.plots import dynamics_plots
+from unigap.report.plots import dynamics_plots
 
 LAST = "runs/sft/checkpoints/last.ckpt"
 # adapters with dropout: a callback that drew random numbers or left a layer in eval mode would change the weights
@@ -129,9 +129,9 @@ def test_probes_are_drawn_by_verdict_and_repeatably() -> None:
 
 
 def test_parts_add_up_and_their_null_is_that_of_permutations(janus: Any) -> None:
-    from unigap.rounds import RoundPlan
-    from unigap.sampling import draw_candidates
-    from unigap.shapes.prompt_sets import prompts
+    from unigap.loop.round import RoundPlan
+    from unigap.loop.sampling import draw_candidates
+    from unigap.worlds.shapes.prompt_sets import prompts
 
     plan = RoundPlan(2)
     drawings = next(draw_candidates(janus, prompts("improve", 1)[:6], 2, 0, 0, plan.sampling))

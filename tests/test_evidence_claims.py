@@ -167,7 +167,7 @@ def test_the_phrasings_are_in_words_the_embedded_model_was_taught() -> None:
 
 def test_an_arm_may_calibrate_share_out_order_guard_and_average(janus_folder: Path) -> None:
     small = TINY(str(janus_folder))
-    regrow = {"every_n_epochs": 1, "redraw": "all", "allocation": spec("unigap.allocation.UntilAccepted", wave=1)}
+    regrow = {"every_n_epochs": 1, "redraw": "all", "allocation": spec("unigap.loop.allocation.UntilAccepted", wave=1)}
     watched = spec("unigap.callbacks.Guard", n=20)
     averaged = spec("unigap.callbacks.WeightEMA", decay=0.5)
     arm = Arm(judge=FICKLE, regrow=regrow, callbacks=(watched, averaged), order="easy_first", precision=0.5, **SMALL)

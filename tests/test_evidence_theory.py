@@ -19,7 +19,7 @@ from evidence.statistics import over_seeds, rank_correlation
 from evidence.theory_page import against
 from unigap.metrics.intervals import Estimate
 from unigap.models.janus import Janus
-from unigap.shapes.lessons import alternatives
+from unigap.worlds.shapes.lessons import alternatives
 
 SMALL = {
     "per_cell": 1, "candidates": 4, "epochs": 1, "batch_size": 8, "watch_every": 2, "test_per_cell": 1,

@@ -18,14 +18,14 @@ from small_runs import FICKLE, expect_error, improve, state, tree
 from small_showo import small_showo
 
 from unigap.__main__ import main
-from unigap.commands import export_pool as pool_export
+from unigap.cli.commands import export_pool as pool_export
+from unigap.files.images import to_image
 from unigap.judges import AlwaysYesJudge, RandomJudge
+from unigap.loop.round import RoundPlan, collect_round
 from unigap.models.families import load_model
 from unigap.models.janus import Janus
-from unigap.plots.pictures import to_image
 from unigap.pool import Pool
 from unigap.records import Prompt
-from unigap.rounds import RoundPlan, collect_round
 
 LORA = {"model.init_args.model.init_args.lora_rank": 4, "model.init_args.lr": 0.01, "model.init_args.warmup_steps": 0}
 

@@ -20,8 +20,8 @@ from unigap.callbacks import Guard
 from unigap.evaluation.known_pairs import CaptionedDataset, CaptionedFile, ShapesPairs
 from unigap.metrics.judge_drift import judge_drift
 from unigap.models.janus import Janus
-from unigap.shapes.grammar import parse
-from unigap.shapes.scenes import describes, imagine, render
+from unigap.worlds.shapes.grammar import parse
+from unigap.worlds.shapes.scenes import describes, imagine, render
 
 LAST = Path("runs/guarded/checkpoints/last.ckpt")
 SMALL = {"n": 40, "patience": 1, "tolerance": 0.0}

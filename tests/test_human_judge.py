@@ -265,7 +265,7 @@ def test_people_are_not_asked_while_drawing(janus_folder: Path, here: Path, caps
     expect_error(
         improve(janus_folder, "sft", {"model.init_args.external": human}), capsys, "'human' is asked later", "agreement"
     )
-    waves = {"model.init_args.judge": human, "regrow.allocation": "unigap.allocation.UntilAccepted"}
+    waves = {"model.init_args.judge": human, "regrow.allocation": "unigap.loop.allocation.UntilAccepted"}
     expect_error(improve(janus_folder, "sft", waves), capsys, "UntilAccepted asks the judge", "answers later")
     assert not list(here.rglob("*.parquet"))
 

@@ -96,15 +96,15 @@ def test_the_table_of_floors_names_what_is_there() -> None:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("unigap.records", "unigap.pool"),
-        ("unigap.pool", "unigap.data"),
+        ("unigap.records", "unigap.pool.pool"),
+        ("unigap.pool.pool", "unigap.data"),
         ("unigap.stages.base", "unigap.callbacks.regrow"),
         ("unigap", "unigap.records"),
         ("unigap.stages.sft", "theory"),
         ("theory.kernel", "unigap.records"),
         ("unigap.judges.base", "unigap.judges.vqa"),
         ("unigap.newcomer", "unigap.records"),
-        ("unigap.verbs", "evidence.verbs"),
+        ("unigap.cli.verbs", "evidence.verbs"),
     ],
 )
 def test_a_wrong_import_is_noticed(module: str, name: str) -> None:

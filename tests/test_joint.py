@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.judges import SelfJudge
+from unigap.loop.sampling import draw_candidates
 from unigap.models.base import SamplingRecipe
-from unigap.negatives import ShapesNegatives, WordNegatives
 from unigap.objectives import DPO, SFT, Contradictions, Joint, Replay, RowBatch, SwapNegatives
+from unigap.objectives.negatives import ShapesNegatives, WordNegatives
 from unigap.records import Candidate, Prompt
-from unigap.sampling import draw_candidates
-from unigap.shapes.contradictions import contradiction
-from unigap.shapes.grammar import parse
+from unigap.worlds.shapes.contradictions import contradiction
+from unigap.worlds.shapes.grammar import parse
 
 TEXTS = ("a red circle", "a small red circle left of a large blue square", "six rings")
 

@@ -34,13 +34,13 @@ from unigap.judges import (
     judge_recipes,
 )
 from unigap.judges.questions import all_hold
+from unigap.loop.round import RoundPlan, collect_round
 from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
-from unigap.rounds import RoundPlan, collect_round
-from unigap.shapes import prompt_sets
-from unigap.shapes.grammar import parse
-from unigap.shapes.scenes import describes, imagine, render
+from unigap.worlds.shapes import prompt_sets
+from unigap.worlds.shapes.grammar import parse
+from unigap.worlds.shapes.scenes import describes, imagine, render
 
 TEXTS = ["a red circle", "a small red circle left of a large blue square", "six rings", "two blue squares", "a ring"]
 

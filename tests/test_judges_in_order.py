@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from unigap.commands import demo
-from unigap.commands.demo import DemoPlan, run_demo
+from unigap.cli.commands import demo
+from unigap.cli.commands.demo import DemoPlan, run_demo
 from unigap.data import PoolData
 from unigap.judges import InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
 from unigap.objectives import SFT

@@ -11,14 +11,14 @@ import pytest
 import torch
 from small_runs import FICKLE, improve
 
-from unigap.losses import kl_to_base, sft_loss
+from unigap.loop.round import image_likelihoods
+from unigap.loop.sampling import draw_candidates
 from unigap.models.base import SamplingRecipe
-from unigap.negatives import ShapesNegatives
 from unigap.objectives import DPO, SFT, Joint, KLToBase, SwapNegatives
+from unigap.objectives.losses import kl_to_base, sft_loss
+from unigap.objectives.negatives import ShapesNegatives
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
-from unigap.rounds import image_likelihoods
-from unigap.sampling import draw_candidates
 
 TEXTS = ("a red circle", "a small red circle left of a large blue square", "six rings")
 BASE = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)

@@ -20,8 +20,8 @@ from sharded_ranks import ONE, STAGE, sharded
 from small_runs import expect_error, improve, state
 from test_two_processes import HERE, environment
 
+from unigap.models.engine.sharding import whole
 from unigap.models.janus import Janus
-from unigap.models.sharding import whole
 from unigap.pool import Pool
 from unigap.stages import SFTStage
 from unigap.stages.base import load_stage

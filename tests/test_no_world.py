@@ -14,12 +14,12 @@ from test_import_floors import IMPORTS
 
 from unigap.__main__ import main
 from unigap.callbacks import Guard
-from unigap.commands import model_choice
-from unigap.commands.model_choice import ModelChoice
+from unigap.cli.commands import model_choice
+from unigap.cli.commands.model_choice import ModelChoice
 from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.judges import OracleJudge
 from unigap.pool import Pool
-from unigap.run_folder.contents import read_run
+from unigap.report.run_folder.contents import read_run
 from unigap.world import find_world, world_names
 
 TRAIN = ["a ring of a circle", "square left of a blue ring ring", "two red", "above a small square"]
@@ -45,7 +45,7 @@ def figures(folder: Path) -> dict[str, Any]:
 
 
 def test_only_evidence_and_the_worlds_themselves_import_a_world() -> None:
-    knowing = [module for module, names in IMPORTS.items() for name in names if name.startswith("unigap.shapes")]
+    knowing = [module for module, names in IMPORTS.items() for name in names if name.startswith("unigap.worlds.shapes")]
     assert {module.split(".")[1] for module in knowing} == {"shapes", "evidence"}
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from unigap.losses import dpo_loss, sft_loss
+from unigap.loop.round import image_likelihoods
+from unigap.loop.sampling import draw_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.objectives import DPO, SFT, RowBatch
+from unigap.objectives.losses import dpo_loss, sft_loss
 from unigap.records import Candidate, Pair, Prompt
-from unigap.rounds import image_likelihoods
-from unigap.sampling import draw_candidates
 
 TEXTS = ("a red circle", "a small red circle left of a large blue square", "six rings")
 PROMPTS = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]

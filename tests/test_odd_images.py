@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageCms
 
 from unigap.evaluation.known_pairs import CaptionedDataset
-from unigap.plots.pictures import FORMATS, read_image, to_pixels
+from unigap.files.images import FORMATS, read_image, to_pixels
 
 RED, GREEN, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 255), (0, 0, 0)
 Colour = tuple[int, int, int]

@@ -15,9 +15,9 @@ import pytest
 from benchmark_files import lay_sets
 from small_runs import tree
 
-import unigap.commands.judge
+import unigap.cli.commands.judge
 from unigap.__main__ import main
-from unigap.storage.manifest import explain_write_errors, whole_folder
+from unigap.files.durable import explain_write_errors, whole_folder
 
 SCORE = ["score", "geneval", "--prompts", "geneval:evaluation_metadata.jsonl", "--answers", "answers.jsonl"]
 
@@ -98,15 +98,15 @@ def test_a_judge_export_that_was_killed_can_be_done_again(
 ) -> None:
     shutil.copytree(small_demo / "pool", "pool")
     command = ["judge", "export", "pool", "--out", "out", "--checkpoint", str(janus_folder), "--n", "3"]
-    images = unigap.commands.judge._images
+    images = unigap.cli.commands.judge._images
 
     def killed(*arguments: Any) -> Iterator[Any]:
         yield next(images(*arguments))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(unigap.commands.judge, "_images", killed)
+    monkeypatch.setattr(unigap.cli.commands.judge, "_images", killed)
     assert main(command) == 130 and not Path("out").exists()
-    monkeypatch.setattr(unigap.commands.judge, "_images", images)
+    monkeypatch.setattr(unigap.cli.commands.judge, "_images", images)
     assert main(command) == 0
     assert sorted(path.name for path in Path("out").iterdir()) == [f"{i:05d}.png" for i in range(3)] + ["verdicts.csv"]
 

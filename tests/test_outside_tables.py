@@ -12,27 +12,27 @@ import pytest
 from benchmark_files import DSG, dsg_csv, lay_sets, lines
 from PIL import Image
 
-import unigap.commands.judge
+import unigap.cli.commands.judge
 import unigap.console.mistakes
 import unigap.console.parser
 import unigap.judges.human
 import unigap.prompt_sets.hub
+import unigap.prompt_sets.loading
 import unigap.prompt_sets.science_t2i
-import unigap.prompts
 from unigap.__main__ import main
-from unigap.commands.judge import _sheet, _write_images
-from unigap.contamination import find_overlaps, repeats
+from unigap.cli.commands.judge import _sheet, _write_images
 from unigap.evaluation.gap_meter import GapMeter
 from unigap.judges import QuestionFile, SelfJudge
 from unigap.judges.human import read_votes
 from unigap.objectives import SFT
-from unigap.prompts import load_prompts, prompt_numbers
+from unigap.prompt_sets.contamination import find_overlaps, repeats
+from unigap.prompt_sets.loading import load_prompts, prompt_numbers
 from unigap.records import Candidate, Prompt
 from unigap.stages import SFTStage
 
 
 @pytest.mark.parametrize(
-    "module", [unigap.prompts, unigap.judges.human, unigap.console.mistakes, unigap.console.parser]
+    "module", [unigap.prompt_sets.loading, unigap.judges.human, unigap.console.mistakes, unigap.console.parser]
 )
 def test_the_examples_hold(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from small_pools import PROMPTS, RECIPE, draw, fill, grow, judge, rows, tree
 
 from unigap.pool import Pool
+from unigap.pool.tables import JUDGMENTS, SHARD, judgments_of, merge_shards, shard_table
 from unigap.records import Candidate, Judgment, Prompt
-from unigap.storage.tables import JUDGMENTS, SHARD, judgments_of, merge_shards, shard_table
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_a_state_refuses_rounds_drawn_anew(folder: Path) -> None:
 
 
 def test_importing_the_pool_imports_no_torch() -> None:
-    code = "import sys, unigap.pool; sys.exit('torch' in sys.modules)"
+    code = "import sys, unigap.pool.pool; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -18,10 +18,10 @@ import pytest
 from small_pools import PROMPTS, RECIPE, draw, files, fill, flip, grow
 
 from unigap.__main__ import main
+from unigap.files.durable import file_digest, seal, unseal
 from unigap.pool import Pool
-from unigap.storage.damage import find_damage
-from unigap.storage.manifest import file_digest, seal, unseal
-from unigap.storage.tables import CANDIDATES, read_parquet
+from unigap.pool.damage import find_damage
+from unigap.pool.tables import CANDIDATES, read_parquet
 
 
 @pytest.fixture(autouse=True)
@@ -325,7 +325,7 @@ def test_a_table_that_unpacks_to_gigabytes_is_refused(name: str, folder: Path) -
 IMPORT = """
 import sys, time
 from unigap.pool import Pool
-from unigap.storage import sidecar
+from unigap.pool import sidecar
 write = sidecar.write_durable
 sidecar.write_durable = lambda *file: (time.sleep(0.1), write(*file))
 pool = Pool.open(sys.argv[1])

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from small_pools import PROMPTS, RECIPE, committed, draw, fill, grow, rows, tree
 
+from unigap.files.durable import LOCK, is_temporary
 from unigap.pool import Pool
-from unigap.storage.damage import find_damage
-from unigap.storage.manifest import LOCK, is_temporary
+from unigap.pool.damage import find_damage
 
 
 @pytest.fixture(autouse=True)

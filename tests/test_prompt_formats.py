@@ -15,8 +15,8 @@ from benchmark_files import GENEVAL, TIFA, lay_sets, lines
 from small_runs import expect_error
 
 from unigap.__main__ import main
+from unigap.prompt_sets.loading import load_prompts, read_prompts
 from unigap.prompt_sets.tiers import tier
-from unigap.prompts import load_prompts, read_prompts
 from unigap.records import Prompt
 
 PUBLISHED = next(Path(__file__).resolve().parents[2].glob("*/benchmarks/t2i_compbench"), None)
@@ -146,7 +146,7 @@ def test_the_tiers_count_claims() -> None:
 
 
 def test_loading_prompts_imports_no_torch(sets: Path) -> None:
-    code = "import sys; from unigap.prompts import load_prompts\n"
+    code = "import sys; from unigap.prompt_sets.loading import load_prompts\n"
     code += "load_prompts('geneval:evaluation_metadata.jsonl', 'test'); load_prompts('shapes', 'test', 1)\n"
     code += "load_prompts('science-t2i:science-t2i-s.parquet', 'test')\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

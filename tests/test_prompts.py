@@ -9,9 +9,9 @@ import pytest
 
 from unigap.prompt_sets import read_prompt_file
 from unigap.prompt_sets import rows as prompt_rows
-from unigap.prompts import check_no_overlap, load_prompts, normalised
+from unigap.prompt_sets.loading import check_no_overlap, load_prompts, normalised
 from unigap.records import Prompt
-from unigap.shapes import prompt_sets
+from unigap.worlds.shapes import prompt_sets
 
 
 def write(folder: Path, name: str, content: str | bytes) -> str:

@@ -17,7 +17,7 @@ from small_runs import expect_error, improve
 from unigap.judges import DecomposedJudge, PromptQuestions, QuestionFile
 from unigap.judges.questions import all_hold
 from unigap.pool import Pool
-from unigap.prompts import read_prompts
+from unigap.prompt_sets.loading import read_prompts
 from unigap.records import Candidate, Prompt
 
 PUBLISHED = next(Path(__file__).resolve().parents[2].glob("*/benchmarks/dsg/dsg-1k-anns.csv"), None)

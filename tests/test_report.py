@@ -19,11 +19,11 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from unigap.pages import report, report_charts
-from unigap.pages.report import write_report
-from unigap.plots import svg
-from unigap.plots.charts import Line, Point, line_chart
-from unigap.run_folder import findings
+from unigap.report.pages import report, report_charts
+from unigap.report.pages.report import write_report
+from unigap.report.plots import svg
+from unigap.report.plots.charts import Line, Point, line_chart
+from unigap.report.run_folder import findings
 
 HOSTILE = "<script>alert('a & b')</script>"
 VOID = {"meta", "link", "img", "br"}
@@ -69,7 +69,7 @@ def summary() -> dict[str, Any]:
     keys = ("round", "prompts", "candidates", "accepted", "discarded", "truly_right", "pool_rows")
     return {
         "seed": 7,
-        "model": "unigap/shapes/checkpoints/janus",
+        "model": "unigap/worlds/shapes/checkpoints/janus",
         "n_eval_prompts": 240,
         "before": {name: reading(before) for name, (before, _) in RATES.items()},
         "after": after,
@@ -546,5 +546,6 @@ def test_the_examples_in_the_docstrings_hold(module: ModuleType) -> None:
 
 
 def test_the_report_needs_neither_torch_nor_lightning() -> None:
-    code = "import sys, unigap.pages.report; sys.exit(bool({'torch', 'lightning', 'transformers'} & set(sys.modules)))"
+    heavy = "{'torch', 'lightning', 'transformers'}"
+    code = f"import sys, unigap.report.pages.report; sys.exit(bool({heavy} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,9 +9,9 @@ import pytest
 from browser import CHROMIUM, Browser
 from test_report import make_run
 
-from unigap.pages.compare_page import write_comparison
-from unigap.pages.comparison import read_contenders
-from unigap.pages.report import write_report
+from unigap.report.pages.compare_page import write_comparison
+from unigap.report.pages.comparison import read_contenders
+from unigap.report.pages.report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 PHONE, DESK = 390, 1280

@@ -20,12 +20,12 @@ from unigap.__main__ import main
 from unigap.callbacks import Retention
 from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.evaluation.quizzes import PairsQuiz, PopeFiles, Quiz, ShapesQuiz, quiz_scores
-from unigap.plots.pictures import to_image
-from unigap.shapes.grammar import Thing, parse
-from unigap.shapes.oracle import read
-from unigap.shapes.prompt_sets import descriptions
-from unigap.shapes.quiz import NEGATIVES
-from unigap.shapes.scenes import imagine, render
+from unigap.files.images import to_image
+from unigap.worlds.shapes.grammar import Thing, parse
+from unigap.worlds.shapes.oracle import read
+from unigap.worlds.shapes.prompt_sets import descriptions
+from unigap.worlds.shapes.quiz import NEGATIVES
+from unigap.worlds.shapes.scenes import imagine, render
 
 LAST = Path("runs/sft/checkpoints/last.ckpt")
 FIGURES = {"accuracy", "precision", "recall", "f1", "yes_ratio"}

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from unigap.allocation import FixedCandidates, UntilAccepted
 from unigap.judges import InvertedJudge, OracleJudge, RandomJudge, SelfJudge
+from unigap.loop.allocation import FixedCandidates, UntilAccepted
+from unigap.loop.round import Ranks, RoundPlan, collect_round, image_likelihoods, judge_drawings
+from unigap.loop.sampling import draw_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.pool import Pool
 from unigap.records import Prompt
-from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods, judge_drawings
-from unigap.sampling import draw_candidates
 
 TEXTS = ("a red circle", "a small red circle left of a large blue square", "six rings", "two blue squares", "a ring")
 PROMPTS = [Prompt(f"p{i}", text, "any", "easy", "improve", str(i)) for i, text in enumerate(TEXTS)]

@@ -9,9 +9,9 @@ import pytest
 from small_runs import epochs, improve
 
 from unigap.data import EpochBatches, PoolData
+from unigap.loop.selection import acceptance
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
-from unigap.selection import acceptance
 
 JUDGE = "model.init_args.judge"
 DEFT = {JUDGE: "unigap.judges.RandomJudge", f"{JUDGE}.init_args.yes_rate": 0.5, "trainer.limit_train_batches": "null"}

@@ -11,7 +11,7 @@ import pytest
 from small_runs import FICKLE, SUMMARY, expect_error, improve, same, state, tree
 
 from unigap.__main__ import main
-from unigap.run_folder.contents import RunFolder, read_run
+from unigap.report.run_folder.contents import RunFolder, read_run
 
 WRITTEN = {**FICKLE, "summary.folder": "runs/c_sft", **SUMMARY, "data.seed": 5}
 LAST = Path("runs/c_sft/checkpoints/last.ckpt")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from unigap.loop.sampling import draw_candidates, seed_of
 from unigap.models.base import SamplingRecipe
 from unigap.records import Candidate, Prompt
-from unigap.sampling import draw_candidates, seed_of
 
 TEXTS = ("a red circle", "a small red circle left of a large blue square", "six rings", "two blue squares", "a ring")
 PROMPTS = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]

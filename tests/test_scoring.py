@@ -13,8 +13,8 @@ from benchmark_files import dsg_csv, lay_sets, lines
 from small_runs import expect_error
 
 from unigap.__main__ import main
-from unigap.scoring.answers import Box, Detection
-from unigap.scoring.compbench import (
+from unigap.evaluation.scoring.answers import Box, Detection
+from unigap.evaluation.scoring.compbench import (
     attribute_score,
     iou,
     numeracy_score,
@@ -22,8 +22,8 @@ from unigap.scoring.compbench import (
     spatial_score,
     three_in_one,
 )
-from unigap.scoring.dsg import dpg_scores, valid_scores
-from unigap.scoring.geneval import is_right, kept, relations
+from unigap.evaluation.scoring.dsg import dpg_scores, valid_scores
+from unigap.evaluation.scoring.geneval import is_right, kept, relations
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from unigap.data import PoolData
 from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.evaluation.quizzes import ShapesQuiz
 from unigap.judges import FlippedJudge, RandomJudge, SelfJudge
+from unigap.loop.round import RoundPlan
 from unigap.pool import Pool
-from unigap.rounds import RoundPlan
 from unigap.seeds import PARTS, VARIABLE, run_seed, seed_of_part
-from unigap.shapes.lesson_data import ShapesLessons
 from unigap.stages import SFTStage
+from unigap.worlds.shapes.lesson_data import ShapesLessons
 
 PAGE = Path(__file__).parents[1] / "docs" / "seeds.md"
 FLAGS = {**FICKLE, "model.init_args.model.init_args.lora_rank": 2, "trainer.max_epochs": 1}

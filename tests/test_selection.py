@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from unigap.loop.selection import accepted_rows, balanced, discarded_prompts, preference_pairs, threshold_logit
 from unigap.metrics.scores import says_yes
 from unigap.records import Candidate, Judgment, Pair, Prompt
-from unigap.selection import accepted_rows, balanced, discarded_prompts, preference_pairs, threshold_logit
 
 PROMPTS = [Prompt(f"p{i}", f"prompt {i}") for i in range(6)]
 World = tuple[list[Candidate], dict[str, float]]

@@ -12,11 +12,11 @@ from small_runs import CHECKPOINT, CONFIGS, WATCHED, improve
 from unigap.__main__ import main
 from unigap.evaluation.gap import gap_scores, measure
 from unigap.judges import OracleJudge, SelfJudge
-from unigap.models.checkpoints import SHIPPED, resolve
+from unigap.loop.round import RoundPlan
 from unigap.models.families import load_model
+from unigap.models.files.checkpoints import SHIPPED, resolve
 from unigap.pool import Pool
-from unigap.prompts import load_prompts
-from unigap.rounds import RoundPlan
+from unigap.prompt_sets.loading import load_prompts
 from unigap.seeds import seed_of_part
 
 FAMILY = CHECKPOINT.replace("init_args.checkpoint", "class_path")

@@ -26,11 +26,11 @@ from small_runs import epochs, expect_error, improve
 
 from unigap import cli
 from unigap.__main__ import main
-from unigap.commands.demo import MARK
-from unigap.models.checkpoints import open_lightning
-from unigap.pages.report import write_report
-from unigap.storage import manifest
-from unigap.storage.seals import SEALS, read_sealed, write_sealed
+from unigap.cli.commands.demo import MARK
+from unigap.files import durable
+from unigap.files.seals import SEALS, read_sealed, write_sealed
+from unigap.models.files.checkpoints import open_lightning
+from unigap.report.pages.report import write_report
 
 BOMBS: dict[str, Callable[[bytes, Path], object]] = {
     "bare.ckpt": lambda data, path: pickle.loads(data),
@@ -142,7 +142,7 @@ def test_a_kill_while_a_sealed_file_is_replaced_leaves_a_sound_one(
 ) -> None:
     path = tmp_path / "summary.json"
     path.write_bytes(b"old")  # of an earlier version, without a seal
-    write = manifest.os.replace  # type: ignore[attr-defined]
+    write = durable.os.replace  # type: ignore[attr-defined]
     calls = 0
 
     def dying(old: Path, new: Path) -> None:
@@ -154,10 +154,10 @@ def test_a_kill_while_a_sealed_file_is_replaced_leaves_a_sound_one(
         if calls == k // 2 + 1 and k % 2 == 1:
             raise Killed
 
-    monkeypatch.setattr(manifest.os, "replace", dying)  # type: ignore[attr-defined]
+    monkeypatch.setattr(durable.os, "replace", dying)  # type: ignore[attr-defined]
     with pytest.raises(Killed):
         write_sealed(path, b"new")
-    monkeypatch.setattr(manifest.os, "replace", write)  # type: ignore[attr-defined]
+    monkeypatch.setattr(durable.os, "replace", write)  # type: ignore[attr-defined]
     assert read_sealed(path) in (b"old", b"new")
     write_sealed(path, b"newer")
     assert read_sealed(path) == b"newer"
@@ -199,7 +199,7 @@ def test_a_full_disk_names_the_file(
 HOLD = """
 import sys
 from pathlib import Path
-from unigap.storage.writer_lock import WriterLock
+from unigap.files.writer_lock import WriterLock
 folder = Path(sys.argv[1])
 folder.mkdir(parents=True)
 with WriterLock(folder):

@@ -36,13 +36,13 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from unigap.files.images import to_pixels, to_png
 from unigap.judges import SelfJudge, VQAJudge
 from unigap.judges.self_judge import QUESTION
-from unigap.plots.pictures import to_pixels, to_png
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
-from unigap.shapes.grammar import WORDS, parse
-from unigap.shapes.scenes import imagine, render
+from unigap.worlds.shapes.grammar import WORDS, parse
+from unigap.worlds.shapes.scenes import imagine, render
 
 TEXTS = ["a red circle", "a small red circle left of a large blue square", "six rings", "two blue squares", "a ring"]
 SPEECH = ("Does", "this", "figure", "show", "Please", "answer", "or", "assistant", "user", '"', "?", ".", ":")

@@ -14,20 +14,20 @@ from unigap.console.outlet import outlive_reader
 from unigap.console.stop_signal import Stopped
 
 VERBS = {
-    "demo": ("unigap.verbs", "watch the gap close on the embedded world, a few minutes on a CPU"),
-    "fit": ("unigap.cli", "train a stage: --config configs/shapes/sft.yaml"),
-    "validate": ("unigap.cli", "measure the gap of a stage's model on held-out prompts"),
-    "predict": ("unigap.cli", "draw and judge candidates into a pool"),
-    "gap": ("unigap.verbs", "measure the gap of a checkpoint"),
-    "calibrate": ("unigap.verbs", "find the threshold at which a judge is as precise as you want it"),
-    "report": ("unigap.verbs", "make the HTML report of a run folder"),
-    "compare": ("unigap.commands.compare", "compare RUN RUN...: runs side by side, in a table and on a page"),
-    "inspect": ("unigap.verbs", "list what a config or folder would import and write, without importing it"),
-    "judge": ("unigap.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
-    "pool": ("unigap.verbs", "pool verify DIR: check every file of a pool"),
-    "prompts": ("unigap.verbs", "prompts import|audit: what a prompt set holds, and what of it is evaluated on"),
-    "score": ("unigap.verbs", "score geneval|compbench|dsg: figures of a benchmark from detections or answers"),
-    "export": ("unigap.verbs", "export pool|model: a folder for the Hugging Face hub, with its card"),
+    "demo": ("unigap.cli.verbs", "watch the gap close on the embedded world, a few minutes on a CPU"),
+    "fit": ("unigap.cli.lightning_verbs", "train a stage: --config configs/shapes/sft.yaml"),
+    "validate": ("unigap.cli.lightning_verbs", "measure the gap of a stage's model on held-out prompts"),
+    "predict": ("unigap.cli.lightning_verbs", "draw and judge candidates into a pool"),
+    "gap": ("unigap.cli.verbs", "measure the gap of a checkpoint"),
+    "calibrate": ("unigap.cli.verbs", "find the threshold at which a judge is as precise as you want it"),
+    "report": ("unigap.cli.verbs", "make the HTML report of a run folder"),
+    "compare": ("unigap.cli.commands.compare", "compare RUN RUN...: runs side by side, in a table and on a page"),
+    "inspect": ("unigap.cli.verbs", "list what a config or folder would import and write, without importing it"),
+    "judge": ("unigap.cli.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
+    "pool": ("unigap.cli.verbs", "pool verify DIR: check every file of a pool"),
+    "prompts": ("unigap.cli.verbs", "prompts import|audit: what a prompt set holds, and what of it is evaluated on"),
+    "score": ("unigap.cli.verbs", "score geneval|compbench|dsg: figures of a benchmark from detections or answers"),
+    "export": ("unigap.cli.verbs", "export pool|model: a folder for the Hugging Face hub, with its card"),
 }
 HELP = "usage: unigap VERB [options]\n\n" + "".join(f"  {verb:<10} {text}\n" for verb, (_, text) in VERBS.items())
 HELP += "\nunigap VERB --help tells the options of a verb; --debug shows the traceback of an error.\n"
@@ -103,13 +103,13 @@ def _run(words: Sequence[str]) -> int:
         failed = False
     finally:
         if "wandb" in sys.modules:
-            importlib.import_module("unigap.run_folder.wandb_runs").finish_run(failed)
+            importlib.import_module("unigap.report.run_folder.wandb_runs").finish_run(failed)
     return status
 
 
 def _print_completion(shells: Sequence[str]) -> int:
+    from unigap.cli.verbs import COMMANDS
     from unigap.console.completion import completion
-    from unigap.verbs import COMMANDS
 
     groups = {verb: list(command) for verb, command in COMMANDS.items() if isinstance(command, dict)}
     try:

@@ -15,13 +15,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Sampler
 
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.loop.progress import batches_behind, batches_trained
+from unigap.loop.selection import acceptance, nothing_to_learn
 from unigap.objectives import Objective, Row, RowBatch
 from unigap.pool import Pool
-from unigap.progress import batches_behind, batches_trained
-from unigap.prompts import check_no_overlap, load_prompts
+from unigap.prompt_sets.loading import check_no_overlap, load_prompts
 from unigap.records import Prompt
 from unigap.seeds import seed_of_part
-from unigap.selection import acceptance, nothing_to_learn
 from unigap.world import find_world
 
 

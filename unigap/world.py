@@ -1,7 +1,7 @@
 """The one door through which a world enters: a set of prompts whose truth is known, with everything that follows.
 
-A world is a folder of the package with a module ``world`` that holds a `World` named ``WORLD``. Nothing else in the
-package names one: ``data.prompts: NAME`` finds it by the name of its folder.
+A world is a folder of ``unigap/worlds`` with a module ``world`` that holds a `World` named ``WORLD``. Nothing else in
+the package names one: ``data.prompts: NAME`` finds it by the name of its folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from unigap.records import Prompt
 
-PACKAGE = Path(__file__).parent
+WORLDS = Path(__file__).parent / "worlds"
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class World:
 @functools.cache
 def _modules() -> dict[str, str]:
     """The module of each world, by its name."""
-    paths = sorted(PACKAGE.glob("*/**/world.py"))
-    return {path.parent.name: ".".join(("unigap", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in paths}
+    names = sorted(path.parent.name for path in WORLDS.glob("*/world.py"))
+    return {name: f"unigap.worlds.{name}.world" for name in names}
 
 
 def world_names() -> list[str]:

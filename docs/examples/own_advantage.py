@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
+from unigap.loop.sampling import codes_of
+from unigap.loop.selection import ranked_by_prompt, threshold_logit
 from unigap.models.base import UnifiedModel
 from unigap.objectives import Objective, RowBatch, StepResult
 from unigap.records import Candidate, Prompt
-from unigap.sampling import codes_of
-from unigap.selection import ranked_by_prompt, threshold_logit
 
 # Shape legend: B images, M image tokens.
 

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from unigap.models.autoregressive import choose, draw, uniforms
 from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
-from unigap.models.packed_questions import answers
+from unigap.models.engine.autoregressive import choose, draw, uniforms
+from unigap.models.engine.packed_questions import answers
 
 # Shape legend: B prompts or images, N candidates a prompt, R = B * N rows, L text tokens, M image tokens,
 # Q questions an image, T answer tokens, V image codes, D width, C H W image channels and sides.

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from unigap.loop.sampling import codes_of
+from unigap.loop.selection import preference_pairs, threshold_logit
 from unigap.models.base import UnifiedModel
 from unigap.objectives import Objective, RowBatch, StepResult
 from unigap.records import Candidate, Pair
-from unigap.sampling import codes_of
-from unigap.selection import preference_pairs, threshold_logit
 
 # Shape legend: B pairs, M image tokens.
 

@@ -9,7 +9,7 @@ import torch
 
 from unigap.evaluation.known_pairs import KnownPairs
 from unigap.evaluation.probe_set import ProbeSet
-from unigap.plots.pictures import read_image, to_pixels
+from unigap.files.images import read_image, to_pixels
 from unigap.records import Prompt
 
 

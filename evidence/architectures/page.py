@@ -19,9 +19,9 @@ from evidence.results_file import Result, ResultsFile
 from evidence.statistics import over_seeds
 from evidence.theory_summary import coupling_table
 from unigap.callbacks.dynamics_probes import GROUPS
-from unigap.markdown import table
+from unigap.files.durable import make_folder, write_durable
+from unigap.files.markdown import table
 from unigap.metrics.intervals import Estimate
-from unigap.storage.manifest import make_folder, write_durable
 
 Results = Mapping[str, Result]
 FIGURE = "architectures.png"

@@ -12,7 +12,7 @@ from evidence.claims.plan import Claim
 from evidence.claims.readings import Measured
 from evidence.markdown import percent
 from evidence.statistics import over_seeds
-from unigap.markdown import table
+from unigap.files.markdown import table
 from unigap.metrics.intervals import Estimate
 
 RATES = torch.logspace(-2, 0.7, 200, dtype=torch.float64)

@@ -8,7 +8,7 @@ from evidence.claims.contrasts import Readings
 from evidence.claims.plan import RECOMMENDED
 from evidence.claims.readings import Measured
 from evidence.markdown import percent, points
-from unigap.markdown import table
+from unigap.files.markdown import table
 from unigap.metrics.intervals import Estimate
 
 GAIN = 0.2

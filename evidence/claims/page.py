@@ -18,9 +18,9 @@ from evidence.claims.setting import Setting
 from evidence.claims.verdicts import verdicts_section
 from evidence.markdown import percent, points
 from evidence.results_file import Result
-from unigap.markdown import table
+from unigap.files.durable import make_folder, write_durable
+from unigap.files.markdown import table
 from unigap.metrics.intervals import Estimate
-from unigap.storage.manifest import make_folder, write_durable
 
 
 def write_page(

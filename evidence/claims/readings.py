@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unigap.metrics.intervals import Resampled, cluster_weights, weighted_auroc
 from unigap.metrics.win_rate import matched_yes
-from unigap.shapes.grammar import CATEGORIES, DIFFICULTIES
+from unigap.worlds.shapes.grammar import CATEGORIES, DIFFICULTIES
 
 RESAMPLES = 1000
 

@@ -12,7 +12,7 @@ SOLVED = {**EVERY, "redraw": "solved"}
 ORACLE = spec("unigap.judges.OracleJudge")
 RANDOM = spec("unigap.judges.RandomJudge")
 INVERTED = spec("unigap.judges.InvertedJudge", judge=SELF)
-SWAP = spec("unigap.objectives.SwapNegatives", negatives=spec("unigap.negatives.ShapesNegatives"))
+SWAP = spec("unigap.objectives.SwapNegatives", negatives=spec("unigap.objectives.negatives.ShapesNegatives"))
 REPLAY = spec("unigap.objectives.Replay", pairs=spec("unigap.evaluation.known_pairs.ShapesPairs", split="pretrain"))
 CONTRADICTIONS = spec("unigap.objectives.Contradictions")
 STOP = spec("unigap.callbacks.Guard", action="stop")
@@ -111,7 +111,7 @@ ARMS: dict[str, Arm] = {
         judge=spec("unigap.judges.DecomposedJudge", questions=spec("unigap.judges.GrammarQuestions")), regrow=EVERY
     ),
     "C-SFT, images until 4 are accepted": Arm(
-        regrow={**EVERY, "allocation": spec("unigap.allocation.UntilAccepted", enough=4)}
+        regrow={**EVERY, "allocation": spec("unigap.loop.allocation.UntilAccepted", enough=4)}
     ),
     "C-SFT, rare acceptances repeated": Arm(_sft(balance=True), regrow=EVERY),
     "C-SFT, easy prompts first": Arm(regrow=EVERY, order="easy_first"),

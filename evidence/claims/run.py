@@ -27,12 +27,12 @@ from unigap.evaluation.gap import Verdicts, measure, rejudge, sit_exam
 from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import OracleJudge, SelfJudge
+from unigap.loop.round import RoundPlan
 from unigap.models.base import UnifiedModel
-from unigap.quiet_fit import quiet_trainer
 from unigap.records import Prompt
-from unigap.rounds import RoundPlan
-from unigap.shapes.exam import shapes_exam
 from unigap.stages import CurriculumStage, RedrawSchedule, SFTStage
+from unigap.stages.quiet_trainer import quiet_trainer
+from unigap.worlds.shapes.exam import shapes_exam
 
 EVAL_SEED = 2_000_000
 """Added to the seed of an arm for the drawings it is measured on."""

@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from unigap.loop.round import RoundPlan
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
-from unigap.prompts import load_prompts
+from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Prompt
-from unigap.rounds import RoundPlan
 
 HARD = (("count", "medium"), ("count", "hard"), ("spatial", "medium"), ("spatial", "hard"))
 """Cells of the hard set: categories and tiers, chosen before any prompt of theirs was drawn for."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evidence.claims.contrasts import Contrast, Readings
 from evidence.markdown import points
-from unigap.markdown import table
+from unigap.files.markdown import table
 from unigap.metrics.intervals import Estimate
 
 

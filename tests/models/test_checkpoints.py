@@ -311,7 +311,7 @@ def test_a_stage_keeps_the_options_of_its_own_model(new_showo: Callable[..., Sho
 def test_a_pad_token_that_means_something_loses_no_token(request: pytest.FixtureRequest, family: str, pad: str) -> None:
     new = request.getfixturevalue(f"new_{family}")
     usual, shared = new(), new()
-    tokens = shared._dialogue.tokenizer
+    tokens = shared._template.tokenizer
     tokens.pad_token = getattr(tokens, pad)
     again = type(shared).from_parts(shared.net, shared.processor if family != "showo" else tokens)
     texts, codes = ["a red circle", "a small red circle left of a large blue square"], torch.arange(32).view(2, 16)

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from unigap.models.autoregressive import choose, draw, next_codes, uniforms
 from unigap.models.base import SamplingRecipe
+from unigap.models.engine.autoregressive import choose, draw, next_codes, uniforms
 
 V = 12
 RECIPES = [

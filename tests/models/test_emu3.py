@@ -11,9 +11,9 @@ from PIL import Image
 
 from unigap.models.base import SamplingRecipe
 from unigap.models.emu3 import Emu3
-from unigap.models.words import NO_FORMS, YES_FORMS
-from unigap.shapes.newborns.emu3 import EOS, FRAME_END, IMAGE_END, LINE_END, PAD, WRAPPER, make_processor
-from unigap.shapes.scenes import IMAGE_SIZE
+from unigap.models.engine.tokens import NO_FORMS, YES_FORMS
+from unigap.worlds.shapes.scenes import IMAGE_SIZE
+from unigap.worlds.shapes.untrained.emu3 import EOS, FRAME_END, IMAGE_END, LINE_END, PAD, WRAPPER, make_processor
 
 PROMPTS = [
     "a red circle",

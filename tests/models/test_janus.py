@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from unigap.models.base import SamplingRecipe
+from unigap.models.engine.tokens import NO_FORMS, YES_FORMS
 from unigap.models.janus import Janus
-from unigap.models.words import NO_FORMS, YES_FORMS
-from unigap.shapes.grammar import parse
-from unigap.shapes.scenes import imagine, render
+from unigap.worlds.shapes.grammar import parse
+from unigap.worlds.shapes.scenes import imagine, render
 
 PROMPTS = [
     "a red circle",

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import unigap.models.autoregressive as autoregressive
-import unigap.models.janus_likelihood as likelihood_module
-import unigap.models.janus_sampling as sampling_module
-from unigap.losses import sft_loss
-from unigap.models.autoregressive import code_logps
+import unigap.models.engine.autoregressive as autoregressive
+import unigap.models.janus.likelihood as likelihood_module
+import unigap.models.janus.sampling as sampling_module
 from unigap.models.base import SamplingRecipe
+from unigap.models.engine.autoregressive import code_logps
+from unigap.models.engine.one_token import attend
+from unigap.models.engine.static_decoding import StepBuffers, shared_rows
 from unigap.models.janus import Janus
-from unigap.models.one_token import attend
-from unigap.models.static_decoding import StepBuffers, shared_rows
+from unigap.objectives.losses import sft_loss
 
 PROMPTS = ["a red circle", "a small red circle left of a large blue square"]
 CODES = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))

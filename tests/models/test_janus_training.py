@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import JanusForConditionalGeneration
 
-from unigap.losses import sft_loss
 from unigap.models.base import evaluating
 from unigap.models.janus import Janus
+from unigap.objectives.losses import sft_loss
 
 PROMPTS = ["a red circle", "a small red circle left of a large blue square"]
 CODES = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ import torch
 from small_showo import SMALL_MAGVIT
 from torch.nn import functional as F
 
-from unigap.models.magvit import Attention, Magvit, MagvitConfig, codes_of, quantise, signs
+from unigap.models.showo.magvit import Attention, Magvit, MagvitConfig, codes_of, quantise, signs
 
 PIXELS = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

@@ -14,13 +14,13 @@ from small_showo import small_showo
 from transformers import Emu3ImageProcessor, Emu3Processor, JanusProcessor
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
-from unigap.models.dialogue import Dialogue
-from unigap.models.emu3_dialogue import Emu3Dialogue
+from unigap.models.emu3.chat_template import Emu3ChatTemplate
+from unigap.models.engine.chat_template import ChatTemplate
+from unigap.models.engine.packed_questions import pack
 from unigap.models.janus import Janus
-from unigap.models.janus_dialogue import JanusDialogue
-from unigap.models.packed_questions import pack
-from unigap.models.showo_dialogue import ShowODialogue
-from unigap.shapes.newborns.janus import make_model, make_processor
+from unigap.models.janus.chat_template import JanusChatTemplate
+from unigap.models.showo.chat_template import ShowOChatTemplate
+from unigap.worlds.shapes.untrained.janus import make_model, make_processor
 
 QUESTIONS = ["Does this image describe a red circle?", "Is it blue", "Two rings? Look  twice.\n"]
 PROMPTS = ["a red circle.", "Zwei Ringe, größer"]
@@ -44,9 +44,9 @@ def picture(side: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
-def packed_ids(dialogue: Dialogue, prefix: Sequence[int], questions: Sequence[str]) -> list[list[int]]:
+def packed_ids(template: ChatTemplate, prefix: Sequence[int], questions: Sequence[str]) -> list[list[int]]:
     """The ids that stand before the answer of each of several questions packed behind one prefix, as the model sees."""
-    rows = pack(len(prefix), [[dialogue.question_ids(question) for question in questions]], 0, torch.device("cpu"))
+    rows = pack(len(prefix), [[template.question_ids(question) for question in questions]], 0, torch.device("cpu"))
     ids_S = torch.cat([torch.tensor(prefix), rows.ids_BT[0]])
     seen = [torch.isin(rows.segment_BS[0], torch.tensor([0, number])) for number in range(1, len(questions) + 1)]
     places = [rows.place_BS[0][mask_S].tolist() for mask_S in seen]
@@ -80,9 +80,9 @@ def janus_question(processor: JanusProcessor, question: str) -> dict[str, torch.
 @pytest.mark.parametrize("questions", [QUESTIONS[:1], QUESTIONS])
 def test_janus_is_asked_what_its_processor_builds(system: bool, questions: list[str]) -> None:
     processor = janus_processor(system)
-    dialogue = JanusDialogue(processor, context=4096)
+    template = JanusChatTemplate(processor, context=4096)
     expected = [janus_question(processor, question)["input_ids"][0].tolist() for question in questions]
-    assert packed_ids(dialogue, dialogue.image_prefix, questions) == expected
+    assert packed_ids(template, template.image_prefix, questions) == expected
     said = processor.tokenizer.decode(expected[0])
     assert said.startswith("<s>You are a helpful language and vision assistant." if system else "<s><|User|>")
 
@@ -96,8 +96,8 @@ def test_janus_draws_what_its_processor_builds_whatever_it_is_asked_with() -> No
         for text in PROMPTS
     ]
     expected = [processor(text=[chat], generation_mode="image")["input_ids"][0].tolist() for chat in chats]
-    dialogue = JanusDialogue(processor, context=4096)
-    assert [dialogue.prompt_ids(text) for text in PROMPTS] == expected
+    template = JanusChatTemplate(processor, context=4096)
+    assert [template.prompt_ids(text) for text in PROMPTS] == expected
     assert processor.tokenizer.decode(expected[0]) == "<s><|User|>: a red circle.\n\n<|Assistant|>:<begin_of_image>"
 
 
@@ -122,7 +122,7 @@ def test_verdicts_with_the_system_prompt_are_those_of_a_plain_forward_pass() -> 
 def test_the_embedded_janus_is_asked_without_system_prompt() -> None:
     shipped = Janus("shapes")
     assert not shipped.processor.use_default_system_prompt
-    words = make_processor().tokenizer.convert_ids_to_tokens(shipped._dialogue.image_prefix)
+    words = make_processor().tokenizer.convert_ids_to_tokens(shipped._template.image_prefix)
     assert words[:4] == ["<s>", "<|User|>", ":", "<begin_of_image>"]
 
 
@@ -152,11 +152,11 @@ def emu3_official(processor: Emu3Processor, chat: str, question: str, rows: int,
 @pytest.mark.parametrize("questions", [QUESTIONS[:1], QUESTIONS])
 def test_emu3_is_asked_what_its_authors_code_builds(questions: list[str]) -> None:
     processor = emu3_processor(EMU3_TEMPLATE)
-    dialogue = Emu3Dialogue(processor, 4, 5, context=4096)
+    template = Emu3ChatTemplate(processor, 4, 5, context=4096)
     official = "You are a helpful assistant. USER: {image_prompt}{text_prompt}. ASSISTANT:"
     expected = [emu3_official(processor, official, question, 4, 5) for question in questions]
-    assert packed_ids(dialogue, dialogue.shared_prefix, questions) == expected
-    assert len(dialogue.shared_prefix) > 30, "the image stands before the question, and is shared"
+    assert packed_ids(template, template.shared_prefix, questions) == expected
+    assert len(template.shared_prefix) > 30, "the image stands before the question, and is shared"
 
 
 @pytest.mark.parametrize(
@@ -171,27 +171,27 @@ def test_emu3_is_asked_what_its_authors_code_builds(questions: list[str]) -> Non
 )
 def test_another_emu3_template_is_asked_as_it_is(template: str) -> None:
     processor = emu3_processor(template)
-    dialogue = Emu3Dialogue(processor, 4, 5, context=4096)
+    template = Emu3ChatTemplate(processor, 4, 5, context=4096)
     plain = [emu3_official(processor, "USER: {image_prompt}{text_prompt} ASSISTANT:", q, 4, 5) for q in QUESTIONS]
-    assert packed_ids(dialogue, dialogue.shared_prefix, QUESTIONS) == plain
+    assert packed_ids(template, template.shared_prefix, QUESTIONS) == plain
 
 
 def test_emu3_draws_what_its_processor_builds() -> None:
     processor = emu3_processor(EMU3_TEMPLATE)
     inputs = [processor(text=[text], return_for_image_generation=True, image_area=32 * 32) for text in PROMPTS]
-    dialogue = Emu3Dialogue(processor, 4, 4, context=4096)
-    assert [dialogue.prompt_ids(text) for text in PROMPTS] == [row["input_ids"][0] for row in inputs]
+    template = Emu3ChatTemplate(processor, 4, 4, context=4096)
+    assert [template.prompt_ids(text) for text in PROMPTS] == [row["input_ids"][0] for row in inputs]
 
 
 def test_show_o_is_asked_and_draws_what_its_authors_code_builds() -> None:
     named = {"pad_token": "[PAD]", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
     marks = ["<|soi|>", "<|eoi|>", "<|sov|>", "<|eov|>", "<|t2i|>", "<|mmu|>", "<|t2v|>", "<|v2v|>", "<|lvg|>"]
     words: Any = byte_tokenizer([*dict.fromkeys(named.values()), *marks], named)
-    dialogue = ShowODialogue(words, small_showo().net.shape.question, image_tokens=16, context=4096)
+    template = ShowOChatTemplate(words, small_showo().net.shape.question, image_tokens=16, context=4096)
     start, end = words.bos_token_id, words.eos_token_id
     (drawing,) = words.convert_tokens_to_ids(["<|t2i|>"])
     for text in PROMPTS:
-        assert dialogue.prompt_ids(text) == [drawing, start, *words(text)["input_ids"], end]
+        assert template.prompt_ids(text) == [drawing, start, *words(text)["input_ids"], end]
     for question in QUESTIONS:
         asked = words("USER: \n" + question + " ASSISTANT:")["input_ids"]
-        assert dialogue.question_ids(question) == [start, *asked]
+        assert template.question_ids(question) == [start, *asked]

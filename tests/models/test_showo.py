@@ -10,13 +10,13 @@ import pytest
 import torch
 from small_showo import small_showo
 
-import unigap.models.showo_network as network_module
-import unigap.models.showo_reading as reading_module
+import unigap.models.showo.network as network_module
+import unigap.models.showo.understanding as reading_module
 from unigap.models.base import PromptBatch, SamplingRecipe
+from unigap.models.engine.tokens import NO_FORMS, YES_FORMS
 from unigap.models.showo import ShowO
-from unigap.models.showo_likelihood import UnmaskingPath
-from unigap.models.showo_masks import choice_temperatures, prompt_masks, unmasking_schedule
-from unigap.models.words import NO_FORMS, YES_FORMS
+from unigap.models.showo.likelihood import UnmaskingPath
+from unigap.models.showo.masks import choice_temperatures, prompt_masks, unmasking_schedule
 
 PROMPTS = [
     "a red circle",

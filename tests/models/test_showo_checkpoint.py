@@ -24,14 +24,14 @@ from safetensors.torch import save_file
 from small_showo import SMALL_MAGVIT, small_network, small_showo
 from torch.nn import functional as F
 
-import unigap.models.showo_checkpoint as checkpoint_module
+import unigap.models.showo.checkpoint as checkpoint_module
 from unigap.models.base import SamplingRecipe
-from unigap.models.magvit import MagvitConfig
 from unigap.models.showo import ShowO
-from unigap.models.showo_checkpoint import convert_official, official_names, official_shape
-from unigap.models.showo_dialogue import MARKS, with_marks
-from unigap.models.showo_network import ShowONetwork, ShowOShape
-from unigap.shapes.newborns.showo import make_words
+from unigap.models.showo.chat_template import MARKS, with_marks
+from unigap.models.showo.checkpoint import convert_official, official_names, official_shape
+from unigap.models.showo.magvit import MagvitConfig
+from unigap.models.showo.network import ShowONetwork, ShowOShape
+from unigap.worlds.shapes.untrained.showo import make_words
 
 PROMPTS = ["a red circle", "six rings"]
 CODES = torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))

@@ -12,15 +12,15 @@ from small_runs import FICKLE, POOL, TRAINER, epochs, state, words
 
 from unigap.__main__ import main
 from unigap.judges import OracleJudge, SelfJudge
-from unigap.losses import sft_loss
+from unigap.loop.round import RoundPlan, collect_round, image_likelihoods
+from unigap.loop.sampling import draw_candidates
 from unigap.models.base import PromptBatch, SamplingRecipe
 from unigap.models.showo import ShowO
-from unigap.models.showo_masks import random_masks
+from unigap.models.showo.masks import random_masks
 from unigap.objectives import DPO, SFT, KLToBase, RowBatch
+from unigap.objectives.losses import sft_loss
 from unigap.pool import Pool
 from unigap.records import Pair, Prompt
-from unigap.rounds import RoundPlan, collect_round, image_likelihoods
-from unigap.sampling import draw_candidates
 
 TEXTS = ("a red circle", "a small red circle left of a large blue square", "six rings")
 PROMPTS = [Prompt(f"p{i}", text, "any", "easy", "improve") for i, text in enumerate(TEXTS)]

@@ -28,7 +28,7 @@ def ask_for(scale: float, family: str, folder: Path) -> None:
 @pytest.mark.parametrize("family", WRITTEN)
 def test_it_is_read_and_saved_again(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     folder: Path = request.getfixturevalue(f"{family}_folder")
-    assert load_model(str(folder)).usual_cfg == (1.5 if family == "showo" else 1), "the newborn's"
+    assert load_model(str(folder)).usual_cfg == (1.5 if family == "showo" else 1), "the untrained's"
     copy = shutil.copytree(folder, tmp_path / "asking")
     ask_for(3.5, family, copy)
     model = load_model(str(copy))
@@ -39,7 +39,7 @@ def test_it_is_read_and_saved_again(family: str, request: pytest.FixtureRequest,
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_gap_and_demo_draw_with_it(janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unigap.commands.demo import DemoPlan, run_demo
+    from unigap.cli.commands.demo import DemoPlan, run_demo
     from unigap.judges import RandomJudge
     from unigap.models.janus import Janus
     from unigap.objectives import SFT

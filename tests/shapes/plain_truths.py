@@ -8,8 +8,8 @@ from collections.abc import Hashable, Sequence
 
 from hypothesis import strategies as st
 
-from unigap.shapes.grammar import COLORS, MAX_OBJECTS, RELATIONS, SHAPES, SIZES, Description, Thing
-from unigap.shapes.scenes import GRID, JITTER, KINDS, Placed
+from unigap.worlds.shapes.grammar import COLORS, MAX_OBJECTS, RELATIONS, SHAPES, SIZES, Description, Thing
+from unigap.worlds.shapes.scenes import GRID, JITTER, KINDS, Placed
 
 
 def meaning(description: Description) -> Hashable:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_truths import DESCRIPTIONS, THINGS, meaning
 
-from unigap.shapes.grammar import (
+from unigap.worlds.shapes.grammar import (
     CATEGORIES,
     COLORS,
     COUNTS,
@@ -24,8 +24,8 @@ from unigap.shapes.grammar import (
     Thing,
     parse,
 )
-from unigap.shapes.prompt_sets import SPLITS, descriptions
-from unigap.shapes.scenes import KINDS
+from unigap.worlds.shapes.prompt_sets import SPLITS, descriptions
+from unigap.worlds.shapes.scenes import KINDS
 
 PATTERNS = [Thing("ring", color, size) for color in ("", *COLORS) for size in ("", *SIZES)]
 OBJECTS = [kind for kind in KINDS if kind.shape == "ring"]

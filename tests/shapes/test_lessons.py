@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from plain_truths import DESCRIPTIONS, SCENES, is_true, meaning
 
-from unigap.shapes.grammar import CATEGORIES, DIFFICULTIES, MAX_OBJECTS, Description, parse
-from unigap.shapes.lessons import STATEMENTS, Lesson, crowd, looks, make_lesson, pictures, reword, slip, twist
-from unigap.shapes.prompt_sets import SPLITS, descriptions, prompts, split_of
-from unigap.shapes.scenes import GRID, JITTER, KINDS, Placed, imagine, render
+from unigap.worlds.shapes.grammar import CATEGORIES, DIFFICULTIES, MAX_OBJECTS, Description, parse
+from unigap.worlds.shapes.lessons import STATEMENTS, Lesson, crowd, looks, make_lesson, pictures, reword, slip, twist
+from unigap.worlds.shapes.prompt_sets import SPLITS, descriptions, prompts, split_of
+from unigap.worlds.shapes.scenes import GRID, JITTER, KINDS, Placed, imagine, render
 
 SEEDS = st.integers(0, 2**32)
 

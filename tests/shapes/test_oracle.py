@@ -12,11 +12,11 @@ import torch
 from plain_truths import is_true
 from torch.nn import functional as F
 
-from unigap.shapes.grammar import CATEGORIES, DIFFICULTIES, Description, parse
-from unigap.shapes.lessons import pictures, slip, twist
-from unigap.shapes.oracle import Reading, read, verdicts
-from unigap.shapes.prompt_sets import SPLITS, descriptions
-from unigap.shapes.scenes import CELL, GRID, JITTER, KINDS, Placed, imagine, render
+from unigap.worlds.shapes.grammar import CATEGORIES, DIFFICULTIES, Description, parse
+from unigap.worlds.shapes.lessons import pictures, slip, twist
+from unigap.worlds.shapes.oracle import Reading, read, verdicts
+from unigap.worlds.shapes.prompt_sets import SPLITS, descriptions
+from unigap.worlds.shapes.scenes import CELL, GRID, JITTER, KINDS, Placed, imagine, render
 
 # Shape legend: B images, C channels, H rows, W columns.
 

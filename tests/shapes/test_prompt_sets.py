@@ -12,8 +12,8 @@ from hypothesis import given
 from plain_truths import DESCRIPTIONS, meaning
 
 from unigap.records import Prompt
-from unigap.shapes.grammar import CATEGORIES, DIFFICULTIES, RELATIONS, SIZES, Description, parse
-from unigap.shapes.prompt_sets import MAX_PROMPTS_PER_CELL, SPLITS, descriptions, prompts, split_of
+from unigap.worlds.shapes.grammar import CATEGORIES, DIFFICULTIES, RELATIONS, SIZES, Description, parse
+from unigap.worlds.shapes.prompt_sets import MAX_PROMPTS_PER_CELL, SPLITS, descriptions, prompts, split_of
 
 CELLS = list(itertools.product(CATEGORIES, DIFFICULTIES))
 EVERY = [prompt for split in SPLITS for prompt in prompts(split)]

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_truths import DESCRIPTIONS, SCENES, is_true
 
-from unigap.shapes.grammar import COLORS, RELATIONS, SHAPES, SIZES, Description, Thing, parse
-from unigap.shapes.lessons import slip
-from unigap.shapes.scenes import (
+from unigap.worlds.shapes.grammar import COLORS, RELATIONS, SHAPES, SIZES, Description, Thing, parse
+from unigap.worlds.shapes.lessons import slip
+from unigap.worlds.shapes.scenes import (
     CELL,
     GRID,
     IMAGE_SIZE,

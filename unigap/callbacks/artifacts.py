@@ -9,11 +9,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from unigap.models.lora import is_adapted
+from unigap.files.outputs import POOL_FILE
+from unigap.models.files.lora import is_adapted
 from unigap.pool import Pool
+from unigap.pool.layout import round_folder
 from unigap.stages import ImproveStage
 from unigap.stages.base import refuse_sharded
-from unigap.storage.layout import POOL_FILE, round_folder
 
 SHORT = 12
 """Characters of a digest in an alias."""

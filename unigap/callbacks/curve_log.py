@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from unigap.files.seals import write_sealed
 from unigap.stages import ImproveStage
-from unigap.storage.seals import write_sealed
 
 
 class CurveLog(Callback):

@@ -15,10 +15,10 @@ from theory import Gram, Source, StepProbe, StepReport, alignment, gram
 from unigap.callbacks.dynamics_coupling import coupling_by_part, layer_of, own_cosine_by_group
 from unigap.callbacks.dynamics_log import keep_rows, log_figures, show_picture
 from unigap.callbacks.dynamics_probes import GROUPS, WatchedImages, paired_sources, pick_probes
+from unigap.loop.selection import threshold_logit
 from unigap.models.base import evaluating
-from unigap.plots import dynamics_plots as plots
+from unigap.report.plots import dynamics_plots as plots
 from unigap.seeds import seed_of_part
-from unigap.selection import threshold_logit
 from unigap.stages import ImproveStage
 from unigap.stages.base import refuse_sharded
 

@@ -13,8 +13,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from PIL import Image
 
-from unigap.plots.png_file import save_figure
-from unigap.storage.seals import write_sealed
+from unigap.files.png import save_figure
+from unigap.files.seals import write_sealed
 
 
 def log_figures(loggers: Sequence[Logger], figures: Mapping[str, float], step: int) -> None:

@@ -12,12 +12,12 @@ from lightning.pytorch.loggers import WandbLogger
 from unigap.callbacks.dynamics_log import show_png
 from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.evaluation.gap import EVAL_ROUND, external_verdicts
-from unigap.models.sharding import whole
-from unigap.plots.gallery_plot import VERDICTS, Exhibit, gallery_plot
-from unigap.plots.pictures import to_image
-from unigap.plots.png_file import save_figure
+from unigap.files.images import to_image
+from unigap.files.png import save_figure
+from unigap.loop.sampling import draw_candidates
+from unigap.models.engine.sharding import whole
 from unigap.records import Prompt
-from unigap.sampling import draw_candidates
+from unigap.report.plots.gallery_plot import VERDICTS, Exhibit, gallery_plot
 from unigap.stages import ImproveStage
 
 if TYPE_CHECKING:

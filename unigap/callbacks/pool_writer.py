@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from unigap.pool.shards import RoundWriter
 from unigap.stages import ImproveStage
-from unigap.storage.shards import RoundWriter
 
 
 class PoolWriter(BasePredictionWriter):

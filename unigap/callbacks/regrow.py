@@ -15,18 +15,18 @@ from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcess
 from lightning.pytorch.trainer.states import TrainerFn
 from tqdm import tqdm
 
-from unigap.allocation import Allocation, FixedCandidates
 from unigap.callbacks.dynamics_log import log_figures
 from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.console.stop_signal import Stopped
 from unigap.data import PoolData
 from unigap.judges import check_same_judge
-from unigap.models.sharding import whole
+from unigap.loop.allocation import Allocation, FixedCandidates
+from unigap.loop.progress import Phase, training_is_over
+from unigap.loop.round import Ranks, RoundPlan, collect_round, image_likelihoods
+from unigap.loop.selection import discarded_prompts, threshold_logit
+from unigap.models.engine.sharding import whole
 from unigap.pool import Pool
-from unigap.progress import Phase, training_is_over
 from unigap.records import Candidate, Prompt
-from unigap.rounds import Ranks, RoundPlan, collect_round, image_likelihoods
-from unigap.selection import discarded_prompts, threshold_logit
 from unigap.stages import CurriculumStage, ImproveStage, RedrawSchedule
 from unigap.stages.curriculum import Redraw
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning_utilities.core.apply_func import apply_to_collection
 
-from unigap.progress import batches_trained, is_inside_epoch, training_is_over
+from unigap.loop.progress import batches_trained, is_inside_epoch, training_is_over
 
 LIMIT = "limit_train_batches"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from unigap.files.durable import write_durable
+from unigap.files.journal import append_line, line_of, read_journal
 from unigap.objectives import RowBatch
 from unigap.stages import ImproveStage
-from unigap.storage.journal import append_line, line_of, read_journal
-from unigap.storage.manifest import write_durable
 
 
 class RowLog(Callback):

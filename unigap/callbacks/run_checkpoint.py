@@ -18,10 +18,10 @@ from unigap.callbacks.reopened import Cut, check_limit, cut_here, length_of, reo
 from unigap.callbacks.requeue import requeue, stop_signals
 from unigap.callbacks.run_loop import RunLoop, install
 from unigap.console.stop_signal import Stopped, StopSignal
-from unigap.progress import Phase, training_is_over
+from unigap.files.durable import explain_write_errors, make_folder, rename_durable
+from unigap.files.writer_lock import WriterLock
+from unigap.loop.progress import Phase, training_is_over
 from unigap.stages import ImproveStage
-from unigap.storage.manifest import explain_write_errors, make_folder, rename_durable
-from unigap.storage.writer_lock import WriterLock
 
 LAST = "last.ckpt"
 
@@ -32,7 +32,7 @@ class RunCheckpoint(Checkpoint):
     It is written at the end of every epoch, before a round is drawn, and on SIGTERM, SIGINT and SIGUSR1; never after
     the last batch of an epoch, where Lightning would resume behind the regrowth that follows. The file is replaced as a
     whole; sharded weights are put together for it. It holds the resolved recipe and the phase of the run (see
-    ``unigap.progress.Phase``). ``fast_dev_run`` leaves no file.
+    ``unigap.loop.progress.Phase``). ``fast_dev_run`` leaves no file.
 
     Args:
         folder: Where it lies; null is ``checkpoints`` in the run folder.

@@ -11,10 +11,10 @@ from lightning.pytorch.loggers import WandbLogger
 
 from unigap.callbacks import RunSummary
 from unigap.callbacks.run_checkpoint import run_checkpoint
-from unigap.run_folder.fit_folder import CONFIG, recipe_of
-from unigap.run_folder.places import unplace_run
-from unigap.run_folder.wandb_runs import tell_config
-from unigap.storage.seals import write_sealed
+from unigap.files.seals import write_sealed
+from unigap.report.run_folder.fit_folder import CONFIG, recipe_of
+from unigap.report.run_folder.places import unplace_run
+from unigap.report.run_folder.wandb_runs import tell_config
 
 
 class RunConfig(SaveConfigCallback):

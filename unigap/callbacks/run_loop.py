@@ -15,7 +15,7 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
-from unigap.progress import batches_behind, is_inside_epoch
+from unigap.loop.progress import batches_behind, is_inside_epoch
 
 
 class RunEpochLoop(_TrainingEpochLoop):

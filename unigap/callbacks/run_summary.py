@@ -22,17 +22,17 @@ from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.console.stop_signal import Stopped
 from unigap.evaluation.gap import EVAL_ROUND, Verdicts, measure, rejudge, sit_exam
 from unigap.evaluation.probe_set import ProbeSet
-from unigap.evaluation.run_summary import Look, run_figures, samples_of, versions, write_gallery, write_rejudged
-from unigap.models.sharding import whole
-from unigap.prompts import check_no_overlap, load_prompts
+from unigap.files.durable import digest
+from unigap.files.seals import write_sealed
+from unigap.loop.round import RoundPlan
+from unigap.loop.sampling import Drawings, codes_of
+from unigap.models.engine.sharding import whole
+from unigap.prompt_sets.loading import check_no_overlap, load_prompts
 from unigap.records import Candidate
-from unigap.rounds import RoundPlan
-from unigap.run_folder.measured import AFTER_TRAINING
-from unigap.sampling import Drawings, codes_of
+from unigap.report.run_folder.measured import AFTER_TRAINING
+from unigap.report.run_folder.writing import Look, run_figures, samples_of, versions, write_gallery, write_rejudged
 from unigap.seeds import seed_of_part
 from unigap.stages import ImproveStage
-from unigap.storage.manifest import digest
-from unigap.storage.seals import write_sealed
 from unigap.world import find_world
 
 # Shape legend: S drawings, M image tokens, E exam pictures.

@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from unigap.console.mistakes import HINTED, hint
-from unigap.outside_files import refuse_special
+from unigap.files.outside import refuse_special
 
 UNKNOWN = (
     re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<name>[\w.]+)'"),

@@ -9,13 +9,13 @@ import torch
 
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import Judge, SelfJudge
+from unigap.loop.round import RoundPlan
+from unigap.loop.sampling import Drawings, draw_candidates
 from unigap.metrics import intervals, scores
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.win_rate import WinRateResult, win_rate
 from unigap.models.base import UnifiedModel
 from unigap.records import Prompt
-from unigap.rounds import RoundPlan
-from unigap.sampling import Drawings, draw_candidates
 
 # Shape legend: S drawings, E exam pictures.
 

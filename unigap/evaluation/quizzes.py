@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from unigap.evaluation.known_pairs import KnownPairs
+from unigap.files.images import check_side, read_image, to_pixels
+from unigap.files.outside import read_outside_text
 from unigap.judges.self_judge import QUESTION, SelfJudge
 from unigap.metrics.intervals import Estimate, bootstrap_ratio
 from unigap.metrics.scores import judge_accuracy, judge_precision, says_yes, true_positive_rate, yes_rate
 from unigap.models.base import UnifiedModel
-from unigap.outside_files import read_outside_text
-from unigap.plots.pictures import check_side, read_image, to_pixels
 from unigap.prompt_sets.rows import MAX_BYTES, json_rows, text_field, with_known_keys
 from unigap.world import class_of_worlds
 

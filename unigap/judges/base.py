@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from unigap.described import Described
+from unigap.judges.described import Described
 from unigap.models.base import UnifiedModel
 from unigap.records import Candidate
 

@@ -8,8 +8,8 @@ import torch
 
 from unigap.judges.answer_mass import AnsweringJudge, check_mass, joined
 from unigap.judges.questions import QuestionSource, all_hold
-from unigap.memory import in_fitting_batches
 from unigap.models.base import Answers, UnifiedModel, evaluating
+from unigap.models.engine.memory import in_fitting_batches
 from unigap.records import Candidate
 
 # Shape legend: B images, Q questions an image.

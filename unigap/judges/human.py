@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 
+from unigap.files.outside import read_outside_text
 from unigap.judges.base import CERTAIN, Judge
 from unigap.models.base import UnifiedModel
-from unigap.outside_files import read_outside_text
 from unigap.prompt_sets.rows import MAX_BYTES, csv_rows
 from unigap.records import Candidate
 

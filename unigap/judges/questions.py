@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from unigap.described import Described
+from unigap.judges.described import Described
 from unigap.records import Prompt
 
 REMEMBERED = 16_384

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from unigap.judges.answer_mass import AnsweringJudge, check_mass, joined
-from unigap.memory import in_fitting_batches
 from unigap.models.base import Answers, UnifiedModel, evaluating
+from unigap.models.engine.memory import in_fitting_batches
 from unigap.records import Candidate
 
 QUESTION = "Does this image describe {prompt}?"

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from unigap.judges.answer_mass import AnsweringJudge, check_mass, joined
-from unigap.memory import in_fitting_batches
 from unigap.models.base import Answers, UnifiedModel
-from unigap.models.checkpoints import PRECISIONS, check_device, resolve
-from unigap.models.image_reader import ImageReader
+from unigap.models.engine.image_reader import ImageReader
+from unigap.models.engine.memory import in_fitting_batches
+from unigap.models.files.checkpoints import PRECISIONS, check_device, resolve
 from unigap.records import Candidate
 
 QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unigap.loop.selection import threshold_logit
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.sample_metric import SampleMetric
 from unigap.metrics.scores import (
@@ -28,7 +29,6 @@ from unigap.metrics.scores import (
     yes_rate,
 )
 from unigap.metrics.win_rate import WinRateResult, win_rate
-from unigap.selection import threshold_logit
 
 
 class EstimateMetric(SampleMetric, ABC):

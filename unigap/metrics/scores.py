@@ -14,8 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from unigap.loop.selection import threshold_logit
 from unigap.metrics.intervals import CONFIDENCE, Estimate, bootstrap_auroc, bootstrap_ratio, check_columns
-from unigap.selection import threshold_logit
 
 
 def says_yes(logit_S: Tensor, threshold: float = 0.5) -> Tensor:

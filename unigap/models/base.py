@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from unigap.models.lora import is_adapted
+from unigap.models.files.lora import is_adapted
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, V image codes, C H W image channels and sides, R images.

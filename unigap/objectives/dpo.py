@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from unigap.losses import PreferenceLoss, dpo_loss, sft_loss
+from unigap.loop.sampling import codes_of
+from unigap.loop.selection import PairRule, preference_pairs, threshold_logit
 from unigap.models.base import UnifiedModel
 from unigap.objectives.base import Objective, RowBatch, StepResult, likelihood_figures
+from unigap.objectives.losses import PreferenceLoss, dpo_loss, sft_loss
 from unigap.records import Candidate, Pair
-from unigap.sampling import codes_of
-from unigap.selection import PairRule, preference_pairs, threshold_logit
 
 # Shape legend: B pairs, M image tokens, R = 2 B images.
 

@@ -20,8 +20,8 @@ from unigap.evaluation.known_pairs import KnownPairs
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges.self_judge import QUESTION
 from unigap.models.base import UnifiedModel
-from unigap.negatives import Negatives
 from unigap.objectives.base import Objective, Row, RowBatch, StepResult
+from unigap.objectives.negatives import Negatives
 from unigap.records import Candidate
 
 # Shape legend: I images, Q claims an image, C H W channels and sides.

@@ -10,11 +10,11 @@ from itertools import cycle
 
 import torch
 
-from unigap.losses import kl_to_base
+from unigap.loop.sampling import codes_of
 from unigap.models.base import UnifiedModel
 from unigap.objectives.base import Objective, Row, RowBatch, StepResult, likelihood_figures
+from unigap.objectives.losses import kl_to_base
 from unigap.records import Candidate, Prompt
-from unigap.sampling import codes_of
 
 
 @dataclass(frozen=True)

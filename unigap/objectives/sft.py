@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from unigap.losses import sft_loss
+from unigap.loop.sampling import codes_of
+from unigap.loop.selection import accepted_rows, balanced, threshold_logit
 from unigap.models.base import UnifiedModel
 from unigap.objectives.base import Objective, RowBatch, StepResult
+from unigap.objectives.losses import sft_loss
 from unigap.records import Candidate
-from unigap.sampling import codes_of
-from unigap.selection import accepted_rows, balanced, threshold_logit
 
 # Shape legend: B rows, M image tokens.
 

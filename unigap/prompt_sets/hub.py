@@ -10,7 +10,7 @@ from typing import Any
 
 from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_datasets
-from unigap.outside_files import read_outside_text, refuse_special
+from unigap.files.outside import read_outside_text, refuse_special
 from unigap.prompt_sets.rows import distinct, refuse_url, require_columns, text_field
 from unigap.records import Prompt
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unigap.output_files import refuse_inside_pool
+from unigap.files.durable import write_durable
+from unigap.files.outputs import refuse_inside_pool
 from unigap.prompt_sets.rows import (
     as_truth,
     distinct,
@@ -20,7 +21,6 @@ from unigap.prompt_sets.rows import (
     with_known_keys,
 )
 from unigap.records import Prompt
-from unigap.storage.manifest import write_durable
 from unigap.world import world_names
 
 FIELDS = ("id", "category", "difficulty", "split")

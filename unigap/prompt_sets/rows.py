@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unigap.console.mistakes import hint
-from unigap.outside_files import read_outside_text
+from unigap.files.outside import read_outside_text
 from unigap.records import Prompt
 
 MAX_BYTES = 64 * 2**20

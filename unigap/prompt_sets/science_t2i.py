@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unigap.outside_files import refuse_special
+from unigap.files.outside import refuse_special
 from unigap.prompt_sets.rows import as_truth, distinct, refuse_url, require_columns, text_field
 from unigap.records import Prompt
 

@@ -18,15 +18,15 @@ from unigap.evaluation.gap import EVAL_ROUND, exam_scores, external_verdicts, si
 from unigap.evaluation.gap_meter import GapMeter
 from unigap.judges import Judge, SelfJudge, check_speaks_at_once
 from unigap.judges.own_external import warn_of_own_external
+from unigap.loop.round import RoundPlan, judge_drawings
+from unigap.loop.sampling import Drawings, draw_candidates
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel, unsharded
-from unigap.models.checkpoints import open_lightning
-from unigap.models.lora import adapter_scales
-from unigap.models.sharding import is_sharded, shard, whole
+from unigap.models.engine.sharding import is_sharded, shard, whole
+from unigap.models.files.checkpoints import open_lightning
+from unigap.models.files.lora import adapter_scales
 from unigap.objectives import Objective, RowBatch
 from unigap.records import Candidate, Judgment
-from unigap.rounds import RoundPlan, judge_drawings
-from unigap.sampling import Drawings, draw_candidates
 from unigap.stages.step_seed import seed_step
 
 ADAPTER_SCALES = "adapter_scales"

@@ -1,0 +1,86 @@
+"""Untrained models: one of each family, small enough to ship, and an image tokenizer that learns what cells show."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import expect_error, words
+
+from unigap.__main__ import main
+from unigap.models.base import UnifiedModel
+from unigap.models.families import FAMILIES
+from unigap.worlds.shapes.lesson_data import CrowdBatch, crowd_batch
+from unigap.worlds.shapes.tokenizer_training.named_codes import LOOKS, code_of
+from unigap.worlds.shapes.untrained import UntrainedEmu3, UntrainedJanus, UntrainedModel, UntrainedShowO
+
+NEWBORNS: dict[str, type[UntrainedModel]] = {"janus": UntrainedJanus, "emu3": UntrainedEmu3, "show-o": UntrainedShowO}
+STEPS = 20
+
+
+def told_apart(model: UnifiedModel, batch: CrowdBatch) -> float:
+    """Share of pairs of cells whose codes differ just where their looks do; pairs that differ count half of it all."""
+    code_N = model.encode(batch.pixels_BCHW).flatten()
+    look_N = code_of(batch.looks_BK3).flatten()
+    alike, told_alike = look_N[:, None] == look_N, code_N[:, None] == code_N
+    return (told_alike[alike].float().mean() + (~told_alike[~alike]).float().mean()).item() / 2
+
+
+def error(model: UnifiedModel, batch: CrowdBatch) -> float:
+    """Mean squared error of pictures that were encoded and decoded."""
+    rebuilt_BCHW = model.decode(model.encode(batch.pixels_BCHW))
+    return (rebuilt_BCHW - batch.pixels_BCHW).square().mean().item()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_untrained_model_can_be_shipped(family: str, tmp_path: Path) -> None:
+    NEWBORNS[family]().model().save(tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 10_000_000
+    trained = re.search(r"Trained: (.*)\.$", (tmp_path / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert trained and {"vqmodel", "magvit"} & set(trained[1].split(", ")), "all of it, the image tokenizer too"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tokenizer_learns_what_cells_show(family: str) -> None:
+    torch.manual_seed(0)
+    untrained = NEWBORNS[family]()
+    model = untrained.model()
+    trainer, batch = untrained.tokenizer(model), crowd_batch(random.Random(0), 2)
+    was_told_apart, was_error = told_apart(model, batch), error(model, batch)
+    optimizer = torch.optim.AdamW(trainer.parameters(), lr=5e-3)
+    losses = []
+    for step in range(STEPS):
+        loss = trainer(batch, step, STEPS)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        trainer.settle()
+    assert losses[-1] < 0.7 * losses[0]
+    assert was_told_apart < 0.6 and told_apart(model, batch) > 0.8
+    assert error(model, batch) < was_error / 2
+
+
+def test_every_look_has_a_code_of_its_own() -> None:
+    cells = crowd_batch(random.Random(0), 2000).looks_BK3.flatten(0, 1).unique(dim=0)
+    codes = code_of(cells)
+    assert len(cells) == 241 and len(codes.unique()) == 241
+    assert int(codes.max()) < LOOKS and codes[cells[:, 0] == 0].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("config", "n_codes", "message"),
+    [
+        ("pretrain_show_o", 250, "n_codes must be a power of 2, got 250; take 256"),
+        ("pretrain_show_o", 128, "n_codes must be >= 244, a code for every look of a cell, got 128"),
+        ("pretrain_emu3", 64, "n_codes must be >= 244, a code for every look of a cell, got 64"),
+    ],
+)
+def test_codes_that_an_untrained_model_cannot_have_are_refused(
+    config: str, n_codes: int, message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(words("fit", config, {"model.init_args.untrained.init_args.n_codes": n_codes}))
+    expect_error(status, capsys, message)

@@ -1,0 +1,1 @@
+"""The command line: LightningCLI verbs and plain verbs."""

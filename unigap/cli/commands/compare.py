@@ -1,0 +1,61 @@
+"""``unigap compare``: a table in the terminal, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from unigap.console.parser import ClearParser
+from unigap.report.pages.compare_page import write_comparison
+from unigap.report.pages.comparison import SHOWN, Contender, difference, read_contenders, unrecorded
+from unigap.report.run_folder.contents import Reading
+from unigap.report.run_folder.findings import Metric, amount, interval
+
+
+def print_contenders(runs: Sequence[Contender]) -> None:
+    """Prints the main figures of each run, and how far they are from the first run's."""
+    shown = [metric for metric in SHOWN if any(metric.key in run.after for run in runs)]
+    table = Table(title="After training, in % with 95 % intervals; below, the difference to A")
+    table.add_column("run")
+    for metric in shown:
+        table.add_column(metric.name.lower(), justify="right")
+    for run in runs:
+        table.add_row(run.letter, *(_figure(metric, runs[0], run) for metric in shown), end_section=True)
+    console = Console(markup=False)
+    console.print(table)
+    for line in unrecorded(runs):
+        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
+    for run in runs:
+        console.print(f"{run.letter}  {run.name}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _figure(metric: Metric, first: Contender, run: Contender) -> str:
+    reading, against = run.after.get(metric.key), first.after.get(metric.key)
+    if reading is None or reading.value is None:
+        return "not measured"
+    lines = [_with_interval(reading, signed=False)]
+    if run is not first and against is not None and against.value is not None:
+        lines.append(_with_interval(difference(metric.key, first, run), signed=True))
+    return "\n".join(lines)
+
+
+def _with_interval(reading: Reading, signed: bool) -> str:
+    assert reading.value is not None
+    ends = interval(reading, signed=signed).replace(" to ", ", ")
+    return amount(reading.value, signed=signed) + (f" [{ends}]" if ends else "")
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs ``unigap compare RUN RUN... [--out PAGE]``."""
+    parser = ClearParser(prog="unigap compare", description="Compare runs.", exit_on_error=False, allow_abbrev=False)
+    told = "Run folders of unigap demo or unigap fit; the first is what the others are measured against."
+    parser.add_argument("runs", nargs="+", type=str, help=told)
+    parser.add_argument("--out", type=str, default="compare.html", help="The page to write.")
+    options = parser.parse_args(list(words[1:]))
+    runs = read_contenders(options.runs)
+    path = write_comparison(runs, options.out)
+    print_contenders(runs)
+    print(f"comparison: {path}")
+    return 0

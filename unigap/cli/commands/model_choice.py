@@ -1,0 +1,158 @@
+"""Which model a verb works with: the one that is named, or that of the run or pool it is given."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unigap.cli.commands.demo_folder import MARK
+from unigap.console.parser import ClearParser
+from unigap.files.typed_json import read_json
+from unigap.models.base import UnifiedModel
+from unigap.models.families import load_model
+from unigap.models.files.checkpoints import check_device
+from unigap.report.run_folder.fit_folder import CONFIG, LAST, FitFolder, read_config, read_fit
+from unigap.stages.base import load_stage
+
+DEFAULT = "shapes"
+"""The shipped model that is taken where nothing names one."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What the options of a verb say of its model.
+
+    Attributes:
+        checkpoint: A shipped model, a folder, a hub id, or a run of ``unigap fit``; None where it was not given.
+        model: A model that was made from a class path, in place of ``checkpoint``.
+        device: Where it runs; None is the GPU where there is one, else the CPU.
+        dtype: Precision of the weights that ``checkpoint`` names; None is the default of its class.
+    """
+
+    checkpoint: str | None = None
+    model: UnifiedModel | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is not None and self.checkpoint is not None:
+            raise ValueError("--model and --checkpoint both name a model; give one of them")
+        if self.model is not None and self.dtype is not None:
+            raise ValueError("--dtype goes with --checkpoint; give the precision as an option of --model")
+        if self.device is not None:
+            check_device(self.device)
+
+    def load(self) -> UnifiedModel:
+        """The model that is named, with the weights a run trained where that is a run.
+
+        Raises:
+            ValueError: There is no such checkpoint or run, or an option is wrong.
+        """
+        return self._placed(self._named(self.checkpoint or DEFAULT))
+
+    def load_for_pool(self, pool: str) -> tuple[UnifiedModel, str]:
+        """The model that drew a pool, and its name: the one that is named, else that of the run the pool lies in.
+
+        Raises:
+            ValueError: There is no such checkpoint, the run's config is damaged, or an option is wrong.
+        """
+        if self.model is not None:
+            return self._placed(self.model), type(self.model).__name__
+        run = Path(pool).absolute().parent
+        config = next((path for path in (run / "checkpoints" / CONFIG, run / CONFIG) if path.is_file()), None)
+        if config is None or self.checkpoint is not None:
+            named = self.checkpoint or _checkpoint_of_demo(run) or DEFAULT
+            return self._placed(self._named(named)), named
+        spec = model_spec(read_config(config), config)
+        return self._placed(build_model(spec, self.dtype)), name_of(spec)
+
+    def _named(self, checkpoint: str) -> UnifiedModel:
+        if self.model is not None:
+            return self.model
+        if _is_run(Path(checkpoint)):
+            fit = read_fit(checkpoint)
+            model = model_of(fit, self.dtype)
+            load_stage(model, str(fit.checkpoint))
+            return model
+        return load_model(checkpoint, **({} if self.dtype is None else {"dtype": self.dtype}))
+
+    def _placed(self, model: UnifiedModel) -> UnifiedModel:
+        """The model in eval mode on its device; one that its class has put elsewhere than the CPU stays there."""
+        elsewhere = any(parameter.device.type != "cpu" for parameter in model.parameters())
+        if self.device is not None or not elsewhere:
+            model.to(self.device or default_device())
+        return model.eval()
+
+
+def default_device() -> str:
+    """Return the device a model runs on where none is named: the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def model_of(fit: FitFolder, dtype: str | None = None) -> UnifiedModel:
+    """The model a run trained, with the weights it started from.
+
+    Args:
+        fit: The run.
+        dtype: Precision of its weights; None is that of the run.
+
+    Raises:
+        ValueError: Its stage trains no unified model, or the config is wrong.
+    """
+    return build_model(model_spec(fit.config, fit.path), dtype)
+
+
+def model_spec(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """The class of a run's model and its arguments, from the resolved config.
+
+    Raises:
+        ValueError: Its stage trains no unified model; ``where`` is named.
+    """
+    stage = config.get("model") or {}
+    spec = (stage.get("init_args") or {}).get("model")
+    if not isinstance(spec, dict):
+        raise ValueError(
+            f"{where}: {stage.get('class_path')} trains no model of its own; give a run of a stage that does"
+        )
+    return spec
+
+
+def build_model(spec: Mapping[str, Any], dtype: str | None = None) -> UnifiedModel:
+    """Make a model from its class path and arguments, as ``unigap fit`` does.
+
+    Raises:
+        ValueError: There is no such class, or an argument is wrong.
+    """
+    chosen = copy.deepcopy(dict(spec))
+    if dtype is not None:
+        chosen["init_args"] = {**(chosen.get("init_args") or {}), "dtype": dtype}
+    parser = ClearParser(exit_on_error=False)
+    parser.add_subclass_arguments(UnifiedModel, "model", required=True)
+    made = parser.instantiate_classes(parser.parse_object({"model": chosen}))
+    model: UnifiedModel = made["model"]
+    return model
+
+
+def name_of(spec: Mapping[str, Any]) -> str:
+    """What a model is called where one line has to name it: its checkpoint, or its class."""
+    return str((spec.get("init_args") or {}).get("checkpoint") or spec["class_path"])
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a path is a run of ``unigap fit``, its folder of checkpoints, or one of these."""
+    if path.is_file():
+        return path.suffix == ".ckpt"
+    return any((folder / LAST).is_file() for folder in (path, path / "checkpoints"))
+
+
+def _checkpoint_of_demo(run: Path) -> str | None:
+    """The checkpoint a demonstration began with; None where the folder is none of a demonstration."""
+    if not (run / MARK).is_file():
+        return None
+    plan: dict[str, Any] = read_json(run / MARK, dict[str, Any])
+    return str(plan["checkpoint"]) if "checkpoint" in plan else None

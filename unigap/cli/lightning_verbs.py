@@ -1,0 +1,255 @@
+"""``fit``, ``validate`` and ``predict``: LightningCLI, with the rules that keep self-improvement runs right."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from unigap.callbacks import CurveLog, PoolWriter, Regrow, RowLog, RunCheckpoint, RunSummary
+from unigap.callbacks.requeue import is_requeued
+from unigap.callbacks.run_checkpoint import LAST, run_checkpoint
+from unigap.callbacks.run_config import RunConfig
+from unigap.console.parser import ClearParser
+from unigap.console.quiet import quiet_libraries
+from unigap.console.run_options import check_run_options
+from unigap.console.strict_yaml import read_yaml_strictly
+from unigap.files.outputs import POOL_FILE, check_figures, write_figures
+from unigap.loop.progress import Phase
+from unigap.models.files.checkpoints import open_lightning
+from unigap.report.gap_table import print_comparison, print_gap
+from unigap.report.run_folder.continued import check_same_recipe, length_options
+from unigap.report.run_folder.findings import no_external
+from unigap.report.run_folder.metrics_csv import MetricsCSV
+from unigap.report.run_folder.places import find_run, place_run, refuse_other_run
+from unigap.report.run_folder.wandb_runs import arrange_runs
+from unigap.stages import ImproveStage
+from unigap.world import import_worlds
+
+SCHEDULE = "model.init_args.schedule"
+MOVED = {f"regrow.{name}": f"{SCHEDULE}.{name}" for name in ("every_n_epochs", "at_epochs", "patience", "redraw")}
+"""Options of earlier versions, with what they are called now."""
+RUN = """Folder of the run: pool, checkpoints, results, curves and logs lie in it, unless an option sets one apart."""
+SUBCOMMANDS = ("fit", "validate", "predict")
+RESUME = """Continue the run whose checkpoint lies in the run folder: "must" continues it or fails, "auto"
+continues it if it is there, "never" begins a new one and refuses to write over another (a job that SLURM requeued
+continues). A continued run keeps its recipe: docs/reliability.md lists what may change."""
+
+
+class RunParser(ClearParser, LightningArgumentParser):
+    """Lightning's parser with errors that help."""
+
+    def _hint(self, name: str) -> str:
+        return f"; did you mean {MOVED[name]}, its new place?" if name in MOVED else super()._hint(name)
+
+
+class UnigapCLI(LightningCLI):
+    """LightningCLI in which the command line wins, with paths of their own for ``--regrow`` and the like."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what every run has beside model, data and trainer."""
+        # before Regrow: they write down the rows that an epoch trained on, not those of the next
+        parser.add_lightning_class_args(CurveLog, "curves")
+        parser.add_lightning_class_args(RowLog, "rows")
+        parser.add_lightning_class_args(Regrow, "regrow")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunSummary, "summary")
+        parser.add_argument("--run", type=str | None, default=None, help=RUN)
+        parser.add_argument("--resume", type=Literal["auto", "must", "never"], default="never", help=RESUME)
+        parser.add_argument("--gap_out", type=str, default="", help="JSON file for the figures of ``validate``.")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The Lightning verbs unigap offers, each with the arguments that are no options of it."""
+        known = LightningCLI.subcommands()
+        return {name: known[name] for name in SUBCOMMANDS} | {"predict": known["predict"] | {"return_predictions"}}
+
+    def _parse_ckpt_path(self) -> None:
+        # hyperparameters saved in a checkpoint would silently beat the command line (Lightning PL #21455)
+        return
+
+    def before_instantiate_classes(self) -> None:
+        """Finds the checkpoint to continue from, refuses one that cannot be continued, and names the W&B run's group.
+
+        Lightning would start anew without a word, or end in a trace.
+        """
+        config = self.config[self.subcommand]
+        check_run_options(config)
+        if config.get("gap_out"):
+            check_figures(config["gap_out"], "--gap_out")
+        place_run(config, find_run(str(self.subcommand), config))
+        self._yield_to_listed(config)
+        if self.subcommand == "fit":
+            is_named = bool(config["ckpt_path"])
+            config["ckpt_path"] = checkpoint_to_resume(
+                config["resume"], config["ckpt_path"], Path(config["checkpoint"]["folder"]) / LAST
+            )
+            refuse_other_run(config, config["resume"])
+        self.recipe = yaml.safe_load(self._parser(self.subcommand).dump(config))
+        if config.get("ckpt_path"):
+            content = open_lightning(config["ckpt_path"], "ckpt_path")
+            if self.subcommand == "fit":
+                check_continues(content, self.recipe, config["ckpt_path"])
+                told = finished(content, self.recipe, config["ckpt_path"])
+                if told:
+                    raise (ValueError if config["resume"] == "must" or is_named else Finished)(told)
+        # Lightning would otherwise unpickle whatever lies in the file by the time it reads it
+        config["weights_only"] = True
+        arrange_runs(config)
+
+    def before_fit(self) -> None:
+        """Has the checkpoints hold the recipe, against which a continued run is checked."""
+        keeper = run_checkpoint(self.trainer)
+        assert keeper is not None, "every run of the command line has one"
+        keeper.recipe = self.recipe
+
+    def _yield_to_listed(self, config: Namespace) -> None:
+        """A callback of every run that ``trainer.callbacks`` lists as well is taken from there."""
+        callbacks = config["trainer"]["callbacks"] or []
+        listed = {
+            one["class_path"].rpartition(".")[2] for one in (callbacks if isinstance(callbacks, list) else [callbacks])
+        }
+        own = self._parser(self.subcommand).callback_keys
+        for key, name in (("curves", "CurveLog"), ("rows", "RowLog")):
+            if name in listed:
+                own.remove(key)
+
+    def predict(self, **options: Any) -> None:
+        """Draws and judges into the pool, and keeps nothing beside it."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, PoolWriter) for callback in callbacks):
+            callbacks.append(PoolWriter())
+        self.trainer.predict(**options, return_predictions=False)
+
+    def after_fit(self) -> None:
+        """Prints what a run changed, where it was measured, and how to see more of it."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        measured = [one for one in callbacks if isinstance(one, RunSummary) and one.result]
+        for callback in measured:
+            print_comparison(callback.result)
+            print(f"\nto see it: unigap report {callback.folder}")
+        unheard = isinstance(self.model, ImproveStage) and self.model.external is None
+        if unheard and not measured and self.trainer.is_global_zero:
+            print(no_external("--model.init_args.external"))
+
+    def after_validate(self) -> None:
+        """Prints the gap, and writes it where asked."""
+        if not isinstance(self.model, ImproveStage) or not self.trainer.is_global_zero:
+            return
+        out = self.config[self.subcommand]["gap_out"]
+        if out:  # before they are printed, so that a closed pipe loses nothing
+            rows = {name: {g: e.to_dict() for g, e in found.items()} for name, found in self.model.results.items()}
+            write_figures(out, rows)
+        print_gap(self.model.results)
+
+
+def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | None:
+    """The checkpoint a run continues from.
+
+    Args:
+        resume: ``auto``, ``must`` or ``never``.
+        named: What ``--ckpt_path`` says, if anything.
+        last: Where an earlier run would have left one.
+
+    Raises:
+        ValueError: When there is none and must be one, when a new run would write over one, or when both options speak.
+    """
+    if resume == "never" and not named and last.exists() and is_requeued():
+        return str(last)
+    if named:
+        if resume != "never":
+            raise ValueError(f"--ckpt_path {named!r} and --resume {resume} both name a checkpoint; give one of them")
+        return named
+    if last.exists():
+        if resume == "never":
+            raise ValueError(f"{last} is of an earlier run; continue it with --resume must, or use another folder")
+        return str(last)
+    if resume == "must":
+        raise ValueError(f"--resume must: there is no {last}; give the --run of the run, or begin anew")
+    return None
+
+
+def check_continues(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -> None:
+    """Make sure that a checkpoint is that of a run which can continue with a recipe.
+
+    Args:
+        content: What the checkpoint holds.
+        recipe: The resolved config of the run that is to continue.
+        path: Where the checkpoint lies.
+
+    Raises:
+        ValueError: It lacks a part of the run, its recipe is another one, or its pool is missing.
+    """
+    data = recipe["data"]["class_path"].rpartition(".")[2]
+    state = (content.get("callbacks") or {}).get(RunCheckpoint.__name__) or {}
+    parts = {"callbacks": state.get("recipe"), "the data": content.get(data), "the loop": content.get("loops")}
+    parts["the optimizer"] = content.get("optimizer_states")
+    missing = next((part for part, there in parts.items() if not there), None)
+    if missing:
+        raise ValueError(
+            f"{path} holds no state of {missing}, so no run continues from it; begin a new stage with "
+            f"--model.init_args.init_from {path}"
+        )
+    check_same_recipe(state["recipe"], recipe, path)
+    pool = recipe["data"]["init_args"].get("pool")
+    if pool and content[data].get("rounds") and not (Path(pool) / POOL_FILE).is_file():
+        raise ValueError(
+            f"--data.pool {pool!r} is no pool, and {path} was trained on one; restore it, or name its folder"
+        )
+
+
+def finished(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -> str:
+    """That a run is finished and what can be done, given its checkpoint; empty where something is left to do."""
+    state = content["callbacks"][RunCheckpoint.__name__]
+    if state["phase"] != Phase.DONE or length_options(state["recipe"]) != length_options(recipe):
+        return ""
+    return (
+        f"{path} is of a run that is finished ({content['global_step']} steps); raise --trainer.max_epochs to train "
+        "on, or begin another run in other folders"
+    )
+
+
+class Finished(Exception):
+    """Nothing is left to do in the run that was to continue if need be."""
+
+
+@quiet_libraries()
+def run(words: Sequence[str]) -> int:
+    """Runs ``unigap fit|validate|predict ...``."""
+    options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+    # LightningCLI warns when it is given args beside sys.argv; the program's name starts the other processes
+    argv, sys.argv = sys.argv, [sys.argv[0], *words]
+    read_yaml_strictly()
+    import_worlds()
+    try:
+        UnigapCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            parser_class=RunParser,
+            parser_kwargs={"prog": "unigap", **options, **{name: options for name in SUBCOMMANDS}},
+            # the data module shares the work out itself
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,
+                # the pool may have grown
+                "reload_dataloaders_every_n_epochs": 1,
+                "logger": {"class_path": f"{MetricsCSV.__module__}.MetricsCSV", "init_args": {"save_dir": ""}},
+            },
+            seed_everything_default=0,
+        )
+    except Finished as told:
+        print(told)
+    finally:
+        sys.argv = argv
+    return 0

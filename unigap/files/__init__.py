@@ -1,0 +1,1 @@
+"""Files on disk: durable writes, sealed JSON, images."""

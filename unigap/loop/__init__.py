@@ -1,0 +1,1 @@
+"""The self-improvement loop: sample, judge, store, select."""

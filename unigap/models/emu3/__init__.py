@@ -1,0 +1,3 @@
+"""Emu3."""
+
+from unigap.models.emu3.model import Emu3 as Emu3

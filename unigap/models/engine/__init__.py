@@ -1,0 +1,1 @@
+"""Parts that several model families share: decoding, masks, packed questions, sharding."""

@@ -1,0 +1,1 @@
+"""Checkpoint folders: loading, saving, LoRA adapters, model cards."""

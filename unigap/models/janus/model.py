@@ -1,0 +1,207 @@
+"""Janus and Janus-Pro on transformers' own classes: separate vision encoder and image tokens, one shared Llama."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.engine.chat_template import left_padded
+from unigap.models.files.checkpoints import janus_from_folder
+from unigap.models.files.lora import merged, put_lora
+from unigap.models.files.saved_folder import Loading, save_folder
+from unigap.models.janus.chat_template import JanusChatTemplate
+from unigap.models.janus.likelihood import image_logps
+from unigap.models.janus.sampling import JanusSampler
+from unigap.models.janus.understanding import JanusReader
+
+# Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
+# T answer tokens, S tokens of prompt and image, D hidden width, V image codes.
+
+LOADING = Loading(
+    library="transformers",
+    checkpoint="""from transformers import AutoProcessor, JanusForConditionalGeneration
+
+model = JanusForConditionalGeneration.from_pretrained(FOLDER)
+processor = AutoProcessor.from_pretrained(FOLDER)""",
+    adapter="""from peft import PeftModel
+from transformers import AutoProcessor, JanusForConditionalGeneration
+
+model = PeftModel.from_pretrained(JanusForConditionalGeneration.from_pretrained({base!r}), FOLDER)
+processor = AutoProcessor.from_pretrained({base!r})""",
+)
+"""How a saved folder is loaded without unigap."""
+DECODER_MAPS = 3
+"""Full-size feature maps the image decoder holds at its peak: what a block adds to, what it works on, and its gate."""
+
+
+class Janus(UnifiedModel):
+    """A Janus checkpoint: Janus-Pro, or the embedded model.
+
+    Args:
+        checkpoint: Folder or hub id in transformers' layout, e.g. ``deepseek-community/Janus-Pro-7B``; ``shapes`` is
+            the checkpoint that ships with unigap.
+        dtype: Precision of the weights, ``float32`` or ``bfloat16``; the image tokenizer always stays in float32.
+        attn_implementation: ``sdpa`` or ``eager``; flash attention takes no mask that keeps packed questions apart.
+        device: Where the weights are loaded to, e.g. ``cpu`` or ``cuda``; a trainer moves them to its own.
+        lora_rank: 0 trains the trunk in full; above 0 trains a LoRA adapter of this rank.
+        lora_alpha: Scale of the adapter; the update is multiplied by alpha / rank.
+        lora_dropout: Dropout inside the adapter, in [0, 1).
+        compile: Draw with a compiled step on a CPU (a minute or two for the first batch, then several times faster),
+            or with a captured CUDA graph on a GPU. The drawings stay the same up to rounding.
+        gradient_checkpointing: Compute the trunk's activations once more in the backward pass instead of keeping them.
+        train_also: A part that trains beside the trunk: ``generation_aligner`` (image tokens into it; the paper's
+            ablation), ``generation_head`` (out of it), or ``aligner`` (what the vision encoder sees, into it).
+    """
+
+    exact_likelihood: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        checkpoint: str = "shapes",
+        dtype: str = "float32",
+        attn_implementation: str = "sdpa",
+        device: str = "cpu",
+        lora_rank: int = 0,
+        lora_alpha: int = 32,
+        lora_dropout: float = 0.0,
+        compile: bool = False,
+        gradient_checkpointing: bool = False,
+        train_also: Literal["", "generation_aligner", "generation_head", "aligner"] = "",
+    ) -> None:
+        super().__init__()
+        self._adopt(*janus_from_folder(checkpoint, dtype, attn_implementation, device), checkpoint, compile)
+        if gradient_checkpointing:
+            self.core.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        if lora_rank:
+            self.add_lora(lora_rank, lora_alpha, lora_dropout)
+        self.train_only_trunk()
+        if train_also:
+            self.core.get_submodule(train_also).requires_grad_(True)
+
+    @classmethod
+    def from_parts(cls, net: Any, processor: Any, compile: bool = False) -> Janus:
+        """Wraps a ``JanusForConditionalGeneration`` and its ``JanusProcessor`` that are in memory already."""
+        janus = cls.__new__(cls)
+        nn.Module.__init__(janus)
+        janus._adopt(net, processor, net.name_or_path or "weights made in memory", compile)
+        return janus
+
+    def _adopt(self, net: Any, processor: Any, base: str, compile: bool) -> None:
+        self.net, self.processor, self.base = net, processor, base
+        self.core.vqmodel.float()
+        self._template = JanusChatTemplate(processor, net.config.text_config.max_position_embeddings)
+        self._sampler = JanusSampler(net, self.image_tokens, compile)
+        self._reader = JanusReader(net, self._template)
+
+    @property
+    def core(self) -> Any:
+        """The network below its text head (a property: registering it would name every weight twice)."""
+        return self.net.model
+
+    @property
+    def n_codes(self) -> int:
+        return self.net.config.vq_config.num_embeddings
+
+    @property
+    def image_tokens(self) -> int:
+        return self.processor.num_image_tokens
+
+    @property
+    def codebook(self) -> torch.Tensor:
+        return F.normalize(self.core.vqmodel.quantize.embedding.weight, dim=-1)
+
+    @property
+    def usual_cfg(self) -> float:
+        return self.net.generation_config.guidance_scale or 1.0
+
+    @property
+    def trunk(self) -> nn.Module:
+        # the embedding table is not part of it: only what both branches run through trains
+        return nn.ModuleDict({"layers": self.core.language_model.layers, "norm": self.core.language_model.norm})
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return self.core.language_model.layers
+
+    @property
+    def lora_target(self) -> str:
+        return r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+
+    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
+        put_lora(self.net, self.base, self.lora_target, rank, alpha, dropout)
+
+    def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
+        save_folder(self, self.net, self.base, LOADING, self._write, folder, adapter_only, recipe)
+
+    def _write(self, folder: Path) -> None:
+        merged(self.net).save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    # -- generation
+
+    def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
+        rows = [self._template.prompt_ids(text) for text in texts]
+        pad = self.processor.tokenizer.pad_token_id
+        ids_BL, mask_BL = left_padded(rows, max(map(len, rows)), pad, self._device)
+        keep_BL = torch.isin(ids_BL, torch.tensor(self._template.kept_in_null_prompt, device=self._device))
+        return PromptBatch(ids_BL, mask_BL, ids_BL.masked_fill(~keep_BL, pad), mask_BL)
+
+    def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
+        # checkpointed layers in train mode drop their keys and values without a word
+        with evaluating(self):
+            return self._sampler.sample(prompt, seeds_BN, recipe)
+
+    def drawing_bytes(self, recipe: SamplingRecipe) -> int:
+        text, vq, side = self.net.config.text_config, self.net.config.vq_config, self.processor.image_processor.size
+        per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * self.net.dtype.itemsize
+        drawn = per_token * (self.image_tokens + USUAL_PROMPT) * (1 if recipe.cfg == 1 else 2)
+        # the last upsampling still has the channels of the level below
+        widest = vq.base_channels * max(vq.channel_multiplier[:2])
+        decoded = DECODER_MAPS * widest * side["height"] * side["width"] * torch.float32.itemsize
+        return max(drawn, decoded)
+
+    def image_logps(
+        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if noise_RM is not None:
+            raise ValueError("Janus has an exact likelihood and takes no noise; pass noise_RM=None")
+        return image_logps(self.net, prompt, codes_RM)
+
+    def training_noise(self, codes_RM: torch.Tensor) -> None:
+        return None
+
+    @torch.no_grad()
+    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(codes_BM.device.type, enabled=False):
+            return self.core.vqmodel.decode(codes_BM).clamp(-1, 1)
+
+    @torch.no_grad()
+    def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        vq = self.core.vqmodel
+        with torch.autocast(pixels_BCHW.device.type, enabled=False):
+            # transformers' encode leaves out the normalisation its decode assumes
+            latent_BDHW = F.normalize(vq.quant_conv(vq.encoder(pixels_BCHW.float())), dim=1)
+            return (latent_BDHW.flatten(2).transpose(1, 2) @ self.codebook.T).argmax(-1)
+
+    # -- understanding
+
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        return self._reader.judge_answers(pixels_BCHW, questions_BQ)
+
+    def text_logps(
+        self,
+        pixels_BCHW: torch.Tensor,
+        questions_BQ: Sequence[Sequence[str]],
+        answers_BQ: Sequence[Sequence[str]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._reader.text_logps(pixels_BCHW, questions_BQ, answers_BQ)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.core.language_model.embed_tokens.weight.device

@@ -1,0 +1,3 @@
+"""Show-o."""
+
+from unigap.models.showo.model import ShowO as ShowO

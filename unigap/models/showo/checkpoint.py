@@ -1,0 +1,203 @@
+"""Show-o folders: reading and writing ours, and taking over the tensors of the published checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, PhiConfig
+from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
+
+from unigap.console.mistakes import shortened
+from unigap.console.quiet import quiet_transformers
+from unigap.models.files.bounds import check_counts
+from unigap.models.files.checkpoints import check_attention, check_device, read_config, resolve
+from unigap.models.files.tokens import check_tokens
+from unigap.models.showo.chat_template import DRAW, IMAGE_END, IMAGE_START, QUESTION, READ, with_marks
+from unigap.models.showo.magvit import MagvitConfig, signs
+from unigap.models.showo.network import FUSED_GELU, ShowONetwork, ShowOShape
+
+MODEL_TYPE = "show-o"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+RENAMED = (
+    (r"^showo\.", "llm."),
+    (r"^(encoder|decoder)\.", r"magvit.\1."),
+    (r"\.(?:down|up)\.(\d+)\.", r".levels.\1."),
+    (r"\.block\.(\d+)\.", r".blocks.\1."),
+    (r"\.(?:downsample|upsample)\.", ".resample."),
+    (r"\.mid\.block_1\.", ".middle.0."),
+    (r"\.mid\.attn_1\.", ".middle.1."),
+    (r"\.mid\.block_2\.", ".middle.2."),
+    (r"\.nin_shortcut\.", ".shortcut."),
+)
+"""From the names of the published tensors to ours, applied in this order."""
+
+
+def official_shape(grid: int = 16) -> ShowOShape:
+    """The shape of the published Show-o: Phi-1.5, 8,192 image codes, images of 16 pixels a token.
+
+    Args:
+        grid: Tokens on a side: 16 for ``showlab/show-o``, 32 for ``showlab/show-o-512x512``.
+    """
+    words, marks = 50_295, 10
+    magvit = MagvitConfig()
+    # transformers' defaults are Phi-1.5; Show-o normalises queries and keys on top
+    llm = PhiConfig(
+        vocab_size=words + marks + 2**magvit.bits + 1,
+        hidden_act=FUSED_GELU,
+        qk_layernorm=True,
+        pad_token_id=words,
+        bos_token_id=50_256,
+        eos_token_id=50_256,
+    )
+    return ShowOShape(llm, magvit, grid, QUESTION)
+
+
+def official_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of ``showlab/show-o`` and ``showlab/magvitv2``, together or apart, under the names they have here.
+
+    Written from the public code of Show-o; the published files themselves were not at hand to try it on.
+
+    Args:
+        state: Tensors by their published names. The quantiser's tables are checked and left out: they follow from the
+            number of codes.
+
+    Raises:
+        ValueError: For tensors of the variant that looks through CLIP, and tables that number the codes otherwise.
+    """
+    seen_through_clip = next((name for name in state if name.startswith("mm_projector.")), None)
+    if seen_through_clip:
+        raise ValueError(
+            f"{seen_through_clip!r} is of the Show-o that looks through CLIP; take showlab/show-o, which reads codes"
+        )
+    tables = {name for name in state if name.startswith("quantize.")}
+    table = state.get("quantize.embedding")
+    if table is not None and not torch.equal(table.float(), signs(torch.arange(len(table)), table.shape[1])):
+        raise ValueError("quantize.embedding numbers the codes in another order than Show-o's tokenizer does")
+    return {_ours(name): tensor for name, tensor in state.items() if name not in tables}
+
+
+def _ours(name: str) -> str:
+    for pattern, ours in RENAMED:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def convert_official(show_o: str, magvit: str, words: str, folder: str | Path, grid: int = 16) -> None:
+    """Writes the published checkpoints as one folder that ``ShowO`` loads.
+
+    Args:
+        show_o: The safetensors file of ``showlab/show-o``.
+        magvit: The safetensors file of ``showlab/magvitv2``.
+        words: Folder of the tokenizer of ``microsoft/phi-1_5``.
+        folder: Folder to write.
+        grid: Tokens on a side of an image.
+
+    Raises:
+        ValueError: A file is no safetensors file, or its tensors are not those of a Show-o.
+    """
+    state: dict[str, torch.Tensor] = {}
+    for path in (show_o, magvit):
+        if not path.endswith(".safetensors") or not Path(path).is_file():
+            raise ValueError(f"{path!r} is no safetensors file; save the published tensors as one")
+        state |= load_file(path)
+    net = _filled(official_shape(grid), official_names(state))
+    write_folder(net, with_marks(AutoTokenizer.from_pretrained(words)), folder)
+
+
+def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, device: str) -> tuple[ShowONetwork, Any]:
+    """A Show-o network in eval mode and its tokenizer.
+
+    Raises:
+        ValueError: When the folder is no sound Show-o in the layout of ``write_folder``, which names the folder and
+            what is wrong, or there is no such device.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; choose one of: {', '.join(DTYPES)}")
+    check_attention(attn_implementation)
+    check_device(device)
+    folder = Path(resolve(checkpoint))
+    if not folder.is_dir():
+        raise ValueError(
+            f"checkpoint {checkpoint!r} is a hub id, and Show-o loads from a folder that unigap wrote; "
+            "download it there, or convert the published tensors"
+        )
+    config = read_config(checkpoint)
+    kind = config.get("model_type")
+    if kind != MODEL_TYPE:
+        raise ValueError(
+            f"checkpoint {checkpoint!r} is a {kind!r} model, not {MODEL_TYPE!r}; use the class of its family"
+        )
+    check_counts(checkpoint, config)
+    try:
+        shape = _shape(config)
+        net = _filled(shape, load_file(folder / WEIGHTS), attn_implementation, DTYPES[dtype])
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # what a damaged folder makes the libraries stumble over has no common class
+        reason = shortened(str(error)) or type(error).__name__
+        raise ValueError(f"checkpoint {checkpoint!r} does not load as Show-o: {reason}; restore it") from error
+    broken = next((name for name, p in net.named_parameters() if not torch.isfinite(p.sum(dtype=torch.float64))), None)
+    if broken:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
+        )
+    check_tokens(checkpoint, tokenizer, shape.first_code, [IMAGE_START, IMAGE_END, DRAW, READ])
+    return net.to(device).eval(), tokenizer
+
+
+def write_folder(net: ShowONetwork, tokenizer: Any, folder: str | Path) -> None:
+    """Writes a network and its tokenizer: config.json, model.safetensors and the tokenizer's files."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = net.shape
+    config = {
+        "model_type": MODEL_TYPE,
+        "llm": shape.llm.to_diff_dict(),
+        "magvit": dataclasses.asdict(shape.magvit),
+        "grid": shape.grid,
+        "question": shape.question,
+        "cfg": shape.cfg,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, folder / WEIGHTS)
+    tokenizer.save_pretrained(folder)
+
+
+def _filled(
+    shape: ShowOShape,
+    state: Mapping[str, torch.Tensor],
+    attn_implementation: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+) -> ShowONetwork:
+    """A network that holds these tensors, and no others; ``dtype`` is that of its language model.
+
+    Raises:
+        ValueError: A tensor is missing, unknown or of the wrong shape.
+    """
+    with torch.device("meta"):
+        net = ShowONetwork(shape, attn_implementation)
+    expected = net.state_dict()
+    for name in sorted({*expected, *state}):
+        if name not in state or name not in expected:
+            raise ValueError(f"the weights {name!r} are {'unknown' if name in state else 'missing'}")
+        if state[name].shape != expected[name].shape:
+            found, wanted = tuple(state[name].shape), tuple(expected[name].shape)
+            raise ValueError(f"the weights {name!r} have shape {found}, the config says {wanted}")
+    precise = {name: t.to(dtype if name.startswith("llm.") else torch.float32) for name, t in state.items()}
+    net.load_state_dict(precise, assign=True)
+    # its tables are no weights: nothing has filled them yet
+    net.llm.model.rotary_emb = PhiRotaryEmbedding(shape.llm)
+    return net
+
+
+def _shape(config: Mapping[str, Any]) -> ShowOShape:
+    llm, magvit = PhiConfig(**config["llm"]), MagvitConfig(**config["magvit"])
+    return ShowOShape(llm, magvit, config["grid"], config["question"], config.get("cfg", 1.0))

@@ -1,0 +1,3 @@
+"""The pool: an append-only, checksummed folder of rounds."""
+
+from unigap.pool.pool import Pool as Pool

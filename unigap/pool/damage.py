@@ -1,0 +1,129 @@
+"""Finding what is damaged, missing or out of place in a pool, by reading every byte of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unigap.files.durable import MANIFEST, Sealed, altered_files, is_temporary, unseal
+from unigap.files.outputs import POOL_FILE
+from unigap.pool.chain import chain_fault
+from unigap.pool.head import Head, exchanged_round, lost_rounds, lost_tables, read_head
+from unigap.pool.layout import ANNOTATIONS, HEAD, RECIPE, REFERENCES, find_rounds, is_begun, round_folder
+from unigap.pool.shards import shard_damage
+from unigap.pool.sidecar import index_faults
+
+
+def find_damage(pool: str | Path) -> list[str]:
+    """Read every byte of a pool, even of one too damaged to open.
+
+    Args:
+        pool: Folder of the pool.
+
+    Returns:
+        One line for each file that is damaged, missing or does not belong there; empty if the pool is sound. What
+        killed writes left behind is no damage.
+    """
+    pool = Path(pool)
+    if not pool.is_dir():
+        return [f"{pool} is missing"]
+    lines: list[str] = []
+    head = _head(pool, lines)  # first: another process may be writing, and the pool has at least what it names
+    committed, partial = find_rounds(pool), find_rounds(pool, ".partial")
+    sealed = {-1: _unseal(pool / POOL_FILE, lines)}
+    lines += _missing_rounds(pool, committed, head)
+    for round in committed:
+        sealed[round] = _inspect_round(pool, round, sealed.get(round - 1), lines)
+    last = sealed.get(head.rounds - 1) if head else None
+    lines += exchanged_round(pool, head, last.sha256) if head and last else []
+    for round in sorted({*partial} - {*committed}):
+        lines += _partial_damage(round_folder(pool, round, ".partial"))
+    for name, owners in ((REFERENCES, "models"), (ANNOTATIONS, "judges")):
+        lines += _sidecar_damage(pool, name, owners, head)
+    known = {POOL_FILE, HEAD, REFERENCES, ANNOTATIONS}
+    for stage in ("", ".partial", ".sealing"):
+        known |= {round_folder(pool, round, stage).name for round in find_rounds(pool, stage)}
+    return lines + [line for path, line in _strangers(pool, known) if not is_temporary(path.name)]
+
+
+def _head(pool: Path, lines: list[str]) -> Head | None:
+    try:
+        return read_head(pool)
+    except ValueError as error:
+        lines.append(str(error))
+    except OSError as error:
+        lines.append(f"{pool / HEAD} cannot be read: {error.strerror}")
+    return None
+
+
+def _missing_rounds(pool: Path, committed: list[int], head: Head | None) -> list[str]:
+    """One line for each gap between the committed rounds, and for what the head names beyond them."""
+    lines, expected = [], 0
+    for round in committed:
+        if round > expected:
+            through = f" to {round_folder(pool, round - 1)}" if round > expected + 1 else ""
+            lines.append(f"{round_folder(pool, expected)}{through} is missing")
+        expected = round + 1
+    return lines + (lost_rounds(pool, head, expected) if head else [])
+
+
+def _inspect_round(pool: Path, round: int, previous: Sealed | None, lines: list[str]) -> Sealed | None:
+    """Add what is wrong with a committed round to ``lines``; returns its manifest if that can be read."""
+    folder = round_folder(pool, round)
+    manifest = _unseal(folder / MANIFEST, lines)
+    if manifest is None:
+        return None
+    fault = chain_fault(pool, round, manifest, previous.sha256 if previous else None)
+    lines += [fault] if fault else []
+    digests = manifest.content.get("files")
+    if isinstance(digests, dict):
+        lines += altered_files(folder, digests)
+        lines += [line for _, line in _strangers(folder, {MANIFEST, *digests})]
+    return manifest
+
+
+def _partial_damage(folder: Path) -> list[str]:
+    """What would keep a partial round from being continued; one killed before its recipe was written is fine."""
+    lines: list[str] = []
+    shards = sorted(folder.glob("shard-*.parquet"))
+    if shards or (folder / RECIPE).exists():
+        _unseal(folder / RECIPE, lines)
+    return lines + [damage for damage in map(shard_damage, shards) if damage]
+
+
+def _sidecar_damage(pool: Path, name: str, owners: str, head: Head | None) -> list[str]:
+    folder = pool / name
+    lines: list[str] = []
+    try:
+        begun = is_begun(folder)
+    except ValueError as error:
+        return [str(error)]
+    if not begun and name == ANNOTATIONS:  # begun with the first annotation
+        return lost_tables(pool, head, name, ()) if head else []
+    index = _unseal(folder / MANIFEST, lines)
+    if index is None:
+        return lines
+    faults = index_faults(folder, index.content, owners)
+    if faults:
+        return faults
+    lines += lost_tables(pool, head, name, index.content["files"]) if head else []
+    lines += altered_files(folder, index.content["files"])
+    for path, line in _strangers(folder, {MANIFEST, *index.content["files"]}):
+        # A table that is whole but not in the manifest was written just before a kill: nobody has been promised it.
+        if not is_temporary(path.name) and shard_damage(path):
+            lines.append(line)
+    return lines
+
+
+def _unseal(path: Path, lines: list[str]) -> Sealed | None:
+    try:
+        return unseal(path)
+    except ValueError as error:
+        lines.append(str(error))
+    except OSError as error:
+        lines.append(f"{path} cannot be read: {error.strerror}")
+    return None
+
+
+def _strangers(folder: Path, known: set[str]) -> list[tuple[Path, str]]:
+    paths = sorted(path for path in folder.iterdir() if path.name not in known)
+    return [(path, f"{path} does not belong to the pool") for path in paths]

@@ -1,0 +1,268 @@
+"""Records as Parquet tables, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from unigap.files.plain import check_plain
+from unigap.records import Candidate, Judgment, Prompt
+
+PROMPTS = pa.schema([(name, pa.string()) for name in ("prompt_id", "text", "category", "difficulty", "split", "truth")])
+CANDIDATES = pa.schema(
+    [
+        *PROMPTS,
+        ("round", pa.int64()),
+        ("index", pa.int64()),
+        ("seed", pa.int64()),
+        ("codes", pa.list_(pa.int32())),
+        ("logp", pa.float64()),
+    ]
+)
+JUDGMENTS = pa.schema(
+    [("candidate_id", pa.string()), ("judge", pa.string()), ("logit", pa.float64()), ("mass", pa.float32())]
+)
+# A shard is one file, so that a candidate and what was said of it become durable in the same instant.
+SHARD = pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(JUDGMENTS)))])
+MOST_ROWS, MOST_VALUES, MOST_BYTES, MOST_TEXT = 1_000_000, 16_000_000, 2**28, 2**28
+"""What any table may unpack to; larger files may unpack to more."""
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file with a checksum on every page; equal tables give equal bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd", write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, checking each page against its checksum.
+
+    Args:
+        path: The file.
+        schema: Names and types of all its columns.
+        columns: Those to read; None reads all.
+
+    Raises:
+        ValueError: The file is missing or damaged, has other columns, or would unpack to far more than its size.
+    """
+    texts = [field.name for field in schema if field.type == pa.string()]
+    try:
+        check_plain(path)
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, file, schema)
+        # texts stay dictionaries until their size is known: a small file can repeat a long text without end
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
+            table = file.read(columns=columns)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is damaged: {reason}") from error
+    _refuse_more_than(path, "bytes of text", _text_bytes(table), max(MOST_TEXT, 1000 * path.stat().st_size))
+    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+
+
+def _check_columns(path: Path, file: pq.ParquetFile, schema: pa.Schema) -> None:
+    """Make sure a Parquet file has the columns of ``schema``, and no more in them than its size can hold."""
+    found = file.schema_arrow
+    types = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in found]
+    if (found.names, types) != (schema.names, schema.types):
+        raise ValueError(f"{path} has the columns {', '.join(found.names)[:80]!r} or other types; it is of no pool")
+    size, meta = path.stat().st_size, file.metadata
+    chunks = [meta.row_group(g).column(c) for g in range(meta.num_row_groups) for c in range(meta.num_columns)]
+    # a row has a seed or a name of its own, an image token hundreds of like ones at most
+    _refuse_more_than(path, "rows", meta.num_rows, max(MOST_ROWS, size))
+    _refuse_more_than(path, "values", sum(chunk.num_values for chunk in chunks), max(MOST_VALUES, 600 * size))
+    _refuse_more_than(path, "bytes", sum(c.total_uncompressed_size for c in chunks), max(MOST_BYTES, 100 * size))
+
+
+def _refuse_more_than(path: Path, what: str, promised: int, most: int) -> None:
+    if promised > most:
+        size = path.stat().st_size
+        raise ValueError(f"{path} promises {promised:,} {what} in a file of {size:,} bytes, which no sound table does")
+
+
+def _text_bytes(table: pa.Table) -> int:
+    """Bytes that the columns of dictionaries take once each row has its own text."""
+    chunks = [chunk for column in table.columns if pa.types.is_dictionary(column.type) for chunk in column.chunks]
+    lengths = [pc.binary_length(chunk.dictionary).take(chunk.indices) for chunk in chunks]
+    return sum(pc.sum(length.cast(pa.int64())).as_py() or 0 for length in lengths)
+
+
+def prompt_table(prompts: Sequence[Prompt]) -> pa.Table:
+    """Prompts as a table, in the order given.
+
+    Raises:
+        ValueError: An id is empty or comes twice, or a field is not text that can be stored.
+    """
+    _refuse_duplicates("prompt", [prompt.id for prompt in prompts])
+    for prompt in prompts:
+        _check_prompt(prompt)
+    return pa.table(_prompt_columns(prompts), schema=PROMPTS)
+
+
+def shard_table(candidates: Sequence[Candidate], judgments: Iterable[Judgment]) -> pa.Table:
+    """Candidates and their judgments as one table, a row for each candidate.
+
+    Raises:
+        ValueError: A record comes twice, holds a number that is not finite or out of range, or a judgment names no
+            candidate among ``candidates``.
+    """
+    _refuse_duplicates("candidate", [candidate.id for candidate in candidates])
+    verdicts: dict[str, dict[str, Judgment]] = {candidate.id: {} for candidate in candidates}
+    for judgment in judgments:
+        _check_judgment(judgment)
+        if judgment.candidate_id not in verdicts:
+            raise ValueError(
+                f"judgment by {judgment.judge!r} names candidate {judgment.candidate_id!r}, which is not in this "
+                "shard; write a candidate together with its judgments"
+            )
+        if judgment.judge in verdicts[judgment.candidate_id]:
+            raise ValueError(f"candidate {judgment.candidate_id!r} has two judgments by {judgment.judge!r}; keep one")
+        verdicts[judgment.candidate_id][judgment.judge] = judgment
+    for candidate in candidates:
+        _check_prompt(candidate.prompt)
+    codes = [_checked_codes(candidate) for candidate in candidates]
+    offsets = np.cumsum([0, *map(len, codes)], dtype=np.int32)
+    columns = {
+        **_prompt_columns([candidate.prompt for candidate in candidates]),
+        "round": [int(candidate.round) for candidate in candidates],
+        "index": [int(candidate.index) for candidate in candidates],
+        "seed": [int(candidate.seed) for candidate in candidates],
+        "codes": pa.ListArray.from_arrays(offsets, np.concatenate([np.empty(0, np.int32), *codes])),
+        "logp": [float(candidate.logp) for candidate in candidates],
+        "judgments": [[_judgment_row(judgment) for _, judgment in sorted(said.items())] for said in verdicts.values()],
+    }
+    return pa.table(columns, schema=SHARD)
+
+
+def merge_shards(shards: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:
+    """Join shards into one table of candidates and one of judgments.
+
+    Both are sorted by prompt id and index (judgments also by judge), so they do not depend on who wrote which shard.
+    """
+    # shards of a round that was begun before masses were measured hold none
+    rows = pa.concat_tables([SHARD.empty_table(), *shards], promote_options="default")
+    rows = rows.sort_by([("prompt_id", "ascending"), ("index", "ascending")]).combine_chunks()
+    said = pc.list_flatten(rows["judgments"])
+    judgments = pa.table([pc.struct_field(said, name) for name in JUDGMENTS.names], schema=JUDGMENTS)
+    return rows.select(CANDIDATES.names), judgments
+
+
+def number_table(numbers: Mapping[str, float], value: str, noun: str) -> pa.Table:
+    """Numbers by candidate id as a table, sorted by id.
+
+    Args:
+        numbers: Number by candidate id.
+        value: Name of its column, beside ``candidate_id``.
+        noun: What a number is called in messages.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    for name, number in numbers.items():
+        _check_text("candidate id", name)
+        if not math.isfinite(number):
+            raise ValueError(f"{noun} of candidate {name!r} is {number}; it must be finite")
+    names = sorted(numbers)
+    return pa.table([names, [float(numbers[name]) for name in names]], schema=number_schema(value))
+
+
+def number_schema(value: str) -> pa.Schema:
+    """Columns of a table of numbers by candidate id."""
+    return pa.schema([("candidate_id", pa.string()), (value, pa.float64())])
+
+
+def prompts_of(table: pa.Table) -> list[Prompt]:
+    """Prompts of a table, in its order; rows that repeat a prompt share one object."""
+    seen: dict[tuple[str, ...], Prompt] = {}
+    rows = zip(*(table[name].to_pylist() for name in PROMPTS.names), strict=True)
+    return [seen.setdefault(row, Prompt(*row)) for row in rows]
+
+
+def candidates_of(table: pa.Table) -> list[Candidate]:
+    """Candidates of a table, in its order."""
+    lists = table["codes"].combine_chunks()
+    # One copy a table: Arrow's memory is read-only, and torch warns about every array it cannot write to.
+    flat = lists.values.to_numpy().copy()
+    starts = lists.offsets.to_numpy()
+    numbers = zip(*(table[name].to_pylist() for name in ("round", "index", "seed", "logp")), strict=True)
+    return [
+        Candidate(prompt, round, index, seed, flat[start:stop], logp)
+        for prompt, (round, index, seed, logp), start, stop in zip(
+            prompts_of(table), numbers, starts[:-1], starts[1:], strict=True
+        )
+    ]
+
+
+def judgments_of(table: pa.Table) -> list[Judgment]:
+    """Judgments of a table, in its order."""
+    if "mass" not in table.column_names:  # written before it was measured
+        table = table.append_column("mass", pa.nulls(len(table), pa.float32()))
+    return [Judgment(*row) for row in zip(*(table[name].to_pylist() for name in JUDGMENTS.names), strict=True)]
+
+
+def _judgment_row(judgment: Judgment) -> dict[str, str | float | None]:
+    names = (judgment.candidate_id, judgment.judge, float(judgment.logit), judgment.mass)
+    return dict(zip(JUDGMENTS.names, names, strict=True))
+
+
+def _prompt_columns(prompts: Sequence[Prompt]) -> dict[str, list[str]]:
+    fields = {"prompt_id": "id"}
+    return {name: [getattr(prompt, fields.get(name, name)) for prompt in prompts] for name in PROMPTS.names}
+
+
+def _refuse_duplicates(noun: str, names: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{noun} {name!r} comes twice; give each {noun} once")
+        seen.add(name)
+
+
+def _check_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} holds a lone surrogate, which is not text: {text[:80]!r}; replace it") from None
+
+
+def _check_prompt(prompt: Prompt) -> None:
+    _check_text("prompt id", prompt.id)
+    if not prompt.id:
+        raise ValueError(f"a prompt has an empty id (text {prompt.text[:80]!r}); give it one")
+    for name in PROMPTS.names[1:]:
+        _check_text(f"{name} of prompt {prompt.id!r}", getattr(prompt, name))
+
+
+def _check_judgment(judgment: Judgment) -> None:
+    _check_text("judge name", judgment.judge)
+    if not math.isfinite(judgment.logit):
+        raise ValueError(
+            f"logit of {judgment.judge!r} for candidate {judgment.candidate_id!r} is {judgment.logit}; "
+            "it must be finite"
+        )
+
+
+def _checked_codes(candidate: Candidate) -> np.ndarray:
+    if not math.isfinite(candidate.logp):
+        raise ValueError(f"logp of candidate {candidate.id!r} is {candidate.logp}; it must be finite")
+    if candidate.index < 0:
+        raise ValueError(f"index of candidate {candidate.id!r} must be >= 0, got {candidate.index}")
+    if not -(2**63) <= candidate.seed < 2**63:
+        raise ValueError(f"seed of candidate {candidate.id!r} must fit 64 signed bits, got {candidate.seed}")
+    codes = np.asarray(candidate.codes)
+    if codes.ndim != 1 or not np.issubdtype(codes.dtype, np.integer):
+        raise ValueError(
+            f"codes of candidate {candidate.id!r} must be integers of shape (M,), got {codes.dtype} {codes.shape}"
+        )
+    if codes.size and (codes.min() < 0 or codes.max() >= 2**31):
+        raise ValueError(f"codes of candidate {candidate.id!r} must be in [0, 2**31), got {codes.min()}..{codes.max()}")
+    return codes.astype(np.int32)

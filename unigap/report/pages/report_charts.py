@@ -1,0 +1,154 @@
+"""The charts of a report: what a run left on disk as titled SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from unigap.report.plots.charts import Bar, Change, Line, Point, Segment, bar_chart, dumbbell_chart, line_chart
+from unigap.report.run_folder.contents import Epoch, Part, Reading, Round, Watched
+from unigap.report.run_folder.findings import GAP, PERCENT
+
+Charts = list[tuple[str, Markup]]
+"""Headings with their SVG."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> duration(4.26), duration(75), duration(7260)
+    ('4.3 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def point(reading: Reading) -> Point | None:
+    """A reading for a chart in per cent, None where there is nothing to draw."""
+    if reading.value is None:
+        return None
+    low, high = (None if end is None else 100 * end for end in (reading.low, reading.high))
+    return Point(100 * reading.value, low, high)
+
+
+def part_charts(name: str, parts: Mapping[str, Part]) -> Charts:
+    """Dumbbell charts of the gap by category or difficulty: (heading, SVG)."""
+    charts = []
+    for metric in GAP[:2]:
+        rows = []
+        for label, part in parts.items():
+            if metric.key not in part.before or metric.key not in part.after:
+                continue
+            before, after = part.before[metric.key], part.after[metric.key]
+            first, last = point(before), point(after)
+            if first and last:
+                n = f"n = {after.n:,}" if before.n == after.n else f"n = {before.n:,}, then {after.n:,}"
+                rows.append(Change(label.replace("_", " "), n, first, last))
+        if rows:
+            title = f"{metric.name} by {name}"
+            axis = f"{metric.name.lower()}, %"
+            colour = f"--{metric.key.replace('_', '-')}"
+            svg = dumbbell_chart(f"{name}-{metric.key}", f"{title}, before and after", rows, colour, axis, PERCENT)
+            charts.append((title, Markup(svg)))
+    return charts
+
+
+def curve(epochs: Sequence[Epoch], key: str, label: str, colour: str, scale: float = 100) -> list[Line]:
+    """The curve of a figure as a list of one line, or of none if it was never measured."""
+    points = []
+    for epoch in epochs:
+        value, low, high = (getattr(epoch, key + end, None) for end in ("", "_low", "_high"))
+        if value is not None:
+            ends = (None if end is None else scale * end for end in (low, high))
+            points.append((float(epoch.epoch), Point(scale * value, *ends)))
+    return [Line(label, colour, points)] if points else []
+
+
+def curve_charts(epochs: Sequence[Epoch]) -> Charts:
+    """Learning curves: (heading, SVG)."""
+    gap = curve(epochs, "generation", "generation", "--generation")
+    gap += curve(epochs, "non_unification", "non-unification", "--non-unification")
+    judge = curve(epochs, "understanding_renders", "understanding", "--third")
+    judge += curve(epochs, "judge_precision", "precision", "--generation")
+    judge += curve(epochs, "judge_tnr", "true negatives", "--non-unification")
+    loss = curve(epochs, "train_loss", "loss", "--before", scale=1)
+    wanted = (
+        ("The gap", gap, "share of drawings, %", PERCENT),
+        ("The judge", judge, "share of images, %", PERCENT),
+        ("Training loss", loss, "loss", ""),
+    )
+    return [
+        (title, Markup(line_chart(f"curve-{number}", f"{title} by epoch", lines, "epoch", axis, unit)))
+        for number, (title, lines, axis, unit) in enumerate(wanted)
+        if lines
+    ]
+
+
+def verdicts(one: Round) -> Bar:
+    """How the candidates of a round were judged, in per cent of them."""
+    counts = [("accepted", one.accepted, "--generation", False)]
+    if one.truly_right is not None:
+        right = ("accepted, right", one.truly_right, "--generation", False)
+        counts = [right, ("accepted, wrong", one.accepted - one.truly_right, "--non-unification", True)]
+    counts.append(("rejected", one.candidates - one.unjudged - one.accepted, "--faint", False))
+    if one.unjudged:
+        counts.append(("not judged", one.unjudged, "--faint", True))
+    whole = max(one.candidates, 1)
+    segments = [Segment(label, 100 * count / whole, colour, hatched) for label, count, colour, hatched in counts]
+    return Bar(f"Round {one.round}", f"{one.accepted:,} of {one.candidates:,} accepted", segments)
+
+
+def round_charts(rounds: Sequence[Round]) -> Charts:
+    """What the judge said of the candidates and how the pool grew: (heading, SVG)."""
+    if not rounds:
+        return []
+    rows = [
+        Bar(f"Round {one.round}", f"{one.pool_rows:,}", [Segment("pool rows", one.pool_rows, "--before")])
+        for one in rounds
+    ]
+    judged = [verdicts(one) for one in rounds]
+    first = bar_chart("rounds-candidates", "Candidates by round and verdict", judged, "share of candidates, %")
+    second = bar_chart("rounds-rows", "Training rows in the pool after each round", rows, "training rows")
+    return [("Candidates by verdict", Markup(first)), ("Training rows in the pool", Markup(second))]
+
+
+def time_chart(wall_seconds: Mapping[str, float]) -> Markup | None:
+    """Where the time went."""
+    if not wall_seconds:
+        return None
+    bars = [
+        Bar(phase.replace("_", " "), duration(seconds), [Segment("seconds", seconds, "--before")])
+        for phase, seconds in wall_seconds.items()
+    ]
+    return Markup(bar_chart("wall-seconds", "Wall-clock time by phase", bars, "seconds"))
+
+
+def figure_line(watched: Sequence[Watched], figure: str, label: str, colour: str, scale: float = 1) -> list[Line]:
+    """A figure of the `Dynamics` callback by step as a list of one line, or of none if it was never finite."""
+    points = [(float(one.step), Point(scale * one.figures[figure])) for one in watched if figure in one.figures]
+    return [Line(label, colour, points)] if points else []
+
+
+def dynamics_charts(watched: Sequence[Watched]) -> Charts:
+    """How well first order predicts steps, how the branches are coupled, and where the probes went."""
+    steps = [one for one in watched if one.kind == "step"]
+    kernels = [one for one in watched if one.kind == "kernel"]
+    fit = figure_line(steps, "fit/generation/r2", "generation", "--generation")
+    fit += figure_line(steps, "fit/understanding/r2", "understanding", "--third")
+    coupling = figure_line(kernels, "own_cosine/value", "own pairs", "--generation")
+    coupling += figure_line(kernels, "own_cosine/null", "by chance", "--before")
+    moved = figure_line(kernels, "co_improve", "improved", "--generation", 100)
+    moved += figure_line(kernels, "co_degrade", "degraded", "--non-unification", 100)
+    wanted = (
+        ("Steps predicted by first order", fit, "R\N{SUPERSCRIPT TWO}; 1 is a perfect prediction", ""),
+        ("Coupling of drawing and judging", coupling, "mean cosine of gradients", ""),
+        ("Probes that moved in both branches", moved, "share of probes, %", PERCENT),
+    )
+    return [
+        (title, Markup(line_chart(f"dynamics-{number}", f"{title}, by step", lines, "step", axis, unit)))
+        for number, (title, lines, axis, unit) in enumerate(wanted)
+        if lines
+    ]

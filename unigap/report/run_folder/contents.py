@@ -1,0 +1,332 @@
+"""What a finished run leaves on disk, read back and checked.
+
+The dataclasses are the format. ``summary.json`` holds a `Summary`. Optional are ``curves.json``, a list of `Epoch`
+from epoch 0, before training; ``gallery.json``, a list of `Exhibit`; ``rejudged.json``, a list of `Rejudged`; and the
+folder ``dynamics`` of the callback of that name: ``dynamics.json``, a list of `Watched`, and its pictures. Rates are
+shares in [0, 1], null where there was nothing to measure; a number that is not finite is read as null. Keys not named
+here are ignored. ``seals.json`` holds the digests of these files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unigap.files.png import read_png
+from unigap.files.seals import warn_unsealed, was_written
+from unigap.files.typed_json import read_json
+from unigap.report.run_folder.measured import Samples
+
+YES = 0.5
+DYNAMICS = "dynamics"
+PICTURE = re.compile(r"(?P<kind>[a-z]+)-(?P<step>\d+)\.png")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A measured value with its 95 % interval.
+
+    Attributes:
+        value: A share in [0, 1] or a difference of shares in [-1, 1]; None if n is 0.
+        low: Lower end of the interval, None where there is none.
+        high: Upper end of the interval, None where there is none.
+        n: Number of samples that count.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    def __post_init__(self) -> None:
+        if any(number is not None and abs(number) > 1 for number in (self.value, self.low, self.high)):
+            raise ValueError("rates must be shares, so no number may exceed 1")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"the interval is upside down: low {self.low}, high {self.high}")
+
+    @property
+    def sign(self) -> int:
+        """Of a difference: 1 if it is surely above zero, -1 if surely below, 0 if its interval leaves that open."""
+        if self.low is None or self.high is None:
+            return 0
+        return (self.low > 0) - (self.high < 0)
+
+
+Readings = dict[str, Reading]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Readings by metric for one category or one difficulty."""
+
+    before: Readings
+    after: Readings
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of drawing and judging.
+
+    Attributes:
+        round: Its number, from 0.
+        prompts: Prompts drawn for.
+        candidates: Drawings made.
+        accepted: Candidates the judge that selects accepted.
+        discarded: Prompts without any accepted candidate.
+        pool_rows: Training rows in the pool after the round.
+        truly_right: Accepted candidates that the external judge finds right, None where it was not asked.
+        judged: Candidates the judge that selects has said anything of, None where that is all of them.
+    """
+
+    round: int
+    prompts: int
+    candidates: int
+    accepted: int
+    discarded: int
+    pool_rows: int
+    truly_right: int | None = None
+    judged: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= (self.truly_right or 0) <= self.accepted <= self.candidates - self.unjudged <= self.candidates:
+            raise ValueError("0 <= truly_right <= accepted <= judged <= candidates must hold")
+
+    @property
+    def unjudged(self) -> int:
+        """Candidates the judge that selects has said nothing of."""
+        return 0 if self.judged is None else self.candidates - self.judged
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The run in numbers.
+
+    Attributes:
+        seed: Seed of the run.
+        model: Name or folder of the model.
+        n_eval_prompts: Number of prompts evaluated on.
+        before: Readings by metric before training.
+        after: Readings by metric after training.
+        delta: Paired differences, after minus before.
+        rounds: The rounds in order.
+        wall_seconds: Seconds by phase.
+        command: The command that repeats the run.
+        versions: Version by package.
+        by_category: Parts by category.
+        by_difficulty: Parts by difficulty, easiest first.
+        redrawn: Of the drawings that were wrong before, the share that are right after (``wrong_to_right``), and of
+            those that were right the share that are wrong (``right_to_wrong``).
+        rejudged: What the judge after training says of the drawings made before: share of those the judge before had
+            wrongly accepted that it rejects (``false_positives_rejected``), and likewise
+            ``true_positives_rejected``, ``true_negatives_accepted`` and ``false_negatives_accepted``.
+        recipe: Settings by name.
+        measured_on: What the figures were measured on, by the keys of `measured.MUST_AGREE`, ``seed`` and ``weights``;
+            empty in runs of before it was recorded.
+        samples: What was said of each sample after training; None in runs of before it was recorded.
+    """
+
+    seed: int
+    model: str
+    n_eval_prompts: int
+    before: Readings
+    after: Readings
+    delta: Readings
+    rounds: list[Round]
+    wall_seconds: dict[str, float]
+    command: str
+    versions: dict[str, str]
+    by_category: dict[str, Part] = field(default_factory=dict)
+    by_difficulty: dict[str, Part] = field(default_factory=dict)
+    redrawn: Readings = field(default_factory=dict)
+    rejudged: Readings = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    measured_on: dict[str, Any] = field(default_factory=dict)
+    samples: Samples | None = None
+
+    def __post_init__(self) -> None:
+        for name, readings in (("before", self.before), ("after", self.after), ("delta", self.delta)):
+            needed = ["non_unification"] if self.without_external else ["generation", "non_unification"]
+            for metric in needed:
+                if metric not in readings:
+                    raise ValueError(f"{name} lacks {metric!r}")
+        # A win rate alone mostly reads which way the judge's threshold drifted.
+        if "win_rate" in self.after and not {"matched_win_rate", "delta_auroc"} <= self.after.keys():
+            raise ValueError("after.win_rate needs after.matched_win_rate and after.delta_auroc beside it")
+
+    @property
+    def without_external(self) -> bool:
+        """Whether no external judge was asked, so that the figures that need one are not there."""
+        return not any("generation" in readings for readings in (self.before, self.after, self.delta))
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of the learning curves; what was not measured in this epoch is None.
+
+    Attributes:
+        epoch: Its number; 0 is before training.
+        train_loss: Mean training loss.
+        generation: Generation accuracy, with ends of its interval if they are known.
+        non_unification: Non-unification score, with ends of its interval if they are known.
+        understanding_renders: Accuracy of the judge on known images, likewise.
+        judge_tnr: Share of wrong images the judge rejects, likewise.
+        judge_precision: Share of accepted drawings that are right, likewise.
+    """
+
+    epoch: int
+    train_loss: float | None = None
+    generation: float | None = None
+    generation_low: float | None = None
+    generation_high: float | None = None
+    non_unification: float | None = None
+    non_unification_low: float | None = None
+    non_unification_high: float | None = None
+    understanding_renders: float | None = None
+    understanding_renders_low: float | None = None
+    understanding_renders_high: float | None = None
+    judge_tnr: float | None = None
+    judge_tnr_low: float | None = None
+    judge_tnr_high: float | None = None
+    judge_precision: float | None = None
+    judge_precision_low: float | None = None
+    judge_precision_high: float | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing with both verdicts.
+
+    Attributes:
+        image: Path of a PNG, relative to the run folder.
+        p_yes: The own judge's probability of "yes", in [0, 1].
+        external: Whether the external judge finds it right, None where it was not asked.
+    """
+
+    image: str
+    p_yes: float
+    external: bool | None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the own judge says yes."""
+        return self.p_yes >= YES
+
+    @property
+    def false_positive(self) -> bool:
+        """Accepted by the own judge though the external judge finds it wrong."""
+        return self.accepted and self.external is False
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """The same prompt and seed, drawn before and after training."""
+
+    prompt: str
+    category: str
+    difficulty: str
+    seed: int
+    before: Drawing
+    after: Drawing
+
+
+@dataclass(frozen=True)
+class Rejudged:
+    """A drawing made before training of which the judge after training thinks otherwise.
+
+    Attributes:
+        prompt: What was asked.
+        category: Category of the prompt.
+        difficulty: Difficulty of the prompt.
+        seed: Sampling seed of the drawing.
+        image: Path of a PNG, relative to the run folder.
+        p_before: The judge's probability of "yes" before training, in [0, 1].
+        p_after: The same after training.
+        external: Whether the external judge finds it right.
+    """
+
+    prompt: str
+    category: str
+    difficulty: str
+    seed: int
+    image: str
+    p_before: float
+    p_after: float
+    external: bool
+
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """Whether the judge accepted it before training, and whether it is right."""
+        return self.p_before >= YES, self.external
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the `Dynamics` callback saw.
+
+    Attributes:
+        kind: ``"step"`` for a prediction and its measurement, ``"kernel"`` for the coupling of the two branches.
+        step: Optimizer steps taken by then.
+        figures: Numbers by name.
+    """
+
+    kind: str
+    step: int
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder, read and checked."""
+
+    path: Path
+    summary: Summary
+    epochs: list[Epoch]
+    exhibits: list[Exhibit]
+    rejudged: list[Rejudged]
+    watched: list[Watched]
+
+    @property
+    def dynamics_pictures(self) -> dict[str, tuple[int, str]]:
+        """The last picture of each kind that the `Dynamics` callback left: its step and its path, by kind."""
+        named = ((path, PICTURE.fullmatch(path.name)) for path in sorted((self.path / DYNAMICS).glob("*.png")))
+        return {found["kind"]: (int(found["step"]), f"{DYNAMICS}/{path.name}") for path, found in named if found}
+
+    def png(self, name: str) -> bytes:
+        """A whole PNG of the run.
+
+        Raises:
+            ValueError: It is missing, damaged, no PNG, or outside the run folder.
+        """
+        return read_png(self.path, name)
+
+
+def read_run(run: str | Path) -> RunFolder:
+    """Read a run folder.
+
+    Args:
+        run: Folder with ``summary.json`` and, optionally, the other files.
+
+    Returns:
+        Its contents; the optional parts are empty where absent.
+
+    Raises:
+        ValueError: The folder or ``summary.json`` is missing, or a file is damaged.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise ValueError(f"no run folder at {folder}; give the folder that holds summary.json")
+    warn_unsealed(folder / "summary.json")
+    return RunFolder(
+        path=folder,
+        summary=read_json(folder / "summary.json", Summary),
+        epochs=_rows(folder / "curves.json", list[Epoch]),
+        exhibits=_rows(folder / "gallery.json", list[Exhibit]),
+        rejudged=_rows(folder / "rejudged.json", list[Rejudged]),
+        watched=_rows(folder / DYNAMICS / "dynamics.json", list[Watched]),
+    )
+
+
+def _rows(path: Path, kind: Any) -> Any:
+    return read_json(path, kind) if was_written(path) else []

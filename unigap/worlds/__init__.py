@@ -1,0 +1,1 @@
+"""Worlds: prompts with known truth, an external judge and exam questions, one folder a world."""

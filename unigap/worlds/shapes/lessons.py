@@ -1,0 +1,182 @@
+"""What the embedded model is pretrained on: rendered scenes with captions and true or false statements about them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from unigap.worlds.shapes.grammar import (
+    CATEGORIES,
+    COLORS,
+    DIFFICULTIES,
+    MAX_OBJECTS,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Description,
+    Thing,
+    parse,
+)
+from unigap.worlds.shapes.prompt_sets import descriptions, split_of
+from unigap.worlds.shapes.scenes import GRID, JITTER, KINDS, Placed, describes, imagine, render
+
+STATEMENTS = 4
+EVEN = (1.0,) * len(CATEGORIES)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One picture and what can be said of it.
+
+    Attributes:
+        caption: What the picture was imagined from.
+        scene: What it shows; after a slip this is not what the caption says.
+        statements: Descriptions with their truth for this scene.
+    """
+
+    caption: Description
+    scene: tuple[Placed, ...]
+    statements: tuple[tuple[Description, bool], ...]
+
+    @property
+    def faithful(self) -> bool:
+        """Whether the scene shows what the caption says."""
+        return describes(self.caption, self.scene)
+
+    @property
+    def captions(self) -> list[Description]:
+        """All wordings that may be drawn as this picture: true, and naming objects in the order they stand in."""
+        standing = sorted(self.scene, key=lambda placed: (placed.row, placed.col))
+        wordings = {d for d, true in self.statements if true}
+        if not self.caption.relation:
+            wordings = {
+                d for d in wordings if all(thing.fits(p.thing) for thing, p in zip(d.things, standing, strict=True))
+            }
+        return sorted(wordings, key=lambda d: d.text)
+
+
+def make_lesson(
+    rng: random.Random, split: str = "pretrain", slip_rate: float = 0.35, weights: Sequence[float] = EVEN
+) -> Lesson:
+    """A random lesson whose captions and statements all come from one split.
+
+    Args:
+        rng: Where chance comes from.
+        split: The split.
+        slip_rate: Share of pictures with a mistake in them.
+        weights: How often each of ``CATEGORIES`` comes, relative to the others.
+    """
+    cell = descriptions(rng.choices(CATEGORIES, weights)[0], rng.choice(DIFFICULTIES), split)
+    caption = rng.choice(cell)
+    scene = imagine(caption, rng)
+    if rng.random() < slip_rate:
+        scene = slip(scene, rng)
+    said = [caption, _in_split(lambda: reword(caption, rng), caption, split)]
+    said += [_in_split(lambda: twist(caption, rng), rng.choice(cell), split) for _ in range(STATEMENTS - len(said))]
+    return Lesson(caption, scene, tuple((d, describes(d, scene)) for d in said))
+
+
+def _in_split(make: Callable[[], Description], fallback: Description, split: str, tries: int = 8) -> Description:
+    """The first made description of the split: statements must not leak the prompts of another one."""
+    for _ in range(tries):
+        made = make()
+        if split_of(made) == split:
+            return made
+    return fallback
+
+
+def reword(description: Description, rng: random.Random) -> Description:
+    """A description that is true wherever this one is: mirrored, reordered, or with an attribute left open."""
+    if description.relation and rng.random() < 0.5:
+        return Description(description.groups[::-1], RELATIONS[description.relation])
+    groups = list(description.groups)
+    if len(groups) > 1 and not description.relation and rng.random() < 0.5:
+        rng.shuffle(groups)
+        return Description(tuple(groups))
+    i = rng.randrange(len(groups))
+    count, thing = groups[i]
+    groups[i] = (count, replace(thing, **{rng.choice(("color", "size")): ""}))
+    return replace(description, groups=tuple(groups))
+
+
+def twist(description: Description, rng: random.Random) -> Description:
+    """A hard negative: one attribute, count or relation changed (it may still be true by chance of a scene)."""
+    groups = list(description.groups)
+    ways = ["thing"] * 2
+    ways += ["relation"] * 2 if description.relation else ["count"] * (2 if len(groups) == 1 else 1)
+    way = rng.choice(ways)
+    if way == "relation":
+        return replace(description, relation=rng.choice([r for r in RELATIONS if r != description.relation]))
+    i = rng.randrange(len(groups))
+    count, thing = groups[i]
+    if way == "count" and count + MAX_OBJECTS - len(description.things) > 1:
+        room = MAX_OBJECTS - sum(n for n, _ in groups) + count
+        options = [n for n in range(1, room + 1) if n != count]
+        groups[i] = (rng.choice(sorted(options, key=lambda n: abs(n - count))[:2]), thing)
+    else:
+        groups[i] = (count, _altered(thing, rng))
+    return replace(description, groups=tuple(groups))
+
+
+def alternatives(text: str, count: int, seed: int) -> list[str]:
+    """Return a prompt and ``count - 1`` different hard negatives of it."""
+    rng = random.Random(f"{seed}/{text}")
+    found = [text]
+    described = parse(text)
+    while len(found) < count:
+        other = twist(described, rng)
+        if other.text in found:
+            described = twist(described, rng)  # few neighbours are left: look around one of them
+        else:
+            found.append(other.text)
+    return found
+
+
+def _altered(thing: Thing, rng: random.Random) -> Thing:
+    values = {"shape": SHAPES, "color": COLORS, "size": SIZES}
+    name = rng.choice([name for name in values if getattr(thing, name)])
+    return replace(thing, **{name: rng.choice([v for v in values[name] if v != getattr(thing, name)])})
+
+
+def slip(scene: Sequence[Placed], rng: random.Random) -> tuple[Placed, ...]:
+    """The scene with one mistake of the kind a weak generator makes: an object altered, moved, added or lost."""
+    placed = list(scene)
+    free = [cell for cell in range(GRID * GRID) if cell not in {p.row * GRID + p.col for p in scene}]
+    row, col = divmod(rng.choice(free), GRID)
+    way = rng.choice(["alter", "alter", "move", "add"] + (["lose"] if len(placed) > 1 else []))
+    i = rng.randrange(len(placed))
+    if way == "alter":
+        placed[i] = replace(placed[i], thing=_altered(placed[i].thing, rng))
+    elif way == "move":
+        placed[i] = replace(placed[i], row=row, col=col)
+    elif way == "add":
+        like = rng.choice([placed[i].thing, rng.choice(KINDS)])
+        placed.append(Placed(like, row, col, rng.randrange(JITTER), rng.randrange(JITTER)))
+    else:
+        del placed[i]
+    return tuple(placed)
+
+
+def crowd(rng: random.Random) -> tuple[Placed, ...]:
+    """A crowded random scene: food for the image tokenizer."""
+    cells = rng.sample(range(GRID * GRID), rng.randint(1, 8))
+    return tuple(
+        Placed(rng.choice(KINDS), cell // GRID, cell % GRID, rng.randrange(JITTER), rng.randrange(JITTER))
+        for cell in cells
+    )
+
+
+def looks(scene: Sequence[Placed]) -> torch.Tensor:
+    """What each cell shows, int64 (16, 3): the number of the kind, 0 for empty, and its jitter (dy, dx)."""
+    cells = torch.zeros(GRID * GRID, 3, dtype=torch.long)
+    for placed in scene:
+        cells[placed.row * GRID + placed.col] = torch.tensor([KINDS.index(placed.thing) + 1, placed.dy, placed.dx])
+    return cells
+
+
+def pictures(scenes: Sequence[Sequence[Placed]]) -> torch.Tensor:
+    """Renders scenes, float32 (B, 3, 32, 32) in [-1, 1]."""
+    return torch.stack([render(scene) for scene in scenes])

@@ -1,0 +1,17 @@
+"""Hard negatives in the language of the embedded world."""
+
+from __future__ import annotations
+
+import random
+
+from unigap.objectives.negatives import Negatives
+from unigap.worlds.shapes.grammar import parse
+from unigap.worlds.shapes.lessons import twist
+
+
+class ShapesNegatives(Negatives):
+    """One attribute, count or relation changed, in the language of the embedded world."""
+
+    def alter(self, text: str, rng: random.Random) -> str | None:
+        """Always finds something to change."""
+        return twist(parse(text), rng).text

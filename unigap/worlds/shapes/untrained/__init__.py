@@ -1,0 +1,8 @@
+"""Untrained models of the embedded world, one family a file."""
+
+from unigap.worlds.shapes.untrained.base import UntrainedModel
+from unigap.worlds.shapes.untrained.emu3 import UntrainedEmu3
+from unigap.worlds.shapes.untrained.janus import UntrainedJanus
+from unigap.worlds.shapes.untrained.showo import UntrainedShowO
+
+__all__ = ["UntrainedEmu3", "UntrainedJanus", "UntrainedModel", "UntrainedShowO"]
