@@ -20,7 +20,8 @@ import torch
 from unigap.files.markdown import table
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.loop.allocation import Allocation, FixedCandidates, UntilAccepted
-from unigap.loop.round import RoundPlan, collect_round
+from unigap.loop.plan import RoundPlan
+from unigap.loop.round import run_round
 from unigap.metrics.intervals import Arm, Estimate, bootstrap_ratio, paired_difference
 from unigap.models.base import UnifiedModel
 from unigap.models.janus import Janus
@@ -99,7 +100,7 @@ def spend(
         with tempfile.TemporaryDirectory() as folder:
             pool = Pool.create(Path(folder) / "pool", model.codebook_digest())
             plan = RoundPlan(candidates, seed=seed)
-            collect_round(model, prompts, (own, oracle), pool, 0, plan, allocation=rule)
+            run_round(model, prompts, (own, oracle), pool, 0, plan, allocation=rule)
             yes = {j.candidate_id for j in pool.judgments(own.name) if j.logit >= 0}
             right = yes & {j.candidate_id for j in pool.judgments(oracle.name) if j.logit > 0}
             place = {prompt.id: number for number, prompt in enumerate(prompts)}

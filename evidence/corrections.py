@@ -24,7 +24,7 @@ from unigap.callbacks.dynamics_probes import (
 )
 from unigap.evaluation.gap import Verdicts, measure, rejudge
 from unigap.judges import OracleJudge, SelfJudge
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.metrics.win_rate import matched_yes
 from unigap.models.janus import Janus
 from unigap.prompt_sets.loading import load_prompts

@@ -24,7 +24,7 @@ from unigap.evaluation.gap import Verdicts, measure
 from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.files.durable import write_durable
 from unigap.judges import AlwaysYesJudge, FlippedJudge, InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.metrics.intervals import paired_difference
 from unigap.models.janus import Janus
 from unigap.objectives import SFT

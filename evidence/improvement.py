@@ -12,7 +12,7 @@ from evidence.theory_plan import TheoryPlan
 from unigap.callbacks import Dynamics, Regrow
 from unigap.data import PoolData
 from unigap.judges import OracleJudge
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.models.janus import Janus
 from unigap.objectives import SFT
 from unigap.stages import SFTStage

@@ -21,7 +21,8 @@ from unigap.callbacks.dynamics_probes import paired_sources, pick_probes
 from unigap.evaluation.gap import exam_scores, sit_exam
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import OracleJudge, SelfJudge
-from unigap.loop.round import RoundPlan, judge_drawings
+from unigap.loop.judging import judge_drawings
+from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import draw_candidates
 from unigap.models.janus import Janus
 from unigap.prompt_sets.loading import load_prompts

@@ -18,8 +18,8 @@ from small_runs import PRETRAIN, SUMMARY, TRAINER, epochs, expect_error, improve
 
 from unigap.__main__ import main
 from unigap.callbacks import run_summary
-from unigap.callbacks.regrow import stalled_epochs
 from unigap.files.durable import MANIFEST, unseal
+from unigap.loop.schedule import stalled_epochs
 from unigap.objectives import RowBatch
 from unigap.pool import Pool
 from unigap.pool.layout import REFERENCES

@@ -23,7 +23,7 @@ from unigap.__main__ import HELP, VERBS, main
 from unigap.cli.commands.demo import DemoPlan, run_demo
 from unigap.cli.commands.model_choice import ModelChoice
 from unigap.judges import RandomJudge
-from unigap.loop.round import image_likelihoods
+from unigap.loop.references import image_likelihoods
 from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
 from unigap.objectives import SFT

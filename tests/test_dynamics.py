@@ -129,7 +129,7 @@ def test_probes_are_drawn_by_verdict_and_repeatably() -> None:
 
 
 def test_parts_add_up_and_their_null_is_that_of_permutations(janus: Any) -> None:
-    from unigap.loop.round import RoundPlan
+    from unigap.loop.plan import RoundPlan
     from unigap.loop.sampling import draw_candidates
     from unigap.worlds.shapes.prompt_sets import prompts
 

@@ -21,7 +21,8 @@ from unigap.__main__ import main
 from unigap.cli.commands import export_pool as pool_export
 from unigap.files.images import to_image
 from unigap.judges import AlwaysYesJudge, RandomJudge
-from unigap.loop.round import RoundPlan, collect_round
+from unigap.loop.plan import RoundPlan
+from unigap.loop.round import run_round
 from unigap.models.families import load_model
 from unigap.models.janus import Janus
 from unigap.pool import Pool
@@ -104,7 +105,7 @@ def test_a_pool_of_another_family_becomes_one_too(
     small_showo().save(Path("show-o")) if family == "show-o" else save_small_emu3(Path("emu3"))
     model = load_model(family)
     pool, prompts = Pool.create("pool", model.codebook_digest()), [Prompt("a", "a ring"), Prompt("b", "two circles")]
-    collect_round(model, prompts, (RandomJudge(), AlwaysYesJudge()), pool, 0, RoundPlan(2))
+    run_round(model, prompts, (RandomJudge(), AlwaysYesJudge()), pool, 0, RoundPlan(2))
     expect_error(export_pool(Path("pool"), janus_folder, "hub"), capsys, "belongs to model", "use that model")
     assert not Path("hub").exists()
     assert export_pool(Path("pool"), Path(family), "hub") == 0

@@ -202,7 +202,9 @@ def test_what_nobody_rated_is_not_trained_on(janus_folder: Path, here: Path, cap
     fill_in(Path("v.csv"), [{"candidate_id": name, "verdict": said.get(name, "")} for name in ids])
 
     people = {**flags, judge: "unigap.judges.HumanJudge"}
-    expect_error(improve(janus_folder, "sft", people), capsys, "waits for the word of 'human' on 30", "judge export")
+    expect_error(
+        improve(janus_folder, "sft", people), capsys, "waits for the verdicts of 'human' on 30", "judge export"
+    )
     assert main(["judge", "import", "pool", "v.csv"]) == 0
     assert improve(janus_folder, "sft", people) == 0
     accepted = sorted(name for name, verdict in said.items() if verdict == "yes")
@@ -220,7 +222,7 @@ def test_people_select_in_rounds(janus_folder: Path, here: Path, capsys: Any) ->
     people |= {"trainer.limit_val_batches": 0, "data.exam_pictures": 0}
     pool, prompts = "runs/c_sft/pool", {}
     for number in range(2):
-        waits = f"round {number} waits for the word of 'human'"
+        waits = f"round {number} waits for the verdicts of 'human'"
         expect_error(improve(janus_folder, "c_sft", people), capsys, waits, "--resume auto")
         assert Pool.open(pool).rounds == tuple(range(number + 1))
         words = ["judge", "export", pool, "--out", f"sheet-{number}", "--checkpoint", str(janus_folder)]

@@ -34,7 +34,8 @@ from unigap.judges import (
     judge_recipes,
 )
 from unigap.judges.questions import all_hold
-from unigap.loop.round import RoundPlan, collect_round
+from unigap.loop.plan import RoundPlan
+from unigap.loop.round import run_round
 from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
@@ -415,7 +416,7 @@ def test_a_judge_that_says_neither_yes_nor_no_is_refused(
 def test_masses_are_stored_beside_verdicts(janus: Janus, here: Path) -> None:
     pool = Pool.create("pool", janus.codebook_digest())
     prompts = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
-    collect_round(janus, prompts, [SelfJudge(), OracleJudge()], pool, 0, RoundPlan(candidates=2))
+    run_round(janus, prompts, [SelfJudge(), OracleJudge()], pool, 0, RoundPlan(candidates=2))
     said = pool.judgments("self")
     drawn = {candidate.id: candidate for candidate in pool.candidates()}
     codes_BM = torch.from_numpy(np.stack([drawn[judgment.candidate_id].codes for judgment in said])).long()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from small_runs import FICKLE, improve
 
-from unigap.loop.round import image_likelihoods
+from unigap.loop.references import image_likelihoods
 from unigap.loop.sampling import draw_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.objectives import DPO, SFT, Joint, KLToBase, SwapNegatives

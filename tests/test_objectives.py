@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from unigap.loop.round import image_likelihoods
+from unigap.loop.references import image_likelihoods
 from unigap.loop.sampling import draw_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.objectives import DPO, SFT, RowBatch

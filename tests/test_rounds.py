@@ -13,7 +13,11 @@ import torch
 
 from unigap.judges import InvertedJudge, OracleJudge, RandomJudge, SelfJudge
 from unigap.loop.allocation import FixedCandidates, UntilAccepted
-from unigap.loop.round import Ranks, RoundPlan, collect_round, image_likelihoods, judge_drawings
+from unigap.loop.judging import judge_drawings
+from unigap.loop.plan import RoundPlan
+from unigap.loop.ranks import Ranks
+from unigap.loop.references import image_likelihoods
+from unigap.loop.round import run_round
 from unigap.loop.sampling import draw_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.pool import Pool
@@ -36,7 +40,7 @@ def new_pool(folder: Path, model: Any) -> Pool:
 def collect(pool: Pool, model: Any, prompts: list[Prompt] = PROMPTS, round: int = 0, **options: Any) -> int:
     """Draws a round; gives the number of images that were drawn."""
     drawn: list[int] = []
-    collect_round(model, prompts, JUDGES, pool, round, options.pop("plan", PLAN), progress=drawn.append, **options)
+    run_round(model, prompts, JUDGES, pool, round, options.pop("plan", PLAN), progress=drawn.append, **options)
     return sum(drawn)
 
 
@@ -117,7 +121,7 @@ def test_several_ranks_draw_what_one_draws(whole: Pool, janus: Any, new_janus, t
             # rank 0, which commits, is the first to be through, and has to wait for the others
             assert ranks.rank == 0 or first_is_through.wait(60)
 
-        collect_round(models[ranks.rank], PROMPTS, JUDGES, Pool.open(folder), 0, PLAN, ranks, report)
+        run_round(models[ranks.rank], PROMPTS, JUDGES, Pool.open(folder), 0, PLAN, ranks, report)
 
     run_ranks(world, work)
     assert drawn == share
@@ -135,7 +139,7 @@ def test_a_killed_round_continues_where_it_stopped(whole: Pool, janus: Any, tmp_
             raise Killed
 
     with pytest.raises(Killed):
-        collect_round(janus, PROMPTS, JUDGES, pool, 0, PLAN, progress=kill)
+        run_round(janus, PROMPTS, JUDGES, pool, 0, PLAN, progress=kill)
     assert Pool.open(pool.folder).rounds == ()
     assert collect(Pool.open(pool.folder), janus) == 10 - 2 * batches
     check_same(Pool.open(pool.folder), whole)
@@ -154,7 +158,7 @@ def test_a_kill_between_drawing_and_judging_loses_that_batch_only(whole: Pool, j
             return super().logits(*args)
 
     with pytest.raises(Killed):
-        collect_round(janus, PROMPTS, (*JUDGES[:2], Fatal()), pool, 0, PLAN)
+        run_round(janus, PROMPTS, (*JUDGES[:2], Fatal()), pool, 0, PLAN)
     assert collect(pool, janus) == 6
     check_same(pool, whole)
 
@@ -203,7 +207,7 @@ def test_other_weights_recipes_or_judges_are_refused(janus: Any, new_janus, tmp_
             raise Killed
 
     try:
-        collect_round(janus, PROMPTS, JUDGES, pool, 0, PLAN, progress=kill)
+        run_round(janus, PROMPTS, JUDGES, pool, 0, PLAN, progress=kill)
     except Killed:
         assert half_way
     with pytest.raises(ValueError, match=r"other weights|weights.* was"):
@@ -212,7 +216,7 @@ def test_other_weights_recipes_or_judges_are_refused(janus: Any, new_janus, tmp_
         with pytest.raises(ValueError, match="another recipe"):
             collect(pool, janus, plan=plan)
     with pytest.raises(ValueError, match="another recipe"):
-        collect_round(janus, PROMPTS, (InvertedJudge(SelfJudge()),), pool, 0, PLAN)
+        run_round(janus, PROMPTS, (InvertedJudge(SelfJudge()),), pool, 0, PLAN)
     for prompts in (PROMPTS[1:], PROMPTS[:-1]):
         with pytest.raises(ValueError, match=r"other prompts|not among the prompts asked"):
             collect(pool, janus, prompts)
@@ -231,7 +235,7 @@ def spend(pool: Pool, model: Any, plan: RoundPlan = BUDGET, **options: Any) -> i
     """Draws round 0 until each prompt has an accepted image, as far as the budget goes; the images that were drawn."""
     drawn: list[int] = []
     given = {"progress": drawn.append, "allocation": NEEDED, **options}
-    collect_round(model, PROMPTS, COIN, pool, 0, plan, **given)
+    run_round(model, PROMPTS, COIN, pool, 0, plan, **given)
     return sum(drawn)
 
 

@@ -13,7 +13,7 @@ from unigap.data import PoolData
 from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.evaluation.quizzes import ShapesQuiz
 from unigap.judges import FlippedJudge, RandomJudge, SelfJudge
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.pool import Pool
 from unigap.seeds import PARTS, VARIABLE, run_seed, seed_of_part
 from unigap.stages import SFTStage

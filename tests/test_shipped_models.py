@@ -12,7 +12,7 @@ from small_runs import CHECKPOINT, CONFIGS, WATCHED, improve
 from unigap.__main__ import main
 from unigap.evaluation.gap import gap_scores, measure
 from unigap.judges import OracleJudge, SelfJudge
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.models.families import load_model
 from unigap.models.files.checkpoints import SHIPPED, resolve
 from unigap.pool import Pool

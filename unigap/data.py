@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.loop.progress import batches_behind, batches_trained
-from unigap.loop.selection import acceptance, nothing_to_learn
+from unigap.loop.selection import Selection, acceptance, nothing_to_learn
 from unigap.objectives import Objective, Row, RowBatch
 from unigap.pool import Pool
 from unigap.prompt_sets.loading import check_no_overlap, load_prompts
@@ -191,15 +191,18 @@ class PoolData(LightningDataModule):
     def _prompts_digest(self) -> str:
         return hashlib.sha256(repr((self.prompts, self.eval_prompts)).encode()).hexdigest()
 
-    def refresh(self, objective: Objective, judge: str, rounds: int) -> None:
-        """Takes the training rows of the first ``rounds`` rounds; the next epoch trains on them.
+    def refresh(self, objective: Objective, selection: Selection, rounds: int) -> None:
+        """Make the training rows of the next epochs.
+
+        Args:
+            objective: Makes rows of candidates and logits.
+            selection: The judged candidates of the first ``rounds`` rounds.
+            rounds: How many rounds that are.
 
         Raises:
-            ValueError: When no candidate was accepted, or none can be preferred: there is nothing to learn from.
+            ValueError: No candidate was accepted, or no pair has a preferred one.
         """
-        assert self._pool is not None, "open_pool comes first"
-        logits = self._pool.logits(judge, upto=rounds - 1)
-        candidates = self._pool.candidates(upto=rounds - 1)
+        candidates, logits = selection.candidates, selection.logits
         self._rows = objective.rows(candidates, logits)
         self._objective, self.rounds = objective, rounds
         if not self._rows:

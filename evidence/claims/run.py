@@ -27,7 +27,7 @@ from unigap.evaluation.gap import Verdicts, measure, rejudge, sit_exam
 from unigap.evaluation.known_pairs import ShapesPairs
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import OracleJudge, SelfJudge
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.models.base import UnifiedModel
 from unigap.records import Prompt
 from unigap.stages import CurriculumStage, RedrawSchedule, SFTStage

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
 from unigap.prompt_sets.loading import load_prompts

@@ -12,7 +12,9 @@ from small_runs import FICKLE, POOL, TRAINER, epochs, state, words
 
 from unigap.__main__ import main
 from unigap.judges import OracleJudge, SelfJudge
-from unigap.loop.round import RoundPlan, collect_round, image_likelihoods
+from unigap.loop.plan import RoundPlan
+from unigap.loop.references import image_likelihoods
+from unigap.loop.round import run_round
 from unigap.loop.sampling import draw_candidates
 from unigap.models.base import PromptBatch, SamplingRecipe
 from unigap.models.showo import ShowO
@@ -101,7 +103,7 @@ def test_a_round_is_drawn_judged_and_kept(showo_folder: Path, tmp_path: Path) ->
     model = ShowO(str(showo_folder), steps=6)
     pool = Pool.create(tmp_path / "pool", model.codebook_digest())
     plan = RoundPlan(candidates=3, images_per_batch=4, seed=3, sampling=SamplingRecipe(cfg=2.0))
-    collect_round(model, PROMPTS, [SelfJudge(), OracleJudge()], pool, 0, plan)
+    run_round(model, PROMPTS, [SelfJudge(), OracleJudge()], pool, 0, plan)
     kept = pool.candidates()
     drawn = list(draw_candidates(model, PROMPTS, 3, 0, 3, plan.sampling))
     assert [c.codes.tolist() for c in kept] == [c.codes.tolist() for d in drawn for c in d.candidates]
@@ -109,7 +111,7 @@ def test_a_round_is_drawn_judged_and_kept(showo_folder: Path, tmp_path: Path) ->
     assert [j.logit for j in pool.judgments("self")] == pytest.approx(asked.tolist(), abs=1e-4)
     assert len(pool.judgments()) == 18 and asked.std() > 1e-2
     with pytest.raises(ValueError, match="drawn by other weights or another recipe"):
-        collect_round(ShowO(str(showo_folder), steps=5), PROMPTS, [SelfJudge(), OracleJudge()], pool, 0, plan)
+        run_round(ShowO(str(showo_folder), steps=5), PROMPTS, [SelfJudge(), OracleJudge()], pool, 0, plan)
 
 
 def test_sft_makes_accepted_images_likelier(showo_folder: Path) -> None:
@@ -150,7 +152,7 @@ def test_figures_made_of_estimates_say_so(showo_folder: Path, tmp_path: Path) ->
     named = {"kl/to_base", "dpo/margin", "dpo/margin_per_token", "dpo/chosen", "dpo/rejected"}
     assert {f"{name}_estimate" for name in named} <= logs.keys() and not named & logs.keys()
     pool = Pool.create(tmp_path / "pool", model.codebook_digest())
-    collect_round(model, PROMPTS, [SelfJudge()], pool, 0, RoundPlan(2))
+    run_round(model, PROMPTS, [SelfJudge()], pool, 0, RoundPlan(2))
     words = ["export", "pool", str(pool.folder), "--out", str(tmp_path / "data"), "--checkpoint", str(showo_folder)]
     assert main(words) == 0
     assert "an estimate: the model has no exact likelihood" in (tmp_path / "data" / "README.md").read_text()

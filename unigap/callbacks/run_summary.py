@@ -24,7 +24,7 @@ from unigap.evaluation.gap import EVAL_ROUND, Verdicts, measure, rejudge, sit_ex
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.files.durable import digest
 from unigap.files.seals import write_sealed
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import Drawings, codes_of
 from unigap.models.engine.sharding import whole
 from unigap.prompt_sets.loading import check_no_overlap, load_prompts

@@ -9,7 +9,7 @@ import torch
 
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import Judge, SelfJudge
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import Drawings, draw_candidates
 from unigap.metrics import intervals, scores
 from unigap.metrics.intervals import Estimate

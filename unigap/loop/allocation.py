@@ -43,6 +43,19 @@ class Wave:
     first: int
     images: int
 
+    @property
+    def indices(self) -> range:
+        """Indices of the candidates that each prompt gets."""
+        return range(self.first, self.first + self.images)
+
+    def batches(self, images: int) -> list[tuple[int, ...]]:
+        """Return the prompts in batches of at most ``images`` candidates; a batch holds one prompt at least.
+
+        Whole batches are shared out and skipped: tensors that are computed together never depend on ranks or kills.
+        """
+        size = max(1, images // self.images)
+        return [self.prompts[start : start + size] for start in range(0, len(self.prompts), size)]
+
 
 class Allocation(ABC):
     """How the images of a round are shared out; every process of a run comes to the same waves."""

@@ -1,16 +1,49 @@
-"""What is learned from judged candidates: accepted rows, preference pairs, and the prompts nothing was accepted for."""
+"""Selection of training data from judged candidates: accepted rows, preference pairs, discarded prompts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal
 
+from unigap.pool import Pool
 from unigap.records import Candidate, Pair, Prompt
 
 PairRule = Literal["extreme", "closest"]
-"""Which rejected candidate an accepted one is set against."""
+"""Which rejected candidate is paired with an accepted one."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The judged candidates that training rows and redraws are chosen from.
+
+    Attributes:
+        candidates: Candidates of all rounds so far, in the order of the pool.
+        logits: The selecting judge's log-odds of yes, by candidate id; a judge may not have answered for all.
+        threshold: Least probability of yes that accepts a candidate.
+    """
+
+    candidates: Sequence[Candidate]
+    logits: Mapping[str, float]
+    threshold: float
+
+    def discarded(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Return the prompts without an accepted candidate (pool B of Algorithm 1), see `discarded_prompts`."""
+        return discarded_prompts(prompts, self.candidates, self.logits, self.threshold)
+
+
+def select(pool: Pool, judge: str, threshold: float, upto: int) -> Selection:
+    """Read what training selects from.
+
+    Args:
+        pool: The pool.
+        judge: Name of the selecting judge.
+        threshold: Least probability of yes that accepts a candidate, in (0, 1).
+        upto: Last round to read; -1 reads none.
+    """
+    return Selection(pool.candidates(upto), pool.logits(judge, upto), threshold)
 
 
 def threshold_logit(threshold: float) -> float:
@@ -30,7 +63,7 @@ def threshold_logit(threshold: float) -> float:
 def ranked_by_prompt(
     candidates: Iterable[Candidate], logits: Mapping[str, float]
 ) -> dict[str, list[tuple[float, Candidate]]]:
-    """Judged candidates of each prompt over all rounds, the surest first; unjudged ones are left out."""
+    """Return the judged candidates of each prompt over all rounds, highest logit first; unjudged ones are left out."""
     ranked: dict[str, list[tuple[float, Candidate]]] = {}
     for candidate in candidates:
         if candidate.id in logits:
@@ -43,16 +76,20 @@ def ranked_by_prompt(
 def accepted_rows(
     candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5, keep: int = 8
 ) -> list[Candidate]:
-    """D_SFT of Algorithm 1: candidates the judge says yes to, the surest ``keep`` of each prompt."""
+    """Return D_SFT of Algorithm 1: of each prompt the ``keep`` accepted candidates with the highest logits.
+
+    Raises:
+        ValueError: ``keep`` is below 1.
+    """
     if keep < 1:
         raise ValueError(f"keep must be >= 1, got {keep}")
-    bar = threshold_logit(threshold)
+    least = threshold_logit(threshold)
     ranked = ranked_by_prompt(candidates, logits)
-    return [candidate for row in ranked.values() for logit, candidate in row[:keep] if logit >= bar]
+    return [candidate for row in ranked.values() for logit, candidate in row[:keep] if logit >= least]
 
 
 def balanced(rows: Iterable[Candidate], keep: int) -> list[Candidate]:
-    """The rows of every prompt repeated in turn until there are ``keep``, so that each prompt weighs the same."""
+    """Repeat the rows of every prompt in turn until there are ``keep``, so that each prompt weighs the same."""
     by_prompt: dict[str, list[Candidate]] = {}
     for row in rows:
         by_prompt.setdefault(row.prompt.id, []).append(row)
@@ -66,18 +103,26 @@ def preference_pairs(
     per_prompt: int = 1,
     rule: PairRule = "extreme",
 ) -> list[Pair]:
-    """Algorithm 1's pairs: the most positive-looking accepted against the most negative-looking rejected candidate.
+    """Return Algorithm 1's pairs: the accepted candidate with the highest logit and the rejected one with the lowest.
 
-    The rule ``closest`` takes the rejected candidate nearest to the threshold instead, a harder lesson. With
-    ``per_prompt`` above 1, also the second of each end, and so on, as long as one is accepted and the other not.
+    Args:
+        candidates: The candidates.
+        logits: The selecting judge's log-odds of yes, by candidate id.
+        threshold: Least probability of yes that accepts a candidate, in (0, 1).
+        per_prompt: Pairs of a prompt: the second pair takes the second of each end, and so on, while one is accepted
+            and the other rejected.
+        rule: ``extreme`` as above; ``closest`` takes the rejected candidate nearest to the threshold.
+
+    Raises:
+        ValueError: ``per_prompt`` is below 1.
     """
     if per_prompt < 1:
         raise ValueError(f"per_prompt must be >= 1, got {per_prompt}")
-    bar = threshold_logit(threshold)
+    least = threshold_logit(threshold)
     pairs = []
     for row in ranked_by_prompt(candidates, logits).values():
-        yes = [candidate for logit, candidate in row if logit >= bar]
-        no = [candidate for logit, candidate in (row if rule == "closest" else row[::-1]) if logit < bar]
+        yes = [candidate for logit, candidate in row if logit >= least]
+        no = [candidate for logit, candidate in (row if rule == "closest" else row[::-1]) if logit < least]
         pairs += [Pair(chosen, rejected) for chosen, rejected in zip(yes[:per_prompt], no, strict=False)]
     return pairs
 
@@ -85,40 +130,40 @@ def preference_pairs(
 def discarded_prompts(
     prompts: Sequence[Prompt], candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5
 ) -> list[Prompt]:
-    """Pool B of Algorithm 1: prompts none of whose candidates was accepted, in any round.
+    """Return pool B of Algorithm 1: prompts without an accepted candidate in any round.
 
-    Those whose candidates nobody has judged yet are not among them.
+    Prompts whose candidates are not judged yet are left out.
     """
-    every, bar = list(candidates), threshold_logit(threshold)
-    judged = {candidate.prompt.id for candidate in every if candidate.id in logits}
-    waiting = {candidate.prompt.id for candidate in every} - judged
-    solved = {candidate.prompt.id for candidate in every if logits.get(candidate.id, -math.inf) >= bar}
+    drawn, least = list(candidates), threshold_logit(threshold)
+    judged = {candidate.prompt.id for candidate in drawn if candidate.id in logits}
+    waiting = {candidate.prompt.id for candidate in drawn} - judged
+    solved = {candidate.prompt.id for candidate in drawn if logits.get(candidate.id, -math.inf) >= least}
     return [prompt for prompt in prompts if prompt.id not in solved | waiting]
 
 
 def acceptance(
     candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5
 ) -> dict[str, float]:
-    """How easy each prompt is for the model in its own judgment: the accepted share of its candidates, by prompt id."""
-    bar = threshold_logit(threshold)
-    said: dict[str, list[bool]] = {}
+    """Return the accepted share of each prompt's judged candidates, by prompt id."""
+    least = threshold_logit(threshold)
+    accepted: dict[str, list[bool]] = {}
     for candidate in candidates:
         if candidate.id in logits:
-            said.setdefault(candidate.prompt.id, []).append(logits[candidate.id] >= bar)
-    return {prompt: sum(accepted) / len(accepted) for prompt, accepted in said.items()}
+            accepted.setdefault(candidate.prompt.id, []).append(logits[candidate.id] >= least)
+    return {prompt: sum(verdicts) / len(verdicts) for prompt, verdicts in accepted.items()}
 
 
 def nothing_to_learn(logits: Mapping[str, float], threshold: float) -> str:
-    """Why judged candidates gave no training row, and what to do about it.
+    """Say why judged candidates gave no training row, and what to do.
 
     Args:
         logits: Log-odds of yes of every candidate that was judged, by id.
         threshold: Least probability of yes that counts as accepted.
     """
     if not logits:
-        return "this judge has said nothing of it; draw a new pool"
-    bar = threshold_logit(threshold)
-    accepted = sum(logit >= bar for logit in logits.values())
+        return "this judge has judged none of it; draw a new pool"
+    least = threshold_logit(threshold)
+    accepted = sum(logit >= least for logit in logits.values())
     if not accepted:
         return "the judge accepted nothing to train on; draw more candidates or lower the threshold"
     if accepted == len(logits):

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from unigap.loop.schedule import RedrawSchedule
 from unigap.stages.base import ImproveStage
-from unigap.stages.curriculum import CurriculumStage, RedrawSchedule
+from unigap.stages.curriculum import CurriculumStage
 from unigap.stages.dpo import DPOStage
 from unigap.stages.sft import SFTStage
 from unigap.world import class_of_worlds

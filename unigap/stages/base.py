@@ -18,7 +18,8 @@ from unigap.evaluation.gap import EVAL_ROUND, exam_scores, external_verdicts, si
 from unigap.evaluation.gap_meter import GapMeter
 from unigap.judges import Judge, SelfJudge, check_speaks_at_once
 from unigap.judges.own_external import warn_of_own_external
-from unigap.loop.round import RoundPlan, judge_drawings
+from unigap.loop.judging import judge_drawings
+from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import Drawings, draw_candidates
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel, unsharded

@@ -17,7 +17,7 @@ from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
 from unigap.files.durable import write_durable
 from unigap.judges import Judge, SelfJudge
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.objectives import SFT, Objective
 from unigap.report.gap_table import print_comparison

@@ -17,7 +17,7 @@ from unigap.console.mistakes import hint
 from unigap.files.durable import check_empty_folder, make_folder, whole_folder, write_durable
 from unigap.files.images import to_png
 from unigap.files.outputs import refuse_inside_pool
-from unigap.loop.round import SELECTS
+from unigap.loop.plan import SELECTS
 from unigap.loop.sampling import codes_of
 from unigap.loop.selection import threshold_logit
 from unigap.metrics import scores

@@ -12,7 +12,7 @@ from unigap.evaluation.gap import Verdicts, exam_scores, gap_by, gap_scores, mea
 from unigap.files.outputs import check_figures, write_figures
 from unigap.judges import Judge, SelfJudge, check_speaks_at_once
 from unigap.judges.own_external import warn_of_own_external
-from unigap.loop.round import RoundPlan
+from unigap.loop.plan import RoundPlan
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.prompt_sets.loading import load_prompts

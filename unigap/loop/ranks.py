@@ -1,0 +1,66 @@
+"""The processes that share the work of a round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from unigap.console.stop_signal import Stopped
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that share the work.
+
+    Attributes:
+        rank: Number of this process.
+        world: Number of processes.
+        gather: Give every process the text of each process, in order of rank; blocks until all have called.
+    """
+
+    rank: int = 0
+    world: int = 1
+    gather: Callable[[str], list[str]] = lambda text: [text]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Run the body on every process, and leave it only when all are done; an error on one is raised on all.
+
+        Raises:
+            ValueError: On every process, when one of several failed.
+        """
+        try:
+            yield
+        except (Exception, Stopped) as error:
+            if self.world > 1:
+                self.gather(f"process {self.rank}: {error}")
+            raise
+        failed = next(filter(None, self.gather("")), None)
+        if failed:
+            raise ValueError(failed)
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this process's share: every world-th item."""
+        return items[self.rank :: self.world]
+
+
+def ranks_of(trainer: Trainer) -> Ranks:
+    """Return the processes of a trainer."""
+
+    def gather(text: str) -> list[str]:
+        if trainer.world_size == 1:
+            return [text]
+        texts: list[str] = [""] * trainer.world_size
+        torch.distributed.all_gather_object(texts, text)
+        return texts
+
+    return Ranks(trainer.global_rank, trainer.world_size, gather)

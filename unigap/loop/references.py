@@ -1,0 +1,73 @@
+"""Log-likelihoods of stored candidates under the reference model, for objectives that need them (DPO)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+
+from unigap.loop.ranks import Ranks
+from unigap.loop.sampling import codes_of
+from unigap.models.base import UnifiedModel, evaluating
+from unigap.models.engine.sharding import whole
+from unigap.pool import Pool
+from unigap.records import Candidate
+
+BATCH = 256
+"""Candidates in one forward pass of the reference."""
+
+
+def stored_references(
+    pool: Pool,
+    key: str,
+    candidates: Mapping[str, Candidate],
+    model: UnifiedModel,
+    state: Mapping[str, torch.Tensor],
+    precision: AbstractContextManager[None],
+    ranks: Ranks,
+) -> dict[str, float]:
+    """Return reference log-likelihoods by candidate id, in nats; those that the pool lacks are computed and stored.
+
+    Args:
+        pool: The pool.
+        key: Name of the reference model in the pool.
+        candidates: The candidates that training rows hold, by id.
+        model: The model.
+        state: Its trainable weights as the reference has them.
+        precision: The trainer's forward context.
+        ranks: The processes that share the work.
+    """
+    known = pool.references(key)
+    missing = [candidate for name, candidate in candidates.items() if name not in known]
+    if missing:
+        with ranks.together(), model.with_state(state), precision, whole(model):
+            found = image_likelihoods(model, _share(missing, ranks), BATCH)
+        shares = map(json.loads, ranks.gather(json.dumps(found)))
+        known = known | {name: logp for share in shares for name, logp in share.items()}
+        with ranks.together():
+            if ranks.rank == 0:
+                pool.add_references(key, {candidate.id: known[candidate.id] for candidate in missing})
+    return known
+
+
+def _share(candidates: Sequence[Candidate], ranks: Ranks) -> list[Candidate]:
+    """This rank's share in whole batches, so that the tensors of a pass do not depend on the number of ranks."""
+    batches = [candidates[start : start + BATCH] for start in range(0, len(candidates), BATCH)]
+    return [candidate for batch in ranks.share(batches) for candidate in batch]
+
+
+@torch.no_grad()
+def image_likelihoods(
+    model: UnifiedModel, candidates: Sequence[Candidate], batch_size: int = BATCH
+) -> dict[str, float]:
+    """Return the teacher-forced log-likelihood of each candidate, summed over its tokens, in nats, by candidate id."""
+    found: dict[str, float] = {}
+    with evaluating(model):
+        for start in range(0, len(candidates), batch_size):
+            batch = candidates[start : start + batch_size]
+            prompt = model.encode_prompt([candidate.prompt.text for candidate in batch])
+            logp_B = model.image_logps(prompt, codes_of(batch).to(prompt.ids_BL.device)).double().sum(-1)
+            found |= dict(zip([candidate.id for candidate in batch], logp_B.tolist(), strict=True))
+    return found
