@@ -1,4 +1,4 @@
-"""The data module of self-improvement: prompts in, training rows out of a pool that grows between epochs."""
+"""Data module of a run: prompts, and training rows from a pool that grows between epochs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EpochBatches(Sampler[list[int]]):
         rank: Number of this process.
         world: Number of processes.
         start: Batches of the first epoch that were trained on before a resume.
-        ease_R: How easy each row is; where given, easier rows come earlier in an epoch, equals at random.
+        ease_R: How easy each row is; if given, easier rows come earlier in an epoch, equal ones at random.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class EpochBatches(Sampler[list[int]]):
         self.epoch, self.start, self.ease_R = epoch, start, ease_R
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes on to another epoch, which begins at its first batch."""
+        """Go on to another epoch, from its first batch."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
@@ -81,7 +81,7 @@ class EpochBatches(Sampler[list[int]]):
         generator = torch.Generator().manual_seed(hash((*self.key, self.epoch)) % 2**63)
         order = torch.randperm(self.rows, generator=generator).tolist()
         if self.ease_R:
-            # what sits out is left over at random, not for being hard
+            # leave rows over at random, not the hardest ones
             order = sorted(order[: len(self) * self.step], key=lambda row: -self.ease_R[row])
         for number in range(self.start, len(self)):
             first = (number * self.world + self.rank) * self.size
@@ -166,15 +166,15 @@ class PoolData(LightningDataModule):
 
     @property
     def rows(self) -> Sequence[Row]:
-        """What the present epoch trains on."""
+        """Training rows of the present epoch."""
         return self._rows
 
     def open_pool(self, model_digest: str, create: bool) -> Pool:
-        """The pool, begun where there is none if ``create`` and no checkpoint was trained on one.
+        """Open the pool; if there is none and the run is new, ``create`` begins one.
 
         Raises:
-            ValueError: When the folder holds another model's pool, a damaged one, or something else, or when the
-                prompts are not those of the run that continues.
+            ValueError: The folder holds another model's pool, a damaged one or something else, or the prompts are not
+                those of the run that continues.
         """
         if create and not self._restored and not (self.pool_folder / "pool.json").exists():
             Pool.create(self.pool_folder, model_digest)
@@ -213,11 +213,11 @@ class PoolData(LightningDataModule):
             self._ease = [share[row.prompt.id] for row in self._rows]
 
     def use_references(self, references: dict[str, float]) -> None:
-        """Reference log-likelihoods of the rows' candidates, by id (DPO)."""
+        """Set the reference log-likelihoods of the rows' candidates, by candidate id, in nats (DPO)."""
         self._references = references
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the present rows, in an order that (seed, epoch, rounds) decide."""
+        """Return batches of the present rows; their order is a function of (seed, epoch, rounds)."""
         assert self._objective is not None and self.trainer is not None
         sampler = EpochBatches(
             len(self._rows),
@@ -237,7 +237,7 @@ class PoolData(LightningDataModule):
         return DataLoader(self._rows, batch_sampler=sampler, collate_fn=self._collate)  # type: ignore[arg-type]
 
     def _check_place(self, sampler: EpochBatches) -> None:
-        """Make sure that the batches behind hold the rows the run has trained on in this epoch."""
+        """Check that the batches to skip hold exactly the rows that this epoch has trained on."""
         if sampler.start and self._restored and sampler.start * sampler.step != self._restored["rows_trained"]:
             raise ValueError(
                 f"this run is {self._restored['rows_trained']} rows into an epoch of {len(self._rows)}, which batches "
@@ -249,11 +249,11 @@ class PoolData(LightningDataModule):
         return self._objective.collate(rows, self._references)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """This process's share of the evaluation prompts; the exam on renders is part of the data module."""
+        """Return this process's share of the evaluation prompts."""
         return self._share(self.eval_prompts)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """This process's share of the prompts to improve on."""
+        """Return this process's share of the training prompts."""
         return self._share(self.prompts)
 
     def _share(self, prompts: Sequence[Prompt]) -> DataLoader[Any]:
@@ -265,7 +265,7 @@ class PoolData(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Which rounds were trained on, and how many rows, on all processes, of the epoch begun last."""
+        """Return which rounds were trained on, and how many rows of the present epoch on all processes."""
         if self._pool is None:
             return {}
         assert self.trainer is not None
@@ -277,11 +277,11 @@ class PoolData(LightningDataModule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where ``state`` was taken; only training continues, other verbs may use another pool."""
+        """Continue from ``state``. Only training does; other verbs may use another pool."""
         if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
             self._restored, self.rounds = state, int(state["rounds"])
 
 
 def rows_of_step(rows: int, batch_size: int, world: int) -> int:
-    """Rows that one batch on each process holds together, given how many there are."""
+    """Return how many rows one step takes on all processes together."""
     return min(batch_size, rows // world) * world

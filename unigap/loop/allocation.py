@@ -1,4 +1,4 @@
-"""Which prompts the images of a round go to: the same number to each, or until enough of a prompt's are accepted."""
+"""How the images of a round are shared out: equally, or until a prompt has enough accepted candidates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Tally:
-    """How a prompt stands in a round.
+    """The state of a prompt in a round.
 
     Attributes:
-        drawn: Candidates it has got.
-        accepted: Those the selecting judge says yes to.
+        drawn: Candidates sampled so far.
+        accepted: Those that the selecting judge accepts.
         best: The judge's highest log-odds of yes so far; -inf before the first candidate.
     """
 
@@ -23,15 +23,15 @@ class Tally:
     accepted: int = 0
     best: float = -math.inf
 
-    def after(self, logits: Sequence[float], bar: float) -> Tally:
-        """The same prompt with further candidates, of these log-odds of yes; from ``bar`` on one is accepted."""
-        accepted = sum(logit >= bar for logit in logits)
+    def after(self, logits: Sequence[float], least: float) -> Tally:
+        """Return the state after further candidates with these logits; ``least`` is the smallest accepted logit."""
+        accepted = sum(logit >= least for logit in logits)
         return Tally(self.drawn + len(logits), self.accepted + accepted, max(self.best, *logits))
 
 
 @dataclass(frozen=True)
 class Wave:
-    """Candidates that are drawn before anything is decided again.
+    """Candidates that are sampled before the next decision.
 
     Attributes:
         prompts: Places of the prompts in the round's list, ascending.
@@ -58,20 +58,20 @@ class Wave:
 
 
 class Allocation(ABC):
-    """How the images of a round are shared out; every process of a run comes to the same waves."""
+    """Share the images of a round out between prompts. Every process of a run computes the same waves."""
 
     @abstractmethod
     def next_wave(self, tallies: Sequence[Tally], candidates: int) -> Wave | None:
-        """What to draw next; ``None`` when the round is complete.
+        """Return what to sample next; ``None`` when the round is complete.
 
         Args:
-            tallies: How each prompt stands, in order.
+            tallies: The state of each prompt, in order.
             candidates: Images for each prompt on average: the budget is as many times the number of prompts.
         """
 
     @abstractmethod
     def recipe(self, threshold: float) -> dict[str, Any]:
-        """What the round depends on beside its plan, as the pool stores it.
+        """Return what the round depends on besides its plan, as the pool stores it.
 
         Args:
             threshold: Least probability of yes that counts as accepted.
@@ -79,24 +79,24 @@ class Allocation(ABC):
 
 
 class FixedCandidates(Allocation):
-    """Every prompt gets the same number of candidates, whatever the judge says of them (Algorithm 1)."""
+    """Give every prompt the same number of candidates (Algorithm 1)."""
 
     def next_wave(self, tallies: Sequence[Tally], candidates: int) -> Wave | None:
-        """All of them at once."""
+        """Return all candidates in one wave."""
         begun = any(tally.drawn for tally in tallies)
         return None if begun or not tallies else Wave(tuple(range(len(tallies))), 0, candidates)
 
     def recipe(self, threshold: float) -> dict[str, Any]:
-        """Nothing: the plan says it all."""
+        """Return nothing: the plan determines the round."""
         return {}
 
 
 @dataclass(frozen=True)
 class UntilAccepted(Allocation):
-    """Draws in waves and passes over the prompts that have enough; what they save goes to those that have not.
+    """Sample in waves, and give the images that finished prompts save to the others.
 
-    A wave is judged before the next one is drawn. Where the budget does not reach every prompt that is short, those
-    with the fewest accepted candidates come first and, among equals, those the judge came closest to accepting.
+    A wave is judged before the next one is sampled. If the budget does not reach every unfinished prompt, those with
+    the fewest accepted candidates come first and, among equals, those with the highest logit.
 
     Args:
         enough: Accepted candidates after which a prompt gets no more.
@@ -116,16 +116,16 @@ class UntilAccepted(Allocation):
             raise ValueError(f"most must be at least the {self.wave} candidates of one wave, got {self.most}")
 
     def next_wave(self, tallies: Sequence[Tally], candidates: int) -> Wave | None:
-        """The prompts that are short, as far as the budget goes.
+        """Return the unfinished prompts that the budget reaches.
 
         Raises:
-            ValueError: When the budget does not reach every prompt once.
+            ValueError: The budget does not reach every prompt once.
         """
         if self.wave > candidates:
             raise ValueError(
                 f"waves of {self.wave} do not fit a budget of {candidates} candidates a prompt; lower allocation.wave"
             )
-        # whoever is short has been in every wave so far
+        # an unfinished prompt has been in every wave so far
         first = max((tally.drawn for tally in tallies), default=0)
         short = [i for i, t in enumerate(tallies) if t.accepted < self.enough and first + self.wave <= self.most]
         left = candidates * len(tallies) - sum(tally.drawn for tally in tallies)
@@ -134,5 +134,5 @@ class UntilAccepted(Allocation):
         return Wave(tuple(chosen), first, self.wave) if chosen else None
 
     def recipe(self, threshold: float) -> dict[str, Any]:
-        """The rule, and what it takes for accepted."""
+        """Return the rule and its threshold."""
         return {"allocation": {"name": "until accepted", **asdict(self), "threshold": threshold}}

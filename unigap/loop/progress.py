@@ -1,4 +1,4 @@
-"""How far a run is: its phase, its place in an epoch, and when its training is over."""
+"""Progress of a run: its phase, its position in an epoch, and the end of training."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class Phase(StrEnum):
 
 
 def is_inside_epoch(trainer: Any) -> bool:
-    """Whether an epoch was started whose end was not reached."""
+    """Return whether an epoch has started and not ended."""
     epochs = trainer.fit_loop.epoch_progress.current
     return bool(epochs.started > epochs.processed)
 
 
 def batches_trained(trainer: Any) -> int:
-    """Batches of the epoch begun last that were trained on."""
+    """Return how many batches of the last started epoch were trained on."""
     return int(trainer.fit_loop.epoch_loop.batch_progress.current.processed)
 
 
 def batches_behind(trainer: Any) -> int:
-    """Batches of the present epoch that were trained on; 0 between epochs."""
+    """Return how many batches of the present epoch were trained on; 0 between epochs."""
     return batches_trained(trainer) if is_inside_epoch(trainer) else 0
 
 
 def training_is_over(trainer: Any) -> bool:
-    """Whether no epoch follows the present one, and no step the present step."""
+    """Return whether no further epoch or step follows."""
     loop = trainer.fit_loop
     out_of_steps = loop.max_steps != -1 and trainer.global_step >= loop.max_steps
     out_of_epochs = loop.max_epochs != -1 and loop.epoch_progress.current.processed >= loop.max_epochs

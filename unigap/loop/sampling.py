@@ -1,4 +1,4 @@
-"""Prompts and a model in, candidates out: seeds keyed by what is drawn, batches bounded by a budget."""
+"""Sampling candidates for prompts: one seed a candidate, batches bounded by memory."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from unigap.records import Candidate, Prompt
 
 @dataclass(frozen=True)
 class Drawings:
-    """Candidates and their pictures, in the same order; ``pixels_BCHW`` in [-1, 1]."""
+    """Candidates and their images in the same order; ``pixels_BCHW`` in [-1, 1]."""
 
     candidates: list[Candidate]
     pixels_BCHW: torch.Tensor
 
 
 def seed_of(run_seed: int, round: int, prompt_id: str, index: int) -> int:
-    """The sampling seed of a candidate, in [0, 2**63): the same whatever the batch size, world size or restart."""
+    """Return a candidate's sampling seed in [0, 2**63); it does not depend on batch size, world size or restarts."""
     key = f"{run_seed}/{round}/{index}/{prompt_id}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) >> 1
 
 
 def codes_of(candidates: Sequence[Candidate]) -> torch.Tensor:
-    """Stack the image tokens of candidates, int64 (B, M), on the CPU."""
+    """Stack the image codes of candidates, int64 (B, M), on the CPU."""
     return torch.from_numpy(np.stack([candidate.codes for candidate in candidates])).long()
 
 
@@ -44,21 +44,21 @@ def draw_candidates(
     images_per_batch: int = 512,
     first: int = 0,
 ) -> Iterator[Drawings]:
-    """Draws ``n`` candidates for each prompt, whole prompts at a time.
+    """Sample ``n`` candidates for each prompt, whole prompts at a time.
 
     Args:
-        model: Who draws.
-        prompts: What is asked for.
+        model: The model.
+        prompts: The prompts.
         n: Candidates for each prompt.
         round: Number of the round, part of every seed.
         run_seed: Seed of the run, part of every seed.
-        recipe: How tokens are drawn.
-        images_per_batch: Most images in one batch (at least one prompt's worth is drawn at once); fewer where the
-            device has no memory for so many.
-        first: Index of the first candidate of each prompt: those before it were drawn already.
+        recipe: Temperature, guidance and filters.
+        images_per_batch: Most images in one batch, at least the candidates of one prompt; fewer if the device lacks
+            the memory.
+        first: Index of the first candidate of each prompt; earlier ones exist already.
 
     Yields:
-        The drawings of a batch of prompts, candidates of one prompt side by side.
+        The candidates of a batch of prompts, prompt by prompt.
 
     Raises:
         ValueError: For ``n`` or ``images_per_batch`` below 1, for prompts the model cannot read, and when the memory

@@ -1,4 +1,4 @@
-"""What every self-improvement stage shares: one model, its judge, an external judge, and how the gap is measured."""
+"""Base class of the self-improvement stages: one model, its judges, training on pool rows, measuring the gap."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from unigap.records import Candidate, Judgment
 from unigap.stages.step_seed import seed_step
 
 ADAPTER_SCALES = "adapter_scales"
-"""Where a checkpoint keeps what its adapted layers multiply their updates by: weights alone do not say it."""
+"""Key under which a checkpoint keeps the scales of its adapted layers, which the weights alone do not tell."""
 
 
 class ImproveStage(LightningModule):
-    """Trains the trunk of a unified model on rows of the pool; subclasses only choose the objective.
+    """Train the shared LLM of a unified model on rows of the pool; subclasses choose the objective.
 
     ``validate`` draws for held-out prompts and reports the gap with 95 % intervals; ``predict`` gives judged
     candidates, which ``PoolWriter`` stores.
 
     Args:
         model: The unified model.
-        objective: What is learned from the pool.
+        objective: Makes training rows of the pool and computes the loss.
         judge: Who selects: null is the model itself; others are controls and ceilings.
         external: The external judge, whose verdicts are stored and reported and never train anything; null asks none,
             and leaves out the figures that need one.
@@ -103,7 +103,7 @@ class ImproveStage(LightningModule):
         return data
 
     def configure_model(self) -> None:
-        """Shards the trunk over all processes where the strategy is ``ModelParallelStrategy``.
+        """Shard the shared LLM over all processes if the strategy is ``ModelParallelStrategy``.
 
         Raises:
             ValueError: For strategies under which drawing cannot reach the weights, for tensor parallelism, and for
@@ -132,10 +132,10 @@ class ImproveStage(LightningModule):
             self.start_state = self.model.trainable_state()
 
     def configure_optimizers(self) -> Any:
-        """AdamW on what trains, with a linear warm-up and then a constant rate.
+        """Return AdamW on the trainable weights, with linear warm-up and then a constant rate.
 
         Raises:
-            ValueError: When what trains is in bfloat16.
+            ValueError: Trainable weights are in bfloat16.
         """
         trained = [p for p in self.parameters() if p.requires_grad]
         if any(p.dtype == torch.bfloat16 for p in trained):
@@ -149,23 +149,23 @@ class ImproveStage(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the weights of an adapter are multiplied by."""
+        """Keep the scales of the adapted layers."""
         checkpoint[ADAPTER_SCALES] = adapter_scales(self.model)
 
     def on_train_start(self) -> None:
-        """Only the trunk is in train mode: frozen parts keep their statistics and drop nothing."""
+        """Put only the shared LLM into train mode: frozen parts keep their statistics and use no dropout."""
         self.model.eval()
         self.model.trunk.train()
 
     def on_train_batch_start(self, batch: RowBatch, batch_idx: int) -> None:
-        """Dropout and noise are functions of the step and the batch in it, so that a resumed run draws the same."""
+        """Seed dropout and noise by the step and the batch in it, so that a resumed run draws the same."""
         seed_step(self.trainer, self.pool_data.seed, batch_idx)
 
     def training_step(self, batch: RowBatch, batch_idx: int) -> torch.Tensor:
-        """The objective's loss.
+        """Return the objective's loss.
 
         Raises:
-            ValueError: When the loss, or a log-likelihood in it, is not finite; names the rows.
+            ValueError: The loss or a log-likelihood in it is not finite; the message names the rows.
         """
         result, self.trained_rows = self.objective.step(self.model, batch), batch.ids
         self.check_finite({"loss": result.loss, **result.logs})
@@ -175,10 +175,10 @@ class ImproveStage(LightningModule):
         return result.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stops before a step that would spoil the weights.
+        """Stop before a step whose gradient is not finite.
 
         Raises:
-            ValueError: When the gradient is not finite; names the rows.
+            ValueError: The gradient is not finite; the message names the rows.
         """
         precision = self.trainer.precision_plugin
         if isinstance(precision, MixedPrecision) and precision.scaler is not None:
@@ -187,10 +187,10 @@ class ImproveStage(LightningModule):
         self.check_finite({"gradient": unsharded(torch.nn.utils.get_total_norm(gradients))})
 
     def check_finite(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Makes sure that what a step computed, scalars by name, can be learned from.
+        """Check that scalars, given by name, are finite.
 
         Raises:
-            ValueError: A value is not finite; names the rows of the batch.
+            ValueError: A value is not finite; the message names the rows of the batch.
         """
         finite = torch.stack([value.detach().float() for value in values.values()]).isfinite()
         if not finite.all():
@@ -205,11 +205,11 @@ class ImproveStage(LightningModule):
     # -- measuring the gap
 
     def on_validation_start(self) -> None:
-        """Processes may hold unequally many prompts: until the end, each has all weights."""
+        """Gather sharded weights until the end, since processes may hold unequal numbers of prompts."""
         self._weights_whole.enter_context(whole(self.model))
 
     def on_validation_end(self) -> None:
-        """Every process is here."""
+        """Shard the weights again, now that every process is done."""
         self._weights_whole.close()
 
     def on_predict_start(self) -> None:
@@ -221,13 +221,13 @@ class ImproveStage(LightningModule):
         self._weights_whole.close()
 
     def on_validation_epoch_start(self) -> None:
-        """Fresh meters."""
+        """Start with empty metrics."""
         prompts, candidates = self.pool_data.eval_prompts, self.eval_plan.candidates
         self.meter = GapMeter(prompts, candidates, external=self.external is not None).to(self.device)
 
     @torch.no_grad()
     def look(self) -> GapMeter:
-        """Draws for the validation prompts and counts both verdicts, outside the trainer's loop.
+        """Measure the gap on the validation prompts outside the trainer's loop.
 
         All processes have to come here together.
         """
@@ -238,14 +238,14 @@ class ImproveStage(LightningModule):
         return self.meter
 
     def validation_step(self, batch: PromptRows, batch_idx: int) -> None:
-        """Draws for a batch of held-out prompts and counts both verdicts."""
+        """Sample for a batch of held-out prompts and count the verdicts of both judges."""
         for drawings in self._draw(batch, EVAL_ROUND, self.eval_plan):
             own_B = self.own_judge.logits(self.model, drawings.candidates, drawings.pixels_BCHW)
             right_B = external_verdicts(self.external, self.model, drawings)
             self.meter.update(drawings.candidates, own_B.to(self.device), right_B)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs every figure and keeps them, with their intervals, in ``results``."""
+        """Log every figure, and keep it with its interval in ``results``."""
         self.results = self.meter.compute()
         exam = self.pool_data.exam
         if exam is not None:
@@ -259,7 +259,7 @@ class ImproveStage(LightningModule):
             self.log(name, self.results[name]["all"].value, prog_bar=True, logger=False, rank_zero_only=True)
 
     def predict_step(self, batch: PromptRows, batch_idx: int) -> tuple[list[Candidate], list[Judgment]]:
-        """Judged candidates for a batch of prompts; ``PoolWriter`` stores them.
+        """Return judged candidates for a batch of prompts; ``PoolWriter`` stores them.
 
         Lightning cannot keep them beside that: call ``Trainer.predict`` with ``return_predictions=False``.
         """
@@ -277,17 +277,17 @@ class ImproveStage(LightningModule):
 
     @property
     def judges(self) -> tuple[Judge, ...]:
-        """Every judge that is asked about a candidate: the one that selects, then the external one if there is one."""
+        """The judges of a candidate: the selecting one, then the external one if there is one."""
         return (self.judge,) if self.external is None else (self.judge, self.external)
 
     @property
     def own_judge(self) -> SelfJudge:
-        """The model's own judge, whoever selects: the gap is always measured with it."""
+        """The model's own judge. The gap is always measured with it, even if another judge selects."""
         return self.judge if isinstance(self.judge, SelfJudge) else SelfJudge()
 
 
 def refuse_sharded(trainer: Trainer, who: str) -> None:
-    """Makes sure that every process holds the weights it trains.
+    """Check that every process holds the weights it trains.
 
     Args:
         trainer: Knows the strategy.
@@ -301,7 +301,7 @@ def refuse_sharded(trainer: Trainer, who: str) -> None:
 
 
 def load_stage(model: UnifiedModel, path: str) -> None:
-    """Puts the weights of an earlier stage's Lightning checkpoint into ``model``, which keeps its own options.
+    """Load the weights of an earlier stage's Lightning checkpoint into ``model``, which keeps its own options.
 
     Raises:
         ValueError: When the file is no checkpoint, or holds another model, or an adapter of another scale.
