@@ -321,7 +321,7 @@ JUDGES = {
     "export from nothing": judge("export", "nowhere", "nowhere", "no such folder", checkpoint=JANUS),
     "export from another folder": judge("export", "full", "full", "has no pool.json", checkpoint=JANUS),
     "export another model's pool": judge("export", ANOTHER, ANOTHER, "belongs to model", checkpoint=JANUS, out="new"),
-    "export into a full folder": judge("export", ANOTHER, "full is not empty", checkpoint=JANUS, out="full"),
+    "export into a full folder": judge("export", ANOTHER, "full is a symbolic link", checkpoint=JANUS, out="full"),
     "export drawings into their pool": judge(
         "export", ANOTHER, "lies in the pool", checkpoint=JANUS, out=f"{ANOTHER}/x"
     ),
@@ -524,7 +524,7 @@ FOLDERS = {
     "report with half an image": report("run-cut", "00-before.png is not a whole PNG image"),
     "report with a broken image": report("run-broken", "00-before.png is not a whole PNG image"),
     "report with a decompression bomb": report("run-bomb", "00-before.png is 20000 x 20000 pixels"),
-    "report with a pipe for an image": report("run-pipe", "00-before.png", "it is a pipe"),
+    "report with a pipe for an image": report("run-pipe", "00-before.png is a pipe"),
     "report without an image": report("run-missing", "cannot read the image"),
     "report with an image outside": report("run-outside", "lies outside"),
     "report over a page of others": Mistake(["report", "run-cut", "--out", "mine/page.html"], ["holds something else"]),

@@ -21,6 +21,7 @@ from small_runs import CONFIGS
 from unigap.files.durable import MANIFEST, digest, seal, unseal
 from unigap.files.seals import SEALS, write_sealed
 from unigap.pool import Pool
+from unigap.pool.layout import HEAD
 from unigap.report.run_folder.fit_folder import CONFIG, LAST
 
 SFT = (CONFIGS / "sft.yaml").read_text()
@@ -221,6 +222,7 @@ def lay_pools(desk: Path, codebook: str) -> None:
     content = unseal(folder / MANIFEST).content
     content["files"]["judgments.parquet"] = digest(bomb)
     (folder / MANIFEST).write_bytes(seal(content))
+    (desk / "pool-pickled" / HEAD).unlink()  # as in pools of earlier versions
 
 
 def lay_runs(desk: Path, demo: Path) -> None:

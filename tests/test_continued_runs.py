@@ -202,12 +202,12 @@ CHANGES: dict[str, tuple[str, object, str]] = {
     "lr": ("model.init_args.lr", 0.5, "was 0.01 and is 0.5"),
     "weight decay": ("model.init_args.weight_decay", 0.5, "was 0.0 and is 0.5"),
     "batch size": ("data.batch_size", 2, "--data.init_args.batch_size was 1 and is 2"),
-    "data seed": ("data.seed", 9, "was 0 and is 9"),
+    "data seed": ("data.seed", 9, "was None and is 9"),
     "per_cell": ("data.per_cell", 2, "was 1 and is 2"),
     "order": ("data.order", "easy_first", "'random'"),
     "threshold": ("model.init_args.objective.init_args.threshold", 0.7, "was 0.5 and is 0.7"),
     "keep": ("model.init_args.objective.init_args.keep", 1, "was 4 and is 1"),
-    "judge": ("model.init_args.judge.init_args.seed", 7, "was 0 and is 7"),
+    "judge": ("model.init_args.judge.init_args.seed", 7, "was None and is 7"),
     "external judge": ("model.init_args.external", "unigap.judges.RandomJudge", "--model.init_args.external"),
     "candidates": ("regrow.plan.candidates", 3, "was 2 and is 3"),
     "temperature": ("regrow.plan.sampling.temperature", 0.5, "was 1.0 and is 0.5"),
@@ -349,7 +349,9 @@ def test_slurms_warning_signal_saves_and_requeues(
 def test_patience_counts_epochs_with_a_validation_only(janus_folder: Path, here: Path) -> None:
     assert stalled_epochs({}, 1) == set()
     assert stalled_epochs({2: 0.5, 4: 0.5}, 1) == {4}
-    waiting = {**EXACT, "regrow.every_n_epochs": 0, "regrow.patience": 1, "trainer.limit_val_batches": 1}
+    schedule = {"every_n_epochs": 0, "patience": 1}
+    waiting = {**EXACT, "trainer.limit_val_batches": 1}
+    waiting |= {f"model.init_args.schedule.{name}": value for name, value in schedule.items()}
     # validation after the third epoch alone: nothing to compare it with
     assert improve(janus_folder, "c_sft", {**waiting, "trainer.check_val_every_n_epoch": 3}) == 0
     assert Pool.open("runs/c_sft/pool").rounds == (0,)
@@ -371,14 +373,14 @@ def test_batches_of_one_step_drop_and_mask_different_units(
     assert improve(janus_folder, "sft", few) == 0
     alone = drawn.copy()
     drawn.clear()
-    more = {"trainer.accumulate_grad_batches": 4, "data.pool": "other/pool", "checkpoint.folder": "other/checkpoints"}
+    more = {"trainer.accumulate_grad_batches": 4, "run": "other"}
     assert improve(janus_folder, "sft", {**few, **more}) == 0
     assert len({*drawn}) == 4 and drawn[0] == alone[0], "the first batch of a step draws as without accumulation"
 
 
 def test_references_of_another_precision_are_not_reused(janus_folder: Path, here: Path) -> None:
     assert improve(janus_folder, "dpo", ONE) == 0
-    other = {**ONE, "trainer.precision": "bf16-mixed", "checkpoint.folder": "other/checkpoints"}
+    other = {**ONE, "trainer.precision": "bf16-mixed", "run": "other", "data.pool": "runs/dpo/pool"}
     assert improve(janus_folder, "dpo", other) == 0
     pool = Pool.open("runs/dpo/pool")
     keys = sorted({*unseal(pool.folder / REFERENCES / MANIFEST).content["models"].values()})

@@ -31,6 +31,7 @@ from unigap.judges import (
     Question,
     RandomJudge,
     SelfJudge,
+    answer_mass,
     judge_recipes,
 )
 from unigap.judges.questions import all_hold
@@ -404,6 +405,7 @@ def test_the_mass_of_yes_and_no_is_measured(new_janus: Callable[..., Janus], pic
 def test_a_judge_that_says_neither_yes_nor_no_is_refused(
     new_janus: Callable[..., Janus], pictures: torch.Tensor, judge: Judge, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    answer_mass._warn.cache_clear()
     drawn, rarely = candidates(TEXTS), answering(new_janus, 12.0)
     for _ in range(2):
         judge.logits(rarely, drawn, pictures)

@@ -17,6 +17,8 @@ ADVICE = (
     "You're resuming from a checkpoint that ended before the epoch ended",
     # a continued run is held against the recipe of its checkpoint
     "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
+    # short epochs are usual here, and curves.json keeps every epoch
+    "The number of training batches .* is smaller than the logging interval",
     # stages refuse averaging where they shard
     "You're using the WeightAveraging callback with a model that overrides the configure_model",
     # Lightning 2.6 builds torch's LeafSpec, deprecated in torch 2.13

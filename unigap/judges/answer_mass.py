@@ -15,7 +15,7 @@ from unigap.records import Candidate
 
 WARN_BELOW = 1e-3
 """Mean probability of yes or no below which a judge nearly always says something else; trained ones have above 0.9."""
-REFUSE_BELOW = 1e-6
+REFUSE_BELOW = 1e-9
 """Below it the log-odds are those of two words that are never said, as of a model that thinks before it answers."""
 
 

@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from unigap.files.durable import LOCK
 from unigap.files.outputs import refuse_inside_pool
+from unigap.files.seals import SEALS
 
 MARK = "demo.json"
 """The plan of a demonstration, written before anything else."""
-FILES = (MARK, "summary.json", "curves.json", "rows.jsonl", "gallery.json", "rejudged.json", "report.html")
+FILES = (MARK, "summary.json", "curves.json", "rows.jsonl", "gallery.json", "rejudged.json", "report.html", SEALS, LOCK)
 FOLDERS = {
     "pool": (".parquet", ".json"),
     "csv": (".csv", ".yaml"),
@@ -20,8 +22,6 @@ FOLDERS = {
     "rejudged": (".png",),
 }
 """What a demonstration writes: folders, with the endings of the files inside."""
-LOCK = ".lock"
-"""What a writer of a pool leaves in its folders."""
 LOGS = "wandb"
 """The folder in which W&B keeps offline runs, as it likes."""
 

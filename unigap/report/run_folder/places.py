@@ -118,7 +118,7 @@ def refuse_other_run(config: Namespace, resume: str) -> None:
     found = next((file for file in _results(config) if file.exists()), None)
     named = config["ckpt_path"]
     if named:
-        begun = Path(named).resolve().is_relative_to(mine[-1]) or Path(named).resolve().is_relative_to(run.resolve())
+        begun = owner == mine or any(Path(named).resolve().is_relative_to(part) for part in (mine[-1], run.resolve()))
     else:
         begun = resume != "never" and owner == mine
     if found and not begun and owner == mine:
