@@ -179,6 +179,7 @@ def test_every_verb_that_needs_a_model_takes_ones_own(examples: Path, capsys: py
     plan = DemoPlan(
         "Painter", per_cell=1, candidates=2, epochs=1, batch_size=1, eval_per_cell=1, eval_candidates=1, exam=10
     )
+    Path("demo").mkdir()
     made = run_demo(plan, Path("demo"), "csv", RandomJudge(), SFT(), ModelChoice(model=model))
     assert made["model"] == "Painter" and "generation" in made["after"]
 
