@@ -1,6 +1,6 @@
 """Per-sample gradients of one parameter, and operations on them: products, projections, weighted sums.
 
-Shape suffixes: n samples of one source, P numbers of the parameter.
+Shape suffixes: n samples of one source, P entries of the parameter.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 Product: TypeAlias = Literal["ghost", "dense", "auto"]
-"""How inner products are formed: from factors, from the gradients themselves, or whichever is cheaper."""
+"""How inner products are formed: from factors, from the gradients themselves, or by the cheaper of the two."""
 
 Pairs: TypeAlias = Sequence[tuple[int, int]]
 """Pairs (i, j) of sources whose gradients are to be multiplied."""
 
 
 class ParamGrads(ABC):
-    """Per-sample gradients of one parameter for every source, in whatever form a method has them."""
+    """Per-sample gradients of one parameter for every source, in the form that its method produces."""
 
     @abstractmethod
     def blocks(self, pairs: Pairs, product: Product) -> Mapping[tuple[int, int], Tensor]:
@@ -40,14 +40,14 @@ class ParamGrads(ABC):
 
 
 Visit: TypeAlias = Callable[[str, ParamGrads], None]
-"""Called once a parameter, by name, as soon as its gradients are complete; must not keep them."""
+"""Receive a parameter's name and gradients as soon as they are complete, once per parameter; must not keep them."""
 
 
 class DenseGrads(ParamGrads):
-    """Gradients held as they are.
+    """Gradients stored in full.
 
     Args:
-        rows: One tensor of shape (n, P) a source.
+        rows: One tensor of shape (n, P) per source.
     """
 
     def __init__(self, rows: Sequence[Tensor]) -> None:
@@ -73,10 +73,10 @@ class DenseGrads(ParamGrads):
 
 
 def product_dtype(params: Mapping[str, Tensor], dtype: torch.dtype | None) -> torch.dtype:
-    """The dtype products are taken in: the one asked for, else the parameters' own but at least float32.
+    """Return the dtype of products: the requested one, or else the parameters' own but at least float32.
 
     Raises:
-        ValueError: If ``dtype`` is not float32 or float64: narrower kernels lose the cross block in rounding.
+        ValueError: If ``dtype`` is not float32 or float64: in narrower dtypes rounding hides the cross block.
     """
     if dtype is None:
         dtype = torch.float32
