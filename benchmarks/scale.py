@@ -189,9 +189,9 @@ def report(size: str, device: Device) -> str:
     lines = [
         f"Janus-Pro-{size} on {device.name}: {device.half / 1e12:.0f} TFLOP/s in bfloat16, {device.single / 1e12:g} in "
         f"float32, {device.bandwidth / 1e12:g} TB/s, {device.memory / 1e9:.0f} GB; {COMPUTE:.0%} of the arithmetic and "
-        f"{BANDWIDTH:.0%} of the bandwidth reached; {costs.prompt} tokens per prompt, "
-        f"{costs.question} per question, {CANDIDATES} candidates, guidance, {ROWS_PER_PROMPT:.2f} rows per prompt, "
-        f"{EPOCHS} epochs, {TRAIN_BATCH} rows per step and GPU, {batches} images per batch; no external judge. Seconds are computed, not measured.",
+        f"{BANDWIDTH:.0%} of the bandwidth reached; {costs.prompt} tokens per prompt, {costs.question} per question, "
+        f"{CANDIDATES} candidates, guidance, {ROWS_PER_PROMPT:.2f} rows per prompt, {EPOCHS} epochs, {TRAIN_BATCH} "
+        f"rows per step and GPU, {batches} images per batch; no external judge. Seconds are computed, not measured.",
         "",
         "| per image | |",
         "|---|---|",
