@@ -24,19 +24,19 @@ class ParamGrads(ABC):
 
     @abstractmethod
     def blocks(self, pairs: Pairs, product: Product) -> Mapping[tuple[int, int], Tensor]:
-        """Inner products of per-sample gradients, shape (n_i, n_j), for each pair (i, j) of sources."""
+        """Return the inner products of per-sample gradients, shape (n_i, n_j), for each pair (i, j) of sources."""
 
     @abstractmethod
     def dense(self, group: int) -> Tensor:
-        """The gradients of one source, shape (n, P)."""
+        """Return the gradients of one source, shape (n, P)."""
 
     @abstractmethod
     def dot(self, group: int, delta: Tensor) -> Tensor:
-        """Inner product of each gradient with ``delta`` (the parameter's shape), shape (n,)."""
+        """Return the inner product of each gradient with ``delta`` (the parameter's shape), shape (n,)."""
 
     @abstractmethod
     def weighted_sum(self, group: int, weights: Tensor) -> Tensor:
-        """Sum of the gradients of one source, weighted by ``weights`` of shape (n,); shape (P,)."""
+        """Return the sum of the gradients of one source, weighted by ``weights`` of shape (n,); shape (P,)."""
 
 
 Visit: TypeAlias = Callable[[str, ParamGrads], None]
@@ -54,20 +54,20 @@ class DenseGrads(ParamGrads):
         self._rows_nP = list(rows)
 
     def blocks(self, pairs: Pairs, product: Product) -> Mapping[tuple[int, int], Tensor]:
-        """Inner products, shape (n_i, n_j); see the base class."""
+        """Return the inner products, shape (n_i, n_j); see the base class."""
         return {(i, j): self._rows_nP[i] @ self._rows_nP[j].T for i, j in pairs}
 
     def dense(self, group: int) -> Tensor:
-        """The gradients of one source, shape (n, P)."""
+        """Return the gradients of one source, shape (n, P)."""
         return self._rows_nP[group]
 
     def dot(self, group: int, delta: Tensor) -> Tensor:
-        """Inner product with ``delta``, shape (n,)."""
+        """Return the inner product with ``delta``, shape (n,)."""
         rows_nP = self._rows_nP[group]
         return rows_nP @ delta.reshape(-1).to(rows_nP.dtype)
 
     def weighted_sum(self, group: int, weights: Tensor) -> Tensor:
-        """Weighted sum of the gradients, shape (P,)."""
+        """Return the weighted sum of the gradients, shape (P,)."""
         rows_nP = self._rows_nP[group]
         return weights.to(rows_nP.dtype) @ rows_nP
 

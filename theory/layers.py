@@ -53,15 +53,15 @@ class LinearUse(FactoredUse):
     """Gradient sum_t b_t a_t^T: the weight of a linear layer."""
 
     def tile(self, rows: slice) -> Tensor:
-        """Per-sample gradients of some rows, shape (n, rows, A)."""
+        """Return the per-sample gradients of some rows, shape (n, rows, A)."""
         return self.b_nTB[:, :, rows].transpose(1, 2) @ self.inputs
 
     def dot(self, delta_RC: Tensor) -> Tensor:
-        """sum_t b_t^T delta a_t, shape (n,)."""
+        """Return sum_t b_t^T delta a_t, shape (n,)."""
         return ((self.inputs @ delta_RC.T) * self.b_nTB).sum((1, 2))
 
     def weighted_sum(self, weights_n: Tensor, rows: int) -> Tensor:
-        """Weighted sum over samples and positions in one product, shape (rows, A)."""
+        """Return the weighted sum over samples and positions in one product, shape (rows, A)."""
         return (self.b_nTB * weights_n[:, None, None]).flatten(0, 1).T @ self.inputs.flatten(0, 1)
 
     def to(self, dtype: torch.dtype) -> LinearUse:
@@ -73,7 +73,7 @@ class EmbeddingUse(FactoredUse):
     """Gradient sum_t e_{id_t} b_t^T: the table of an embedding; the gradients at padding positions are zero."""
 
     def tile(self, rows: slice) -> Tensor:
-        """Per-sample gradients of some rows, shape (n, rows, B)."""
+        """Return the per-sample gradients of some rows, shape (n, rows, B)."""
         n, _, width = self.b_nTB.shape
         count = rows.stop - rows.start
         inside_nT = (self.inputs >= rows.start) & (self.inputs < rows.stop)
@@ -83,11 +83,11 @@ class EmbeddingUse(FactoredUse):
         return out[:, :count]
 
     def dot(self, delta_RC: Tensor) -> Tensor:
-        """sum_t b_t . delta[id_t], shape (n,)."""
+        """Return sum_t b_t . delta[id_t], shape (n,)."""
         return (delta_RC[self.inputs] * self.b_nTB).sum((1, 2))
 
     def weighted_sum(self, weights_n: Tensor, rows: int) -> Tensor:
-        """Weighted sum over samples and positions, shape (rows, B)."""
+        """Return the weighted sum over samples and positions, shape (rows, B)."""
         weighted_NB = (self.b_nTB * weights_n[:, None, None]).flatten(0, 1)
         return self.b_nTB.new_zeros(rows, weighted_NB.shape[1]).index_add_(0, self.inputs.flatten(), weighted_NB)
 
@@ -107,15 +107,15 @@ class DenseUse(Use):
         self.grads_nRC = grads_nRC
 
     def tile(self, rows: slice) -> Tensor:
-        """Per-sample gradients of some rows, shape (n, rows, C)."""
+        """Return the per-sample gradients of some rows, shape (n, rows, C)."""
         return self.grads_nRC[:, rows]
 
     def dot(self, delta_RC: Tensor) -> Tensor:
-        """Inner product with ``delta_RC``, shape (n,)."""
+        """Return the inner product with ``delta_RC``, shape (n,)."""
         return self.grads_nRC.flatten(1) @ delta_RC.reshape(-1)
 
     def weighted_sum(self, weights_n: Tensor, rows: int) -> Tensor:
-        """Weighted sum over samples, shape (rows, C)."""
+        """Return the weighted sum over samples, shape (rows, C)."""
         return torch.tensordot(weights_n, self.grads_nRC, dims=1)
 
     def to(self, dtype: torch.dtype) -> DenseUse:
@@ -149,17 +149,17 @@ class LayerGrads(ParamGrads):
         self._device = device
 
     def blocks(self, pairs: Pairs, product: Product) -> Mapping[tuple[int, int], Tensor]:
-        """Inner products, shape (n_i, n_j), formed by ``product``."""
+        """Return the inner products, shape (n_i, n_j), formed by ``product``."""
         live = [(i, j) for i, j in pairs if self._uses[i] and self._uses[j]]
         ghost = self._ghost(live, product)
         return ghost if ghost is not None else self._tiled(live)
 
     def dense(self, group: int) -> Tensor:
-        """The gradients of one source, shape (n, P)."""
+        """Return the gradients of one source, shape (n, P)."""
         return self._tile(self._uses, group, slice(0, self._shape[0])).flatten(1)
 
     def dot(self, group: int, delta: Tensor) -> Tensor:
-        """Inner product with ``delta``, shape (n,), without forming a gradient."""
+        """Return the inner product with ``delta``, shape (n,), without forming a gradient."""
         delta_RC = delta.reshape(self._shape).to(self._dtype)
         out_n = torch.zeros(self._sizes[group], dtype=self._dtype, device=self._device)
         for use in self._uses[group]:
@@ -167,7 +167,7 @@ class LayerGrads(ParamGrads):
         return out_n
 
     def weighted_sum(self, group: int, weights: Tensor) -> Tensor:
-        """Weighted sum of the gradients, shape (P,)."""
+        """Return the weighted sum of the gradients, shape (P,)."""
         out_RC = torch.zeros(self._shape, dtype=self._dtype, device=self._device)
         for use in self._uses[group]:
             out_RC += use.weighted_sum(weights.to(out_RC), self._shape[0])
