@@ -1,1 +1,1 @@
-"""Side-by-side measurements against peers; each module prints a table."""
+"""Measurements of speed and cost, most of them against peers; each module prints a table."""

@@ -1,9 +1,9 @@
-"""A fixed number of candidates against drawing until enough are accepted, at the same budget, on the embedded model.
+"""Compare a fixed number of candidates with sampling until enough are accepted, at equal budget, on the embedded model.
 
 Run ``python -m benchmarks.allocation``; ``--json FILE`` also writes the figures. Every rule has the same seeds, prompts
-and number of images it may draw. Intervals are 95 %, from a bootstrap that draws whole prompts with all their seeds;
-differences are paired by prompt. An image is right when the oracle, which selects nothing, finds it right; a prompt is
-served when something was accepted for it, and rightly served when an accepted image is right.
+and budget of images. Intervals are 95 %, from a bootstrap that resamples whole prompts with all their seeds;
+differences are paired by prompt. An image is right if the oracle, which selects nothing, accepts it. A prompt is served
+if a candidate was accepted for it, and rightly served if an accepted candidate is right.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ RULES: dict[str, Allocation] = {
     "until 4 are accepted, waves of 2": UntilAccepted(4, 2),
 }
 PER = 100
-"""Images that prompts are counted per."""
+"""Number of images in the unit of rates."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What each prompt got, float64 (S,).
+    """Counts per prompt, float64 (S,).
 
     Attributes:
-        prompt_S: Number of the prompt: what the bootstrap draws.
-        drawn_S: Images drawn.
-        accepted_S: Those the model's own judge accepted.
-        right_S: Those of the accepted that the oracle finds right.
+        prompt_S: Index of the prompt, the unit of the bootstrap.
+        sampled_S: Sampled images.
+        accepted_S: Images that the self-judge accepted.
+        right_S: Accepted images that the oracle accepts too.
     """
 
     prompt_S: torch.Tensor
-    drawn_S: torch.Tensor
+    sampled_S: torch.Tensor
     accepted_S: torch.Tensor
     right_S: torch.Tensor
 
     def per_prompt(self, counted_S: torch.Tensor) -> Arm:
-        """Share of the prompts for which something was counted, as the bootstrap takes it."""
-        return (counted_S > 0).double(), torch.ones_like(self.drawn_S), self.prompt_S
+        """Return the bootstrap input of the share of prompts with a count above zero."""
+        return (counted_S > 0).double(), torch.ones_like(self.sampled_S), self.prompt_S
 
     def per_images(self, counted_S: torch.Tensor) -> Arm:
-        """Prompts for which something was counted per hundred images drawn, as the bootstrap takes it."""
-        return PER * (counted_S > 0).double(), self.drawn_S, self.prompt_S
+        """Return the bootstrap input of the prompts with a count above zero, per hundred sampled images."""
+        return PER * (counted_S > 0).double(), self.sampled_S, self.prompt_S
 
     def rates(self) -> dict[str, Arm]:
-        """How many prompts are served, in all and for what was spent, as the bootstrap takes it."""
+        """Return the bootstrap inputs of the served prompts, per prompt and per hundred images."""
         return {
             "served": self.per_prompt(self.accepted_S),
             "rightly served": self.per_prompt(self.right_S),
@@ -77,15 +77,15 @@ class Outcome:
         }
 
     def figures(self) -> dict[str, Estimate]:
-        """Shares and rates with their intervals."""
+        """Return shares and rates with their intervals."""
         return {
-            "images a prompt": bootstrap_ratio(self.drawn_S, torch.ones_like(self.drawn_S), self.prompt_S),
+            "images per prompt": bootstrap_ratio(self.sampled_S, torch.ones_like(self.sampled_S), self.prompt_S),
             **{name: bootstrap_ratio(*arm) for name, arm in self.rates().items()},
             "accepted images right": bootstrap_ratio(self.right_S, self.accepted_S, self.prompt_S),
         }
 
     def gains(self, fixed: Outcome) -> dict[str, Estimate]:
-        """What the rule serves more than a fixed number does, paired by prompt."""
+        """Return the differences from a fixed number of candidates, paired by prompt."""
         before = fixed.rates()
         return {name: paired_difference(before[name], arm) for name, arm in self.rates().items()}
 
@@ -93,7 +93,7 @@ class Outcome:
 def spend(
     model: UnifiedModel, prompts: Sequence[Prompt], rule: Allocation, candidates: int, seeds: Sequence[int]
 ) -> Outcome:
-    """One round a seed, each in a pool of its own."""
+    """Collect one round per seed, each in its own pool, and count per prompt."""
     parts: list[torch.Tensor] = []
     own, oracle = SelfJudge(), OracleJudge()
     for seed in seeds:
@@ -101,27 +101,27 @@ def spend(
             pool = Pool.create(Path(folder) / "pool", model.codebook_digest())
             plan = RoundPlan(candidates, seed=seed)
             run_round(model, prompts, (own, oracle), pool, 0, plan, allocation=rule)
-            yes = {j.candidate_id for j in pool.judgments(own.name) if j.logit >= 0}
-            right = yes & {j.candidate_id for j in pool.judgments(oracle.name) if j.logit > 0}
-            place = {prompt.id: number for number, prompt in enumerate(prompts)}
-            found_S3 = torch.zeros(len(prompts), 3, dtype=torch.float64)
+            accepted = {j.candidate_id for j in pool.judgments(own.name) if j.logit >= 0}
+            right = accepted & {j.candidate_id for j in pool.judgments(oracle.name) if j.logit > 0}
+            row_of = {prompt.id: number for number, prompt in enumerate(prompts)}
+            counts_S3 = torch.zeros(len(prompts), 3, dtype=torch.float64)
             for candidate in pool.candidates():
-                row = torch.tensor([1.0, candidate.id in yes, candidate.id in right], dtype=torch.float64)
-                found_S3[place[candidate.prompt.id]] += row
-            parts.append(found_S3)
+                row = torch.tensor([1.0, candidate.id in accepted, candidate.id in right], dtype=torch.float64)
+                counts_S3[row_of[candidate.prompt.id]] += row
+            parts.append(counts_S3)
     prompt_S = torch.arange(len(prompts)).repeat(len(seeds))
     return Outcome(prompt_S, *torch.cat(parts).unbind(1))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One rule under one budget.
+    """Result of one rule with one budget.
 
     Attributes:
-        budget: Images that may be drawn, for each prompt.
+        budget: Images that may be sampled per prompt.
         rule: Name of the rule.
-        figures: What it came to.
-        gains: What it serves more than a fixed number does; empty for that one itself.
+        figures: Shares and rates.
+        gains: Differences from a fixed number of candidates; empty for that rule itself.
     """
 
     budget: int
@@ -131,25 +131,25 @@ class Row:
 
 
 def measure(model: UnifiedModel, prompts: Sequence[Prompt], budgets: Sequence[int], seeds: int) -> list[Row]:
-    """A row for each budget and rule."""
+    """Measure every rule with every budget."""
     rows = []
     for budget in budgets:
-        found = {name: spend(model, prompts, rule, budget, range(seeds)) for name, rule in RULES.items()}
-        fixed = found[FIXED]
-        for name, outcome in found.items():
+        outcomes = {name: spend(model, prompts, rule, budget, range(seeds)) for name, rule in RULES.items()}
+        fixed = outcomes[FIXED]
+        for name, outcome in outcomes.items():
             gains = {} if name == FIXED else outcome.gains(fixed)
             rows.append(Row(budget, name, outcome.figures(), gains))
     return rows
 
 
 def shown(rows: list[Row]) -> str:
-    """The rows as a Markdown table: the figures, and below it the differences to a fixed number."""
+    """Format the figures, and below them the differences from a fixed number, as Markdown tables."""
     parts = []
     for attribute in ("figures", "gains"):
-        with_it = [(row, getattr(row, attribute)) for row in rows if getattr(row, attribute)]
-        cells = [[row.budget, row.rule, *map(_cell, found.values())] for row, found in with_it]
-        parts.append(table(["budget", "rule", *with_it[0][1]], cells))
-    return "\n\nMore than a fixed number:\n\n".join(parts)
+        filled = [(row, getattr(row, attribute)) for row in rows if getattr(row, attribute)]
+        cells = [[row.budget, row.rule, *map(_cell, estimates.values())] for row, estimates in filled]
+        parts.append(table(["budget", "rule", *filled[0][1]], cells))
+    return "\n\nDifference from a fixed number:\n\n".join(parts)
 
 
 def _cell(estimate: Estimate) -> str:
@@ -157,12 +157,14 @@ def _cell(estimate: Estimate) -> str:
 
 
 def main() -> None:
-    """Measures on one thread and prints the table."""
-    parser = argparse.ArgumentParser(description="Prompts served by a budget of images, fixed and shared out.")
-    parser.add_argument("--checkpoint", default="shapes", help="the embedded model, or a folder")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[4, 8], help="images for each prompt")
-    parser.add_argument("--per_cell", type=int, default=8, help="prompts for each category and difficulty")
-    parser.add_argument("--seeds", type=int, default=3, help="rounds of each rule")
+    """Measure on one thread and print the table."""
+    parser = argparse.ArgumentParser(
+        description="Prompts served by a budget of images, with a fixed number of candidates and with other rules."
+    )
+    parser.add_argument("--checkpoint", default="shapes", help="name of an embedded model, or a folder")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[4, 8], help="images per prompt")
+    parser.add_argument("--per_cell", type=int, default=8, help="prompts per category and difficulty")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, one round of each rule per seed")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,9 +1,9 @@
-"""A DPO step against TRL's ``DPOTrainer`` with precomputed reference: the same trunk, pairs and optimizer.
+"""Compare a DPO step with TRL's ``DPOTrainer`` with precomputed reference: the same LLM and optimizer, as many pairs.
 
-Run ``python -m benchmarks.dpo``; ``--json FILE`` also writes the rows. TRL sees the codes as words: its model is the
-same Llama with the words and codes in one vocabulary, the trunk alone trains on both sides, in float32 and without
-gradient checkpointing. A completion has 144 tokens on both sides: 144 codes, or 143 and TRL's end of sequence. Peak
-memory is what a step's activations, gradients and optimizer state add, each side in a process of its own.
+Run ``python -m benchmarks.dpo``; ``--json FILE`` also writes the rows. TRL gets the codes as text tokens: its model is
+the same Llama with text tokens and codes in one vocabulary. Both sides train the transformer layers only, in float32
+and without gradient checkpointing. A completion has 144 tokens on both sides: 144 codes, or 143 and TRL's end of
+sequence. Peak memory is the memory of activations, gradients and optimizer state; each side runs in its own process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Step = Callable[[], object]
 
 
 def ours() -> Step:
-    """A training step of our objective."""
+    """Return a training step of our objective."""
     janus = small_janus()
     janus.train_only_trunk()
     generator = torch.Generator().manual_seed(0)
@@ -50,16 +50,16 @@ def ours() -> Step:
 
 
 def trl() -> Step:
-    """A training step of TRL's trainer, as its own loop calls it."""
+    """Return a training step of TRL's trainer, called as in its own loop."""
     from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM
     from trl import DPOConfig, DPOTrainer
 
     janus = small_janus()
-    words = janus.processor.tokenizer
+    tokenizer = janus.processor.tokenizer
     codes = [f"<code{i}>" for i in range(janus.n_codes)]
-    words.add_tokens(codes)
-    config = LlamaConfig.from_dict(janus.net.config.text_config.to_dict() | {"vocab_size": len(words)})
+    tokenizer.add_tokens(codes)
+    config = LlamaConfig.from_dict(janus.net.config.text_config.to_dict() | {"vocab_size": len(tokenizer)})
     model: Any = LlamaForCausalLM(config)
     trunk = janus.core.language_model.state_dict()
     model.model.load_state_dict({n: t for n, t in trunk.items() if "embed_tokens" not in n}, strict=False)
@@ -67,8 +67,8 @@ def trl() -> Step:
     for part in (model.model.layers, model.model.norm):
         part.requires_grad_(True)
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(janus.n_codes, (2, PAIRS, janus.image_tokens - 1), generator=generator).tolist()
-    chosen, rejected = ([" ".join(codes[i] for i in row) for row in side] for side in drawn)
+    pairs = torch.randint(janus.n_codes, (2, PAIRS, janus.image_tokens - 1), generator=generator).tolist()
+    chosen, rejected = ([" ".join(codes[i] for i in row) for row in side] for side in pairs)
     start = janus.processor.image_start_token
     prompts = [
         janus.processor.apply_chat_template(
@@ -92,9 +92,9 @@ def trl() -> Step:
         disable_tqdm=True,
     )
     data = Dataset.from_dict({"prompt": prompts, "chosen": chosen, "rejected": rejected})
-    trainer = DPOTrainer(model, args=options, train_dataset=data, processing_class=words)
+    trainer = DPOTrainer(model, args=options, train_dataset=data, processing_class=tokenizer)
     trainer.create_optimizer()
-    trainer.current_gradient_accumulation_steps = 1  # as its own loop sets it
+    trainer.current_gradient_accumulation_steps = 1  # set by its own loop
     batch = next(iter(trainer.get_train_dataloader()))
     model.train()
 
@@ -110,7 +110,7 @@ SIDES = {"ours": ours, "trl": trl}
 
 
 def peak_of(side: str) -> float:
-    """Memory that steps add to the loaded process, in MiB."""
+    """Return the peak memory that steps add to the loaded process, in MiB."""
     step = SIDES[side]()
     start = _memory_mib("VmRSS")
     for _ in range(3):
@@ -124,16 +124,16 @@ def _memory_mib(field: str) -> float:
 
 
 def measure() -> list[Row]:
-    """Pairs a second and peak memory."""
+    """Measure pairs per second and peak memory."""
     command = (
         "import sys, torch, benchmarks.dpo as dpo; torch.set_num_threads(1); print('MiB', dpo.peak_of(sys.argv[1]))"
     )
     peaks = []
     for side in SIDES:
-        said = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", command, side], capture_output=True, text=True, check=True
         )
-        peaks.append(float(said.stdout.rsplit("MiB", 1)[1]))
+        peaks.append(float(result.stdout.rsplit("MiB", 1)[1]))
     label = f"DPO step, {PAIRS} pairs"
     return [
         speeds(label, ours(), trl(), PAIRS, "pairs/s"),
@@ -142,4 +142,4 @@ def measure() -> list[Row]:
 
 
 if __name__ == "__main__":
-    main("A DPO step beside TRL's.", measure)
+    main("Speed and peak memory of a DPO step, compared with TRL.", measure)

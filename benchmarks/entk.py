@@ -1,7 +1,7 @@
-"""The same Gram by every method and by the peers: time beside one forward and backward, peak memory, error.
+"""Compute one Gram with every method and peer: time relative to one forward and backward, peak memory, error.
 
-Run ``python -m benchmarks.entk``; ``--json FILE`` also writes the rows. The peers (opacus, TRAK) are extras: those not
-installed are named and left out.
+Run ``python -m benchmarks.entk``; ``--json FILE`` also writes the rows. The peers (opacus, TRAK) are optional: those
+that are not installed are named and left out.
 
 Shape suffixes: n samples; T positions; D width; H heads.
 """
@@ -26,26 +26,26 @@ from torch import Tensor, nn
 import theory
 from unigap.files.markdown import table
 
-SAMPLES, LENGTH, WIDTH, DEPTH, HEADS, WORDS, CODES = 32, 64, 128, 4, 4, 256, 512
+SAMPLES, LENGTH, WIDTH, DEPTH, HEADS, TEXT_TOKENS, CODES = 32, 64, 128, 4, 4, 256, 512
 PEERS = {"opacus": "opacus", "opacus, by parameter": "opacus", "TRAK, no projection": "trak"}
 PACKAGES = {"opacus": "opacus", "trak": "traker"}
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block with attention written out, so that every peer can differentiate it."""
+    """One pre-norm transformer block with explicit attention, so that every peer can differentiate it."""
 
     def __init__(self) -> None:
-        """Makes the layers."""
+        """Create the layers."""
         super().__init__()
         self.norm, self.norm_mlp = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(4))
         self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, x_nTD: Tensor) -> Tensor:
-        """Maps (n, T, D) to (n, T, D)."""
+        """Map (n, T, D) to (n, T, D)."""
         n, length, _ = x_nTD.shape
-        given = self.norm(x_nTD)
-        q, k, v = (layer(given).view(n, length, HEADS, -1).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        normed = self.norm(x_nTD)
+        q, k, v = (layer(normed).view(n, length, HEADS, -1).transpose(1, 2) for layer in (self.q, self.k, self.v))
         future = torch.ones(length, length, dtype=torch.bool).triu(1)
         weights_nHTT = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(future, -torch.inf).softmax(-1)
         x_nTD = x_nTD + self.o((weights_nHTT @ v).transpose(1, 2).reshape(n, length, -1))
@@ -54,56 +54,56 @@ class Block(nn.Module):
 
 
 class TwoHeads(nn.Module):
-    """A one-million-parameter trunk shared by an image-code head and a word head, as in Janus."""
+    """A trunk of one million parameters, shared by a head for image codes and a head for text tokens, as in Janus."""
 
     def __init__(self) -> None:
-        """Makes the layers."""
+        """Create the layers."""
         super().__init__()
-        self.words, self.codes = nn.Embedding(WORDS, WIDTH), nn.Embedding(CODES, WIDTH)
+        self.text_tokens, self.codes = nn.Embedding(TEXT_TOKENS, WIDTH), nn.Embedding(CODES, WIDTH)
         self.positions = nn.Embedding(LENGTH, WIDTH)
         self.blocks = nn.Sequential(*(Block() for _ in range(DEPTH)))
         self.norm = nn.LayerNorm(WIDTH)
-        self.word_head, self.code_head = nn.Linear(WIDTH, WORDS, bias=False), nn.Linear(WIDTH, CODES, bias=False)
+        self.text_head, self.code_head = nn.Linear(WIDTH, TEXT_TOKENS, bias=False), nn.Linear(WIDTH, CODES, bias=False)
 
-    def forward(self, ids_nT: Tensor, drawing: bool) -> Tensor:
-        """Log-likelihood of each sequence, shape (n,)."""
-        tokens = self.codes if drawing else self.words
-        seen_nT = ids_nT[:, :-1]
-        positions_nT = torch.arange(seen_nT.shape[1]).expand_as(seen_nT)
-        hidden = self.norm(self.blocks(tokens(seen_nT) + self.positions(positions_nT)))
-        logits = (self.code_head if drawing else self.word_head)(hidden)
+    def forward(self, ids_nT: Tensor, generation: bool) -> Tensor:
+        """Return the log-likelihood of each sequence, shape (n,)."""
+        tokens = self.codes if generation else self.text_tokens
+        inputs_nT = ids_nT[:, :-1]
+        positions_nT = torch.arange(inputs_nT.shape[1]).expand_as(inputs_nT)
+        hidden = self.norm(self.blocks(tokens(inputs_nT) + self.positions(positions_nT)))
+        logits = (self.code_head if generation else self.text_head)(hidden)
         logps: Tensor = logits.log_softmax(-1).gather(-1, ids_nT[:, 1:, None]).sum((1, 2))
         return logps
 
 
-def draw_logp(model: nn.Module, ids_nT: Tensor) -> Tensor:
-    """Log-likelihood of image codes."""
+def image_logp(model: nn.Module, ids_nT: Tensor) -> Tensor:
+    """Return the log-likelihood of image codes, shape (n,)."""
     out: Tensor = model(ids_nT, True)
     return out
 
 
-def read_logp(model: nn.Module, ids_nT: Tensor) -> Tensor:
-    """Log-likelihood of words."""
+def text_logp(model: nn.Module, ids_nT: Tensor) -> Tensor:
+    """Return the log-likelihood of text tokens, shape (n,)."""
     out: Tensor = model(ids_nT, False)
     return out
 
 
 def setting(samples: int = SAMPLES) -> tuple[TwoHeads, list[theory.Source]]:
-    """The model and its two sources."""
+    """Return the model and its two sources."""
     torch.manual_seed(0)
     model = TwoHeads().eval()
-    codes, words = (torch.randint(size, (samples, LENGTH + 1)) for size in (CODES, WORDS))
-    return model, [(draw_logp, codes), (read_logp, words)]
+    codes, texts = (torch.randint(size, (samples, LENGTH + 1)) for size in (CODES, TEXT_TOKENS))
+    return model, [(image_logp, codes), (text_logp, texts)]
 
 
 def one_backward(model: nn.Module, sources: list[theory.Source]) -> None:
-    """One batched forward and backward pass: what a training step costs."""
+    """Run one batched forward and backward pass, the cost of a training step."""
     model.zero_grad()
     torch.stack([fn(model, batch).sum() for fn, batch in sources]).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def looped(model: nn.Module, sources: list[theory.Source]) -> Tensor:
-    """A backward pass a sample."""
+    """Compute the Gram with one backward pass per sample."""
     params = list(model.parameters())
     rows = []
     for fn, batch in sources:
@@ -115,13 +115,13 @@ def looped(model: nn.Module, sources: list[theory.Source]) -> Tensor:
 
 
 def by_opacus(model: nn.Module, sources: list[theory.Source]) -> Tensor:
-    """Opacus: per-sample gradients as it leaves them on the parameters, flattened to one row a sample."""
+    """Compute the Gram with opacus, from per-sample gradients concatenated to one row per sample."""
     matrix = torch.cat(list(_opacus_gradients(model, sources)), 1)
     return matrix @ matrix.T
 
 
-def by_opacus_sparingly(model: nn.Module, sources: list[theory.Source]) -> Tensor:
-    """Opacus, its gradients multiplied parameter by parameter and never joined."""
+def by_opacus_per_parameter(model: nn.Module, sources: list[theory.Source]) -> Tensor:
+    """Compute the Gram with opacus, multiplying the gradients of each parameter separately."""
     kernel = torch.zeros(2 * SAMPLES, 2 * SAMPLES)
     for rows in _opacus_gradients(model, sources):
         kernel += rows @ rows.T
@@ -129,10 +129,10 @@ def by_opacus_sparingly(model: nn.Module, sources: list[theory.Source]) -> Tenso
 
 
 def _opacus_gradients(model: nn.Module, sources: list[theory.Source]) -> Iterator[Tensor]:
-    """Per-sample gradients of one parameter after another, shape (n, P); each is let go of once it is handed out."""
+    """Yield the per-sample gradients of each parameter, shape (n, P), and free them afterwards."""
     from opacus import GradSampleModule
 
-    wrapped = GradSampleModule(model.train(), loss_reduction="sum")  # it records nothing in eval mode
+    wrapped = GradSampleModule(model.train(), loss_reduction="sum")  # opacus records nothing in eval mode
     params = list(model.parameters())
     held = []
     for fn, batch in sources:
@@ -152,7 +152,7 @@ def _opacus_gradients(model: nn.Module, sources: list[theory.Source]) -> Iterato
 
 
 def by_trak(model: nn.Module, sources: list[theory.Source]) -> Tensor:
-    """TRAK's functional gradient computer with its projector that projects nothing."""
+    """Compute the Gram with TRAK's functional gradient computer and its no-op projector."""
     from trak.gradient_computers import FunctionalGradientComputer
     from trak.modelout_functions import AbstractModelOutput
     from trak.projectors import NoOpProjector
@@ -176,7 +176,7 @@ def by_trak(model: nn.Module, sources: list[theory.Source]) -> Tensor:
         ) -> Tensor:
             raise NotImplementedError("the kernel needs no loss")
 
-    # batches of 8 are the fastest for it here
+    # the fastest batch size for TRAK here is 8
     projector = NoOpProjector(device="cpu")
     size = sum(p.numel() for p in model.parameters())
     rows = []
@@ -198,21 +198,21 @@ WAYS: dict[str, Way] = {
     "theory ghost": lambda model, sources: theory.gram(model, sources, method="ghost", check=False).K,
     "loop of backwards": looped,
     "opacus": by_opacus,
-    "opacus, by parameter": by_opacus_sparingly,
+    "opacus, by parameter": by_opacus_per_parameter,
     "TRAK, no projection": by_trak,
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method's result.
+    """Result of one method.
 
     Attributes:
-        method: Its name.
+        method: Name of the method.
         seconds: Median time.
-        ratio: Median over rounds of its time over that round's forward and backward.
-        peak_mib: Peak memory above the loaded model, in MiB, in a process of its own.
-        error: Distance of its Gram from the loop of backwards, relative; None where it makes no Gram.
+        ratio: Median over rounds of the time divided by that round's forward and backward.
+        peak_mib: Peak memory above the loaded model, in MiB, in its own process.
+        error: Relative distance of the Gram from that of the loop of backwards; None if the method computes no Gram.
     """
 
     method: str
@@ -223,7 +223,7 @@ class Row:
 
 
 def installed(name: str) -> bool:
-    """Whether a method can run; says what to install where not."""
+    """Return whether a method can run; if not, print what to install."""
     if name not in PEERS:
         return True
     try:
@@ -235,11 +235,11 @@ def installed(name: str) -> bool:
 
 
 def peak_of(name: str) -> float:
-    """Peak memory of one method in this process, above what the loaded model and imports hold."""
+    """Return the peak memory of one method in this process, above that of the loaded model and imports."""
     model, sources = setting()
     small = [(fn, batch[:2]) for fn, batch in sources]
     if name not in PEERS:
-        WAYS[name](model, small)  # the self-check of first use is no part of the peak
+        WAYS[name](model, small)  # exclude the self-check of the first use from the peak
     elif installed(name):
         one_backward(model, small)
     start = _memory_mib("VmRSS")
@@ -248,13 +248,13 @@ def peak_of(name: str) -> float:
 
 
 def _memory_mib(field: str) -> float:
-    """A line of the process's own status; unlike ru_maxrss it starts afresh in a new process."""
+    """Return a field of this process's status, in MiB; unlike ru_maxrss it is not inherited by a new process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
 
 
 def measure(rounds: int, threads: int) -> list[Row]:
-    """Times the methods in turn, round after round, and measures each one's memory apart."""
+    """Time the methods in turn, round after round, and measure the memory of each in its own process."""
     names = [name for name in WAYS if installed(name)]
     model, sources = setting()
     exact = looped(model, sources)
@@ -276,7 +276,7 @@ def measure(rounds: int, threads: int) -> list[Row]:
 
 
 def shown(rows: list[Row]) -> str:
-    """The rows as a Markdown table, with what each method costs beside ours."""
+    """Format the rows as a Markdown table, with each cost relative to ours."""
     ours = next(row for row in rows if row.method == "theory auto")
     cells = [
         [
@@ -295,7 +295,7 @@ def shown(rows: list[Row]) -> str:
 
 
 def verdicts(rows: list[Row]) -> str:
-    """Each target beside what was measured; peers that were left out are not judged."""
+    """Format each target with its measured value; peers that were left out have no line."""
     by_name = {row.method: row for row in rows}
     ours = by_name["theory auto"]
     lines = [f"at most 1.5 x one forward + backward: {ours.ratio:.2f}"]
@@ -309,14 +309,14 @@ def verdicts(rows: list[Row]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description="Time and memory of one Gram, beside the peers.")
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="Time and memory of one Gram, compared with peers.")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds the methods are timed in")
-    parser.add_argument("--threads", type=int, default=1, help="threads torch may use")
+    parser.add_argument("--rounds", type=int, default=7, help="number of timed rounds")
+    parser.add_argument("--threads", type=int, default=1, help="number of torch threads")
     parser.add_argument("--peak", choices=list(WAYS), help="only print the peak memory of one method, in MiB")
     args = parser.parse_args(argv)
-    warnings.simplefilter("ignore")  # the peers' own
+    warnings.simplefilter("ignore")  # warnings of the peers
     torch.set_num_threads(args.threads)
     if args.peak is not None:
         print(peak_of(args.peak))

@@ -1,6 +1,6 @@
-"""A full-size Janus-Pro with random weights on a GPU, measured beside the cost model.
+"""Measure a full-size Janus-Pro with random weights on a GPU and compare it with the cost model.
 
-Run ``python -m benchmarks.full_size`` on a machine with a GPU; it names the hardware and needs no download.
+Run ``python -m benchmarks.full_size`` on a machine with a GPU. It prints the name of the GPU and downloads nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GUIDED = SamplingRecipe(cfg=5)
 
 
 def configuration(size: str) -> JanusConfig:
-    """``1B``, ``7B``, or ``small``: the same parts, to try the script on a CPU."""
+    """Return the configuration of ``1B``, ``7B``, or ``small``, which has the same parts and runs on a CPU."""
     if size != "small":
         return janus_pro(size)
     vision = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 64}
@@ -40,7 +40,7 @@ def configuration(size: str) -> JanusConfig:
 
 
 def build(size: str, device: str, compile: bool) -> Janus:
-    """Random weights in bfloat16 and a processor of the model's shapes with the words of the embedded world."""
+    """Return a Janus with random bfloat16 weights, whose processor has the vocabulary of the embedded world."""
     config = configuration(size)
     vision = config.vision_config
     side, grid = vision.image_size, vision.image_size // vision.patch_size
@@ -58,7 +58,7 @@ def build(size: str, device: str, compile: bool) -> Janus:
 
 
 def measured(device: str, work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of the second of two runs, and the peak of memory in GB."""
+    """Return the seconds of the second of two runs, and the peak memory in GB."""
     on_gpu = device.startswith("cuda")
     work()
     if on_gpu:
@@ -72,14 +72,14 @@ def measured(device: str, work: Callable[[], object]) -> tuple[float, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prints a table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description="A full-size Janus-Pro with random weights, measured on a GPU.")
     parser.add_argument("--size", choices=[*TRUNKS, "small"], default="7B", help="which Janus-Pro")
-    parser.add_argument("--device", default="cuda", help="where it runs")
-    parser.add_argument("--images", type=int, default=40, help="images drawn at once, ten of each prompt")
-    parser.add_argument("--judged", type=int, default=64, help="images judged at once")
-    parser.add_argument("--rows", type=int, default=8, help="images a training step")
-    parser.add_argument("--compile", action="store_true", help="capture the step that draws")
+    parser.add_argument("--device", default="cuda", help="device to run on")
+    parser.add_argument("--images", type=int, default=40, help="images sampled in one batch, ten per prompt")
+    parser.add_argument("--judged", type=int, default=64, help="images judged in one batch")
+    parser.add_argument("--rows", type=int, default=8, help="images per training step")
+    parser.add_argument("--compile", action="store_true", help="capture the sampling step as a CUDA graph")
     args = parser.parse_args(argv)
     janus = build(args.size, args.device, args.compile)
     name = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
@@ -88,15 +88,15 @@ def main(argv: list[str] | None = None) -> None:
     seeds_BN = torch.arange(prompts * n).view(prompts, n)
     codes_BM = torch.zeros(max(args.rows, args.judged), janus.image_tokens, dtype=torch.int64, device=args.device)
     pixels_BCHW = janus.decode(codes_BM[:1]).expand(args.judged, -1, -1, -1)
-    asked = [[QUESTION.replace("{prompt}", PROMPTS[1])]] * args.judged
+    questions = [[QUESTION.replace("{prompt}", PROMPTS[1])]] * args.judged
     rows = janus.encode_prompt(PROMPTS[1:2] * args.rows)
-    reader = janus._template
-    question = len(reader.image_prefix) + len(reader.question_ids(asked[0][0])) - janus.image_tokens
+    template = janus._template
+    question = len(template.image_prefix) + len(template.question_ids(questions[0][0])) - janus.image_tokens
     costs = Costs(janus.net.config, rows.ids_BL.shape[1], question)
 
     def judge() -> None:
         with torch.no_grad():
-            janus.judge_logit(pixels_BCHW, asked)
+            janus.judge_logit(pixels_BCHW, questions)
 
     def step() -> None:
         janus.zero_grad()
@@ -104,13 +104,13 @@ def main(argv: list[str] | None = None) -> None:
 
     tasks: list[tuple[str, int, float, Callable[[], object]]] = [
         (
-            "drawing, guided",
+            "sampling, guided",
             prompts * n,
-            costs.draw(prompts, n, fixed=args.compile),
+            costs.sample(prompts, n, fixed=args.compile),
             lambda: janus.sample_images(prompt, seeds_BN, GUIDED),
         ),
         ("decoding", args.rows, costs.decode(args.rows), lambda: janus.decode(codes_BM[: args.rows])),
-        ("judging", args.judged, costs.look(args.judged), judge),
+        ("judging", args.judged, costs.judge(args.judged), judge),
         ("forward and backward", args.rows, costs.train(args.rows, recompute=True), step),
     ]
     print(f"Janus-Pro-{args.size}, random weights in bfloat16, on {name}, torch {torch.__version__}")

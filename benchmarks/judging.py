@@ -1,8 +1,8 @@
-"""Judging against transformers' processor and ``generate`` of one token: the same weights, pictures and questions.
+"""Compare judging with transformers' processor and ``generate`` of one token: same weights, images and questions.
 
-Run ``python -m benchmarks.judging``; ``--json FILE`` also writes the rows. Ours takes the pictures as the image
-decoder leaves them, the peer as the PIL images its processor wants, made before the clock starts. The peer is measured
-on whole batches and, as its model card shows it, image by image; a second question costs it a second image.
+Run ``python -m benchmarks.judging``; ``--json FILE`` also writes the rows. Ours takes the output of the image decoder,
+the peer the PIL images that its processor needs; these are converted before timing. The peer is measured on whole
+batches and, as in its model card, image by image. Each further question costs the peer a further image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PHRASINGS = (QUESTION, "Is it {prompt}?", "Does it show {prompt}?", "Is this {pr
 
 @torch.no_grad()
 def transformers(janus: Janus, questions: list[str], images: list[Image.Image]) -> torch.Tensor:
-    """Log-odds of yes (B,) from the scores of one generated token."""
+    """Return the log-odds of yes, shape (B,), from the scores of one generated token."""
     chats = [
         janus.processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}],
@@ -40,19 +40,19 @@ def transformers(janus: Janus, questions: list[str], images: list[Image.Image]) 
         output_scores=True,
         return_dict_in_generate=True,
     )
-    tokens = janus.processor.tokenizer
+    tokenizer = janus.processor.tokenizer
     yes, no = (
-        sorted({ids[0] for form in forms if len(ids := tokens.encode(form, add_special_tokens=False)) == 1})
+        sorted({ids[0] for form in forms if len(ids := tokenizer.encode(form, add_special_tokens=False)) == 1})
         for forms in (YES_FORMS, NO_FORMS)
     )
     return answer.scores[0][:, yes].logsumexp(-1) - answer.scores[0][:, no].logsumexp(-1)
 
 
 def measure() -> list[Row]:
-    """Images a second."""
+    """Measure images per second."""
     janus, judge = small_janus(), SelfJudge()
     codes_BM = torch.randint(janus.n_codes, (len(TEXTS), janus.image_tokens))
-    # whole levels of brightness, so that both sides see the same picture
+    # 8-bit levels, so that both sides get the same image
     levels_BHWC = ((janus.decode(codes_BM) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
     pixels_BCHW = levels_BHWC.permute(0, 3, 1, 2) / 127.5 - 1
     images = [Image.fromarray(levels.numpy()) for levels in levels_BHWC]
@@ -74,11 +74,11 @@ def measure() -> list[Row]:
             return logit.view(-1, len(TEXTS)).mean(0)
 
         if not torch.allclose(ours(), peer(), atol=1e-4):
-            raise RuntimeError("the verdicts differ from transformers', so speed means nothing")
+            raise RuntimeError("the verdicts differ from those of transformers, so the speeds cannot be compared")
         label = f"judging, {len(TEXTS)} images x {len(phrasings)}, peer {'in one batch' if batched else 'one by one'}"
         rows.append(speeds(label, ours, peer, len(TEXTS), "images/s"))
     return rows
 
 
 if __name__ == "__main__":
-    main("Images judged a second beside transformers.", measure)
+    main("Images judged per second, compared with transformers.", measure)

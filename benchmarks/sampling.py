@@ -1,7 +1,7 @@
-"""Drawing against transformers' ``generate(generation_mode="image")``: the same weights, prompts and filters.
+"""Compare sampling with transformers' ``generate(generation_mode="image")``: same weights, prompts and filters.
 
-Run ``python -m benchmarks.sampling``; ``--json FILE`` also writes the rows. Before the clock starts, the greedy codes
-of both sides have to be equal, and so have the drawn ones with and without compiling, which is no part of the figures.
+Run ``python -m benchmarks.sampling``; ``--json FILE`` also writes the rows. Before timing, the greedy codes of both
+sides must be equal, and so must our sampled codes with and without compilation. The time of compilation is not counted.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from unigap.models.base import SamplingRecipe
 from unigap.models.janus import Janus
 
 GUIDANCE = 5
-# generate keeps the 50 likeliest codes without being asked
-DRAWN = SamplingRecipe(cfg=GUIDANCE, top_k=50)
+# generate keeps the 50 most likely codes by default
+SAMPLED = SamplingRecipe(cfg=GUIDANCE, top_k=50)
 GREEDY = SamplingRecipe(cfg=GUIDANCE, temperature=0)
 
 
-def ours(janus: Janus, n: int, recipe: SamplingRecipe = DRAWN) -> torch.Tensor:
-    """Codes (B * n, M) of our engine."""
+def ours(janus: Janus, n: int, recipe: SamplingRecipe = SAMPLED) -> torch.Tensor:
+    """Sample codes with our engine, shape (B * n, M)."""
     seeds_BN = torch.arange(len(PROMPTS) * n).view(-1, n)
     return janus.sample_images(janus.encode_prompt(PROMPTS), seeds_BN, recipe).codes_BNM.flatten(0, 1)
 
 
 def transformers(janus: Janus, n: int, do_sample: bool = True) -> torch.Tensor:
-    """Codes (B * n, M) as transformers draws them."""
+    """Sample codes with transformers, shape (B * n, M)."""
     chats = [
         janus.processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "text", "text": text}]}], add_generation_prompt=True
@@ -42,14 +42,14 @@ def transformers(janus: Janus, n: int, do_sample: bool = True) -> torch.Tensor:
 
 
 def measure() -> list[Row]:
-    """Image tokens a second, compiled and not."""
+    """Measure image tokens per second, compiled and not compiled."""
     plain, compiled = small_janus(), small_janus(compile=True)
     if not torch.equal(ours(plain, 1, GREEDY), transformers(plain, 1, do_sample=False)):
-        raise RuntimeError("without chance the codes differ from transformers', so speed means nothing")
+        raise RuntimeError("the greedy codes differ from those of transformers, so the speeds cannot be compared")
     rows = []
     for name, janus, n in [("not compiled", plain, 4), ("compiled", compiled, 4), ("compiled", compiled, 1)]:
         if not torch.equal(ours(janus, n), ours(plain, n)):
-            raise RuntimeError(f"{name}, {n} candidates: compiling changes what is drawn")
+            raise RuntimeError(f"{name}, {n} candidates: compilation changes the sampled codes")
         work = len(PROMPTS) * n * janus.image_tokens
         label = f"sampling, {len(PROMPTS)} prompts x {n}, {name}"
         rows.append(speeds(label, partial(ours, janus, n), partial(transformers, janus, n), work, "tokens/s"))
@@ -57,4 +57,4 @@ def measure() -> list[Row]:
 
 
 if __name__ == "__main__":
-    main("Image tokens a second beside transformers.", measure)
+    main("Image tokens per second, compared with transformers.", measure)

@@ -1,8 +1,9 @@
-"""What self-improvement costs at scale: ``python -m benchmarks.scale`` prints the assumptions, a check and a table.
+"""Estimate the cost of self-improvement at scale.
 
-The check counts operations and bytes of the tiny Janus on this machine and puts the cost model's beside them. The
-seconds of the table are computed from a GPU's data sheet and assumed utilisations, not measured; what
-``python -m benchmarks.full_size`` measures on a GPU says how far they hold.
+``python -m benchmarks.scale`` prints a check, the assumptions and a table. The check counts operations and bytes of the
+tiny Janus on this machine and compares them with the cost model. The times in the table are computed from a GPU's data
+sheet and assumed utilisations, not measured; compare them with the output of ``python -m benchmarks.full_size`` on a
+GPU.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from unigap.models.engine.static_decoding import StepBuffers
 from unigap.models.janus import Janus
 
 COMPUTE, BANDWIDTH = 0.4, 0.6
-"""Assumed shares of the peaks that are reached."""
+"""Assumed utilisation of peak compute and peak bandwidth."""
 DISK = 2e9
-"""Assumed bytes a second that a checkpoint is written with."""
+"""Assumed bytes per second when a checkpoint is written."""
 CANDIDATES, EPOCHS = 10, 20
 ROWS_PER_PROMPT = 2265 / 6000
-"""Accepted images a prompt: the paper's count at N = 10."""
+"""Accepted images per prompt: the paper's count at N = 10."""
 TRAIN_BATCH = 8
-"""Rows a step on each GPU."""
+"""Rows per step on each GPU."""
 SIZES = (6_000, 1_000_000)
 GPUS = (1, 4, 64)
 
@@ -41,13 +42,13 @@ class Device:
     """A GPU by its data sheet.
 
     Attributes:
-        name: What it is called.
-        half: Operations a second in bfloat16, dense.
-        single: Operations a second in float32 without tensor cores.
-        bandwidth: Bytes a second to and from its memory.
-        memory: Bytes.
-        link: Bytes a second to each other GPU of its node.
-        network: Bytes a second to other nodes.
+        name: Name of the GPU.
+        half: Operations per second in bfloat16, dense.
+        single: Operations per second in float32 without tensor cores.
+        bandwidth: Bytes per second to and from its memory.
+        memory: Bytes of memory.
+        link: Bytes per second to each other GPU of its node.
+        network: Bytes per second to other nodes.
     """
 
     name: str
@@ -67,9 +68,9 @@ DEVICES = {
 
 @dataclass(frozen=True)
 class Hours:
-    """Hours of a run by what they go into."""
+    """Hours of a run by phase."""
 
-    draw: float
+    sample: float
     decode: float
     judge: float
     train: float
@@ -77,32 +78,32 @@ class Hours:
 
     @property
     def total(self) -> float:
-        """All of them."""
-        return self.draw + self.decode + self.judge + self.train + self.save
+        """Hours of all phases."""
+        return self.sample + self.decode + self.judge + self.train + self.save
 
 
 def fits(costs: Costs, device: Device, gpus: int) -> bool:
-    """Whether float32 weights, their gradients and AdamW's moments leave a tenth of the memory free."""
+    """Return whether float32 weights, gradients and AdamW's moments leave a tenth of the memory free."""
     return 16 * costs.trained / gpus < 0.9 * device.memory
 
 
 def images_at_once(costs: Costs, device: Device, gpus: int) -> int:
-    """Images in a batch: the engine gives half of what the gathered trunk leaves, less where shards lie there."""
+    """Return the images per batch: half of the memory that the gathered LLM leaves, or less if shards need it."""
     gathered, shards = 2 * (costs.trained + costs.head), 12 * costs.trained / gpus
     left = min(0.5 * (device.memory - gathered), 0.9 * device.memory - gathered - shards)
     return max(1, int(left // costs.cache(2)))
 
 
-def draw_seconds(costs: Costs, device: Device, images: int) -> float:
-    """Seconds of one captured batch: each step waits for arithmetic or for memory, whichever is slower."""
+def sample_seconds(costs: Costs, device: Device, images: int) -> float:
+    """Return the seconds of one captured batch; the slower of arithmetic and memory bounds it."""
     prompts = max(1, images // CANDIDATES)
-    arithmetic = costs.draw(prompts, images // prompts, fixed=True) / (COMPUTE * device.half)
+    arithmetic = costs.sample(prompts, images // prompts, fixed=True) / (COMPUTE * device.half)
     read = 2 * (costs.trained + costs.head) + costs.cache(2 * images)
     return max(arithmetic, costs.image * read / (BANDWIDTH * device.bandwidth))
 
 
 def step_seconds(costs: Costs, device: Device, gpus: int) -> float:
-    """Seconds of one training step with recomputed activations; gathering hides behind arithmetic, or the reverse."""
+    """Return the seconds of a training step with recomputed activations; arithmetic and communication overlap."""
     arithmetic = costs.train(TRAIN_BATCH, recompute=True) / (COMPUTE * device.half)
     # bfloat16 weights are gathered forward and backward, float32 gradients are scattered
     moved = costs.trained * (2 + 2 + 4) * (gpus - 1) / gpus
@@ -110,13 +111,13 @@ def step_seconds(costs: Costs, device: Device, gpus: int) -> float:
 
 
 def hours(costs: Costs, device: Device, prompts: int, gpus: int) -> Hours:
-    """Hours of one round and the epochs on it; a replay of a share of the prompts adds that share of drawing."""
+    """Return the hours of one round and its epochs; replaying a share of the prompts adds that share of sampling."""
     images, batch = prompts * CANDIDATES / gpus, images_at_once(costs, device, gpus)
     steps = EPOCHS * prompts * ROWS_PER_PROMPT / (gpus * TRAIN_BATCH)
     seconds = (
-        images / batch * draw_seconds(costs, device, batch),
+        images / batch * sample_seconds(costs, device, batch),
         images * costs.decode(1) / (COMPUTE * device.single),
-        images * costs.look(1) / (COMPUTE * device.half),
+        images * costs.judge(1) / (COMPUTE * device.half),
         steps * step_seconds(costs, device, gpus),
         EPOCHS * saved_bytes(costs) / DISK,
     )
@@ -124,51 +125,55 @@ def hours(costs: Costs, device: Device, prompts: int, gpus: int) -> Hours:
 
 
 def saved_bytes(costs: Costs) -> float:
-    """Bytes of a checkpoint: float32 weights that train and AdamW's two moments; the frozen rest is smaller."""
+    """Return the bytes of a checkpoint: trainable float32 weights and AdamW's two moments, not the frozen weights."""
     return 12 * costs.trained
 
 
 def counted(run: Callable[[], object]) -> int:
-    """Operations that torch counts."""
-    # fused attention on a CPU is not counted
+    """Return the operations that torch counts."""
+    # torch does not count fused attention on a CPU
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
 
 
 def compare(janus: Janus | None = None) -> list[tuple[str, int, int]]:
-    """What is counted on the tiny Janus: name, predicted, measured."""
+    """Return the name, predicted and counted value of each quantity on the tiny Janus."""
     janus = janus or small_janus()
     janus.train_only_trunk()
     prompt = janus.encode_prompt(PROMPTS[:1] * 2)
-    reader = janus._template
-    asked = QUESTION.replace("{prompt}", PROMPTS[0])
-    question = len(reader.image_prefix) + len(reader.question_ids(asked)) - janus.image_tokens
+    template = janus._template
+    question_text = QUESTION.replace("{prompt}", PROMPTS[0])
+    question = len(template.image_prefix) + len(template.question_ids(question_text)) - janus.image_tokens
     costs = Costs(janus.net.config, prompt.ids_BL.shape[1], question)
     seeds_BN = torch.arange(6).view(2, 3)
     codes_BM = torch.zeros(2, janus.image_tokens, dtype=torch.int64)
     pixels_BCHW = janus.decode(codes_BM)
     return [
         (
-            "drawing 2 prompts x 3, guided",
-            costs.draw(2, 3),
+            "sampling 2 prompts x 3, guided",
+            costs.sample(2, 3),
             counted(lambda: janus.sample_images(prompt, seeds_BN, SamplingRecipe(cfg=5))),
         ),
         ("decoding 2 images", costs.decode(2), counted(lambda: janus.decode(codes_BM))),
-        ("judging 2 images", costs.look(2), counted(lambda: janus.judge_logit(pixels_BCHW, [[asked]] * 2).detach())),
+        (
+            "judging 2 images",
+            costs.judge(2),
+            counted(lambda: janus.judge_logit(pixels_BCHW, [[question_text]] * 2).detach()),
+        ),
         (
             "training on 2 images",
             costs.train(2),
             counted(lambda: janus.image_logps(prompt, codes_BM).sum().backward()),
         ),
-        ("weights that train", costs.trained, sum(p.numel() for p in janus.parameters() if p.requires_grad)),
+        ("trainable weights", costs.trained, sum(p.numel() for p in janus.parameters() if p.requires_grad)),
         ("bytes of keys and values, 6 rows", costs.cache(6, 4), cache_bytes(janus)),
     ]
 
 
 @torch.no_grad()
 def cache_bytes(janus: Janus) -> int:
-    """Bytes of the buffers in which six rows are drawn."""
+    """Return the bytes of the KV buffers when six rows are sampled."""
     prompt, llm = janus.encode_prompt(PROMPTS[:1] * 2), janus.core.language_model
     mask_BL = prompt.mask_BL
     out = run_trunk(llm, llm.embed_tokens(prompt.ids_BL), causal(mask_BL), positions(mask_BL), use_cache=True)
@@ -178,27 +183,27 @@ def cache_bytes(janus: Janus) -> int:
 
 
 def report(size: str, device: Device) -> str:
-    """Assumptions, check and table as Markdown."""
+    """Format the assumptions and the table as Markdown."""
     costs = Costs(janus_pro(size))
     batches = " / ".join(str(images_at_once(costs, device, gpus)) for gpus in GPUS if fits(costs, device, gpus))
     lines = [
         f"Janus-Pro-{size} on {device.name}: {device.half / 1e12:.0f} TFLOP/s in bfloat16, {device.single / 1e12:g} in "
         f"float32, {device.bandwidth / 1e12:g} TB/s, {device.memory / 1e9:.0f} GB; {COMPUTE:.0%} of the arithmetic and "
-        f"{BANDWIDTH:.0%} of the bandwidth reached; {costs.prompt} tokens a prompt, {costs.question} a question, "
-        f"{CANDIDATES} candidates, guidance, {ROWS_PER_PROMPT:.2f} rows a prompt, {EPOCHS} epochs, {TRAIN_BATCH} rows "
-        f"a step and GPU, {batches} images a batch; no external judge. Seconds are computed, not measured.",
+        f"{BANDWIDTH:.0%} of the bandwidth reached; {costs.prompt} tokens per prompt, {costs.question} per question, "
+        f"{CANDIDATES} candidates, guidance, {ROWS_PER_PROMPT:.2f} rows per prompt, {EPOCHS} epochs, {TRAIN_BATCH} "
+        f"rows per step and GPU, {batches} images per batch; no external judge. Seconds are computed, not measured.",
         "",
-        "| an image | |",
+        "| per image | |",
         "|---|---|",
-        f"| drawing | {costs.draw(1, CANDIDATES) / CANDIDATES / 1e12:.1f} TFLOP, "
-        f"{2 * (costs.image - 1)} tokens through the trunk, {costs.cache(2) / 1e6:.0f} MB of keys and values |",
+        f"| sampling | {costs.sample(1, CANDIDATES) / CANDIDATES / 1e12:.1f} TFLOP, "
+        f"{2 * (costs.image - 1)} tokens through the shared LLM, {costs.cache(2) / 1e6:.0f} MB of keys and values |",
         f"| decoding | {costs.decode(1) / 1e12:.2f} TFLOP in float32 |",
-        f"| judging | {costs.look(1) / 1e12:.1f} TFLOP |",
+        f"| judging | {costs.judge(1) / 1e12:.1f} TFLOP |",
         f"| training, once | {costs.train(1, recompute=True) / 1e12:.1f} TFLOP with recomputed activations |",
         "",
-        f"Weights that train: {costs.trained / 1e9:.2f} G; a checkpoint holds {saved_bytes(costs) / 1e9:.0f} GB.",
+        f"Trainable weights: {costs.trained / 1e9:.2f} G; a checkpoint holds {saved_bytes(costs) / 1e9:.0f} GB.",
         "",
-        "| prompts | GPUs | draw h | decode h | judge h | train h | save h | total h | GPU h | codes GB |",
+        "| prompts | GPUs | sample h | decode h | judge h | train h | save h | total h | GPU h | codes GB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for prompts in SIZES:
@@ -208,19 +213,19 @@ def report(size: str, device: Device) -> str:
                 lines.append(f"| {prompts:,} | {gpus} | full fine-tuning does not fit |" + " |" * 7)
                 continue
             spent = hours(costs, device, prompts, gpus)
-            parts = (spent.draw, spent.decode, spent.judge, spent.train, spent.save, spent.total, spent.total * gpus)
+            parts = (spent.sample, spent.decode, spent.judge, spent.train, spent.save, spent.total, spent.total * gpus)
             cells = " | ".join(f"{value:,.2f}" if value < 10 else f"{value:,.0f}" for value in parts)
             lines.append(f"| {prompts:,} | {gpus} | {cells} | {codes:.2f} |")
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prints the check and the table."""
-    parser = argparse.ArgumentParser(description="What self-improvement costs at scale.")
+    """Print the check and the table."""
+    parser = argparse.ArgumentParser(description="Cost of self-improvement at scale, computed.")
     parser.add_argument("--size", choices=TRUNKS, default="7B", help="which Janus-Pro")
-    parser.add_argument("--gpu", choices=DEVICES, default="h200", help="on which GPU")
+    parser.add_argument("--gpu", choices=DEVICES, default="h200", help="which GPU")
     args = parser.parse_args(argv)
-    print("| counted on the tiny Janus | predicted | measured | ratio |\n|---|---|---|---|")
+    print("| counted on the tiny Janus | predicted | counted | ratio |\n|---|---|---|---|")
     for name, predicted, measured in compare():
         print(f"| {name} | {predicted:,} | {measured:,} | {predicted / measured:.4f} |")
     print(f"\n{report(args.size, DEVICES[args.gpu])}")

@@ -1,4 +1,4 @@
-"""Ours beside a peer in one run: alternating rounds, the best of repeated medians, a table and its rows as JSON."""
+"""Measure ours and a peer in one run: alternating rounds, best of repeated medians; print a table and write JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers.utils import logging
 from unigap.files.markdown import table
 
 REPEATS, ROUNDS = 3, 3
-"""Medians that are taken, and rounds of each."""
+"""Number of medians, and rounds per median."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Row:
     """One measure.
 
     Attributes:
-        measure: What was done.
+        measure: Name of the measure.
         ours: Our figure.
-        peer: The peer's.
+        peer: The peer's figure.
         ratio: How many times better ours is.
-        unit: What the figures count.
+        unit: Unit of both figures.
     """
 
     measure: str
@@ -40,9 +40,9 @@ class Row:
 
 
 def speeds(measure: str, ours: Callable[[], object], peer: Callable[[], object], work: float, unit: str) -> Row:
-    """How much of ``work`` each side does in a second of processor time, which other programs do not take from.
+    """Measure how much of ``work`` each side does per second of CPU time, which does not count other programs.
 
-    Both sides run in turn, so that whatever slows the machine slows both.
+    Both sides run in turn, so that a slow machine slows both.
     """
     medians: tuple[list[float], list[float]] = ([], [])
     for _ in range(REPEATS):
@@ -59,17 +59,17 @@ def speeds(measure: str, ours: Callable[[], object], peer: Callable[[], object],
 
 
 def shown(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Format the rows as a Markdown table."""
     cells = [[row.measure, f"{row.ours:.4g}", f"{row.peer:.4g}", f"{row.ratio:.2f}", row.unit] for row in rows]
     return table(["measure", "ours", "peer", "ratio", "unit"], cells)
 
 
 def main(description: str, measure: Callable[[], list[Row]], argv: list[str] | None = None) -> None:
-    """Measures on one thread and prints the table."""
+    """Measure on one thread and print the table."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args(argv)
-    warnings.simplefilter("ignore")  # the peers' own
+    warnings.simplefilter("ignore")  # warnings of the peers
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     rows = measure()

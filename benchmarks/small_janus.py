@@ -1,4 +1,4 @@
-"""The tiny Janus that ours and the peers run on: 0.7 M parameters beside its image tokenizer, 144 codes an image."""
+"""The tiny Janus of all benchmarks: 0.7 M parameters without its image tokenizer, 144 codes per image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROMPTS = ["a red circle", "a small red circle left of a large blue square", "si
 
 
 def small_janus(compile: bool = False) -> Janus:
-    """The same random weights each time."""
+    """Build the model; its random weights are the same each time."""
     processor = make_processor(GRID)
     torch.manual_seed(0)
     net = make_model(processor, hidden_size=96, layers=4, vision_layers=1).eval()
@@ -20,6 +20,6 @@ def small_janus(compile: bool = False) -> Janus:
 
 
 def parameters(janus: Janus) -> int:
-    """Number of weights beside the image tokenizer's."""
+    """Return the number of weights without those of the image tokenizer."""
     tokenizer = set(janus.core.vqmodel.parameters())
     return sum(p.numel() for p in janus.parameters() if p not in tokenizer)

@@ -41,7 +41,7 @@ def test_the_script_for_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.splitlines()
     assert "on CPU" in lines[0]
     assert [line.split("|")[1].strip() for line in lines[3:]] == [
-        "drawing, guided",
+        "sampling, guided",
         "decoding",
         "judging",
         "forward and backward",

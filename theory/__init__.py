@@ -1,6 +1,7 @@
-"""Learning dynamics of a model with two heads: the eNTK between generation and understanding, exact and checked.
+"""Learning dynamics of a model with two heads: the empirical NTK (eNTK) between generation and understanding.
 
-Everything rests on one contract, ``logp_fn(model, batch) -> Tensor[n]``. Needs torch only.
+Every function takes log-likelihoods as ``logp_fn(model, batch) -> Tensor[n]``. Gradients are exact; they are compared
+with plain autograd. Needs torch only.
 """
 
 from theory.checks import CheckReport, self_check

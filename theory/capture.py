@@ -1,4 +1,4 @@
-"""Inputs of a layer's forward pass, kept until the gradient at its output arrives.
+"""The inputs of a layer's forward pass, kept until the gradient at its output arrives.
 
 Shape suffixes: n samples; T positions; A inputs; B outputs.
 """
@@ -26,14 +26,14 @@ class Capture:
     """One forward pass of a layer that owns selected parameters.
 
     Attributes:
-        path: The layer's name in the model.
+        path: Name of the layer in the model.
         module: The layer.
-        owned: Parameter name by the layer's own attribute.
-        args: Positional arguments it was called with, detached.
-        kwargs: Keyword arguments, detached.
+        owned: Names of the layer's selected parameters, by attribute.
+        args: Positional arguments of the call, detached.
+        kwargs: Keyword arguments of the call, detached.
         n: Number of samples in the batch.
-        values: The layer's parameters as they were, by place in the layer.
-        versions: How often each input had been changed in place when the layer returned.
+        values: All parameters of the layer during the call, by slot in the layer.
+        versions: Version counter of each input when the layer returned; a change in place raises it.
     """
 
     path: str
@@ -64,16 +64,16 @@ class Capture:
         return cls(path, module, owned, args, kwargs, n, values, versions)
 
     def uses(self, grad: Tensor) -> dict[str, Use]:
-        """Uses of the layer's selected parameters by parameter name.
+        """Return how the call used each selected parameter, by parameter name.
 
         Args:
-            grad: Gradient at the layer's output, of the output's shape.
+            grad: Gradient at the layer's output, in the output's shape.
 
         Returns:
-            One use a parameter.
+            One use per parameter.
 
         Raises:
-            ValueError: If an input was changed in place meanwhile, or samples do not have equally many rows.
+            ValueError: If an input was changed in place since the call, or samples have different numbers of rows.
         """
         if tuple(tensor._version for tensor in self._inputs()) != self.versions:
             raise ValueError(
@@ -93,8 +93,8 @@ class Capture:
         return _tensors(self.args, self.kwargs)
 
     def _linear(self, grad: Tensor) -> dict[str, Use]:
-        (given,) = self._inputs()
-        a_nTA, b_nTB = self._by_sample(given, given.shape[-1]), self._by_sample(grad, grad.shape[-1])
+        (inputs,) = self._inputs()
+        a_nTA, b_nTB = self._by_sample(inputs, inputs.shape[-1]), self._by_sample(grad, grad.shape[-1])
         return {
             name: LinearUse(a_nTA, b_nTB) if attr == "weight" else DenseUse(b_nTB.sum(1).unsqueeze(-1))
             for attr, name in self.owned.items()
@@ -102,20 +102,22 @@ class Capture:
 
     def _embedding(self, module: nn.Embedding, grad: Tensor) -> dict[str, Use]:
         if module.scale_grad_by_freq or module.max_norm is not None:
-            raise ValueError(f"embedding {self.path} scales by frequency or renorms its rows; switch that off")
-        (given,) = self._inputs()
-        ids_nT, b_nTB = self._by_sample(given, None), self._by_sample(grad, grad.shape[-1])
+            raise ValueError(
+                f"embedding {self.path} scales gradients by frequency or renormalises its rows; switch that off"
+            )
+        (ids,) = self._inputs()
+        ids_nT, b_nTB = self._by_sample(ids, None), self._by_sample(grad, grad.shape[-1])
         if module.padding_idx is not None:
             b_nTB = b_nTB * (ids_nT != module.padding_idx).unsqueeze(-1)
         return {name: EmbeddingUse(ids_nT, b_nTB) for name in self.owned.values()}
 
     def _norm(self, module: nn.LayerNorm | nn.RMSNorm, grad: Tensor) -> dict[str, Use]:
-        (given,) = self._inputs()
+        (inputs,) = self._inputs()
         shape = list(module.normalized_shape)
         if isinstance(module, nn.LayerNorm):
-            unscaled = F.layer_norm(given, shape, eps=module.eps)
+            unscaled = F.layer_norm(inputs, shape, eps=module.eps)
         else:
-            unscaled = F.rms_norm(given, shape, eps=module.eps)
+            unscaled = F.rms_norm(inputs, shape, eps=module.eps)
         b_nTB, x_nTB = (self._by_sample(t.flatten(t.ndim - len(shape)), math.prod(shape)) for t in (grad, unscaled))
         return {
             name: DenseUse((b_nTB * x_nTB if attr == "weight" else b_nTB).sum(1).reshape(self.n, shape[0], -1))
@@ -123,17 +125,17 @@ class Capture:
         }
 
     def _by_sample(self, tensor: Tensor, width: int | None) -> Tensor:
-        """Bring (n, ...), (1, ...) or rows of one sample after another, (n * k, ...), to (n, T, width)."""
+        """Reshape (n, ...), (1, ...) or (n * k, ...), whose rows are grouped by sample, to (n, T, width)."""
         if tensor.shape[0] == 1 and self.n > 1:
             tensor = tensor.expand(self.n, *tensor.shape[1:])
         self._check_rows(tensor)
         last = () if width is None else (width,)
-        # spelled out, as -1 is ambiguous where the layer saw no row at all, such as an expert nothing was routed to
+        # -1 would be ambiguous if the layer saw no row, as an expert without tokens
         positions = tensor.shape[0] // self.n * math.prod(tensor.shape[1 : tensor.ndim - len(last)])
         return tensor.reshape(self.n, positions, *last)
 
     def _check_rows(self, tensor: Tensor) -> None:
-        # that the rows of one sample lie side by side is for the self-check to find out
+        # only the self-check can find out whether the rows of one sample are adjacent
         if tensor.shape[0] % self.n:
             raise ValueError(self._not_samples(tensor))
 
@@ -144,7 +146,7 @@ class Capture:
         )
 
     def _any_layer(self, grad: Tensor) -> dict[str, Use]:
-        """Run the layer again under vmap: norms and other small layers."""
+        """Differentiate any other layer, such as a small norm of its own class, by running it again under vmap."""
         rows = grad.shape[0]
         for tensor in (*self._inputs(), grad):
             if tensor.ndim and tensor.shape[0] not in (rows, 1):
@@ -161,26 +163,26 @@ class Capture:
             for key, tensor in zip(named, keyed, strict=True):
                 kwargs[key] = tensor
 
-            def run(given: dict[str, Tensor]) -> Tensor:
+            def run(replaced: dict[str, Tensor]) -> Tensor:
                 out: Tensor = functional_call(
-                    self.module, {**self.values, **given}, tuple(args), kwargs, tie_weights=False
+                    self.module, {**self.values, **replaced}, tuple(args), kwargs, tie_weights=False
                 )
                 return out
 
             grads: dict[str, Tensor] = vjp(run, own)[1](grad_rows)[0]
             return grads
 
-        positional = [self._apart(self.args[i]) for i in batched]
-        keyed = [self._apart(self.kwargs[key]) for key in named]
+        positional = [self._split(self.args[i]) for i in batched]
+        keyed = [self._split(self.kwargs[key]) for key in named]
         with torch.enable_grad():
-            grads = vmap(pull_back)(positional, keyed, self._apart(grad))
+            grads = vmap(pull_back)(positional, keyed, self._split(grad))
         return {
             self.owned[attr]: DenseUse(g.detach().reshape(self.n, own[attr].shape[0] if own[attr].ndim else 1, -1))
             for attr, g in grads.items()
         }
 
-    def _apart(self, tensor: Tensor) -> Tensor:
-        """The rows of each sample by themselves, (n, k, ...)."""
+    def _split(self, tensor: Tensor) -> Tensor:
+        """Reshape (n * k, ...) to (n, k, ...): the rows of each sample."""
         return tensor.reshape(self.n, tensor.shape[0] // self.n, *tensor.shape[1:])
 
 

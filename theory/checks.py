@@ -1,6 +1,6 @@
-"""Per-sample gradients against plain autograd, before they are believed.
+"""Comparison of per-sample gradients with plain autograd.
 
-On first use each method is compared sample by sample, on every call over the whole batch.
+The first use of a method is compared sample by sample, and every call over the whole batch.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class CheckReport:
 
     Attributes:
         method: The method checked.
-        error: Distance from autograd by parameter, relative to the larger of the parameter's gradient and a
-            hundredth of the whole gradient.
-        tolerance: The distance that would have raised.
+        error: Relative error by parameter: distance from autograd, divided by the norm of the parameter's gradient or
+            by a hundredth of the norm of the whole gradient, whichever is larger.
+        tolerance: Largest error that passes.
     """
 
     method: Method
@@ -38,8 +38,8 @@ class CheckReport:
 
 
 _INNER_ROUNDING = 1e-5
-"""Relative error of models in float64 that take norms and softmax in float32, as those of transformers do: weights
-change how the gradients on their way through are rounded."""
+"""Relative error allowed to float64 models that compute norms and softmax in float32, as transformers' models do.
+Sample weights change how the gradients that pass through are rounded."""
 
 _PASSED: weakref.WeakKeyDictionary[nn.Module, weakref.WeakKeyDictionary[Any, set[Any]]] = weakref.WeakKeyDictionary()
 
@@ -61,7 +61,7 @@ def self_check(
         method: The method to check.
 
     Returns:
-        The errors by parameter.
+        The report.
 
     Raises:
         ValueError: If the method is wrong on this model; the message names the parameter or sample and the remedy.
@@ -76,7 +76,7 @@ def self_check(
 
 
 def check_once(model: nn.Module, sources: Sequence[Source], select: Select, method: Method) -> None:
-    """Run :func:`self_check` the first time a model, log-likelihood, selection and method come together."""
+    """Run :func:`self_check` once for each combination of model, log-likelihood, selection and method."""
     names = tuple(select_parameters(model, select))
     passed = _PASSED.setdefault(model, weakref.WeakKeyDictionary())
     fresh = [(fn, batch) for fn, batch in sources if (names, method, sample_count(batch) > 1) not in _seen(passed, fn)]
@@ -97,20 +97,20 @@ def checked_stream(
     groups: Sequence[int],
     at: Mapping[str, Tensor] | None = None,
 ) -> list[Tensor]:
-    """Stream per-sample gradients as :func:`theory.methods.stream` does, and compare whole batches with autograd.
+    """Stream per-sample gradients as :func:`theory.methods.stream` does, and compare each whole batch with autograd.
 
-    A layer that sees rows of several samples mixed (a routed expert, a packed sequence) gets its rows credited to the
-    wrong samples in one batch and to the right ones in another, so no check of an earlier batch can find it.
+    If a layer mixes rows of several samples (a routed expert, a packed sequence), its rows can be credited to the right
+    samples in one batch and to the wrong ones in the next. So a check of an earlier batch is not enough.
 
     Args:
         model: The model.
         sources: Log-likelihoods and their batches.
-        params: The parameters asked for, by name.
-        visit: Receives (name, gradients of all sources).
-        dtype: The dtype gradients are handed out in.
-        method: The way to the gradients.
-        groups: Numbers of the sources to compare; none for no check.
-        at: Parameter values to stand in for the model's own.
+        params: The selected parameters, by name.
+        visit: Called with (name, gradients of all sources).
+        dtype: Dtype of the gradients passed to ``visit``.
+        method: How the gradients are computed.
+        groups: Indices of the sources to compare; empty for no check.
+        at: Parameter values that replace the model's own, by name; None for none.
 
     Returns:
         The log-likelihoods of each source, detached.
@@ -129,22 +129,22 @@ def checked_stream(
 
 
 class _Comparison:
-    """Comparison of a method's weighted sums of per-sample gradients with the reference.
+    """Compare a method's weighted sums of per-sample gradients with a reference.
 
     Args:
         reference: Plain autograd on some sources.
-        groups: Their numbers among the sources that are streamed.
-        tolerance: Relative error that is let pass.
+        groups: Indices of these sources among the streamed ones.
+        tolerance: Largest relative error that passes.
     """
 
     def __init__(self, reference: Reference, groups: Sequence[int], tolerance: float) -> None:
         self._reference, self._groups, self._tolerance = reference, groups, tolerance
         self._floor = 1e-2 * torch.stack([total.norm() for total in reference.sums.values()]).norm()
-        # a parameter that is never visited has no gradient, by this method
+        # a parameter that the method never visits has a gradient of zero
         self._error = {name: self._distance(total, torch.zeros_like(total)) for name, total in reference.sums.items()}
 
     def watching(self, visit: Visit) -> Visit:
-        """Wrap a visitor so that gradients are compared on their way to it."""
+        """Wrap a visitor: compare the gradients, then pass them on."""
 
         def compare(name: str, grads: ParamGrads) -> None:
             weights = zip(self._groups, self._reference.weights, strict=True)
@@ -155,7 +155,7 @@ class _Comparison:
         return compare
 
     def report(self, method: Method) -> CheckReport:
-        """Return the errors.
+        """Return the errors by parameter.
 
         Raises:
             ValueError: If one is above the tolerance.
@@ -177,8 +177,8 @@ class _Comparison:
                 i = int(off.nonzero()[0, 0])
                 raise ValueError(
                     f"self-check: the log-likelihood of sample {i} of source {group} is {float(values[group][i]):.6g} "
-                    f"by method {method!r} and {float(expected[i]):.6g} otherwise. Does the model add up or count the "
-                    'rows of what all samples share? Use method="func" or "loop".'
+                    f"by method {method!r} and {float(expected[i]):.6g} by autograd. Does the model sum or count the "
+                    'rows of a tensor that all samples share? Use method="func" or "loop".'
                 )
 
     def _distance(self, expected: Tensor, found: Tensor) -> float:
@@ -196,14 +196,16 @@ def _ends(n: int) -> list[int]:
 
 
 def _mismatch(name: str, error: float, method: Method) -> str:
-    told = f"self-check: the per-sample gradients of {name} by method {method!r} are off by {error:.2g} from autograd. "
+    wrong = (
+        f"self-check: the per-sample gradients of {name} by method {method!r} are off by {error:.2g} from autograd. "
+    )
     if method in ("func", "loop"):
-        return told + (
-            "Is its weight held by the logp_fn itself? Call the layer, or let the logp_fn read it from the model it is "
-            "given. Or do samples influence one another in this batch? Take means and norms over the batch out of it."
+        return wrong + (
+            "Does the logp_fn hold its weight itself? Call the layer, or read it from the model passed to the logp_fn. "
+            "Or do samples of this batch influence one another? Remove means and norms over the batch from the logp_fn."
         )
-    return told + (
+    return wrong + (
         "Is its weight used outside its own layer's call, as in F.linear(x, layer.weight) or x @ embedding.weight.T, "
-        'or held by the logp_fn itself? Call the layer, or use method="func". Does its layer see rows of several '
-        'samples mixed, as an expert that tokens are routed to or a packed sequence does? Use method="loop".'
+        'or held by the logp_fn? Call the layer, or use method="func". Does its layer mix rows of several samples, as '
+        'an expert that tokens are routed to or a packed sequence does? Use method="loop".'
     )

@@ -1,4 +1,4 @@
-"""Conditions for differentiating a log-likelihood: gradients on, full precision, nothing random."""
+"""Conditions for differentiating a log-likelihood: gradients enabled, full precision, no randomness."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 
 
 def require_conditions(model: nn.Module) -> None:
-    """Refuse a model or surroundings in which per-sample gradients are wrong or impossible.
+    """Refuse a model or a context in which per-sample gradients are wrong or impossible.
 
     Raises:
         ValueError: If a batch norm or an active dropout is in training mode, inference mode or autocast is on, or a
-            parameter was made under inference mode.
+            parameter was created under inference mode.
     """
     if torch.is_inference_mode_enabled():
         raise ValueError(
-            "torch.inference_mode() is on, which rules gradients out; call this outside of it (torch.no_grad() is fine)"
+            "torch.inference_mode() is on, which disables gradients; call this outside of it (torch.no_grad() is fine)"
         )
     for name, p in model.named_parameters():
         if p.is_inference():
             raise ValueError(
-                f"parameter {name} was made under torch.inference_mode() and can have no gradient; "
+                f"parameter {name} was made under torch.inference_mode() and cannot have a gradient; "
                 "build or load the model outside of it"
             )
         if torch.is_autocast_enabled(p.device.type):
@@ -35,15 +35,15 @@ def require_conditions(model: nn.Module) -> None:
 
 @contextmanager
 def watched_forward(model: nn.Module) -> Iterator[None]:
-    """Refuse forward passes that draw random numbers or run a layer under autocast.
+    """Refuse forward passes that use random numbers or run a layer under autocast.
 
-    Dropout that is a function, such as ``attention_dropout`` in transformers, is no layer and shows only here.
+    Functional dropout, such as ``attention_dropout`` in transformers, is not a layer and can be detected only here.
 
     Args:
         model: The model that runs inside the block.
 
     Raises:
-        ValueError: When a layer is called under autocast, or at the end if the global random state has moved.
+        ValueError: If a layer is called under autocast, or, at the end, if the global random state has changed.
     """
     handles = [
         module.register_forward_pre_hook(partial(_refuse_autocast, name, p.device.type))
@@ -66,7 +66,7 @@ def _refuse_training_layers(model: nn.Module) -> None:
         coupled = isinstance(module, nn.modules.batchnorm._BatchNorm)
         random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
         if module.training and (coupled or random):
-            what = "mixes the samples of a batch" if coupled else "draws at random"
+            what = "mixes the samples of a batch" if coupled else "uses random numbers"
             raise ValueError(
                 f"layer {name} ({type(module).__name__}) is in training mode and {what}; call model.eval()"
             )
@@ -80,8 +80,8 @@ def _refuse_autocast(name: str, device: str, module: nn.Module, args: Any) -> No
 def _autocast(where: str, device: str) -> str:
     dtype = torch.get_autocast_dtype(device)
     return (
-        f"{where} runs under torch.autocast({device!r}, {dtype}), where gradients are rounded to {dtype} on the way; "
-        f"leave it, or wrap the logp_fn's body in torch.autocast({device!r}, enabled=False)"
+        f"{where} runs under torch.autocast({device!r}, {dtype}), which rounds gradients to {dtype}; leave "
+        f"autocast, or wrap the logp_fn's body in torch.autocast({device!r}, enabled=False)"
     )
 
 
@@ -91,8 +91,10 @@ def _random_states(model: nn.Module) -> list[Tensor]:
 
 
 def _randomness(model: nn.Module) -> str:
-    told = "the log-likelihood draws from torch's global random generator, so its gradients differ from call to call; "
+    random = (
+        "the log-likelihood draws from torch's global random generator, so its gradients differ from call to call; "
+    )
     training = next((name or "the model" for name, module in model.named_modules() if module.training), None)
     if training is not None:
-        return told + f"{training} is in training mode, which turns dropout on: call model.eval()"
-    return told + "switch the randomness off, or let the logp_fn use a torch.Generator with a fixed seed"
+        return random + f"{training} is in training mode, which turns dropout on: call model.eval()"
+    return random + "switch the randomness off, or let the logp_fn use a torch.Generator with a fixed seed"

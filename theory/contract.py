@@ -1,4 +1,4 @@
-"""The one contract of this package, ``logp_fn(model, batch) -> Tensor[n]``, and how it is called and checked."""
+"""The contract ``logp_fn(model, batch) -> Tensor[n]`` that every function of this package uses, and its checks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LogpFn: TypeAlias = Callable[[Any, Any], Tensor]
 """Log-likelihood of every sample of a batch, in nats, shape (n,), differentiable; row i depends on sample i only."""
 
 Source: TypeAlias = tuple[LogpFn, Any]
-"""A log-likelihood and the batch it is taken on: a tensor, or any nest of dict, list and tuple of tensors, whose
-first axis counts the samples. A single number, string or None is handed on as it is; lists of them are refused, because
-samples could not be picked out of them."""
+"""A log-likelihood and the batch it is evaluated on. The batch is a tensor, or any nest of dict, list and tuple of
+tensors, whose first axis counts the samples. A single number, string or None is passed on unchanged; a list of them is
+refused, because samples could not be picked out of it."""
 
 
 class _Bound(nn.Module):
-    """A model and a log-likelihood as one module, so that ``functional_call`` can swap the model's parameters."""
+    """Model and log-likelihood as one module, so that ``functional_call`` can replace the model's parameters."""
 
     def __init__(self, model: nn.Module, logp_fn: LogpFn) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ def logp_at(model: nn.Module, params: Mapping[str, Tensor], source: Source) -> T
     """Evaluate a log-likelihood with some of the model's parameters replaced.
 
     Args:
-        model: The model; it is left as it was.
-        params: New values by parameter name. A tied parameter is replaced wherever it is used.
+        model: The model; unchanged.
+        params: New values by parameter name. A tied parameter is replaced everywhere.
         source: Log-likelihood and batch of n samples.
 
     Returns:
@@ -50,16 +50,16 @@ def logp_at(model: nn.Module, params: Mapping[str, Tensor], source: Source) -> T
 
 
 def parameter_slots(model: nn.Module) -> dict[str, str]:
-    """Every place a parameter sits in, with the name it goes by.
+    """Return the name of the parameter in each slot, a dotted path of module and attribute.
 
-    A tied parameter sits in several places and goes by the first. A module registered under two names is one place:
-    ``functional_call`` would swap it twice and put the replacement back in the end, so ties are resolved here instead.
+    A tied parameter has several slots and one name, its first. A module registered under two names has one slot:
+    ``functional_call`` would replace it twice and restore the replacement in the end, so ties are resolved here.
 
     Args:
         model: The model.
 
     Returns:
-        Parameter name by place, a dotted path.
+        Parameter name by slot.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     return {
@@ -70,11 +70,11 @@ def parameter_slots(model: nn.Module) -> dict[str, str]:
 
 
 def sample_count(batch: Any) -> int:
-    """Number of samples in a batch: the common first dimension of its tensors.
+    """Return the number of samples in a batch: the common first dimension of its tensors.
 
     Raises:
-        ValueError: If the batch holds no tensor, is empty, its tensors disagree, or it holds several values that are no
-            tensor.
+        ValueError: If the batch holds no tensor, is empty, its tensors disagree, or it holds a list of
+            other values.
     """
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)}
     if not sizes:
@@ -92,7 +92,7 @@ def sample_count(batch: Any) -> int:
 
 
 def _refuse_uncounted(batch: Any) -> None:
-    """Refuse what :func:`take` cannot pick samples out of and would hand on whole, with the wrong samples."""
+    """Refuse values that :func:`take` cannot pick samples out of and would pass on whole."""
     for path, leaf in tree_leaves_with_path(batch, is_leaf=_is_plain_sequence):
         if isinstance(leaf, Tensor | str) or not (isinstance(leaf, Sized) or is_dataclass(leaf)):
             continue
@@ -105,7 +105,7 @@ def _refuse_uncounted(batch: Any) -> None:
 
 
 def _is_plain_sequence(value: Any) -> bool:
-    """Whether a list or tuple holds single values only: neither tensors nor containers."""
+    """Return whether a list or tuple holds single values only: no tensors and no containers."""
     if not isinstance(value, list | tuple) or not value or all(item is None for item in value):
         return False
     return not any(isinstance(item, Tensor | list | tuple | dict) for item in value)
@@ -137,7 +137,7 @@ def checked_logps(logps: Any, n: int, group: int) -> Tensor:
         ``logps``, shape (n,).
 
     Raises:
-        ValueError: If it is no float tensor of shape (n,), or holds a value that is not finite.
+        ValueError: If it is not a float tensor of shape (n,), or holds a value that is not finite.
     """
     if not isinstance(logps, Tensor) or not logps.is_floating_point():
         kind = f"a {logps.dtype} tensor" if isinstance(logps, Tensor) else type(logps).__name__
@@ -145,7 +145,7 @@ def checked_logps(logps: Any, n: int, group: int) -> Tensor:
     if logps.shape != (n,):
         raise ValueError(
             f"the logp_fn of source {group} returned shape {tuple(logps.shape)} for {n} samples; "
-            f"return one log-likelihood a sample, shape ({n},): sum over the tokens, not over the batch"
+            f"return one log-likelihood per sample, shape ({n},): sum over the tokens, not over the batch"
         )
     finite = torch.isfinite(logps.detach())
     if not bool(finite.all()):
@@ -161,7 +161,7 @@ def checked_sources(sources: Sequence[Source]) -> list[Source]:
     """Check a list of sources against the contract.
 
     Returns:
-        The sources, with copies of tensors made under inference mode, which could not be saved for a backward pass.
+        The sources; tensors created under inference mode are copied, because autograd cannot save them.
 
     Raises:
         ValueError: If the list is empty or an entry is not a pair of a callable and a batch.
@@ -180,11 +180,11 @@ def _outside_inference_mode(leaf: Any) -> Any:
 
 
 def detached_parameters(model: nn.Module, at: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    """All parameters of a model cut from autograd, so that a graph holds only what a method asks for.
+    """Return all parameters detached, so that a graph holds only what a method differentiates.
 
     Args:
         model: The model.
-        at: Values that stand in for the model's own, by name; None for none.
+        at: Parameter values that replace the model's own, by name; None for none.
 
     Returns:
         Tensors by parameter name.

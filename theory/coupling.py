@@ -1,4 +1,4 @@
-"""Alignment of generation and understanding gradients of the same sample, tested against permutations.
+"""Alignment of the generation and understanding gradients of the same sample, with permutation tests.
 
 Shape suffixes: n samples, each with one generation and one understanding gradient.
 """
@@ -16,13 +16,13 @@ from theory.kernel import Gram
 
 @dataclass(frozen=True)
 class Tested:
-    """A statistic and its permutation null, in which understanding samples are paired with other images.
+    """A statistic and its permutation null, which pairs the understanding samples with images at random.
 
     Attributes:
-        value: The statistic as observed.
+        value: Observed value.
         null_mean: Its mean under the null.
         null_std: Its standard deviation under the null.
-        p_value: Share of the null, the observation counted in, that reaches the observed value; in (0, 1].
+        p_value: Share of the null, with the observation included, that reaches the observed value; in (0, 1].
     """
 
     value: float
@@ -42,8 +42,8 @@ class Alignment:
         sign_agreement: Share of ordered pairs (i, j) of different samples for which training on generation j moves
             generation i and understanding i in the same direction.
         spearman: Rank correlation of those two changes over the pairs.
-        cka: Centred kernel alignment of K_gg and K_uu. It compares shapes, not gradients, and is large without any
-            coupling at all; it means nothing without its null and is no evidence of coupling with it.
+        cka: Centred kernel alignment of K_gg and K_uu. It compares the structure of two kernels, not gradients, and
+            is large even without coupling. It means nothing without its null, and is no evidence of coupling with it.
     """
 
     own_cosine: Tested
@@ -57,9 +57,9 @@ def alignment(gram: Gram, permutations: int = 500, seed: int = 0) -> Alignment:
     """Test the coupling between the two heads.
 
     Args:
-        gram: Gram of two sources with one sample a pair: generation i belongs to understanding i.
-        permutations: Number of random re-pairings that make the null.
-        seed: Draws the re-pairings.
+        gram: Gram of two paired sources: generation sample i belongs to understanding sample i.
+        permutations: Number of random re-pairings in the null.
+        seed: Seed of the re-pairings.
 
     Returns:
         The statistics and their nulls.
@@ -80,22 +80,22 @@ def alignment(gram: Gram, permutations: int = 500, seed: int = 0) -> Alignment:
 
     centred_scale = float((_centred(gg).trace() * _centred(uu).trace()).clamp_min(0).sqrt())
     centred_gu = _centred(gu)
-    apart = ~torch.eye(n, dtype=torch.bool, device=gu.device)
-    moved_gg = gg[apart]
-    ranks_gg = _ranks(moved_gg)
+    off_diagonal = ~torch.eye(n, dtype=torch.bool, device=gu.device)
+    changes_gg = gg[off_diagonal]
+    ranks_gg = _ranks(changes_gg)
     centred_gg, centred_uu = _centred(gram.gg.double()), _centred(kernel_uu)
     cka_scale = float(centred_gg.norm() * centred_uu.norm())
     return Alignment(
         own_cosine=tested(lambda order: float(gu[:, order].diagonal().mean())),
         coupling=tested(lambda order: _ratio(float(centred_gu[:, order].trace()), centred_scale)),
-        sign_agreement=tested(lambda order: float((moved_gg.sign() == gu[:, order].T[apart].sign()).double().mean())),
-        spearman=tested(lambda order: _pearson(ranks_gg, _ranks(gu[:, order].T[apart]))),
+        sign_agreement=tested(lambda order: _sign_agreement(changes_gg, gu[:, order].T[off_diagonal])),
+        spearman=tested(lambda order: _pearson(ranks_gg, _ranks(gu[:, order].T[off_diagonal]))),
         cka=tested(lambda order: _ratio(float((centred_gg * centred_uu[order][:, order]).sum()), cka_scale)),
     )
 
 
 def own_cosines(gram: Gram) -> Tensor:
-    """Cosine between the generation and the understanding gradient of each sample.
+    """Return the cosine between the generation and the understanding gradient of each sample.
 
     Args:
         gram: Gram of two sources of n samples each, paired.
@@ -104,7 +104,7 @@ def own_cosines(gram: Gram) -> Tensor:
         Cosines, shape (n,), in [-1, 1].
 
     Raises:
-        ValueError: As :func:`alignment`.
+        ValueError: Under the same conditions as :func:`alignment`.
     """
     n = _checked_pairs(gram, 1)
     return gram.cosines()[:n, n:].diagonal().clone()
@@ -142,11 +142,15 @@ def _centred(block: Tensor) -> Tensor:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Ranks from 0, ties sharing their mean rank."""
+    """Return ranks from 0; ties get their mean rank."""
     _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     mean_rank: Tensor = (last - (counts.double() + 1) / 2)[inverse]
     return mean_rank
+
+
+def _sign_agreement(x: Tensor, y: Tensor) -> float:
+    return float((x.sign() == y.sign()).double().mean())
 
 
 def _pearson(x: Tensor, y: Tensor) -> float:

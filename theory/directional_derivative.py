@@ -1,4 +1,4 @@
-"""Directional derivative of every log-likelihood along a change of the parameters, in forward and reverse mode."""
+"""Directional derivatives of log-likelihoods along a change of the parameters, in forward and reverse mode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from theory.gradients import ParamGrads, product_dtype
 from theory.selection import Select, Selection
 
 Direction: TypeAlias = Literal["jvp", "reverse"]
-"""``"jvp"`` is forward-mode ``torch.func.jvp``: the least memory, but attention must be eager or the math kernel.
+"""``"jvp"`` is forward-mode ``torch.func.jvp``: least memory, but attention must be eager or the math kernel.
 ``"reverse"`` contracts each layer's input and output gradient with the change: it works with fused attention."""
 
 
@@ -31,24 +31,24 @@ def directional(
 ) -> Tensor:
     """Predict the change of every log-likelihood when the parameters move by ``delta``: <grad logp_i, delta>.
 
-    When to use it: for one known change, such as a step of an optimizer; no kernel is needed, and cost does not grow
-    with the number of pairs. ``"jvp"`` costs about two forward passes and their memory; ``"reverse"`` a forward and a
+    When to use it: for one known change, such as an optimizer step. It needs no kernel, and its cost does not grow with
+    the number of pairs. ``"jvp"`` costs about two forward passes and their memory; ``"reverse"`` a forward and a
     backward pass, and as much again for the check.
 
     Args:
         model: The model, in eval mode.
         sources: Log-likelihoods and their batches.
-        delta: Change by parameter name, each of the parameter's shape; parameters left out stay where they are.
-        method: Forward mode or its reverse-mode twin.
-        at: Parameter values to take the derivative at, by name; None for the model's own.
+        delta: Change by parameter name, in the parameter's shape; the other parameters do not change.
+        method: Forward or reverse mode.
+        at: Parameter values at which to differentiate, by name; None for the model's own.
         check: With ``"reverse"``, compare with plain autograd, as :func:`theory.gram` does.
 
     Returns:
         Predicted changes, shape (N,), in nats; samples in the order of the sources.
 
     Raises:
-        ValueError: If ``delta`` is empty, names an unknown parameter or has a wrong shape; if forward mode meets an
-            operation without one; or on input the result could not be trusted for.
+        ValueError: If ``delta`` is empty, names an unknown parameter or has a wrong shape; if an operation
+            has no forward mode; or if the result could not be trusted.
     """
     if method not in ("jvp", "reverse"):
         raise ValueError(f"unknown method {method!r}; available: jvp, reverse")
@@ -74,14 +74,14 @@ def checked_delta(model: nn.Module, delta: Mapping[str, Tensor]) -> None:
     for name, change in delta.items():
         if name not in params:
             raise ValueError(
-                f"delta names {name!r}, which is no parameter of the model (tied ones go by their first name)"
+                f"delta names {name!r}, which is no parameter of the model (name a tied one by its first name)"
             )
         if change.shape != params[name].shape:
             raise ValueError(f"delta of {name} has shape {tuple(change.shape)}; it needs {tuple(params[name].shape)}")
 
 
 def exactly(names: Mapping[str, Tensor]) -> Select:
-    """The selection of just these parameters, whatever characters their names hold."""
+    """Return the selection of exactly these parameters; a bracket in a name is no pattern."""
     return Selection(include=tuple(name.replace("[", "[[]") for name in names))
 
 
@@ -92,12 +92,12 @@ def _forward_mode(
     primal = {name: values[name] for name in delta}
     tangent = {name: change.detach().to(values[name]) for name, change in delta.items()}
 
-    def logps(given: dict[str, Tensor]) -> Tensor:
-        return logp_at(model, {**values, **given}, source)
+    def logps(replaced: dict[str, Tensor]) -> Tensor:
+        return logp_at(model, {**values, **replaced}, source)
 
     try:
         with warnings.catch_warnings(), watched_forward(model):
-            # torch scripts its own forward-mode rules on first use and warns of doing so
+            # torch compiles its forward-mode rules with torch.jit on first use, which warns
             warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
             value, change = jvp(logps, (primal,), (tangent,))[:2]
     except (RuntimeError, NotImplementedError) as error:

@@ -1,4 +1,4 @@
-"""Per-sample gradients by ``torch.func``: vmap(grad) over ``functional_call``, a few samples at a time."""
+"""Per-sample gradients by ``torch.func``: vmap(grad) over ``functional_call``, in chunks of samples."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def stream_func(
     at: Mapping[str, Tensor] | None = None,
     chunk: int = 16,
 ) -> list[Tensor]:
-    """Compute all per-sample gradients, then hands them to ``visit`` one parameter at a time.
+    """Compute all per-sample gradients, then pass them to ``visit`` one parameter at a time.
 
-    Memory holds every gradient at once: samples times parameters.
+    Memory: all gradients at once, samples times parameters.
 
     Args:
-        model: The model. Its attention must allow vmap: eager, or sdpa with a 4D mask of its own.
+        model: The model. Its attention must allow vmap: eager, or sdpa with an explicit 4D mask.
         sources: Log-likelihoods and their batches.
-        params: The parameters asked for, by name.
-        visit: Receives (name, gradients of all sources).
-        dtype: The dtype gradients are handed out in.
-        at: Parameter values to stand in for the model's own.
+        params: The selected parameters, by name.
+        visit: Called with (name, gradients of all sources).
+        dtype: Dtype of the gradients passed to ``visit``.
+        at: Parameter values that replace the model's own, by name; None for none.
         chunk: Samples differentiated at a time.
 
     Returns:
@@ -68,21 +68,19 @@ def _source_gradients(
     leaves, spec = tree_flatten(batch)
     batched = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
 
-    def one_logp(given: dict[str, Tensor], tensors: list[Tensor]) -> Tensor:
+    def one_logp(replaced: dict[str, Tensor], tensors: list[Tensor]) -> Tensor:
         filled: list[Any] = list(leaves)
         for i, tensor in zip(batched, tensors, strict=True):
             filled[i] = tensor.unsqueeze(0)
-        logp = logp_at(model, {**values, **given}, (logp_fn, tree_unflatten(filled, spec)))
+        logp = logp_at(model, {**values, **replaced}, (logp_fn, tree_unflatten(filled, spec)))
         if logp.shape != (1,):
             raise ValueError(
                 f"the logp_fn of source {group} returned shape {tuple(logp.shape)} for 1 sample; return shape (1,)"
             )
         return logp.squeeze(0)
 
-    with (
-        torch.no_grad(),
-        watched_forward(model),
-    ):  # plain values first, so that a wrong shape is named before vmap hides it
+    # evaluate one sample without vmap first: vmap would hide a wrong shape
+    with torch.no_grad(), watched_forward(model):
         checked_logps(logp_at(model, values, (logp_fn, _first(leaves, spec, batched))), 1, group)
     try:
         per_sample = vmap(grad_and_value(one_logp), in_dims=(None, 0), chunk_size=chunk)

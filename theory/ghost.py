@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-_BUDGET = 1 << 22  # numbers held at once in one (rows, T, m, S) product
+_BUDGET = 1 << 22  # elements of one (rows, T, m, S) product
 
 
 def ghost_linear(a_nTA: Tensor, b_nTB: Tensor, a_mSA: Tensor, b_mSB: Tensor) -> Tensor:
-    """Products of linear-layer gradients.
+    """Return the inner products of linear-layer gradients.
 
     Args:
         a_nTA: Inputs of the first samples.
@@ -30,7 +30,7 @@ def ghost_linear(a_nTA: Tensor, b_nTB: Tensor, a_mSA: Tensor, b_mSB: Tensor) -> 
 
 
 def ghost_embedding(ids_nT: Tensor, b_nTB: Tensor, ids_mS: Tensor, b_mSB: Tensor) -> Tensor:
-    """Products of embedding gradients: two positions meet only where they look up the same row.
+    """Return the inner products of embedding gradients: only positions that look up the same row contribute.
 
     Args:
         ids_nT: Rows looked up by the first samples.
@@ -47,7 +47,7 @@ def ghost_embedding(ids_nT: Tensor, b_nTB: Tensor, ids_mS: Tensor, b_mSB: Tensor
 def linear_costs(
     shapes: Mapping[int, tuple[int, int]], pairs: Sequence[tuple[int, int]], n_in: int, n_out: int
 ) -> tuple[int, int]:
-    """Multiplications of the two ways to the same products of a linear layer.
+    """Count the multiplications of both ways to compute the products of a linear layer.
 
     Args:
         shapes: (samples, positions) of each source.
@@ -56,7 +56,7 @@ def linear_costs(
         n_out: Outputs of the layer.
 
     Returns:
-        Cost of ghost products and cost of forming the gradients.
+        Multiplications of ghost products, and of products of formed gradients.
     """
     ghost = sum(shapes[i][0] * shapes[i][1] * shapes[j][0] * shapes[j][1] for i, j in pairs) * (n_in + n_out)
     formed = sum(n * t for n, t in shapes.values()) * n_in * n_out
@@ -65,7 +65,7 @@ def linear_costs(
 
 
 def _rowwise(b_nTB: Tensor, b_mSB: Tensor, other_factor: Callable[[slice], Tensor]) -> Tensor:
-    """Multiply the products of output gradients with those of the other factor, some samples at a time."""
+    """Multiply the products of output gradients with those of the other factor, a few samples at a time."""
     (n, t, _), (m, s, _) = b_nTB.shape, b_mSB.shape
     step = max(1, _BUDGET // max(1, t * m * s))
     out_nm = b_nTB.new_empty(n, m)

@@ -1,6 +1,6 @@
-"""Per-sample gradients as feature vectors, whole or sketched, with a warning where cosines are below sketch noise.
+"""Per-sample gradients as feature vectors, whole or sketched, with a warning if the sketch's noise hides the cosines.
 
-Shape suffixes: N samples of all sources; n of one; P numbers of a parameter; D numbers kept.
+Shape suffixes: N samples of all sources; n of one; P entries of a parameter; D features.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from theory.kernel import Gram
 from theory.methods import Method
 from theory.selection import Select, select_parameters
 
-_NONZEROS = 4  # entries each gradient number is added to, a sparse Johnson-Lindenstrauss transform
+_NONZEROS = 4  # columns that each gradient entry is added to: a sparse Johnson-Lindenstrauss transform
 
 
 class SketchNoiseWarning(UserWarning):
-    """The cosines read from a sketch are not larger than the sketch's own noise."""
+    """The cosines computed from a sketch are not larger than the sketch's noise."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Features:
     """Gradient features of the samples of one or more sources.
 
     Attributes:
-        rows: One gradient, or its sketch, a row; shape (N, D).
+        rows: One gradient, or its sketch, per row; shape (N, D).
         values: Log-likelihoods, shape (N,), in nats.
         sizes: Number of samples of each source.
         sketch: Width of the sketch, or None for whole gradients.
@@ -48,44 +48,44 @@ class Features:
     method: Method
 
     def cosines(self, i: int, j: int) -> Tensor:
-        """Cosines between the gradients of source i and source j.
+        """Return the cosines between the gradients of source i and source j.
 
-        A sketch of width D gives each cosine an error of about 1 / sqrt(D). Where the mean size of the cosines asked
-        for (own pairs left out if i = j) is under twice that, they cannot be told from zero.
+        A sketch of width D gives each cosine an error of about 1 / sqrt(D). If the mean absolute cosine of the block
+        (without the diagonal if i = j) is below twice that, the cosines are indistinguishable from zero.
 
         Args:
-            i: Number of the first source.
-            j: Number of the second source.
+            i: Index of the first source.
+            j: Index of the second source.
 
         Returns:
             Cosines, shape (n_i, n_j), in [-1, 1].
 
         Warns:
-            SketchNoiseWarning: If the sketch drowns them; compute the exact block with ``gram`` instead.
+            SketchNoiseWarning: If the sketch's noise hides them; compute the exact block with ``gram``.
         """
         whole = Gram(self.rows @ self.rows.T, self.values, self.sizes, self.method).cosines()
         block = Gram(whole, self.values, self.sizes, self.method).block(i, j)
-        self._warn_if_drowned(block, i, j)
+        self._warn_if_noisy(block, i, j)
         return block
 
     def gram(self) -> Gram:
-        """The kernel of these features; warns as :meth:`cosines` does for every block between two sources."""
+        """Return the kernel of these features; warn as :meth:`cosines` does, for every block between two sources."""
         for i in range(len(self.sizes)):
             for j in range(i + 1, len(self.sizes)):
                 self.cosines(i, j)
         return Gram(self.rows @ self.rows.T, self.values, self.sizes, self.method)
 
-    def _warn_if_drowned(self, block: Tensor, i: int, j: int) -> None:
+    def _warn_if_noisy(self, block: Tensor, i: int, j: int) -> None:
         if self.sketch is None:
             return
-        apart = block[~torch.eye(len(block), dtype=torch.bool, device=block.device)] if i == j else block.flatten()
-        if apart.numel() == 0:
+        cosines = block[~torch.eye(len(block), dtype=torch.bool, device=block.device)] if i == j else block.flatten()
+        if cosines.numel() == 0:
             return
-        size, noise = float(apart.abs().mean()), 1 / math.sqrt(self.sketch)
+        size, noise = float(cosines.abs().mean()), 1 / math.sqrt(self.sketch)
         if size < 2 * noise:
             warnings.warn(
                 f"cosines between sources {i} and {j} have mean size {size:.2g}, within the noise {noise:.2g} of a "
-                f"sketch of width {self.sketch}; use gram(), which is exact, or a sketch=None",
+                f"sketch of width {self.sketch}; use gram(), which is exact, or sketch=None",
                 SketchNoiseWarning,
                 stacklevel=3,
             )
@@ -103,17 +103,17 @@ def features(
 ) -> Features:
     """Collect per-sample gradients, layer by layer.
 
-    When to use it: for many samples, whose kernel would be too large or is wanted approximately, and for what needs
-    gradients themselves. Memory is N P numbers for P selected parameters, or N ``sketch``; time is that of
+    When to use it: for many samples, if their kernel would be too large or need only be approximate, and whenever the
+    gradients themselves are needed. Memory: N P numbers for P selected parameters, or N ``sketch``. Time: that of
     :func:`theory.gram` and, with a sketch, 4 N P additions.
 
     Args:
         model: The model, in eval mode.
         sources: Log-likelihoods and their batches.
         select: Which parameters.
-        method: How.
+        method: How the gradients are computed; see :data:`theory.methods.Method`.
         sketch: Width of a sparse random projection that keeps inner products on average; None for whole gradients.
-        seed: Draws the projection; the same seed and selection give the same projection.
+        seed: Seed of the projection; the same seed and selection give the same projection.
         dtype: The dtype of the result; None for the parameters' own, at least float32.
         check: Compare with plain autograd, as :func:`theory.gram` does.
 
@@ -121,7 +121,7 @@ def features(
         The features of all samples.
 
     Raises:
-        ValueError: If ``sketch`` is under 1, or on input the result could not be trusted for.
+        ValueError: If ``sketch`` is below 1, or if the result could not be trusted.
     """
     if sketch is not None and sketch < 1:
         raise ValueError(f"sketch must be >= 1 or None, got {sketch}")
@@ -150,7 +150,7 @@ def features(
 
 
 def _add_sketch(rows_ND: Tensor, grads_NP: Tensor, seed: int) -> None:
-    """Add each gradient number, with random sign, to a few random columns."""
+    """Add each gradient entry, with random sign, to a few random columns."""
     draw = torch.Generator().manual_seed(seed)
     for _ in range(_NONZEROS):
         column_P = torch.randint(rows_ND.shape[1], (grads_NP.shape[1],), generator=draw).to(rows_ND.device)

@@ -1,8 +1,8 @@
-"""Per-sample gradients by hooks, one layer at a time: one batched forward and backward, no weight gradient twice.
+"""Per-sample gradients by hooks: one batched forward and backward pass, one layer at a time.
 
-Each layer that owns a selected parameter keeps its input until the gradient at its output arrives; then its per-sample
-gradients are handed out and forgotten. Parameters are cut from autograd meanwhile, so the backward pass computes no
-weight gradients of its own.
+Each layer that owns a selected parameter keeps its input until the gradient at its output arrives. Its per-sample
+gradients are then passed on and dropped. The parameters are detached, so the backward pass computes no weight gradients
+of its own.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ def stream_hooks(
     dtype: torch.dtype,
     at: Mapping[str, Tensor] | None = None,
 ) -> list[Tensor]:
-    """Hand the per-sample gradients of each parameter to ``visit`` as soon as they are complete.
+    """Pass the per-sample gradients of each parameter to ``visit`` as soon as they are complete.
 
     Args:
         model: The model.
         sources: Log-likelihoods and their batches.
-        params: The parameters asked for, by name.
-        visit: Receives (name, gradients of all sources); parameters no source uses are not visited.
-        dtype: The dtype gradients are handed out in.
-        at: Parameter values to stand in for the model's own.
+        params: The selected parameters, by name.
+        visit: Called with (name, gradients of all sources); parameters that no source uses are not visited.
+        dtype: Dtype of the gradients passed to ``visit``.
+        at: Parameter values that replace the model's own, by name; None for none.
 
     Returns:
         The log-likelihoods of each source, detached.
 
     Raises:
-        ValueError: Where a layer is used in a way hooks cannot follow; the message names it.
+        ValueError: If a layer is used in a way that hooks cannot follow; the message names it.
     """
     sizes = [sample_count(batch) for _, batch in sources]
     sources = [(fn, tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, b)) for fn, b in sources]
@@ -74,14 +74,14 @@ def stream_hooks(
 
 @dataclass
 class _Pending:
-    """A parameter whose gradients are still coming in."""
+    """Uses of a parameter whose gradients are not complete yet."""
 
     uses: list[list[Use]]
     awaited: int = 0
 
 
 class _Tape:
-    """Record the uses of the selected parameters and hand them out when their gradients are complete."""
+    """Record the uses of the selected parameters and pass them on when their gradients are complete."""
 
     def __init__(
         self, model: nn.Module, params: Mapping[str, Tensor], sizes: list[int], visit: Visit, dtype: torch.dtype
@@ -102,7 +102,7 @@ class _Tape:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Attach the forward hooks for the length of the block."""
+        """Attach the forward hooks inside the block."""
         handles = [
             module.register_forward_hook(partial(self._forward, path, owned), with_kwargs=True)
             for path, module, owned in self._owners
@@ -115,28 +115,28 @@ class _Tape:
 
     @contextmanager
     def explaining_shared_rows(self) -> Iterator[None]:
-        """Name the layer behind an error of the model that cannot take one row a sample in place of one row."""
+        """Name the layer if the model fails because one row for all samples became one row per sample."""
         try:
             yield
         except (RuntimeError, IndexError) as error:
             if self._shared is None:
                 raise
             raise ValueError(
-                f"layer {self._shared} saw one row for all samples, and the model fails where its output has one row a "
+                f"layer {self._shared} saw one row for all samples, and the model fails if its output has one row per "
                 f"sample ({str(error).splitlines()[0]}); if that row is one token of many, routed or packed, {ADVICE}"
             ) from error
 
     def backward(self, reached: list[Tensor]) -> None:
-        """Run the backward pass, in which the gradients are handed out."""
+        """Run the backward pass, during which the gradients are passed on."""
         try:
             torch.autograd.grad(reached, self.roots, allow_unused=True)
         except CheckpointError as error:  # recomputation sees the model's own parameters again
             raise ValueError(_CHECKPOINTING) from error
 
     def finish(self) -> None:
-        """Hand out what still waits: parameters with a use whose output nothing depends on."""
+        """Pass on the remaining parameters: those with a use that no log-likelihood depends on."""
         for name in list(self._pending):
-            self._hand_out(name)
+            self._pass_on(name)
 
     def _forward(
         self, path: str, owned: dict[str, str], module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
@@ -146,16 +146,16 @@ class _Tape:
         if self.group is None:
             raise ValueError(_CHECKPOINTING)
         if not isinstance(output, Tensor) or output.ndim == 0:
-            raise ValueError(f"layer {path} returns {type(output).__name__}, not a row a sample; {ADVICE}")
+            raise ValueError(f"layer {path} returns {type(output).__name__}, not one row per sample; {ADVICE}")
         n = self._sizes[self.group]
         capture = Capture.of(path, module, owned, args, kwargs, n)
-        if output.shape[0] == 1 and n > 1:  # shared by all samples, such as positions: give each its own
+        if output.shape[0] == 1 and n > 1:  # one row for all samples, such as positions: expand it
             output = output.expand(n, *output.shape[1:])
             self._shared = path
         if not output.requires_grad:
             root = output.detach().requires_grad_()
             self.roots.append(root)
-            output = root.clone()  # a leaf may not be changed in place further on
+            output = root.clone()  # the model may not change a leaf in place
         for name in owned.values():
             pending = self._pending.setdefault(name, _Pending([[] for _ in self._sizes]))
             pending.awaited += 1
@@ -174,9 +174,9 @@ class _Tape:
             pending.uses[group].append(use)
             pending.awaited -= 1
             if pending.awaited == 0:
-                self._hand_out(name)
+                self._pass_on(name)
 
-    def _hand_out(self, name: str) -> None:
+    def _pass_on(self, name: str) -> None:
         pending = self._pending.pop(name)
         if any(pending.uses):
             shape = self._params[name].shape
@@ -186,10 +186,10 @@ class _Tape:
 
 
 def _hookable(output: Tensor) -> tuple[Tensor, Tensor]:
-    """A tensor whose hook sees the gradient at the output, and the output to pass on.
+    """Return a tensor whose hook receives the gradient at the output, and the output to pass on.
 
-    A change in place of a view makes its old node, hook and all, vanish from the graph; its base keeps its own. A
-    linear layer with a bias returns such a view, of one shape with its base but for the axes.
+    An in-place change of a view drops the view's node and hook from the graph, but not those of its base. A linear
+    layer with a bias returns such a view; its base has the same elements with other axes.
     """
     base = output._base
     if base is None:

@@ -25,9 +25,9 @@ class Gram:
         K: Inner products of per-sample gradients, shape (N, N), symmetric; samples in the order of the sources.
         values: Log-likelihoods, shape (N,), in nats.
         sizes: Number of samples of each source; by convention generation first, understanding second.
-        parts: Share of ``K`` by the name of the module that owns the parameters; they add up to ``K``. Empty unless
-            asked for.
-        method: The method that computed it.
+        parts: Share of ``K`` by name of the module that owns the parameters; the shares add up to ``K``. Empty unless
+            computed with ``per_module``.
+        method: The method that computed the gradients.
     """
 
     K: Tensor
@@ -38,21 +38,21 @@ class Gram:
 
     @property
     def gg(self) -> Tensor:
-        """Generation with generation, shape (n_0, n_0)."""
+        """Kernel of generation with generation, shape (n_0, n_0)."""
         return self.block(0, 0)
 
     @property
     def uu(self) -> Tensor:
-        """Understanding with understanding, shape (n_1, n_1)."""
+        """Kernel of understanding with understanding, shape (n_1, n_1)."""
         return self.block(1, 1)
 
     @property
     def gu(self) -> Tensor:
-        """Generation with understanding, shape (n_0, n_1)."""
+        """Kernel of generation with understanding, shape (n_0, n_1)."""
         return self.block(0, 1)
 
     def block(self, i: int, j: int) -> Tensor:
-        """Kernel of source i with source j, shape (n_i, n_j).
+        """Return the kernel of source i with source j, shape (n_i, n_j).
 
         Raises:
             ValueError: If there is no such source.
@@ -63,10 +63,10 @@ class Gram:
         return self.K[rows, columns]
 
     def part(self, name: str) -> Gram:
-        """The Gram of one module's parameters alone.
+        """Return the Gram of one module's parameters only.
 
         Raises:
-            ValueError: If the module has no part here; the message lists those that do.
+            ValueError: If the module has no part; the message lists the modules that do.
         """
         if name not in self.parts:
             known = ", ".join(self.parts) or "none: compute the Gram with per_module=True"
@@ -74,10 +74,10 @@ class Gram:
         return Gram(self.parts[name], self.values, self.sizes, self.method)
 
     def regrouped(self, label: Callable[[str], str]) -> Gram:
-        """Add up parts under new names, e.g. modules into layers.
+        """Sum parts under new names, e.g. modules into layers.
 
         Args:
-            label: New name for each part's name.
+            label: Function from a part's name to its new name.
 
         Returns:
             The same Gram with fewer parts.
@@ -88,7 +88,7 @@ class Gram:
         return Gram(self.K, self.values, self.sizes, self.method, merged)
 
     def cosines(self) -> Tensor:
-        """Cosines between gradients, shape (N, N), in [-1, 1]; zero where a gradient vanishes."""
+        """Return the cosines between gradients, shape (N, N), in [-1, 1]; zero for a gradient of zero."""
         norms = self.K.diagonal().clamp_min(0).sqrt()
         scale = norms[:, None] * norms[None, :]
         return torch.where(scale > 0, self.K / scale.clamp_min(torch.finfo(self.K.dtype).tiny), 0.0).clamp(-1, 1)
@@ -105,26 +105,25 @@ def gram(
 ) -> Gram:
     """Compute the exact kernel K_ij = <grad logp_i, grad logp_j> over the samples of all sources.
 
-    When to use it: up to some hundred samples, for all pairs. All sources go through the model at once,
-    so memory grows with the number of samples; :func:`cross_gram` bounds it. Time is about 1.5 forward and backward
-    passes over the samples, and 1.3 more for the check; ``method`` decides the rest, see
-    :data:`theory.methods.Method`.
+    When to use it: for all pairs of up to a few hundred samples. All sources go through the model at once, so memory
+    grows with the number of samples; :func:`cross_gram` bounds it. Time: about 1.5 forward and backward passes over the
+    samples, and 1.3 more for the check; it depends on ``method``, see :data:`theory.methods.Method`.
 
     Args:
-        model: The model, in eval mode; it is left as it was.
+        model: The model, in eval mode; unchanged.
         sources: (logp_fn, batch) pairs; generation first and understanding second give the named blocks.
         select: Which parameters: a selection, a pattern, patterns, or None for those that require a gradient.
-        method: How; see :data:`theory.methods.Method`. All agree up to rounding.
-        per_module: Also keep the share of each module that owns parameters.
-        dtype: The dtype of products and result, float32 or float64; None for the parameters' own, at least float32.
+        method: How gradients are computed; see :data:`theory.methods.Method`. All methods agree up to rounding.
+        per_module: Also return the share of each module that owns parameters.
+        dtype: Dtype of products and result, float32 or float64; None for the parameters' own, at least float32.
         check: Compare the gradients with plain autograd: over the whole batch on every call, and by
-            :func:`theory.checks.self_check` the first time this model, logp_fn and selection are seen.
+            :func:`theory.checks.self_check` on the first call with this model, logp_fn and selection.
 
     Returns:
         The Gram over N samples.
 
     Raises:
-        ValueError: On input the result could not be trusted for: see the message for the sample or parameter.
+        ValueError: If the result could not be trusted; the message names the sample or parameter.
     """
     sources = checked_sources(sources)
     require_conditions(model)
@@ -169,25 +168,25 @@ def cross_gram(
 ) -> Tensor:
     """Compute the kernel between two sample sets block by block, so that memory does not grow with their sizes.
 
-    When to use it: for large sets, or where only the products between two sets are wanted. Each pair of blocks is a
-    forward and backward pass over both, (R / block) (C / block) of them, so take the largest block that fits in memory.
-    The check is made once for each block of rows and of columns.
+    When to use it: for large sets, or if only the products between two sets are needed. Each pair of blocks takes a
+    forward and backward pass over both, and there are (R / block) (C / block) pairs, so use the largest block that fits
+    in memory. Each block of rows and each block of columns is checked once.
 
     Args:
         model: The model, in eval mode.
         rows: Log-likelihood and batch of R samples.
         columns: Log-likelihood and batch of C samples.
         select: Which parameters.
-        method: How.
-        dtype: The dtype of products and result; None for the parameters' own, at least float32.
-        block: Samples of either set held at a time.
+        method: How gradients are computed; see :data:`theory.methods.Method`.
+        dtype: Dtype of products and result; None for the parameters' own, at least float32.
+        block: Samples of each set processed at a time.
         check: Compare with plain autograd, as :func:`gram` does.
 
     Returns:
         Inner products of gradients, shape (R, C).
 
     Raises:
-        ValueError: If ``block`` is under 1, or on input the result could not be trusted for.
+        ValueError: If ``block`` is below 1, or if the result could not be trusted.
     """
     if block < 1:
         raise ValueError(f"block must be >= 1, got {block}")
@@ -207,7 +206,7 @@ def cross_gram(
                 for product in grads.blocks([(0, 1)], product_of(method)).values():
                     target += product
 
-            # each block of rows, and each of columns, is compared once
+            # compare each block of rows, and each block of columns, once
             groups = [group for group, other in ((0, left), (1, top)) if check and other.start == 0]
             checked_stream(model, pair, params, add_up, dtype, method, groups)
     return out

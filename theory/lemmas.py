@@ -1,9 +1,9 @@
-"""The paper's lemmas on one training step, contracted with their residuals: sums of kernel entries.
+"""The paper's lemmas on one training step, as sums of kernel entries.
 
-The paper writes each change as a sum over token positions of residual^T K residual; contracted, every such sum is the
-inner product of two gradients of sequence log-likelihoods, which is what these functions take.
+The paper writes each change as a sum over token positions of residual^T K residual. Contracted, each such sum is the
+inner product of two gradients of sequence log-likelihoods. These functions take those inner products.
 
-Shape suffixes: P probes; A alternative prompts of a probe, the true prompt y0 first; U training samples.
+Shape suffixes: P probes; A alternative prompts of a probe, with the true prompt y0 first; U training samples.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def sft_generation(kernel_PU: Tensor, eta: float, weights_U: Tensor | None = Non
 
     Delta G(x0 | Y0) = eta sum_u w_u <grad log pi(x0 | Y0), grad log pi(x_u | Y_u)> + O(eta^2).
 
-    Applied to the understanding head's own log-likelihood log pi(y0 | X0), the same sum is that head's own change.
+    If the probes are log-likelihoods log pi(y0 | X0) of the understanding head, the sum is the change of that head.
 
     Args:
-        kernel_PU: Gradients of the probes with gradients of the training samples, shape (P, U).
+        kernel_PU: Inner products of probe gradients with training gradients, shape (P, U).
         eta: Learning rate.
         weights_U: Weight of each sample in the loss, shape (U,); None for the mean.
 
@@ -38,7 +38,7 @@ def sft_understanding(kernel_PAU: Tensor, posterior_PA: Tensor, eta: float, weig
     gradients of log pi(x0 | y_i) and of training sample u.
 
     Args:
-        kernel_PAU: Gradients of log pi(x0 | y_i) with gradients of the training samples, shape (P, A, U).
+        kernel_PAU: Inner products of gradients of log pi(x0 | y_i) with training gradients, shape (P, A, U).
         posterior_PA: w(y_i | x0) from :func:`posterior`, shape (P, A).
         eta: Learning rate.
         weights_U: Weight of each sample in the loss, shape (U,); None for the mean.
@@ -62,8 +62,8 @@ def dpo_generation(
     Delta G = eta beta sum_u w_u sigma(-alpha_u) [K(x0, chosen_u) - K(x0, rejected_u)] + O(eta^2).
 
     Args:
-        chosen_PU: Gradients of the probes with gradients of the chosen samples, shape (P, U).
-        rejected_PU: ... and of the rejected samples, shape (P, U).
+        chosen_PU: Inner products of probe gradients with gradients of the chosen samples, shape (P, U).
+        rejected_PU: The same with gradients of the rejected samples, shape (P, U).
         margins_U: alpha from :func:`dpo_margins`, before the step, shape (U,).
         beta: DPO's beta.
         eta: Learning rate.
@@ -85,11 +85,12 @@ def dpo_understanding(
     eta: float,
     weights_U: Tensor | None = None,
 ) -> Tensor:
-    """Lemma 4: Lemma 2's change through Bayes under one SGD step on the DPO loss.
+    """Lemma 4: change of log pi(y0 | x0) through Bayes, as in Lemma 2, under one SGD step on the DPO loss.
 
     Args:
-        chosen_PAU: Gradients of log pi(x0 | y_i) with gradients of the chosen samples, shape (P, A, U).
-        rejected_PAU: ... and of the rejected samples, shape (P, A, U).
+        chosen_PAU: Inner products of gradients of log pi(x0 | y_i) with gradients of the chosen samples, shape
+            (P, A, U).
+        rejected_PAU: The same with gradients of the rejected samples, shape (P, A, U).
         margins_U: alpha from :func:`dpo_margins`, before the step, shape (U,).
         posterior_PA: w(y_i | x0) from :func:`posterior`, shape (P, A).
         beta: DPO's beta.
@@ -104,26 +105,26 @@ def dpo_understanding(
 
 
 def posterior(logps_PA: Tensor) -> Tensor:
-    """Posterior over the alternative prompts, w(y_i | x0) = pi(x0 | y_i) / sum_j pi(x0 | y_j).
+    """Return the posterior over the alternative prompts, w(y_i | x0) = pi(x0 | y_i) / sum_j pi(x0 | y_j).
 
     Args:
-        logps_PA: log pi(x0 | y_i), shape (P, A), the true prompt first.
+        logps_PA: log pi(x0 | y_i), shape (P, A), with the true prompt first.
 
     Returns:
         Probabilities, shape (P, A); each row sums to 1.
 
     Raises:
-        ValueError: If there are fewer than two alternatives: the posterior is then 1 and nothing can change.
+        ValueError: If there are fewer than two alternatives: the posterior would be 1 and could not change.
     """
     _need_alternatives(logps_PA)
     return logps_PA.softmax(-1)
 
 
 def bayes_logp(logps_PA: Tensor) -> Tensor:
-    """Log pi(y0 | x0) through Bayes with a uniform prior over the alternatives, up to the constant of Lemma 2.
+    """Return log pi(y0 | x0) through Bayes with a uniform prior over the alternatives, up to the constant of Lemma 2.
 
     Args:
-        logps_PA: log pi(x0 | y_i), shape (P, A), the true prompt first.
+        logps_PA: log pi(x0 | y_i), shape (P, A), with the true prompt first.
 
     Returns:
         Log-probabilities of the true prompt, shape (P,), in nats.
@@ -135,13 +136,13 @@ def bayes_logp(logps_PA: Tensor) -> Tensor:
 def dpo_margins(
     chosen_U: Tensor, rejected_U: Tensor, ref_chosen_U: Tensor, ref_rejected_U: Tensor, beta: float
 ) -> Tensor:
-    """The DPO margin alpha = beta [(log pi - log pi_ref)(chosen) - (log pi - log pi_ref)(rejected)].
+    """Return the DPO margin alpha = beta [(log pi - log pi_ref)(chosen) - (log pi - log pi_ref)(rejected)].
 
     Args:
         chosen_U: Log-likelihoods of the chosen samples under the policy, shape (U,).
-        rejected_U: ... of the rejected samples.
-        ref_chosen_U: Log-likelihoods of the chosen samples under the reference.
-        ref_rejected_U: ... of the rejected samples.
+        rejected_U: The same of the rejected samples.
+        ref_chosen_U: Log-likelihoods of the chosen samples under the reference model.
+        ref_rejected_U: The same of the rejected samples.
         beta: DPO's beta.
 
     Returns:
@@ -151,13 +152,13 @@ def dpo_margins(
 
 
 def dpo_loss(margins_U: Tensor) -> Tensor:
-    """The loss whose gradient step Lemmas 3 and 4 describe: the mean of -log sigma(alpha).
+    """Return the loss of the step in Lemmas 3 and 4: the mean of -log sigma(alpha).
 
     Args:
         margins_U: alpha from :func:`dpo_margins`, shape (U,).
 
     Returns:
-        The loss, a scalar; log 2 while policy and reference agree.
+        The loss, a scalar; log 2 if policy and reference model are equal.
     """
     return -F.logsigmoid(margins_U).mean()
 

@@ -1,4 +1,4 @@
-"""Per-sample gradients by one plain backward pass a sample: slow, and without any assumption about the model."""
+"""Per-sample gradients by one plain backward pass per sample: slow, but without assumptions about the model."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def stream_loop(
     dtype: torch.dtype,
     at: Mapping[str, Tensor] | None = None,
 ) -> list[Tensor]:
-    """Compute all per-sample gradients one by one, then hand them to ``visit`` one parameter at a time.
+    """Compute all per-sample gradients one by one, then pass them to ``visit`` one parameter at a time.
 
-    Memory holds every gradient at once: samples times parameters.
+    Memory: all gradients at once, samples times parameters.
 
     Args:
         model: The model.
         sources: Log-likelihoods and their batches.
-        params: The parameters asked for, by name.
-        visit: Receives (name, gradients of all sources).
-        dtype: The dtype gradients are handed out in.
-        at: Parameter values to stand in for the model's own.
+        params: The selected parameters, by name.
+        visit: Called with (name, gradients of all sources).
+        dtype: Dtype of the gradients passed to ``visit``.
+        at: Parameter values that replace the model's own, by name; None for none.
 
     Returns:
         The log-likelihoods of each source, detached.

@@ -1,6 +1,6 @@
-"""The lemmas on a model: generation, understanding through Bayes, and the understanding head's own change, together.
+"""The lemmas applied to a model: changes of generation, of understanding through Bayes, and of the understanding head.
 
-Shape suffixes: P probes; A alternative prompts of a probe, the true prompt first; U training samples.
+Shape suffixes: P probes; A alternative prompts of a probe, with the true prompt first; U training samples.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from theory.selection import Select
 
 @dataclass(frozen=True)
 class Probes:
-    """Images whose log-likelihoods are measured in both directions.
+    """Images whose log-likelihoods are measured through generation and through understanding.
 
     Attributes:
         generation: log pi(x | y) of an image given a prompt.
-        alternatives: Batch for ``generation`` of P * A rows: A prompts for each image in turn, its own prompt first.
+        alternatives: Batch for ``generation`` of P * A rows: A prompts for each image, with its own prompt first.
         n_alternatives: A, at least 2.
-        understanding: log pi(y0 | x0) by the understanding head, and its batch of P rows.
+        understanding: log pi(y0 | x0) of the understanding head, and its batch of P rows.
     """
 
     generation: LogpFn
@@ -46,12 +46,12 @@ class Probes:
 
 @dataclass(frozen=True)
 class Readings:
-    """Log-likelihoods of the probes, or changes of them, shape (P,) each, in nats.
+    """Log-likelihoods of the probes, or their changes, shape (P,) each, in nats.
 
     Attributes:
         generation: log pi(x0 | y0).
         bayes: log pi(y0 | x0) through Bayes over the alternatives.
-        head: log pi(y0 | x0) by the understanding head itself.
+        head: log pi(y0 | x0) of the understanding head.
     """
 
     generation: Tensor
@@ -59,7 +59,7 @@ class Readings:
     head: Tensor
 
     def since(self, before: Readings) -> Readings:
-        """The change from ``before`` to these readings."""
+        """Return the change from ``before`` to these log-likelihoods."""
         return Readings(self.generation - before.generation, self.bayes - before.bayes, self.head - before.head)
 
 
@@ -71,7 +71,7 @@ def read(model: nn.Module, probes: Probes) -> Readings:
         probes: Images to measure.
 
     Returns:
-        The readings.
+        The log-likelihoods.
     """
     require_conditions(model)
     logps_PA = _alternative_logps(model, probes)
@@ -90,16 +90,16 @@ def predict_sft(
     method: Method = "auto",
     dtype: torch.dtype | None = None,
 ) -> Readings:
-    """Predict one SGD step on the mean negative log-likelihood: Lemmas 1 and 2, and the head's own change.
+    """Predict one SGD step on the mean negative log-likelihood: Lemmas 1 and 2, and the change of the head.
 
     Args:
         model: The model before the step, in eval mode.
         probes: P probes.
-        train: Log-likelihood and batch of the U samples trained on.
+        train: Log-likelihood and batch of the U training samples.
         eta: Learning rate.
-        select: The parameters the step moves.
-        method: How the kernel is computed.
-        dtype: The dtype of the kernel.
+        select: The parameters that the step changes.
+        method: How gradients are computed; see :data:`theory.methods.Method`.
+        dtype: Dtype of the kernel.
 
     Returns:
         Predicted changes.
@@ -126,19 +126,19 @@ def predict_dpo(
     method: Method = "auto",
     dtype: torch.dtype | None = None,
 ) -> Readings:
-    """Predict one SGD step on the DPO loss: Lemmas 3 and 4, and the head's own change.
+    """Predict one SGD step on the DPO loss: Lemmas 3 and 4, and the change of the head.
 
     Args:
         model: The policy before the step, in eval mode.
         probes: P probes.
         chosen: Log-likelihood and batch of the U chosen samples.
-        rejected: ... of the U rejected samples.
+        rejected: Log-likelihood and batch of the U rejected samples.
         margins: alpha from :func:`theory.lemmas.dpo_margins`, before the step, shape (U,).
         beta: DPO's beta.
         eta: Learning rate.
-        select: The parameters the step moves.
-        method: How the kernel is computed.
-        dtype: The dtype of the kernel.
+        select: The parameters that the step changes.
+        method: How gradients are computed; see :data:`theory.methods.Method`.
+        dtype: Dtype of the kernel.
 
     Returns:
         Predicted changes.

@@ -1,4 +1,4 @@
-"""Weighted sums of per-sample gradients by plain autograd, which every method is compared with."""
+"""Weighted sums of per-sample gradients by plain autograd: the reference for every method."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Reference:
     """Weighted sums and log-likelihoods by plain autograd.
 
     Attributes:
-        weights: Weight of each sample by source, shape (n,) each.
+        weights: Sample weights by source, shape (n,) each.
         sums: Weighted sum of all per-sample gradients by parameter, flattened.
         values: Log-likelihoods by source, shape (n,) each, detached.
     """
@@ -32,17 +32,17 @@ class Reference:
 
 
 def tolerance_of(params: Mapping[str, Tensor]) -> float:
-    """Relative error that rounding in the parameters' dtype can make."""
+    """Return the relative error that rounding in the parameters' dtype can cause."""
     return max(_TOLERANCE.get(p.dtype, 2e-3) for p in params.values())
 
 
 def sample_by_sample(model: nn.Module, sources: Sequence[Source], params: Mapping[str, Tensor]) -> Reference:
-    """Differentiate each sample alone, one backward pass a sample, on the model itself.
+    """Differentiate each sample alone on the model itself, with one backward pass per sample.
 
     Args:
         model: The model.
         sources: Log-likelihoods and their batches, of few samples.
-        params: The parameters asked for, by name.
+        params: The selected parameters, by name.
 
     Returns:
         The reference.
@@ -80,13 +80,13 @@ def sample_by_sample(model: nn.Module, sources: Sequence[Source], params: Mappin
 def whole_batch(
     model: nn.Module, sources: Sequence[Source], params: Mapping[str, Tensor], at: Mapping[str, Tensor] | None = None
 ) -> Reference:
-    """Differentiate the weighted sum of all log-likelihoods: one forward and one backward pass a source.
+    """Differentiate the weighted sum of all log-likelihoods: one forward and one backward pass per source.
 
     Args:
         model: The model.
         sources: Log-likelihoods and their batches.
-        params: The parameters asked for, by name.
-        at: Parameter values to stand in for the model's own.
+        params: The selected parameters, by name.
+        at: Parameter values that replace the model's own, by name; None for none.
 
     Returns:
         The reference.
@@ -96,7 +96,7 @@ def whole_batch(
     """
     weights, sums, values = _weights(sources, params), _zeros(params), []
     moved = {} if at is None else detached_parameters(model, at)
-    # elsewhere, new leaves stand in for the parameters; in place, the model itself runs, as its user runs it
+    # with `at`, new leaves replace the parameters; otherwise the model runs exactly as its user runs it
     leaves = dict(params) if at is None else {name: moved[name].requires_grad_() for name in params}
     with torch.enable_grad(), _requiring_grad(leaves), watched_forward(model):
         for group, source in enumerate(sources):
@@ -114,9 +114,9 @@ def whole_batch(
 
 
 def _weights(sources: Sequence[Source], params: Mapping[str, Tensor]) -> list[Tensor]:
-    """One weight a sample, far from each other, so that a gradient credited to another sample shows.
+    """Draw sample weights that differ clearly, so that a gradient credited to the wrong sample shows.
 
-    They are of both signs, but never cancel: what all samples share stays as large as what they do not.
+    They have both signs but do not cancel, so that a gradient that all samples share does not vanish from the sum.
     """
     draw = torch.Generator().manual_seed(0)
     weights = []
@@ -147,8 +147,8 @@ def _refuse_coupling(alone: Tensor, together: Tensor, group: int, which: str, to
     if abs(float(alone - together)) > tolerance * max(1.0, abs(float(together))):
         raise ValueError(
             f"the {which} sample of source {group} has log-likelihood {float(alone):.6g} alone and "
-            f"{float(together):.6g} beside another; samples must not influence one another: call model.eval(), and "
-            "take means and norms over the batch out of the logp_fn"
+            f"{float(together):.6g} in a batch with another; samples must not influence one another: call model.eval() "
+            "and remove means and norms over the batch from the logp_fn"
         )
 
 

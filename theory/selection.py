@@ -1,4 +1,4 @@
-"""Which parameters a kernel is taken over: by pattern, by submodule, LoRA only."""
+"""Selection of the parameters of a kernel: by pattern, by submodule, or LoRA only."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Selection:
-    """Name parameters by shell patterns such as ``"*.q_proj.weight"``.
+    """Parameters selected by shell patterns such as ``"*.q_proj.weight"``.
 
-    A tied parameter counts under every name it has: it is in if one of them is included and none is excluded.
+    A tied parameter is matched under all its names: it is selected if one of them is included and none is excluded.
 
     Attributes:
-        include: A parameter is in if one of these matches its full name; trainable or frozen makes no difference.
-        exclude: ... unless one of these matches too.
+        include: A parameter is selected if one of these matches its full name, whether it is trainable or frozen.
+        exclude: A parameter that one of these matches is not selected.
     """
 
     include: tuple[str, ...] = ("*",)
@@ -34,8 +34,8 @@ Select: TypeAlias = Selection | str | Sequence[str] | None
 """A selection, one include pattern, several of them, or None for every parameter that requires a gradient."""
 
 LORA = Selection(include=("*lora_*",))
-"""The adapter weights as PEFT names them. At initialisation ``lora_B`` is zero, and so is all gradient of
-``lora_A``: a kernel over the adapter then shows ``lora_B`` only."""
+"""Adapter weights under PEFT's names. At initialisation ``lora_B`` is zero, and so is the gradient of ``lora_A``: a
+kernel over the adapter then covers ``lora_B`` only."""
 
 
 def trunk_only(model: nn.Module, trunk: nn.Module) -> Selection:
@@ -61,11 +61,11 @@ def select_parameters(model: nn.Module, select: Select = None) -> dict[str, Tens
     """Resolve a selection.
 
     Args:
-        model: The model whose parameters are meant.
+        model: The model.
         select: A selection, a pattern, patterns, or None for all parameters that require a gradient.
 
     Returns:
-        The parameters by name, tied ones once, under the first of their names.
+        The parameters by name; a tied one once, under its first name.
 
     Raises:
         ValueError: If nothing is selected; the message offers names close to the pattern.

@@ -1,4 +1,4 @@
-"""The squeezing effect of preference training: change of log-probability by role of the token.
+"""The squeezing effect of preference training: change of log-probability by role of a token.
 
 Shape suffixes: n samples; T positions; V tokens.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Squeezing:
-    """Change of log-probability by role, per sample, shape (n,), in nats, averaged over counted positions.
+    """Change of log-probability by role, averaged over the counted positions of each sample; shape (n,), in nats.
 
     Attributes:
         chosen: Change of the chosen tokens.
@@ -29,19 +29,19 @@ class Squeezing:
 
     @property
     def squeezed(self) -> Tensor:
-        """Samples where chosen and rejected both fell while the most likely other rose, shape (n,), bool."""
+        """Samples where chosen and rejected tokens fell and the most likely other token rose, shape (n,), bool."""
         return (self.chosen < 0) & (self.rejected < 0) & (self.likeliest > 0)
 
 
 def squeezing(
     before_nTV: Tensor, after_nTV: Tensor, chosen_nT: Tensor, rejected_nT: Tensor, mask_nT: Tensor | None = None
 ) -> Squeezing:
-    """Follow chosen, rejected and most likely other token through a step.
+    """Measure how a step changes the chosen, the rejected and the most likely other token.
 
     Args:
         before_nTV: Logits before the step, in one context (say, teacher-forced on the chosen answer), shape (n, T, V)
             with V >= 3.
-        after_nTV: Logits after it, in the same context.
+        after_nTV: Logits after the step, in the same context.
         chosen_nT: Chosen token at each position.
         rejected_nT: Rejected token at each position.
         mask_nT: True where a position counts; None for all.

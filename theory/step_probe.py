@@ -1,4 +1,4 @@
-"""A probe around one optimizer step: predicted and measured change of every log-likelihood."""
+"""Probe around one optimizer step: predicted and measured change of every log-likelihood."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class LowPrecisionWarning(UserWarning):
 
 @dataclass(frozen=True)
 class StepReport:
-    """One optimizer step, seen by the probes; samples in the order of the sources.
+    """Changes of the probes' log-likelihoods in one optimizer step; samples in the order of the sources.
 
     Attributes:
         measured: Change of each log-likelihood, shape (N,), float64, in nats.
-        predicted: First-order change along the actual step, shape (N,), float64.
-        parts: The prediction split by what the step is made of (``"gradient"``, ``"momentum"``, ``"weight_decay"``);
-            empty for optimizers other than SGD, Adam and AdamW. The parts add up to ``predicted``.
-        step_norm: Length of the whole step (``"step"``) and of each part.
+        predicted: First-order prediction along the actual step, shape (N,), float64.
+        parts: The prediction split by part of the step (``"gradient"``, ``"momentum"``, ``"weight_decay"``), which add
+            up to ``predicted``; empty for optimizers other than SGD, Adam and AdamW.
+        step_norm: Norm of the whole step (``"step"``) and of each part.
         sizes: Number of samples of each source.
     """
 
@@ -41,19 +41,19 @@ class StepReport:
     sizes: tuple[int, ...]
 
     def of(self, source: int) -> StepReport:
-        """The report on the samples of one source."""
+        """Return the report on the samples of one source."""
         start = sum(self.sizes[:source])
         span = slice(start, start + self.sizes[source])
         parts = {name: part[span] for name, part in self.parts.items()}
         return StepReport(self.measured[span], self.predicted[span], parts, self.step_norm, (self.sizes[source],))
 
     def fit(self) -> Fit:
-        """How well the prediction matches the measurement; needs at least two samples."""
+        """Return the fit of measured to predicted changes; needs at least two samples."""
         return fit(self.predicted, self.measured)
 
 
 class StepProbe:
-    """Snapshot a model before an optimizer step and compare after it; works with any torch optimizer.
+    """Compares predicted with measured changes over an optimizer step; works with any torch optimizer.
 
     Call :meth:`before`, let the optimizer step, call :meth:`after`. Neither changes weights, gradients, optimizer
     state, train or eval mode, or the state of the random generators. The snapshot holds a copy of the selected
@@ -63,8 +63,8 @@ class StepProbe:
         model: The model being trained; the probe itself runs in eval mode.
         optimizer: The optimizer that steps it.
         sources: Log-likelihoods and batches of the probes.
-        select: The parameters whose step is followed; leave None for all that train.
-        method: Forward mode, or ``"reverse"`` for fused attention.
+        select: The parameters whose step is followed; None for all that train.
+        method: Forward mode (``"jvp"``), or ``"reverse"`` for fused attention.
 
     Raises:
         ValueError: If the optimizer steps none of the selected parameters.
@@ -100,7 +100,7 @@ class StepProbe:
         self._values = self._read()
 
     def after(self) -> StepReport:
-        """Compare; call it once the optimizer has stepped.
+        """Predict and measure the changes; call it after the optimizer has stepped.
 
         Returns:
             Predicted and measured changes.
@@ -115,7 +115,7 @@ class StepProbe:
         steps = {"step": {name: p.detach().double() - start[name].double() for name, p in self._params.items()}}
         steps.update(self._step.parts())
         with _evaluating(self._model):
-            # one batch at one point: what holds along the whole step holds along its parts
+            # same batch, same parameters: a check along the whole step holds for its parts too
             predicted = {name: self._predict(delta, start, check=name == "step") for name, delta in steps.items()}
         norms = {name: _norm(delta) for name, delta in steps.items()}
         sizes = tuple(sample_count(batch) for _, batch in self._sources)
@@ -135,7 +135,7 @@ class StepProbe:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode and a private random state for the length of the block."""
+    """Use eval mode and a separate random state inside the block."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,6 +1,6 @@
-"""The kernel between tokens of two heads on one trunk: W_a M W_b^T, never formed in full.
+"""Kernel between tokens of two heads on one shared LLM (trunk): W_a M W_b^T, never formed in full.
 
-With z = W h and separate heads, all coupling flows through the trunk: K_kr = W_a M_kr W_b^T, where
+With logits z = W h and separate heads, all coupling goes through the trunk: K_kr = W_a M_kr W_b^T, where
 M_kr = (dh_k / dtheta)(dh_r / dtheta)^T over the trunk's parameters.
 
 Shape suffixes: K positions of sample a; R positions of sample b; V, W tokens of the heads; D width of the trunk.
@@ -27,7 +27,7 @@ TokenFn: TypeAlias = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class TokenKernel:
-    """The kernel between every token of head a at every position and every token of head b.
+    """Kernel between every token of head a and every token of head b, at every pair of positions.
 
     Attributes:
         head_VD: Weight of head a, shape (V, D).
@@ -48,7 +48,7 @@ class TokenKernel:
             )
 
     def between(self, k: int, r: int, tokens_a: Tensor, tokens_b: Tensor) -> Tensor:
-        """Kernel entries for chosen tokens at positions k and r.
+        """Return the kernel entries of some tokens at positions k and r.
 
         Args:
             k: Position in sample a.
@@ -63,10 +63,10 @@ class TokenKernel:
         return entries
 
     def influence(self, residual_KV: Tensor, residual_RW: Tensor) -> Tensor:
-        """Token-by-token influence map: residual_k^T K_kr residual_r, the double sum of Lemma 1 before summing.
+        """Return the token-by-token influence map residual_k^T K_kr residual_r: the terms of Lemma 1's double sum.
 
-        With residual e_x - pi at each position, entry (k, r) is how much learning token r of sample b lifts
-        the log-probability of token k of sample a, per unit learning rate.
+        With residual e_x - pi at each position, entry (k, r) is how much training on token r of sample b raises the
+        log-probability of token k of sample a, per unit learning rate.
 
         Args:
             residual_KV: Residuals of sample a, shape (K, V).
@@ -80,15 +80,15 @@ class TokenKernel:
         return map_KR
 
     def singular_values(self) -> Tensor:
-        """Nonzero singular values of the whole (K V, R W) kernel, descending, from a (K D, R D) matrix."""
+        """Return the nonzero singular values of the whole (K V, R W) kernel, descending, from a (K D, R D) matrix."""
         values: Tensor = torch.linalg.svdvals(self._core())
         return values
 
     def eigenvalues(self) -> Tensor:
-        """Nonzero eigenvalues of a kernel of one sample and one head with themselves, descending, all >= 0.
+        """Return the nonzero eigenvalues of the kernel of one sample and head with itself, descending, all >= 0.
 
         Raises:
-            ValueError: If the two sides differ: such a kernel has singular values only.
+            ValueError: If the two sides differ; use :meth:`singular_values` then.
         """
         core = self._core()
         same = self.head_VD.shape == self.head_WD.shape and bool((self.head_VD == self.head_WD).all())
@@ -98,14 +98,14 @@ class TokenKernel:
         return values
 
     def effective_rank(self) -> float:
-        """Exp of the entropy of the normalised singular values: 1 for one direction, at most min(K, R) D."""
+        """Return exp of the entropy of the normalised singular values: 1 for one direction, at most min(K, R) D."""
         values = self.singular_values()
         if float(values.sum()) == 0:
             return 0.0
         return float(torch.special.entr(values / values.sum()).sum().exp())
 
     def _core(self) -> Tensor:
-        """The kernel in orthonormal coordinates of the heads: blocks R_a M_kr R_b^T."""
+        """Return the kernel in orthonormal coordinates of the heads: blocks R_a M_kr R_b^T."""
         r_a, r_b = torch.linalg.qr(self.head_VD).R, torch.linalg.qr(self.head_WD).R
         blocks = torch.einsum("id,krde,je->kirj", r_a, self.trunk_KRDD, r_b)
         return blocks.reshape(blocks.shape[0] * blocks.shape[1], -1)
@@ -122,14 +122,14 @@ def trunk_kernel(
 ) -> Tensor:
     """Compute M_kr between the hidden states of two samples.
 
-    When to use it: for the influence of tokens through the shared LLM alone: one kernel serves every pair of tokens of
-    two heads. Time is a backward pass for each of the K D + R D rows, ``chunk`` of them at once. Memory is positions
-    times width times parameters; pick positions or parameters to bound it.
+    When to use it: for the influence between tokens through the shared LLM alone. One kernel serves every pair of
+    tokens of two heads. Time: a backward pass for each of the K D + R D rows, ``chunk`` of them at once. Memory:
+    positions times width times parameters; select positions or parameters to bound it.
 
     Args:
         model: The model, in eval mode, with attention that allows vmap.
-        a: Hidden states (1, T, D) as the head sees them, and a batch of one sample.
-        b: ... for the other side.
+        a: Function of the hidden states (1, T, D) that head a receives, and a batch of one sample.
+        b: The same for head b.
         select: The trunk's parameters.
         positions_a: Positions of sample a to keep.
         positions_b: Positions of sample b to keep.
@@ -150,15 +150,15 @@ def token_gram(
     select: Select = None,
     chunk: int = 64,
 ) -> Tensor:
-    """Inner products of gradients of single-token log-probabilities: the influence map without assumptions on heads.
+    """Return inner products of gradients of single-token log-probabilities: the influence map for any heads.
 
-    When to use it: for the tokens that were written, whatever the heads; time is one backward pass a token.
-    Its sum is the sequences' entry in :func:`theory.gram`.
+    When to use it: for the tokens that were sampled, whatever the heads. Time: one backward pass per token. The entries
+    sum to the entry of the two sequences in :func:`theory.gram`.
 
     Args:
         model: The model, in eval mode, with attention that allows vmap.
-        a: Log-probabilities (1, T) of the tokens, and a batch of one sample.
-        b: ... for the other side.
+        a: Function of the log-probabilities (1, T) of the tokens, and a batch of one sample.
+        b: The same for the other sample.
         select: Which parameters.
         chunk: Tokens differentiated at a time.
 
@@ -172,7 +172,7 @@ def token_gram(
 def _jacobian(
     model: nn.Module, side: tuple[TokenFn, Any], select: Select, positions: slice, ndim: int, chunk: int
 ) -> Tensor:
-    """Rows of d value / d theta, shape (positions, P) or (positions, D, P)."""
+    """Return the rows of d value / d theta, shape (positions, P) or (positions, D, P)."""
     require_conditions(model)
     if sample_count(side[1]) != 1:
         raise ValueError(f"a token kernel is between two samples; the batch holds {sample_count(side[1])}, pass one")
