@@ -55,7 +55,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "no processor": (remove("processor_config.json"), "does not load as Emu3"),
     "no template": (
         remove("chat_template.jinja"),
-        "no chat template; as Emu3's for drawing has none; copy chat_template.jinja of BAAI/Emu3-Chat-hf",
+        "no chat template; BAAI/Emu3-Gen-hf has none either; copy chat_template.jinja of BAAI/Emu3-Chat-hf",
     ),
     "no end of layers": (
         edit_json("config.json", ["text_config", "num_hidden_layers"], 10**9),

@@ -7,7 +7,7 @@ from typing import Any
 
 from unigap.models.base import UnifiedModel
 from unigap.models.emu3 import Emu3
-from unigap.models.files.checkpoints import check_family, model_type
+from unigap.models.files.config import check_family, model_type
 from unigap.models.janus import Janus
 from unigap.models.showo import ShowO
 

@@ -10,7 +10,7 @@ from unigap.cli.commands.model_choice import model_of, model_spec, name_of
 from unigap.files.durable import check_empty_folder, whole_folder, write_durable
 from unigap.files.outputs import refuse_inside_pool
 from unigap.models.base import UnifiedModel
-from unigap.models.files.checkpoints import open_lightning
+from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.models.files.model_card import model_card, what_trains
 from unigap.report.cards import RunFacts, check_license, with_run
 from unigap.report.run_folder.fit_folder import CONFIG, FitFolder, read_fit

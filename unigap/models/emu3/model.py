@@ -11,13 +11,13 @@ from torch import nn
 
 from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.emu3.chat_template import Emu3ChatTemplate
+from unigap.models.emu3.checkpoint import emu3_from_folder
 from unigap.models.emu3.image_tokenizer import Emu3ImageTokenizer
 from unigap.models.emu3.image_tokens import ImageTokens
 from unigap.models.emu3.likelihood import image_logps
 from unigap.models.emu3.sampling import Emu3Sampler
 from unigap.models.emu3.understanding import Emu3Reader
 from unigap.models.engine.chat_template import with_null_prompts
-from unigap.models.files.checkpoints import emu3_from_folder
 from unigap.models.files.lora import merged, put_lora
 from unigap.models.files.saved_folder import Loading, save_folder
 

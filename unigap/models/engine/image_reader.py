@@ -12,7 +12,7 @@ from unigap.files.images import to_image
 from unigap.models.base import Answers
 from unigap.models.engine.packed_questions import answers
 from unigap.models.engine.tokens import NO_FORMS, YES_FORMS, single_tokens
-from unigap.models.files.checkpoints import image_reader_from_folder
+from unigap.models.files.pretrained import image_reader_from_folder
 
 # Shape legend: B images, V words.
 

@@ -8,11 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
 
 COUNTS = re.compile(r"(^|_)(layers?|blocks?|depth|levels?)$")
 """Names of config entries that say how often something is built."""
@@ -130,15 +126,3 @@ def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _entries(value)
         else:
             yield name, value
-
-
-def stored_numbers(folder: Path) -> int:
-    """How many numbers the safetensors files of a folder hold; 0 where they cannot be read."""
-    found = 0
-    for path in folder.glob("*.safetensors"):
-        try:
-            with safe_open(path, "pt") as file:
-                found += sum(torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys())  # noqa: SIM118 (no dict)
-        except (SafetensorError, OSError):
-            return 0  # loading them says what is wrong
-    return found

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.engine.chat_template import left_padded
-from unigap.models.files.checkpoints import janus_from_folder
 from unigap.models.files.lora import merged, put_lora
 from unigap.models.files.saved_folder import Loading, save_folder
 from unigap.models.janus.chat_template import JanusChatTemplate
+from unigap.models.janus.checkpoint import janus_from_folder
 from unigap.models.janus.likelihood import image_logps
 from unigap.models.janus.sampling import JanusSampler
 from unigap.models.janus.understanding import JanusReader

@@ -17,15 +17,17 @@ from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_transformers
 from unigap.models.files.bounds import check_counts
-from unigap.models.files.checkpoints import check_attention, check_device, read_config, resolve
+from unigap.models.files.config import read_config
+from unigap.models.files.load_options import DTYPES, check_load_options
+from unigap.models.files.location import resolve
 from unigap.models.files.tokens import check_tokens
+from unigap.models.files.weights import first_not_finite
 from unigap.models.showo.chat_template import DRAW, IMAGE_END, IMAGE_START, QUESTION, READ, with_marks
 from unigap.models.showo.magvit import MagvitConfig, signs
 from unigap.models.showo.network import FUSED_GELU, ShowONetwork, ShowOShape
 
 MODEL_TYPE = "show-o"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RENAMED = (
     (r"^showo\.", "llm."),
     (r"^(encoder|decoder)\.", r"magvit.\1."),
@@ -119,10 +121,7 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
         ValueError: When the folder is no sound Show-o in the layout of ``write_folder``, which names the folder and
             what is wrong, or there is no such device.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; choose one of: {', '.join(DTYPES)}")
-    check_attention(attn_implementation)
-    check_device(device)
+    check_load_options(dtype, attn_implementation, device)
     folder = Path(resolve(checkpoint))
     if not folder.is_dir():
         raise ValueError(
@@ -144,7 +143,7 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
     except Exception as error:  # what a damaged folder makes the libraries stumble over has no common class
         reason = shortened(str(error)) or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as Show-o: {reason}; restore it") from error
-    broken = next((name for name, p in net.named_parameters() if not torch.isfinite(p.sum(dtype=torch.float64))), None)
+    broken = first_not_finite(dict(net.named_parameters()))
     if broken:
         raise ValueError(
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
