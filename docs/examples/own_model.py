@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
-from unigap.models.engine.autoregressive import choose, draw, uniforms
+from unigap.models.engine.autoregressive import sample_codes, sample_next, uniforms
 from unigap.models.engine.packed_questions import answers
 
 # Shape legend: B prompts or images, N candidates a prompt, R = B * N rows, L text tokens, M image tokens,
@@ -96,10 +96,10 @@ class Painter(UnifiedModel):
                 nonlocal state
                 token = FIRST_CODE + code_R.repeat(len(state) // len(code_R))[:, None]
                 state = self._states(token, torch.ones_like(token), state)[:, -1]
-                return choose(self.image_head(state), uniform_R, recipe)
+                return sample_next(self.image_head(state), uniform_R, recipe)
 
             uniform_RM = uniforms(seeds_BN.flatten(), self.image_tokens).to(state.device)
-            codes_RM, logp_RM = draw(self.image_head(state), step, uniform_RM, recipe)
+            codes_RM, logp_RM = sample_codes(self.image_head(state), step, uniform_RM, recipe)
         shape = (*seeds_BN.shape, self.image_tokens)
         return Samples(codes_RM.view(shape), logp_RM.view(shape))
 

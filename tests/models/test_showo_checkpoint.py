@@ -310,7 +310,7 @@ def test_words_and_marks_have_the_published_ids() -> None:
 
 
 def test_the_variant_that_looks_through_clip_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'mm_projector.0.weight' is of the Show-o that looks through CLIP"):
+    with pytest.raises(ValueError, match=r"'mm_projector.0.weight' is of the Show-o that sees images through CLIP"):
         official_names({"mm_projector.0.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="numbers the codes in another order"):
         official_names({"quantize.embedding": torch.ones(4, 2)})
