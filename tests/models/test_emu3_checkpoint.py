@@ -63,7 +63,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     ),
     "weights of no part": (
         edit_weights(lambda weights: weights.update({"extra": torch.zeros(3)})),
-        "1 weights are of no part of Emu3, first 'extra'",
+        "1 weights belong to no part of Emu3, first 'extra'",
     ),
     "no pad token": (edit_json("tokenizer_config.json", ["pad_token"], ...), "names no pad_token"),
     "no first token": (edit_json("tokenizer_config.json", ["bos_token"], ...), "names no bos_token"),

@@ -294,7 +294,7 @@ def test_noise_that_is_no_mask_is_refused(showo: ShowO) -> None:
     for noise in (torch.zeros(1, 16), torch.zeros(1, 15, dtype=torch.bool)):
         with pytest.raises(ValueError, match=r"noise_RM must be bool of shape \(1, 16\)"):
             showo.image_logps(prompt, codes(1), noise)
-    with pytest.raises(ValueError, match="3 images do not fall evenly to 2 prompts"):
+    with pytest.raises(ValueError, match="3 images for 2 prompts; give every prompt the same number"):
         showo.image_logps(showo.encode_prompt(PROMPTS[:2]), codes(3))
 
 
@@ -348,7 +348,7 @@ def test_a_causal_reading_is_another_judge(showo: ShowO, monkeypatch: pytest.Mon
     ("text", "message"),
     [
         (" ", "empty"),
-        ("a red <|soi|> circle", "'<|soi|>' is a mark of the model's template; remove it"),
+        ("a red <|soi|> circle", "'<|soi|>' is a special token of the model's template; remove it"),
         ("a red elephant", "the model has no word 'elephant'; reword it"),
         ("a red circle " * 90, "the context holds 238"),
     ],

@@ -61,7 +61,9 @@ class PromptBatch:
             ValueError: The number of images is not a multiple of the number of prompts.
         """
         if len(codes_RM) % len(self.ids_BL):
-            raise ValueError(f"{len(codes_RM)} images do not fall evenly to {len(self.ids_BL)} prompts")
+            raise ValueError(
+                f"{len(codes_RM)} images for {len(self.ids_BL)} prompts; give every prompt the same number of images"
+            )
         return len(codes_RM) // len(self.ids_BL)
 
     def unconditional(self, where_B: torch.Tensor) -> PromptBatch:

@@ -87,7 +87,7 @@ class Emu3ChatTemplate(ChatTemplate):
         """Return the ids of a question up to the answer, with placeholders for the codes and ends of lines."""
         chat = self._chat(question + ".", SYSTEM) if self._takes_system else self._chat(question)
         if self.processor.image_token not in chat:
-            raise ValueError("the chat template has no place for an image; give the checkpoint that of Emu3-Chat")
+            raise ValueError("the chat template has no image; give the checkpoint the template of Emu3-Chat")
         chat = self.tokenizer.bos_token + chat.replace(self.processor.image_token, self._image, 1)
         ids: list[int] = self.tokenizer(chat, verbose=False)["input_ids"]
         return ids

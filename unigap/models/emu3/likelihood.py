@@ -30,7 +30,7 @@ def image_logps(net: Any, layout: ImageTokens, prompt: PromptBatch, codes_RM: to
     """
     images, embed = prompt.images_each(codes_RM), net.model.text_model.embed_tokens
     # the last code is predicted, so it and its end-of-line token are no input
-    image_RID = embed(layout.written(codes_RM)[:, :-2])
+    image_RID = embed(layout.to_ids(codes_RM)[:, :-2])
     hidden_RID = image_states(net.model.text_model, prompt.mask_BL, embed(prompt.ids_BL), image_RID, images)
     head = partial(layout.code_logits, net.lm_head)
     return code_logps(head, hidden_RID[:, layout.position_M], codes_RM, layout.n_codes)

@@ -82,7 +82,9 @@ def sample_codes(first_GV: torch.Tensor, step: Step, uniform_RM: torch.Tensor, r
         ValueError: The first logits are not finite.
     """
     if not torch.isfinite(first_GV).all():
-        raise ValueError("the model's logits are not finite: its weights are damaged or diverged; use an earlier one")
+        raise ValueError(
+            "the model's logits are not finite: its weights are damaged or diverged; use an earlier checkpoint"
+        )
     uniforms_MR = uniform_RM.T.contiguous()
     sampled = [sample_next(first_GV, uniforms_MR[0], recipe)]
     for uniform_R in uniforms_MR[1:]:

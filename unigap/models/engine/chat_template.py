@@ -90,10 +90,10 @@ class ChatTemplate(ABC):
 
     def _checked_prompt_ids(self, text: str) -> list[int]:
         if not text.strip():
-            raise ValueError("empty prompt: there is nothing to draw; give it a text or remove it")
+            raise ValueError("empty prompt: there is nothing to generate; write a text or remove it")
         return self._prompt_ids(text)
 
     def _checked_question_ids(self, question: str) -> list[int]:
         if not question.strip():
-            raise ValueError("empty question: there is nothing to answer; give it a text")
+            raise ValueError("empty question: there is nothing to answer; write a text")
         return self._question_ids(question)

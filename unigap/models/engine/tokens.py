@@ -49,7 +49,7 @@ def check_text(tokenizer: Any, marks: Sequence[str], kind: str, text: str, ids: 
     """
     for mark in marks:
         if mark in text:
-            raise ValueError(f"{kind} {quoted(text)}: {mark!r} is a mark of the model's template; remove it")
+            raise ValueError(f"{kind} {quoted(text)}: {mark!r} is a special token of the model's template; remove it")
     unknown = tokenizer.unk_token_id
     if unknown is not None and unknown in ids:
         # if no word is unknown alone, the unknown token is a character between two words

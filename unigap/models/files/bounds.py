@@ -77,8 +77,8 @@ def check_size(checkpoint: str, described: int, stored: int) -> None:
     """
     if described > MAX_SIZE_RATIO * stored:
         raise ValueError(
-            f"checkpoint {checkpoint!r}: most weights are missing: config.json asks for {described:,} numbers, and the "
-            f"folder holds {stored:,}; restore config.json, or download the folder anew"
+            f"checkpoint {checkpoint!r}: most weights are missing: config.json describes {described:,} parameters, and "
+            f"the folder holds {stored:,}; restore config.json, or download the folder anew"
         )
 
 

@@ -52,7 +52,7 @@ def check_family(checkpoint: str, kind: str, known: Iterable[str]) -> None:
     """
     if kind == FIRST_LAYOUT:
         raise ValueError(
-            f"checkpoint {checkpoint!r} is in the layout of Janus's own code; take deepseek-community/Janus-Pro-1B, -7B"
+            f"checkpoint {checkpoint!r} is in Janus's original layout; take deepseek-community/Janus-Pro-1B or -7B"
         )
     if kind not in known:
         names = " or ".join(map(repr, known))
@@ -71,5 +71,5 @@ def _config_file(checkpoint: str) -> Path:
     except OSError as error:
         reason = " ".join(str(error).split())[:160]
         raise ValueError(
-            f"checkpoint {checkpoint!r} cannot be had from the hub: {reason}; check its name, or give a folder"
+            f"checkpoint {checkpoint!r} cannot be downloaded from the hub: {reason}; check its name, or give a folder"
         ) from error

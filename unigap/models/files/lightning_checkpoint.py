@@ -38,7 +38,7 @@ def open_lightning(path: str, option: str) -> dict[str, Any]:
             f"{option} {path!r}: damaged, or more than tensors and plain values; nothing in it was run, take another"
         ) from error
     if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
-        raise ValueError(f"{option} {path!r} is no Lightning checkpoint; give the .ckpt file of an earlier run")
+        raise ValueError(f"{option} {path!r} is not a Lightning checkpoint; give the .ckpt file of an earlier run")
     broken = first_not_finite(content["state_dict"])
     if broken:
         raise ValueError(f"{option} {path!r}: the weights {broken!r} are not finite; take an earlier checkpoint")
@@ -56,4 +56,4 @@ def _zip_fault(path: Path) -> str | None:
             broken = packed or archive.testzip()
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
         return str(error)
-    return f"the checksum of its part {broken!r} does not fit" if broken else None
+    return f"the checksum of its part {broken!r} does not match" if broken else None

@@ -33,4 +33,4 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
-        raise ValueError(f"device {device!r} is not there; give cpu, cuda, or cuda: and a number") from error
+        raise ValueError(f"device {device!r} is not available; give cpu, cuda, or cuda: and a number") from error

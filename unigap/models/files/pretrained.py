@@ -42,8 +42,8 @@ def load_family(
     net, processor, unused = _load(network, network, name, no_template, checkpoint, dtype, options)
     if unused:
         raise ValueError(
-            f"checkpoint {checkpoint!r}: {len(unused)} weights are of no part of {name}, first {unused[0]!r}; merge an "
-            "adapter into the weights it is for, or leave them out of the file"
+            f"checkpoint {checkpoint!r}: {len(unused)} weights belong to no part of {name}, first {unused[0]!r}; merge "
+            "an adapter into the weights it is for, or leave them out of the file"
         )
     return net.to(device), processor
 

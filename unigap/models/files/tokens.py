@@ -8,8 +8,8 @@ USED = ("pad_token", "bos_token", "eos_token")
 """Special tokens that prompts, answers and padding need."""
 
 
-def check_tokens(checkpoint: str, tokenizer: Any, embedded: int, image_marks: list[str]) -> None:
-    """Check that every token id has an embedding, and that the pad token is not an image mark.
+def check_tokens(checkpoint: str, tokenizer: Any, embedded: int, image_tokens: list[str]) -> None:
+    """Check that every token id has an embedding, and that the pad token is not an image token.
 
     The pad token may equal the first or the last token of a text, because padding is masked by length.
 
@@ -17,10 +17,10 @@ def check_tokens(checkpoint: str, tokenizer: Any, embedded: int, image_marks: li
         checkpoint: The checkpoint, for the message.
         tokenizer: Its tokenizer.
         embedded: Number of ids with an embedding.
-        image_marks: The tokens for an image, its start and its end.
+        image_tokens: The tokens for an image, its start and its end.
 
     Raises:
-        ValueError: A special token is missing, an id is too large, or the pad token is an image mark.
+        ValueError: A special token is missing, an id is too large, or the pad token is an image token.
     """
     for name in USED:
         if getattr(tokenizer, f"{name}_id") is None:
@@ -33,8 +33,8 @@ def check_tokens(checkpoint: str, tokenizer: Any, embedded: int, image_marks: li
             f"checkpoint {checkpoint!r}: tokenizer.json gives {token!r} the id {highest}, and the weights embed ids "
             f"below {embedded}; take the tokenizer of these weights"
         )
-    if tokenizer.pad_token in image_marks:
+    if tokenizer.pad_token in image_tokens:
         raise ValueError(
-            f"checkpoint {checkpoint!r}: tokenizer_config.json pads with {tokenizer.pad_token!r}, a mark of images; "
+            f"checkpoint {checkpoint!r}: tokenizer_config.json pads with {tokenizer.pad_token!r}, an image token; "
             "name another pad_token"
         )

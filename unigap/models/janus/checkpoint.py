@@ -45,5 +45,5 @@ def check_janus_tokens(checkpoint: str, net: Any, processor: Any) -> None:
     if not processor.num_image_tokens == encoded == generated:
         raise ValueError(
             f"checkpoint {checkpoint!r}: processor_config.json says num_image_tokens {processor.num_image_tokens}, by "
-            f"config.json {encoded} are seen and {generated} drawn; take both files of one checkpoint"
+            f"config.json {encoded} are encoded and {generated} generated; take both files of one checkpoint"
         )

@@ -84,5 +84,5 @@ class ShowOChatTemplate(ChatTemplate):
     def _id(self, mark: str) -> int:
         token_id = self.tokenizer.get_vocab().get(mark)
         if token_id is None:
-            raise ValueError(f"the tokenizer has no mark {mark!r}; this checkpoint is no Show-o")
+            raise ValueError(f"the tokenizer has no special token {mark!r}; this checkpoint is not a Show-o")
         return token_id

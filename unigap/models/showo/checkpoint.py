@@ -108,7 +108,7 @@ def convert_official(show_o: str, magvit: str, phi: str, folder: str | Path, gri
     state: dict[str, torch.Tensor] = {}
     for path in (show_o, magvit):
         if not path.endswith(".safetensors") or not Path(path).is_file():
-            raise ValueError(f"{path!r} is no safetensors file; save the published tensors as one")
+            raise ValueError(f"{path!r} is not a safetensors file; save the published tensors as one")
         state |= load_file(path)
     net = _filled(official_shape(grid), official_names(state))
     write_folder(net, with_marks(AutoTokenizer.from_pretrained(phi)), folder)

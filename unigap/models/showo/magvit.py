@@ -48,11 +48,11 @@ class MagvitConfig:
         lists = [self.encoder_widths, self.encoder_blocks, self.decoder_widths, self.decoder_blocks]
         for number in (self.bits, self.channels, self.groups, *itertools.chain(*lists)):
             if not isinstance(number, int) or number < 1:
-                raise ValueError(f"the image tokenizer is made of positive integers, got {number!r}")
+                raise ValueError(f"the sizes of an image tokenizer must be positive integers, got {number!r}")
         if len({len(level) for level in lists}) != 1:
-            raise ValueError("encoder_widths, encoder_blocks, decoder_widths and decoder_blocks name the same levels")
+            raise ValueError("encoder_widths, encoder_blocks, decoder_widths, decoder_blocks must have equal lengths")
         if self.channels % self.groups:
-            raise ValueError(f"channels {self.channels} do not fall evenly into {self.groups} groups")
+            raise ValueError(f"groups must divide channels, got {self.groups} groups and {self.channels} channels")
 
     @property
     def patch(self) -> int:

@@ -219,9 +219,8 @@ class ShowO(UnifiedModel):
         tokens, halves = shape.image_tokens + 2, 1 if recipe.cfg == 1 else 2
         # keys and values of the prompt in all layers; activations of the image in one layer
         prompt = 2 * llm.num_hidden_layers * llm.hidden_size * TYPICAL_PROMPT_TOKENS
-        sampling = (
-            halves * self.net.llm.dtype.itemsize * (prompt + tokens * (5 * llm.hidden_size + llm.intermediate_size))
-        )
+        image = tokens * (5 * llm.hidden_size + llm.intermediate_size)
+        sampling = halves * self.net.llm.dtype.itemsize * (prompt + image)
         # the last upsampling has the channels of the coarser level
         widest = shape.magvit.channels * max(shape.magvit.decoder_widths[:2])
         return max(sampling, DECODER_MAPS * widest * shape.side**2 * torch.float32.itemsize)

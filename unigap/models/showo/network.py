@@ -44,10 +44,10 @@ class ShowOShape:
         if self.grid < 1:
             raise ValueError(f"grid must be >= 1, got {self.grid}")
         if "{question}" not in self.question:
-            raise ValueError(f"the question template {self.question!r} has no {{question}} in it")
+            raise ValueError(f"the question template {self.question!r} has no field {{question}}")
         SamplingRecipe(cfg=self.cfg)  # raises for an invalid scale
         if self.first_code < 1:
-            raise ValueError(f"a vocabulary of {self.llm.vocab_size} has no room for {self.n_codes} image codes")
+            raise ValueError(f"a vocabulary of {self.llm.vocab_size} is too small for {self.n_codes} image codes")
 
     @property
     def n_codes(self) -> int:

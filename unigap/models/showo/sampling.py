@@ -73,15 +73,14 @@ class ShowOSampler:
             hidden_GMD = image_pass(codes_RM, masked_RM)
             if step == 0 and not torch.isfinite(hidden_GMD).all():
                 raise ValueError(
-                    "the model's hidden states are not finite: its weights are damaged or diverged; use an earlier one"
+                    "the model's hidden states are not finite: its weights are damaged or diverged; use an earlier "
+                    "checkpoint"
                 )
             code_RM, proposed_logp_RM, confidence_RM = self._propose(hidden_GMD, noise_T2RM[step, 0], recipe)
             noise_scale = noise_scale if recipe.temperature else 0.0
             fixed_RM = most_confident(confidence_RM, masked_RM, stay_masked, noise_scale, noise_T2RM[step, 1])
-            codes_RM, logp_RM = (
-                torch.where(fixed_RM, code_RM, codes_RM),
-                torch.where(fixed_RM, proposed_logp_RM, logp_RM),
-            )
+            codes_RM = torch.where(fixed_RM, code_RM, codes_RM)
+            logp_RM = torch.where(fixed_RM, proposed_logp_RM, logp_RM)
             step_RM = step_RM.masked_fill(fixed_RM, step)
         shape = (*seeds_BN.shape, length)
         return Samples(codes_RM.view(shape), logp_RM.view(shape)), UnmaskingPath(codes_RM, step_RM)
