@@ -85,7 +85,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "a shape of a wrong kind": (edit_config(llm={"hidden_size": "x"}), "does not load as Show-o: .*hidden_size"),
     "no grid": (edit_config(grid=0), "grid must be >= 1, got 0"),
     "no place for a question": (edit_config(question="USER:"), "has no field {question}"),
-    "too few words": (edit_config(llm={"vocab_size": 60}), "no room for 64 image codes"),
+    "too few words": (edit_config(llm={"vocab_size": 60}), "too small for 64 image codes"),
     "no end of layers": (edit_json("config.json", ["llm", "num_hidden_layers"], 10**9), "num_hidden_layers = 10"),
     "no end of blocks": (
         edit_json("config.json", ["magvit", "encoder_blocks", 0], 10**9),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from unigap.models.files.lora import is_adapted
+from unigap.models.files.weights import digest
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, V image codes, C H W image channels and sides, R images.
@@ -270,14 +269,14 @@ class UnifiedModel(nn.Module, ABC):
 
     def codebook_digest(self) -> str:
         """Return a SHA-256 of the codebook; this model can decode a pool with the same digest."""
-        return _digest({"codebook": self.codebook})
+        return digest({"codebook": self.codebook})
 
     def weights_digest(self) -> str:
         """Return a SHA-256 of all parameters, frozen ones included; equal digests sample equal images.
 
         For a sharded model, all processes must call it.
         """
-        return _digest(dict(self.named_parameters()))
+        return digest(dict(self.named_parameters()))
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
         """Return a detached copy of the trainable parameters by name, such as the weights of a reference model."""
@@ -296,21 +295,6 @@ class UnifiedModel(nn.Module, ABC):
         finally:
             for name, value in present.items():
                 parameters[name].data.copy_(value)
-
-
-def unsharded(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the full tensor; a sharded one is gathered, so all processes must call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    sha = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        sha.update(name.encode())
-        # copy: numpy would keep a reference, and the memory of gathered shards must be freed
-        copy = unsharded(tensor.detach()).to("cpu", copy=True)
-        sha.update(copy.contiguous().view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
 
 
 @contextlib.contextmanager

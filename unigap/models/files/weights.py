@@ -1,13 +1,15 @@
-"""Properties of weights: whether they are finite, and how many numbers a folder holds."""
+"""Properties of weights: whether they are finite, how many numbers a folder holds, and their SHA-256."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch.distributed.tensor import DTensor
 
 
 def first_not_finite(weights: Mapping[str, Any]) -> str | None:
@@ -27,3 +29,19 @@ def stored_numbers(folder: Path) -> int:
         except (SafetensorError, OSError):
             return 0  # loading the file reports the fault
     return count
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of names and values of tensors; if one is sharded, all processes must call it."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha.update(name.encode())
+        # copy: numpy would keep a reference, and the memory of gathered shards must be freed
+        copy = unsharded(tensor.detach()).to("cpu", copy=True)
+        sha.update(copy.contiguous().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def unsharded(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the full tensor; a sharded one is gathered, so all processes must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
