@@ -21,7 +21,7 @@ from benchmarks.small_janus import PROMPTS, small_janus
 from unigap.judges.self_judge import QUESTION
 from unigap.models.base import SamplingRecipe
 from unigap.models.engine.attention import causal, positions, run_trunk
-from unigap.models.engine.static_decoding import StepBuffers
+from unigap.models.engine.static_decoding import DecodingCache
 from unigap.models.janus import Janus
 
 COMPUTE, BANDWIDTH = 0.4, 0.6
@@ -178,8 +178,8 @@ def cache_bytes(janus: Janus) -> int:
     mask_BL = prompt.mask_BL
     out = run_trunk(llm, llm.embed_tokens(prompt.ids_BL), causal(mask_BL), positions(mask_BL), use_cache=True)
     rows = torch.arange(2).repeat_interleave(3)
-    buffers = StepBuffers(llm.rotary_emb, out.past_key_values, mask_BL, rows, janus.image_tokens - 1, fixed=False)
-    return sum(tensor.nbytes for tensor in (*buffers.keys, *buffers.values))
+    cache = DecodingCache(llm.rotary_emb, out.past_key_values, mask_BL, rows, janus.image_tokens - 1, fixed=False)
+    return sum(tensor.nbytes for tensor in (*cache.keys, *cache.values))
 
 
 def report(size: str, device: Device) -> str:

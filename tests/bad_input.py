@@ -222,7 +222,7 @@ CHECKPOINTS = {
     "checkpoint with a pickle": folder("pickled", "model.safetensors"),
     "checkpoint that is a pickle": folder("pickle-inside", "does not load as Janus"),
     "checkpoint too deep": folder("too-deep", "num_hidden_layers = 1000000000", "restore it"),
-    "checkpoint with an adapter inside": folder("adapter-inside", "1 weights are of no part of Janus", "'lora_A'"),
+    "checkpoint with an adapter inside": folder("adapter-inside", "1 weights belong to no part of Janus", "'lora_A'"),
     "checkpoint without pad token": folder("unpadded", "tokenizer_config.json names no pad_token"),
     "checkpoint without template": folder("untold", "no chat template", "chat_template.jinja of deepseek-community"),
     "checkpoint with code": folder("coded", "does not load as Janus"),

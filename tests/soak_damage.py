@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from unigap.cli.verbs import verify
 from unigap.files.journal import read_journal
-from unigap.models.files.checkpoints import open_lightning
+from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.pool import Pool
 from unigap.pool.layout import HEAD
 from unigap.report.pages.report import write_report

@@ -387,7 +387,7 @@ def answering(new_janus: Callable[..., Janus], lead: float) -> Janus:
     """A Janus that would rather begin its answer with ``a``."""
     model = new_janus()
     word = model.processor.tokenizer.convert_tokens_to_ids("a")
-    model._reader._head = OneWord(model.net.lm_head, word, lead)
+    model._understanding._head = OneWord(model.net.lm_head, word, lead)
     return model
 
 

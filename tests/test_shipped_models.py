@@ -14,7 +14,7 @@ from unigap.evaluation.gap import gap_scores, measure
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.loop.plan import RoundPlan
 from unigap.models.families import load_model
-from unigap.models.files.checkpoints import SHIPPED, resolve
+from unigap.models.files.location import SHIPPED, resolve
 from unigap.pool import Pool
 from unigap.prompt_sets.loading import load_prompts
 from unigap.seeds import seed_of_part

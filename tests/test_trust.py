@@ -29,7 +29,7 @@ from unigap.__main__ import main
 from unigap.cli.commands.demo import MARK
 from unigap.files import durable
 from unigap.files.seals import SEALS, read_sealed, write_sealed
-from unigap.models.files.checkpoints import open_lightning
+from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.report.pages.report import write_report
 
 BOMBS: dict[str, Callable[[bytes, Path], object]] = {

@@ -255,7 +255,7 @@ def test_it_judges_from_outside_and_is_no_part_of_what_is_trained(
         ({"checkpoint": "./nowhere"}, "no such folder"),
         ({"question": "Is it good?"}, r"no \{prompt\}"),
         ({"dtype": "int8"}, "unknown dtype 'int8'; choose one of: auto"),
-        ({"device": "cuda:99"}, "is not there"),
+        ({"device": "cuda:99"}, "is not available"),
         ({"batch_size": 0}, "batch_size must be >= 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A unified model of your own: one recurrent trunk that paints 4 x 4 coloured patches and answers about them."""
+"""Example of a unified model: a GRU that generates 4 x 4 coloured patches and answers questions about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
-from unigap.models.engine.autoregressive import choose, draw, uniforms
+from unigap.models.engine.autoregressive import sample_codes, sample_next, uniforms
 from unigap.models.engine.packed_questions import answers
 
 # Shape legend: B prompts or images, N candidates a prompt, R = B * N rows, L text tokens, M image tokens,
@@ -20,16 +20,16 @@ from unigap.models.engine.packed_questions import answers
 
 PALETTE = ((0.9, 0.1, 0.1), (0.1, 0.6, 0.2), (0.1, 0.3, 0.9), (1.0, 0.8, 0.0), (0.6, 0.2, 0.8), (0.1, 0.1, 0.1))
 GRID, PATCH = 4, 8
-PAINT = 256  # the token after which an image begins; below it are the bytes of texts, above it the image codes
-FIRST_CODE = PAINT + 1
+START_IMAGE = 256  # start-of-image token; smaller ids are bytes of text, larger ids are image codes
+FIRST_CODE = START_IMAGE + 1
 
 
 class Painter(UnifiedModel):
-    """A GRU that reads bytes and image codes alike, with a head for each.
+    """GRU over bytes and image codes, with one head for each.
 
     Args:
         width: Width of the trunk.
-        seed: Draws the weights: nothing is pretrained.
+        seed: Seed of the initial weights; nothing is pretrained.
     """
 
     exact_likelihood: ClassVar[bool] = True
@@ -41,11 +41,11 @@ class Painter(UnifiedModel):
             self.embed = nn.Embedding(FIRST_CODE + len(PALETTE), width)
             self.cell = nn.GRUCell(width, width)
             self.image_head = nn.Linear(width, len(PALETTE))
-            self.text_head = nn.Linear(width, PAINT)
+            self.text_head = nn.Linear(width, START_IMAGE)
         self.register_buffer("palette", torch.tensor(PALETTE) * 2 - 1)
         self.train_only_trunk()
 
-    # -- what it is
+    # -- properties
 
     @property
     def n_codes(self) -> int:
@@ -78,14 +78,14 @@ class Painter(UnifiedModel):
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_file(self.state_dict(), Path(folder) / "model.safetensors")
 
-    # -- drawing
+    # -- generation
 
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
         if not all(text.strip() for text in texts):
-            raise ValueError("a prompt is empty; write what to draw")
-        rows = [[*text.encode(), PAINT] for text in texts]
+            raise ValueError("a prompt is empty; write a text")
+        rows = [[*text.encode(), START_IMAGE] for text in texts]
         ids_BL, mask_BL = self._padded(rows, "left")
-        return PromptBatch(ids_BL, mask_BL, torch.where(ids_BL == PAINT, ids_BL, 0), mask_BL)
+        return PromptBatch(ids_BL, mask_BL, torch.where(ids_BL == START_IMAGE, ids_BL, 0), mask_BL)
 
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
         rows, guided = prompt.repeat(seeds_BN.shape[1]), recipe.cfg != 1
@@ -96,10 +96,10 @@ class Painter(UnifiedModel):
                 nonlocal state
                 token = FIRST_CODE + code_R.repeat(len(state) // len(code_R))[:, None]
                 state = self._states(token, torch.ones_like(token), state)[:, -1]
-                return choose(self.image_head(state), uniform_R, recipe)
+                return sample_next(self.image_head(state), uniform_R, recipe)
 
             uniform_RM = uniforms(seeds_BN.flatten(), self.image_tokens).to(state.device)
-            codes_RM, logp_RM = draw(self.image_head(state), step, uniform_RM, recipe)
+            codes_RM, logp_RM = sample_codes(self.image_head(state), step, uniform_RM, recipe)
         shape = (*seeds_BN.shape, self.image_tokens)
         return Samples(codes_RM.view(shape), logp_RM.view(shape))
 
@@ -136,7 +136,7 @@ class Painter(UnifiedModel):
         questions_BQ: Sequence[Sequence[str]],
         answers_BQ: Sequence[Sequence[str]],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        answer_RT, mask_RT = self._padded([list(said.encode()) for row in answers_BQ for said in row], "right")
+        answer_RT, mask_RT = self._padded([list(answer.encode()) for row in answers_BQ for answer in row], "right")
         state_RD = self._after_questions(pixels_BCHW, questions_BQ)
         states = self._states(answer_RT, mask_RT, state_RD)
         before_RTD = torch.cat([state_RD[:, None], states[:, :-1]], 1)
@@ -158,12 +158,12 @@ class Painter(UnifiedModel):
         return self._states(tokens, mask)[:, -1]
 
     def _states(self, tokens: torch.Tensor, mask: torch.Tensor, state_RD: torch.Tensor | None = None) -> torch.Tensor:
-        """The trunk's state after each token; padding leaves it as it was, wherever it stands."""
+        """Return the hidden state after each token; padding leaves the state unchanged."""
         inputs = self.embed(tokens)
         state = inputs.new_zeros(len(tokens), inputs.shape[-1]) if state_RD is None else state_RD
         states = []
-        for token_RD, seen_R in zip(inputs.unbind(1), mask.bool().unbind(1), strict=True):
-            state = torch.where(seen_R[:, None], self.cell(token_RD, state), state)
+        for token_RD, is_token_R in zip(inputs.unbind(1), mask.bool().unbind(1), strict=True):
+            state = torch.where(is_token_R[:, None], self.cell(token_RD, state), state)
             states.append(state)
         return torch.stack(states, 1)
 

@@ -76,22 +76,22 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     ),
     "far more layers than weights": (
         edit_json("config.json", ["text_config", "num_hidden_layers"], 900),
-        "weights are missing: config.json asks for .* numbers, and the folder holds",
+        "weights are missing: config.json describes .* parameters, and the folder holds",
     ),
     "far wider than the weights": (
         edit_json("config.json", ["text_config", "intermediate_size"], 10**9),
-        "weights are missing: config.json asks for .* numbers, and the folder holds",
+        "weights are missing: config.json describes .* parameters, and the folder holds",
     ),
     "weights of no part": (
         edit_weights(lambda weights: weights.update({"model.extra.weight": torch.zeros(3), "lora_A": torch.ones(2)})),
-        "2 weights are of no part of Janus, first 'lora_A'; merge an adapter",
+        "2 weights belong to no part of Janus, first 'lora_A'; merge an adapter",
     ),
     "no pad token": (edit_json("tokenizer_config.json", ["pad_token"], ...), "names no pad_token"),
     "no first token": (edit_json("tokenizer_config.json", ["bos_token"], ...), "names no bos_token"),
     "no last token": (edit_json("tokenizer_config.json", ["eos_token"], None), "names no eos_token"),
     "padded with the mark of images": (
         edit_json("tokenizer_config.json", ["pad_token"], "<begin_of_image>"),
-        "pads with '<begin_of_image>', a mark of images",
+        "pads with '<begin_of_image>', an image token",
     ),
     "another place of the image": (
         edit_config(image_token_id=7),
@@ -99,7 +99,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     ),
     "another number of image tokens": (
         edit_json("processor_config.json", ["num_image_tokens"], 9),
-        "num_image_tokens 9, by config.json 16 are seen and 16 drawn",
+        "num_image_tokens 9, by config.json 16 are encoded and 16 generated",
     ),
     "more words than weights": (
         add_words("tokenizer.json", 3),
@@ -160,9 +160,9 @@ def test_weights_that_are_not_numbers_are_refused_when_drawing(janus_folder: Pat
         ("a red\tcircle", r"no word '\\t'"),
         ("a\u00a0red circle", r"no word '\\xa0'"),
         ("a " * 300, "the context holds 240"),
-        ("a red <begin_of_image> circle", "'<begin_of_image>' is a mark"),
-        ("a ring </s>", "'</s>' is a mark"),
-        ("<|User|> a ring", r"'<\|User\|>' is a mark"),
+        ("a red <begin_of_image> circle", "'<begin_of_image>' is a special token"),
+        ("a ring </s>", "'</s>' is a special token"),
+        ("<|User|> a ring", r"'<\|User\|>' is a special token"),
     ],
 )
 def test_a_prompt_the_model_cannot_read_is_refused_by_name(janus: Janus, prompt: str, reason: str) -> None:
@@ -178,7 +178,7 @@ def test_a_prompt_the_model_cannot_read_is_refused_by_name(janus: Janus, prompt:
         ("  ", "empty question"),
         ("is it a unicorn?", "no word 'unicorn"),
         ("is it red? " * 80, "the context holds 256"),
-        ("is <image_placeholder> red?", "'<image_placeholder>' is a mark"),
+        ("is <image_placeholder> red?", "'<image_placeholder>' is a special token"),
     ],
 )
 def test_a_question_the_model_cannot_read_is_refused_by_name(janus: Janus, question: str, reason: str) -> None:

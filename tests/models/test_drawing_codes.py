@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unigap.models.base import SamplingRecipe
-from unigap.models.engine.autoregressive import choose, draw, next_codes, uniforms
+from unigap.models.engine.autoregressive import invert_cdf, sample_codes, sample_next, uniforms
 
 V = 12
 RECIPES = [
@@ -50,7 +50,7 @@ def test_codes_are_drawn_in_proportion_to_their_probability(recipe: SamplingReci
     points = 5000
     grid = (torch.arange(points, dtype=torch.float64) + 0.5) / points
     for row_V in logits():
-        drawn = next_codes(row_V.repeat(points, 1), grid, recipe)
+        drawn = invert_cdf(row_V.repeat(points, 1), grid, recipe)
         counts = torch.bincount(drawn, minlength=V).tolist()
         for count, probability in zip(counts, by_hand(row_V.tolist(), recipe), strict=True):
             # an evenly spaced grid puts within one point of its share on every interval
@@ -69,13 +69,13 @@ def test_the_code_is_the_first_whose_cumulative_probability_exceeds_the_draw(rec
             code += 1
             cumulative += by_hand(row, recipe)[code]
         expected.append(code)
-    assert next_codes(logits_RV, uniform_R, recipe).tolist() == expected
+    assert invert_cdf(logits_RV, uniform_R, recipe).tolist() == expected
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_the_ends_of_the_unit_interval_draw_a_code_that_is_kept(recipe: SamplingRecipe) -> None:
     for uniform in (0.0, 2**-53, 1 - 2**-53):
-        codes = next_codes(logits(), torch.full((5,), uniform, dtype=torch.float64), recipe)
+        codes = invert_cdf(logits(), torch.full((5,), uniform, dtype=torch.float64), recipe)
         for row, code in zip(logits().tolist(), codes.tolist(), strict=True):
             assert by_hand(row, recipe)[code] > 0
 
@@ -84,14 +84,14 @@ def test_temperature_zero_and_the_smallest_temperatures_are_greedy() -> None:
     uniform_R = torch.full((5,), 0.999, dtype=torch.float64)
     greedy = logits().argmax(-1)
     for temperature in (0.0, 1e-310, 1e-30, 1e-3):
-        assert torch.equal(next_codes(logits(), uniform_R, SamplingRecipe(temperature=temperature)), greedy)
+        assert torch.equal(invert_cdf(logits(), uniform_R, SamplingRecipe(temperature=temperature)), greedy)
 
 
 def test_codes_the_model_rules_out_are_never_drawn() -> None:
     row_V = torch.full((1, V), -torch.inf)
     row_V[0, 7] = -3.0
     for uniform in (0.0, 0.5, 1 - 2**-53):
-        assert next_codes(row_V, torch.tensor([uniform], dtype=torch.float64), SamplingRecipe()).item() == 7
+        assert invert_cdf(row_V, torch.tensor([uniform], dtype=torch.float64), SamplingRecipe()).item() == 7
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_guidance_moves_the_draw_and_not_the_log_probability(cfg: float) -> None
 
     def step(code_R: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append(code_R.tolist())
-        return choose(asked, uniform_R, recipe)
+        return sample_next(asked, uniform_R, recipe)
 
-    codes_RM, logp_RM = draw(asked, step, torch.rand(6, 3, dtype=torch.float64), recipe)
+    codes_RM, logp_RM = sample_codes(asked, step, torch.rand(6, 3, dtype=torch.float64), recipe)
     guided = unconditional + cfg * (conditional - unconditional)
     expected = guided.argmax(-1)
     assert torch.equal(codes_RM, expected[:, None].expand(6, 3))
@@ -141,9 +141,9 @@ def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     broken = logits(2)
     broken[1, 3] = bad
     with pytest.raises(ValueError, match="not finite"):
-        draw(
+        sample_codes(
             broken,
-            lambda code_R, uniform_R: choose(broken, uniform_R, SamplingRecipe()),
+            lambda code_R, uniform_R: sample_next(broken, uniform_R, SamplingRecipe()),
             torch.zeros(2, 2),
             SamplingRecipe(),
         )

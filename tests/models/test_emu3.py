@@ -225,8 +225,8 @@ def test_answer_logps_are_those_of_a_plain_forward_pass(asked: Emu3) -> None:
     ("text", "message"),
     [
         (" ", "empty"),
-        ("a red <|image start|> circle", "'<|image start|>' is a mark of the model's template; remove it"),
-        ("a <image> circle", "'<image>' is a mark of the model's template; remove it"),
+        ("a red <|image start|> circle", "'<|image start|>' is a special token of the model's template; remove it"),
+        ("a <image> circle", "'<image>' is a special token of the model's template; remove it"),
         ("a red elephant", "the model has no word 'elephant'; reword it"),
         ("a red circle " * 90, "the context holds 2"),
     ],
@@ -244,5 +244,5 @@ def test_a_text_the_model_cannot_read_is_refused(emu3: Emu3, text: str, message:
 def test_a_chat_template_that_hides_the_image_is_refused(new_emu3: Any) -> None:
     model = new_emu3()
     model.processor.chat_template = "{{ messages[0]['content'][-1]['text'] }}"
-    with pytest.raises(ValueError, match="no place for an image; give the checkpoint that of Emu3-Chat"):
+    with pytest.raises(ValueError, match="has no image; give the checkpoint the template of Emu3-Chat"):
         model.judge_logit(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE), [["is it red?"]])

@@ -55,7 +55,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "no processor": (remove("processor_config.json"), "does not load as Emu3"),
     "no template": (
         remove("chat_template.jinja"),
-        "no chat template; as Emu3's for drawing has none; copy chat_template.jinja of BAAI/Emu3-Chat-hf",
+        "no chat template; BAAI/Emu3-Gen-hf has none either; copy chat_template.jinja of BAAI/Emu3-Chat-hf",
     ),
     "no end of layers": (
         edit_json("config.json", ["text_config", "num_hidden_layers"], 10**9),
@@ -63,7 +63,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     ),
     "weights of no part": (
         edit_weights(lambda weights: weights.update({"extra": torch.zeros(3)})),
-        "1 weights are of no part of Emu3, first 'extra'",
+        "1 weights belong to no part of Emu3, first 'extra'",
     ),
     "no pad token": (edit_json("tokenizer_config.json", ["pad_token"], ...), "names no pad_token"),
     "no first token": (edit_json("tokenizer_config.json", ["bos_token"], ...), "names no bos_token"),

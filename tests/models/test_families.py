@@ -1,8 +1,9 @@
-"""A checkpoint is known by its config.json, in a folder or in the hub's cache, with no network."""
+"""The family of a checkpoint follows from its config.json, in a folder or in the hub's cache, without network."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from small_emu3 import save_small_emu3
 from small_runs import expect_error
 
+import unigap.models
 from unigap.__main__ import main
 from unigap.models.emu3 import Emu3
-from unigap.models.families import load_model
+from unigap.models.families import FAMILIES, load_model
 from unigap.models.janus import Janus
 
 Publish = Callable[[str], Path]
@@ -22,7 +24,7 @@ COMMIT = "0" * 40
 
 @pytest.fixture
 def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
-    """Makes an empty folder that the hub's cache holds under an id; whatever is not in it cannot be had."""
+    """Return a function that adds an empty folder for an id to the hub's cache; other files cannot be downloaded."""
     cache = tmp_path / "cache"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -68,4 +70,15 @@ def test_a_hub_id_of_another_kind_is_named(
 def test_a_hub_id_that_cannot_be_had_is_one_line(publish: Publish, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in (["gap"], ["calibrate"]):
         status = main([*verb, "--checkpoint", "nobody/nothing"])
-        expect_error(status, capsys, "'nobody/nothing' cannot be had from the hub", "check its name, or give a folder")
+        expect_error(
+            status, capsys, "'nobody/nothing' cannot be downloaded from the hub", "check its name, or give a folder"
+        )
+
+
+def test_every_family_has_the_files_that_the_readme_lists() -> None:
+    folder = Path(unigap.models.__file__).parent
+    names = set(re.findall(r"^\| `(\w+\.py)` \|", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    families = {path.parent for path in folder.glob("*/model.py")}
+    assert len(families) == len(FAMILIES) and len(names) == 7
+    for family in families:
+        assert names <= {path.name for path in family.iterdir()}, family.name

@@ -14,7 +14,7 @@ import unigap.models.janus.sampling as sampling_module
 from unigap.models.base import SamplingRecipe
 from unigap.models.engine.autoregressive import code_logps
 from unigap.models.engine.one_token import attend
-from unigap.models.engine.static_decoding import StepBuffers, shared_rows
+from unigap.models.engine.static_decoding import DecodingCache, padded_rows
 from unigap.models.janus import Janus
 from unigap.objectives.losses import sft_loss
 
@@ -55,8 +55,8 @@ def test_a_prompt_is_read_once_however_many_images_are_drawn(janus: Janus) -> No
 
 
 def test_compiled_steps_share_few_shapes() -> None:
-    shapes = {shared_rows(rows) for rows in range(1, 257)}
-    assert len(shapes) == 20 and all(rows <= shared_rows(rows) < max(2 * rows, rows + 16) for rows in range(1, 257))
+    shapes = {padded_rows(rows) for rows in range(1, 257)}
+    assert len(shapes) == 20 and all(rows <= padded_rows(rows) < max(2 * rows, rows + 16) for rows in range(1, 257))
 
 
 def test_rows_and_tokens_that_fill_up_a_shape_change_nothing(
@@ -77,7 +77,7 @@ def test_reading_all_slots_as_a_captured_step_does_changes_nothing(
 ) -> None:
     prompt, recipe = janus.encode_prompt(PROMPTS), SamplingRecipe(cfg=2.0)
     expected = janus.sample_images(prompt, SEEDS, recipe)
-    monkeypatch.setattr(sampling_module, "StepBuffers", lambda *given, fixed: StepBuffers(*given, fixed=True))
+    monkeypatch.setattr(sampling_module, "DecodingCache", lambda *given, fixed: DecodingCache(*given, fixed=True))
     found = janus.sample_images(prompt, SEEDS, recipe)
     assert torch.equal(found.codes_BNM, expected.codes_BNM)
     torch.testing.assert_close(found.logp_BNM, expected.logp_BNM, atol=1e-5, rtol=0)

@@ -119,8 +119,8 @@ def test_it_learns_to_rebuild_a_picture() -> None:
     [
         ({"bits": 0}, "positive integers, got 0"),
         ({"encoder_blocks": (1, 1.5, 1, 1, 1)}, "positive integers, got 1.5"),
-        ({"decoder_blocks": (1, 1)}, "name the same levels"),
-        ({"groups": 48}, "channels 128 do not fall evenly into 48 groups"),
+        ({"decoder_blocks": (1, 1)}, "must have equal lengths"),
+        ({"groups": 48}, "groups must divide channels, got 48 groups and 128 channels"),
     ],
 )
 def test_a_shape_that_cannot_be_is_refused(options: dict, message: str) -> None:

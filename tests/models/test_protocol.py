@@ -168,7 +168,7 @@ def test_images_that_share_a_prompt_are_as_likely_as_apart(model: UnifiedModel) 
     prompt, image_RM = model.encode_prompt(PROMPTS), codes(12)
     together, apart = model.image_logps(prompt, image_RM), model.image_logps(prompt.repeat(3), image_RM)
     torch.testing.assert_close(together, apart, atol=2e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="3 images do not fall evenly to 2 prompts"):
+    with pytest.raises(ValueError, match="3 images for 2 prompts; give every prompt the same number"):
         model.image_logps(model.encode_prompt(PROMPTS[:2]), codes(3))
 
 
@@ -346,7 +346,7 @@ def test_half_precision_is_for_the_trunk(new_model: Loader) -> None:
     [
         ({"dtype": "float16"}, "unknown dtype 'float16'"),
         ({"attn_implementation": "flash_attention_2"}, "must be 'sdpa' or 'eager', got 'flash_attention_2'"),
-        ({"device": "nowhere"}, "device 'nowhere' is not there"),
+        ({"device": "nowhere"}, "device 'nowhere' is not available"),
         ({"lora_rank": -1}, "lora_rank must be >= 0, got -1; 0 trains the trunk in full"),
         ({"lora_rank": 2, "lora_dropout": 2.0}, "dropout"),
     ],

@@ -49,7 +49,7 @@ def packed_ids(template: ChatTemplate, prefix: Sequence[int], questions: Sequenc
     rows = pack(len(prefix), [[template.question_ids(question) for question in questions]], 0, torch.device("cpu"))
     ids_S = torch.cat([torch.tensor(prefix), rows.ids_BT[0]])
     seen = [torch.isin(rows.segment_BS[0], torch.tensor([0, number])) for number in range(1, len(questions) + 1)]
-    places = [rows.place_BS[0][mask_S].tolist() for mask_S in seen]
+    places = [rows.position_BS[0][mask_S].tolist() for mask_S in seen]
     assert places == [list(range(len(place))) for place in places], "each is placed as if it were asked alone"
     return [ids_S[mask_S].tolist() for mask_S in seen]
 

@@ -200,8 +200,8 @@ def test_a_causal_image_is_another_model(showo: ShowO, monkeypatch: pytest.Monke
     prompt, image_BM, masked_BM = showo.encode_prompt(PROMPTS), codes(4), some_masked(4)
     _, path = showo.sample_paths(prompt, seeds(4, 1), SamplingRecipe())
     whole, sampled = showo.image_logps(prompt, image_BM, masked_BM), showo.path_logps(prompt, path)
-    right = network_module.sees_while_drawing
-    monkeypatch.setattr(network_module, "sees_while_drawing", lambda *given: right(*given).tril())
+    right = network_module.generation_mask
+    monkeypatch.setattr(network_module, "generation_mask", lambda *given: right(*given).tril())
     assert ((showo.image_logps(prompt, image_BM, masked_BM) - whole).abs().amax(1) > 1e-2).all()
     assert ((showo.path_logps(prompt, path) - sampled).abs().amax(1) > 1e-2).all()
 
@@ -294,7 +294,7 @@ def test_noise_that_is_no_mask_is_refused(showo: ShowO) -> None:
     for noise in (torch.zeros(1, 16), torch.zeros(1, 15, dtype=torch.bool)):
         with pytest.raises(ValueError, match=r"noise_RM must be bool of shape \(1, 16\)"):
             showo.image_logps(prompt, codes(1), noise)
-    with pytest.raises(ValueError, match="3 images do not fall evenly to 2 prompts"):
+    with pytest.raises(ValueError, match="3 images for 2 prompts; give every prompt the same number"):
         showo.image_logps(showo.encode_prompt(PROMPTS[:2]), codes(3))
 
 
@@ -339,8 +339,8 @@ def test_answer_logps_are_those_of_a_plain_forward_pass(showo: ShowO) -> None:
 
 def test_a_causal_reading_is_another_judge(showo: ShowO, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = showo.judge_logit(pixels(2), [QUESTIONS] * 2)
-    right = reading_module.sees_while_reading
-    monkeypatch.setattr(reading_module, "sees_while_reading", lambda segment: right(segment).tril())
+    right = reading_module.understanding_mask
+    monkeypatch.setattr(reading_module, "understanding_mask", lambda segment: right(segment).tril())
     assert ((showo.judge_logit(pixels(2), [QUESTIONS] * 2) - expected).abs() > 1e-3).all()
 
 
@@ -348,7 +348,7 @@ def test_a_causal_reading_is_another_judge(showo: ShowO, monkeypatch: pytest.Mon
     ("text", "message"),
     [
         (" ", "empty"),
-        ("a red <|soi|> circle", "'<|soi|>' is a mark of the model's template; remove it"),
+        ("a red <|soi|> circle", "'<|soi|>' is a special token of the model's template; remove it"),
         ("a red elephant", "the model has no word 'elephant'; reword it"),
         ("a red circle " * 90, "the context holds 238"),
     ],

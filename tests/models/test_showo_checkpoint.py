@@ -84,8 +84,8 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "no shape": (edit_config(llm=None), "does not load as Show-o"),
     "a shape of a wrong kind": (edit_config(llm={"hidden_size": "x"}), "does not load as Show-o: .*hidden_size"),
     "no grid": (edit_config(grid=0), "grid must be >= 1, got 0"),
-    "no place for a question": (edit_config(question="USER:"), "has no {question}"),
-    "too few words": (edit_config(llm={"vocab_size": 60}), "no room for 64 image codes"),
+    "no place for a question": (edit_config(question="USER:"), "has no field {question}"),
+    "too few words": (edit_config(llm={"vocab_size": 60}), "too small for 64 image codes"),
     "no end of layers": (edit_json("config.json", ["llm", "num_hidden_layers"], 10**9), "num_hidden_layers = 10"),
     "no end of blocks": (
         edit_json("config.json", ["magvit", "encoder_blocks", 0], 10**9),
@@ -310,9 +310,9 @@ def test_words_and_marks_have_the_published_ids() -> None:
 
 
 def test_the_variant_that_looks_through_clip_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'mm_projector.0.weight' is of the Show-o that looks through CLIP"):
+    with pytest.raises(ValueError, match=r"'mm_projector.0.weight' is of the Show-o that sees images through CLIP"):
         official_names({"mm_projector.0.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="numbers the codes in another order"):
         official_names({"quantize.embedding": torch.ones(4, 2)})
-    with pytest.raises(ValueError, match=r"'pytorch_model.bin' is no safetensors file"):
+    with pytest.raises(ValueError, match=r"'pytorch_model.bin' is not a safetensors file"):
         convert_official("pytorch_model.bin", "magvit.safetensors", "words", "out")

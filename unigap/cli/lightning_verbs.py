@@ -22,7 +22,7 @@ from unigap.console.run_options import check_run_options
 from unigap.console.strict_yaml import read_yaml_strictly
 from unigap.files.outputs import POOL_FILE, check_figures, write_figures
 from unigap.loop.progress import Phase
-from unigap.models.files.checkpoints import open_lightning
+from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.report.gap_table import print_comparison, print_gap
 from unigap.report.run_folder.continued import check_same_recipe, length_options
 from unigap.report.run_folder.findings import no_external

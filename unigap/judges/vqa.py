@@ -11,7 +11,8 @@ from unigap.judges.answer_mass import AnsweringJudge, check_mass, joined
 from unigap.models.base import Answers, UnifiedModel
 from unigap.models.engine.image_reader import ImageReader
 from unigap.models.engine.memory import in_fitting_batches
-from unigap.models.files.checkpoints import PRECISIONS, check_device, resolve
+from unigap.models.files.load_options import PRECISIONS, check_device
+from unigap.models.files.location import resolve
 from unigap.records import Candidate
 
 QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'

@@ -1,1 +1,1 @@
-"""Unified multimodal models behind one protocol, one family a file."""
+"""Unified multimodal models behind one protocol; one folder per model family."""

@@ -1,9 +1,8 @@
-"""The protocol every unified model follows: draw from text, answer about images, and give the likelihood of both."""
+"""Protocol of a unified model: generate images, answer questions about images, and compute likelihoods of both."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,30 +11,30 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from unigap.models.files.lora import is_adapted
+from unigap.models.files.weights import digest
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, V image codes, C H W image channels and sides, R images.
 
-MOST_GUIDANCE = 1000
-"""Guidance beyond this overflows logits in half precision, and has long drowned the prompt."""
-USUAL_PROMPT = 64
-"""Tokens of a prompt in estimates of memory."""
+MAX_CFG = 1000
+"""Largest guidance scale; beyond it, logits overflow in half precision."""
+TYPICAL_PROMPT_TOKENS = 64
+"""Prompt length assumed in estimates of memory, in tokens."""
 
 
 @dataclass(frozen=True)
 class PromptBatch:
     """Prompts as token ids, left-padded.
 
-    Padding is what the masks say: a tokenizer may pad with an id that also means something, its end of text for one.
+    Only the masks tell padding from tokens: a tokenizer may pad with a meaningful id, such as its end of text.
 
     Attributes:
         ids_BL: Conditional prompts, int64.
         mask_BL: 1 for tokens, 0 for padding, int64.
-        uncond_BL: The null prompts of classifier-free guidance, int64.
-        uncond_mask_BL: 1 for tokens of the null prompts, 0 for their padding, int64.
+        uncond_BL: Null prompts of classifier-free guidance, int64.
+        uncond_mask_BL: 1 for tokens of the null prompts, 0 for padding, int64.
     """
 
     ids_BL: torch.Tensor
@@ -44,28 +43,30 @@ class PromptBatch:
     uncond_mask_BL: torch.Tensor
 
     def repeat(self, n: int) -> PromptBatch:
-        """Each prompt ``n`` times in a row, shape (B * n, L)."""
-        given = (self.ids_BL, self.mask_BL, self.uncond_BL, self.uncond_mask_BL)
-        return PromptBatch(*(tensor.repeat_interleave(n, 0) for tensor in given))
+        """Repeat each prompt ``n`` times, consecutively, shape (B * n, L)."""
+        tensors = (self.ids_BL, self.mask_BL, self.uncond_BL, self.uncond_mask_BL)
+        return PromptBatch(*(tensor.repeat_interleave(n, 0) for tensor in tensors))
 
     def to_prefill(self, guided: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and masks to prefill: (B, L), or (2B, L) with the null prompts second where ``guided``."""
+        """Return ids and masks to prefill: (B, L), or (2B, L) with the null prompts second if ``guided``."""
         if not guided:
             return self.ids_BL, self.mask_BL
         return torch.cat([self.ids_BL, self.uncond_BL]), torch.cat([self.mask_BL, self.uncond_mask_BL])
 
     def images_each(self, codes_RM: torch.Tensor) -> int:
-        """How many of these images each prompt has; those of one prompt lie side by side.
+        """Return the number of images per prompt; the images of one prompt are consecutive.
 
         Raises:
-            ValueError: When they do not fall to the prompts evenly.
+            ValueError: The number of images is not a multiple of the number of prompts.
         """
         if len(codes_RM) % len(self.ids_BL):
-            raise ValueError(f"{len(codes_RM)} images do not fall evenly to {len(self.ids_BL)} prompts")
+            raise ValueError(
+                f"{len(codes_RM)} images for {len(self.ids_BL)} prompts; give every prompt the same number of images"
+            )
         return len(codes_RM) // len(self.ids_BL)
 
     def unconditional(self, where_B: torch.Tensor) -> PromptBatch:
-        """The same batch with the prompts at ``where_B`` (bool) replaced by their null prompts (prompt dropout)."""
+        """Return the batch with the prompts at ``where_B`` (bool) replaced by null prompts (prompt dropout)."""
         ids_BL = torch.where(where_B[:, None], self.uncond_BL, self.ids_BL)
         mask_BL = torch.where(where_B[:, None], self.uncond_mask_BL, self.mask_BL)
         return PromptBatch(ids_BL, mask_BL, self.uncond_BL, self.uncond_mask_BL)
@@ -73,12 +74,12 @@ class PromptBatch:
 
 @dataclass(frozen=True)
 class SamplingRecipe:
-    """How image tokens are drawn.
+    """How image tokens are sampled.
 
     Args:
-        temperature: Divides the logits; 0 takes the most likely code each time.
-        cfg: Classifier-free guidance scale, >= 1; 1 is no guidance and costs half.
-        top_k: Keep only this many most likely codes; 0 keeps all.
+        temperature: Divides the logits; 0 is greedy.
+        cfg: Classifier-free guidance scale, in [1, 1000]; 1 is no guidance and costs half.
+        top_k: Keep this many most likely codes; 0 keeps all.
         top_p: Keep the smallest set of codes whose probability reaches this, in (0, 1].
     """
 
@@ -90,8 +91,8 @@ class SamplingRecipe:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be >= 0, got {self.temperature}; 0 is greedy")
-        if not 1 <= self.cfg <= MOST_GUIDANCE:
-            raise ValueError(f"cfg must be >= 1 and at most {MOST_GUIDANCE}, got {self.cfg}; 1 is no guidance")
+        if not 1 <= self.cfg <= MAX_CFG:
+            raise ValueError(f"cfg must be >= 1 and at most {MAX_CFG}, got {self.cfg}; 1 is no guidance")
         if self.top_k < 0:
             raise ValueError(f"top_k must be >= 0, got {self.top_k}; 0 keeps all codes")
         if not 0 < self.top_p <= 1:
@@ -100,7 +101,7 @@ class SamplingRecipe:
 
 @dataclass(frozen=True)
 class Samples:
-    """Drawn images.
+    """Sampled images.
 
     Attributes:
         codes_BNM: Image tokens, int64.
@@ -117,8 +118,8 @@ class Answers:
 
     Attributes:
         logit: Log-odds of "yes" over "no", float32, differentiable.
-        mass: P(yes) + P(no) among all tokens that could begin the answer, float32, in [0, 1], no gradient. Near 0 the
-            log-odds compare two things that the model does not say.
+        mass: P(yes) + P(no) over the whole vocabulary, float32, in [0, 1], no gradient. Near 0 the model answers
+            neither, and the log-odds mean little.
     """
 
     logit: torch.Tensor
@@ -126,24 +127,24 @@ class Answers:
 
 
 class UnifiedModel(nn.Module, ABC):
-    """A model that draws images from text and answers questions about images.
+    """Model that generates images from text and answers questions about images.
 
-    What the framework needs of a family, and nothing else. Differentiable methods run under whatever gradient and
-    train/eval mode the caller has set; ``sample_images`` forces eval mode and no gradients.
+    Contains only what the framework needs from a model family. Differentiable methods run in the gradient and
+    train/eval mode of the caller; ``sample_images`` runs in eval mode without gradients.
     """
 
     exact_likelihood: ClassVar[bool]
     """Whether ``image_logps`` is the exact log-likelihood (autoregressive) or an estimate (masked diffusion).
 
-    Logs, cards and reports say so of every figure that is made of estimates.
+    Logs, cards and reports mark every figure that is computed from estimates.
     """
     options: ClassVar[tuple[str, ...]] = ()
-    """Parameters that hold options of the model, so that its digest covers them, and no weights."""
+    """Names of parameters that hold options instead of weights, so that ``weights_digest`` covers them."""
 
     @property
     @abstractmethod
     def n_codes(self) -> int:
-        """V, the size of the image vocabulary."""
+        """V, the size of the image codebook."""
 
     @property
     @abstractmethod
@@ -153,59 +154,59 @@ class UnifiedModel(nn.Module, ABC):
     @property
     @abstractmethod
     def codebook(self) -> torch.Tensor:
-        """Embedding of every image code, shape (V, D)."""
+        """Embeddings of the image codes, shape (V, D)."""
 
     @property
     def usual_cfg(self) -> float:
-        """Guidance scale the checkpoint asks to be drawn from with, >= 1; 1 where it does not say."""
+        """Guidance scale that the checkpoint recommends, >= 1; 1 if it names none."""
         return 1.0
 
     @property
     @abstractmethod
     def trunk(self) -> nn.Module:
-        """The shared LLM: the only part self-improvement trains."""
+        """The shared LLM, the only part that trains."""
 
     @property
     @abstractmethod
     def blocks(self) -> Sequence[nn.Module]:
-        """The trunk's repeated layers, in the order they run: what is sharded one by one over several devices."""
+        """The trunk's repeated layers in execution order; each is sharded separately over several devices."""
 
     @property
     @abstractmethod
     def lora_target(self) -> str:
-        """Regular expression for the trunk's linear layers that LoRA adapts, by their full module names."""
+        """Regular expression that matches the full module names of the trunk's linear layers that LoRA adapts."""
 
     @abstractmethod
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
-        """Turns prompts into left-padded ids, ready for the first image token.
+        """Tokenize prompts, left-padded, up to the first image token.
 
         Raises:
-            ValueError: For an empty prompt, words the tokenizer does not know, or a prompt too long for the context.
+            ValueError: A prompt is empty, has unknown words, or is too long for the context.
         """
 
     @abstractmethod
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
-        """Draws N images for each prompt. Equal seeds give equal images whatever else is in the batch."""
+        """Sample N images per prompt. Equal seeds give equal images, independent of the rest of the batch."""
 
     @abstractmethod
     def drawing_bytes(self, recipe: SamplingRecipe) -> int:
-        """About how much memory one more image in a batch takes while it is drawn and decoded, > 0."""
+        """Estimate the memory that one more image in a batch takes during sampling and decoding, in bytes, > 0."""
 
     @abstractmethod
     def image_logps(
         self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Log-probability of each image token given its prompt, float32 (R, M), in nats, at temperature 1.
+        """Return the log-probability of each image token given its prompt, float32 (R, M), in nats, at temperature 1.
 
         Args:
             prompt: B prompts.
-            codes_RM: One image for each, or several: then those of one prompt lie side by side.
-            noise_RM: For families without an exact likelihood, the mask to estimate it with; else ``None``.
+            codes_RM: One or several images per prompt; the images of one prompt are consecutive.
+            noise_RM: For families without an exact likelihood, the mask to estimate it with; otherwise ``None``.
         """
 
     @abstractmethod
     def training_noise(self, codes_RM: torch.Tensor) -> torch.Tensor | None:
-        """Noise for ``image_logps`` in one training step, drawn from torch's generator; None where it takes none."""
+        """Sample noise for ``image_logps`` in one training step from torch's generator; ``None`` if it takes none."""
 
     @abstractmethod
     def text_logps(
@@ -214,76 +215,80 @@ class UnifiedModel(nn.Module, ABC):
         questions_BQ: Sequence[Sequence[str]],
         answers_BQ: Sequence[Sequence[str]],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability of answers, token by token.
+        """Return the log-probability of each answer token.
+
+        Every question attends to its image and itself only, as if it were asked alone.
 
         Returns:
-            ``logp_BQT`` float32, in nats, 0 at padding, and ``mask_BQT`` bool. Every question sees its image and
-            itself only, as if it were asked alone.
+            ``logp_BQT``, float32, in nats, 0 at padding, and ``mask_BQT``, bool.
         """
 
     @abstractmethod
     def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        """Answers (B, Q), one for each question. Every question sees its image and itself only."""
+        """Answer yes-no questions, (B, Q). Every question attends to its image and itself only."""
 
     def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        """Log-odds of "yes" over "no" for each question, float32 (B, Q), differentiable."""
+        """Return the log-odds of "yes" over "no" for each question, float32 (B, Q), differentiable."""
         return self.judge_answers(pixels_BCHW, questions_BQ).logit
 
     @abstractmethod
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        """Image tokens to pixels in [-1, 1], float32 (B, 3, H, W), no gradient."""
+        """Decode image tokens to pixels in [-1, 1], float32 (B, 3, H, W), without gradient."""
 
     @abstractmethod
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Pixels in [-1, 1] to image tokens, int64 (B, M), no gradient. Never use it on the model's own drawings."""
+        """Encode pixels in [-1, 1] to image tokens, int64 (B, M), without gradient.
+
+        Do not use it on the model's own samples: their codes are stored, and encoding the pixels may change them.
+        """
 
     @abstractmethod
     def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        """Puts a LoRA adapter on the trunk's linear layers; ``train_only_trunk`` then trains the adapter alone."""
+        """Attach a LoRA adapter to the trunk's linear layers; ``train_only_trunk`` then trains only the adapter."""
 
     @abstractmethod
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        """Writes a folder that the family's own library loads, with a model card.
+        """Write a folder that the family's own library loads, with a model card.
 
         Args:
-            folder: Where to.
-            adapter_only: Write the LoRA adapter alone, as peft loads it; otherwise a whole checkpoint with its
-                processor, in which the adapter is merged.
-            recipe: Settings by name of the training the card is to state.
+            folder: Folder to write.
+            adapter_only: Write only the LoRA adapter, in peft's format; otherwise write a whole checkpoint with its
+                processor and the adapter merged.
+            recipe: Training settings by name, for the card.
 
         Raises:
-            ValueError: For ``adapter_only`` without an adapter, and while the weights are sharded.
+            ValueError: ``adapter_only`` without an adapter, or the weights are sharded.
         """
 
     def train_only_trunk(self) -> None:
-        """Freezes everything but the trunk, or, where a LoRA adapter is present, everything but the adapter."""
+        """Freeze everything except the trunk or, if there is a LoRA adapter, everything except the adapter."""
         adapted = is_adapted(self.trunk)
         self.requires_grad_(False)
         for name, parameter in self.trunk.named_parameters():
             parameter.requires_grad_(not adapted or ".lora_" in name)
 
     def codebook_digest(self) -> str:
-        """Fingerprint of the image vocabulary: pools of equal digest hold codes this model can decode."""
-        return _digest({"codebook": self.codebook})
+        """Return a SHA-256 of the codebook; this model can decode a pool with the same digest."""
+        return digest({"codebook": self.codebook})
 
     def weights_digest(self) -> str:
-        """Fingerprint of all parameters, frozen ones too: equal digests draw equal images.
+        """Return a SHA-256 of all parameters, frozen ones included; equal digests sample equal images.
 
-        Of a sharded model all processes have to ask for it.
+        For a sharded model, all processes must call it.
         """
-        return _digest(dict(self.named_parameters()))
+        return digest(dict(self.named_parameters()))
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
-        """A detached copy of the parameters that train, by name: what a stage has to remember of its starting point."""
+        """Return a detached copy of the trainable parameters by name, such as the weights of a reference model."""
         return {name: p.detach().clone() for name, p in self.named_parameters() if p.requires_grad}
 
     @contextlib.contextmanager
     def with_state(self, state: dict[str, torch.Tensor]) -> Iterator[None]:
-        """Runs the body with the parameters of ``state`` in place, then puts the present ones back bit for bit."""
+        """Run the body with the parameters of ``state``, then restore the present ones bit for bit."""
         parameters = dict(self.named_parameters())
         present = {name: parameters[name].detach().clone() for name in state}
         try:
-            # in place: the shards of a parameter are known to more than its name
+            # copy in place: FSDP keeps references to the shards
             for name, value in state.items():
                 parameters[name].data.copy_(value)
             yield
@@ -292,24 +297,9 @@ class UnifiedModel(nn.Module, ABC):
                 parameters[name].data.copy_(value)
 
 
-def unsharded(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a tensor, gathered from all processes where it is sharded: all of them have to come here."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    sha = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        sha.update(name.encode())
-        # a copy: numpy pins the memory it looks at, and gathered shards have to give theirs back
-        copy = unsharded(tensor.detach()).to("cpu", copy=True)
-        sha.update(copy.contiguous().view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
-
-
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode for the body, then every submodule back in the mode it was in."""
+    """Run the body in eval mode, then restore the mode of every submodule."""
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:

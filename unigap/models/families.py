@@ -1,4 +1,4 @@
-"""The model in a checkpoint, whatever its family, for commands that are given a folder or a hub id and no class."""
+"""Load a checkpoint as the class of its model family, for commands that take a folder or a hub id."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from unigap.models.base import UnifiedModel
 from unigap.models.emu3 import Emu3
-from unigap.models.files.checkpoints import check_family, model_type
+from unigap.models.files.config import check_family, model_type
 from unigap.models.janus import Janus
 from unigap.models.showo import ShowO
 
 FAMILIES: dict[str, Callable[..., UnifiedModel]] = {"janus": Janus, "show-o": ShowO, "emu3": Emu3}
-"""Classes by the ``model_type`` of config.json."""
+"""Model classes by the ``model_type`` in config.json."""
 
 
 def load_model(checkpoint: str, **options: Any) -> UnifiedModel:
-    """A checkpoint as the class of its family.
+    """Load a checkpoint as the class of its family.
 
     Args:
-        checkpoint: A shipped model by its name (``SHIPPED``), a folder, or a hub id.
-        options: Options of that class.
+        checkpoint: Name of a shipped model (``SHIPPED``), a folder, or a hub id.
+        options: Constructor arguments of that class.
 
     Raises:
-        ValueError: When it is no sound checkpoint of a family, or cannot be had; names it and what is wrong.
+        ValueError: It is not a sound checkpoint of a family, or cannot be downloaded; names it and the fault.
     """
     kind = model_type(checkpoint)
     check_family(checkpoint, kind, FAMILIES)

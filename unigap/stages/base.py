@@ -22,10 +22,11 @@ from unigap.loop.judging import judge_drawings
 from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import Drawings, draw_candidates
 from unigap.metrics.intervals import Estimate
-from unigap.models.base import UnifiedModel, unsharded
+from unigap.models.base import UnifiedModel
 from unigap.models.engine.sharding import is_sharded, shard, whole
-from unigap.models.files.checkpoints import open_lightning
+from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.models.files.lora import adapter_scales
+from unigap.models.files.weights import unsharded
 from unigap.objectives import Objective, RowBatch
 from unigap.records import Candidate, Judgment
 from unigap.stages.step_seed import seed_step

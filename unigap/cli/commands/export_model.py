@@ -10,8 +10,8 @@ from unigap.cli.commands.model_choice import model_of, model_spec, name_of
 from unigap.files.durable import check_empty_folder, whole_folder, write_durable
 from unigap.files.outputs import refuse_inside_pool
 from unigap.models.base import UnifiedModel
-from unigap.models.files.checkpoints import open_lightning
-from unigap.models.files.model_card import model_card, what_trains
+from unigap.models.files.lightning_checkpoint import open_lightning
+from unigap.models.files.model_card import model_card, trained_parts
 from unigap.report.cards import RunFacts, check_license, with_run
 from unigap.report.run_folder.fit_folder import CONFIG, FitFolder, read_fit
 from unigap.report.run_folder.writing import versions
@@ -58,7 +58,7 @@ def card_of(model: UnifiedModel, folder: Path, fit: FitFolder) -> str:
     kind = type(model)
     loading = f"from {kind.__module__} import {kind.__name__}  # whose save wrote this folder"
     base = name_of(model_spec(fit.config, fit.path))
-    return model_card(kind.__name__, base, what_trains(model), loading, "unigap", fit.recipe)
+    return model_card(kind.__name__, base, trained_parts(model), loading, "unigap", fit.recipe)
 
 
 def run_facts(fit: FitFolder, content: Mapping[str, Any], license: str) -> RunFacts:

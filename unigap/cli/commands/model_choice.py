@@ -15,7 +15,7 @@ from unigap.console.parser import ClearParser
 from unigap.files.typed_json import read_json
 from unigap.models.base import UnifiedModel
 from unigap.models.families import load_model
-from unigap.models.files.checkpoints import check_device
+from unigap.models.files.load_options import check_device
 from unigap.report.run_folder.fit_folder import CONFIG, LAST, FitFolder, read_config, read_fit
 from unigap.stages.base import load_stage
 

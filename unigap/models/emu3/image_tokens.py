@@ -1,4 +1,4 @@
-"""An image as Emu3 writes it: codes among the words, line by line."""
+"""Token ids and line layout of an Emu3 image, whose codes are part of the text vocabulary."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Shape legend: R images, M image codes of one, I tokens of one with the ends of its lines, V image codes.
+# Shape legend: R images, M codes of an image, I tokens of an image (codes and ends of lines), V image codes.
 
 
 class ImageTokens(nn.Module):
-    """The words that are image codes, and how an image is written with them.
+    """Map image codes to token ids, with an end-of-line token after each line.
 
     Args:
         mapping: transformers' ``Emu3ImageVocabularyMapping``, made from the config's vocabulary map.
         n_codes: V.
         rows: Lines of an image.
-        columns: Codes of a line.
+        columns: Codes per line.
     """
 
     ids_V: torch.Tensor
-    """Word of each code."""
-    place_M: torch.Tensor
-    """Where in a written image each code stands."""
+    """Token id of each code."""
+    position_M: torch.Tensor
+    """Index of each code among the I tokens."""
 
     def __init__(self, mapping: Any, n_codes: int, rows: int, columns: int) -> None:
         super().__init__()
         self.n_codes, self.rows, self.columns = n_codes, rows, columns
         self.line_end: int = mapping.eol_token_id
         ids_V = mapping.img2bpe_mapping_tensor[:n_codes].long()
-        self._first, self._last = int(ids_V.min()), int(ids_V.max())
+        self._lowest_id, self._highest_id = int(ids_V.min()), int(ids_V.max())
         code_M = torch.arange(rows * columns)
-        # no part of a checkpoint: they follow from its config
+        # not part of a checkpoint: they follow from its config
         self.register_buffer("ids_V", ids_V, persistent=False)
-        self.register_buffer("place_M", code_M + code_M // columns, persistent=False)
+        self.register_buffer("position_M", code_M + code_M // columns, persistent=False)
 
     @property
-    def written_length(self) -> int:
-        """I."""
+    def length(self) -> int:
+        """I, the number of tokens of an image."""
         return self.rows * (self.columns + 1)
 
-    def written(self, codes_RM: torch.Tensor) -> torch.Tensor:
-        """Ids (R, I) of images: each line of codes and its end."""
+    def to_ids(self, codes_RM: torch.Tensor) -> torch.Tensor:
+        """Return the token ids (R, I) of images."""
         lines = self.ids_V[codes_RM].view(-1, self.rows, self.columns)
         return F.pad(lines, (0, 1), value=self.line_end).flatten(1)
 
     def code_logits(self, head: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states (..., D) to logits of the image codes alone (..., V): no code is another word.
+        """Return the logits (..., V) of the image codes only.
 
         Args:
-            head: Hidden states to logits of all words; only the part that holds the codes is computed.
-            hidden: Hidden states.
+            head: From hidden states to logits of the vocabulary; only the rows of image codes are computed.
+            hidden: Hidden states (..., D).
         """
-        logits = F.linear(hidden, head.weight[self._first : self._last + 1])
-        return logits.index_select(-1, self.ids_V - self._first)
+        logits = F.linear(hidden, head.weight[self._lowest_id : self._highest_id + 1])
+        return logits.index_select(-1, self.ids_V - self._lowest_id)

@@ -1,4 +1,4 @@
-"""How likely an Emu3 finds given images: teacher forcing over the image codes, line ends given."""
+"""Log-likelihood of images under Emu3: teacher forcing over the image codes, with forced ends of lines."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from unigap.models.emu3.image_tokens import ImageTokens
 from unigap.models.engine.autoregressive import code_logps
 from unigap.models.engine.shared_prompt import image_states
 
-# Shape legend: B prompts, K images a prompt, R = B * K images, M image codes of one, I tokens of one that are read,
+# Shape legend: B prompts, K images a prompt, R = B * K images, M codes of an image, I input tokens of an image,
 # L prompt tokens, D hidden width.
 
 
-def image_logps(net: Any, words: ImageTokens, prompt: PromptBatch, codes_RM: torch.Tensor) -> torch.Tensor:
-    """Log-probability of each image code among all image codes, float32 (R, M), differentiable.
+def image_logps(net: Any, layout: ImageTokens, prompt: PromptBatch, codes_RM: torch.Tensor) -> torch.Tensor:
+    """Return the log-probability of each image code among all image codes, float32 (R, M), in nats, differentiable.
 
     Args:
         net: transformers' ``Emu3ForConditionalGeneration``.
-        words: How it writes images.
+        layout: Token ids and line layout of an image.
         prompt: B prompts.
-        codes_RM: K images of each, those of one prompt side by side.
+        codes_RM: K images per prompt; the images of one prompt are consecutive.
 
     Raises:
-        ValueError: When the images do not fall to the prompts evenly.
+        ValueError: The number of images is not a multiple of the number of prompts.
     """
     images, embed = prompt.images_each(codes_RM), net.model.text_model.embed_tokens
-    # the last code is predicted, never read, and the end of its line is neither
-    image_RID = embed(words.written(codes_RM)[:, :-2])
+    # the last code is predicted, so it and its end-of-line token are no input
+    image_RID = embed(layout.to_ids(codes_RM)[:, :-2])
     hidden_RID = image_states(net.model.text_model, prompt.mask_BL, embed(prompt.ids_BL), image_RID, images)
-    head = partial(words.code_logits, net.lm_head)
-    return code_logps(head, hidden_RID[:, words.place_M], codes_RM, words.n_codes)
+    head = partial(layout.code_logits, net.lm_head)
+    return code_logps(head, hidden_RID[:, layout.position_M], codes_RM, layout.n_codes)

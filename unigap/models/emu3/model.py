@@ -1,4 +1,4 @@
-"""Emu3 on transformers' own classes: one Llama over words and image codes alike, drawn and read from left to right."""
+"""Emu3 on transformers' classes: one causal Llama over a shared vocabulary of text tokens and image codes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import (
+    TYPICAL_PROMPT_TOKENS,
+    Answers,
+    PromptBatch,
+    Samples,
+    SamplingRecipe,
+    UnifiedModel,
+    evaluating,
+)
 from unigap.models.emu3.chat_template import Emu3ChatTemplate
+from unigap.models.emu3.checkpoint import emu3_from_folder
 from unigap.models.emu3.image_tokenizer import Emu3ImageTokenizer
 from unigap.models.emu3.image_tokens import ImageTokens
 from unigap.models.emu3.likelihood import image_logps
 from unigap.models.emu3.sampling import Emu3Sampler
-from unigap.models.emu3.understanding import Emu3Reader
+from unigap.models.emu3.understanding import Emu3Understanding
 from unigap.models.engine.chat_template import with_null_prompts
-from unigap.models.files.checkpoints import emu3_from_folder
-from unigap.models.files.lora import merged, put_lora
+from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
 
 # Shape legend: B prompts or images, N candidates a prompt, R images, M image codes of one, L prompt tokens,
@@ -36,27 +44,27 @@ from transformers import AutoProcessor, Emu3ForConditionalGeneration
 model = PeftModel.from_pretrained(Emu3ForConditionalGeneration.from_pretrained({base!r}), FOLDER)
 processor = AutoProcessor.from_pretrained({base!r})""",
 )
-"""How a saved folder is loaded without unigap."""
+"""How to load a saved folder without unigap."""
 DECODER_MAPS = 6
-"""Full-size feature maps the image decoder holds at its peak, where a map is scaled and shifted by the codes."""
+"""Full-size feature maps in the image decoder at its peak, where the codes scale and shift a map."""
 
 
 class Emu3(UnifiedModel):
-    """An Emu3 checkpoint (Wang et al. 2024) in transformers' layout, the one for drawing or the one for chat.
+    """Emu3 model (Wang et al. 2024) in transformers' layout, from the generation or the chat checkpoint.
 
-    The published weights were not at hand when this was written: what is known of them is transformers' code.
+    Written from transformers' code and not yet tested on the published weights.
 
     Args:
         checkpoint: Folder or hub id, e.g. ``BAAI/Emu3-Gen-hf``.
         dtype: Precision of the weights, ``float32`` or ``bfloat16``; the image tokenizer always stays in float32.
-        attn_implementation: ``sdpa`` or ``eager``; flash attention takes no mask that keeps packed questions apart.
-        device: Where the weights are loaded to, e.g. ``cpu`` or ``cuda``; a trainer moves them to its own.
-        lora_rank: 0 trains the trunk in full; above 0 trains a LoRA adapter of this rank.
+        attn_implementation: ``sdpa`` or ``eager``; flash attention takes no mask, which packed questions need.
+        device: Device of the weights, e.g. ``cpu`` or ``cuda``; a trainer moves them to its own.
+        lora_rank: Rank of the LoRA adapter; 0 trains the trunk in full.
         lora_alpha: Scale of the adapter; the update is multiplied by alpha / rank.
         lora_dropout: Dropout inside the adapter, in [0, 1).
-        gradient_checkpointing: Compute the trunk's activations once more in the backward pass instead of keeping them.
-        image_area: Pixels of a drawing, which is square, and of a picture that is looked at; no more than the
-            ``max_pixels`` of the checkpoint's image processor. A saved folder does not remember it.
+        gradient_checkpointing: Recompute the trunk's activations in the backward pass instead of storing them.
+        image_area: Number of pixels of an image, generated (square) or judged; at most the ``max_pixels`` of the
+            checkpoint's image processor. Not stored in a saved folder.
     """
 
     exact_likelihood: ClassVar[bool] = True
@@ -84,7 +92,7 @@ class Emu3(UnifiedModel):
 
     @classmethod
     def from_parts(cls, net: Any, processor: Any, image_area: int = 518_400) -> Emu3:
-        """Wraps an ``Emu3ForConditionalGeneration`` and its ``Emu3Processor`` that are in memory already."""
+        """Wrap an ``Emu3ForConditionalGeneration`` and its ``Emu3Processor``."""
         emu3 = cls.__new__(cls)
         nn.Module.__init__(emu3)
         emu3._adopt(net, processor, net.name_or_path or "weights made in memory", image_area)
@@ -94,24 +102,24 @@ class Emu3(UnifiedModel):
         self.net, self.processor, self.base = net, processor, base
         self.core.vqmodel.float()
         for layer in self.core.text_model.layers:
-            # on by default in its config; with it, one image would have many likelihoods
+            # on by default in the config; it would make likelihoods random
             layer.dropout.p = layer.self_attn.attention_dropout = 0.0
         area = min(image_area, processor.image_processor.max_pixels)
         rows, columns = processor.calculate_generate_size("1:1", area, processor.downsample_ratio)
         context = net.config.text_config.max_position_embeddings
         if not 0 < rows * (columns + 1) < context:
             raise ValueError(f"image_area {image_area}: {rows} x {columns} codes; the context holds {context} tokens")
-        # a parameter that never trains, so that weights_digest tells apart what draws in another size
+        # a frozen parameter, so that weights_digest depends on the image size
         self.grid = nn.Parameter(torch.tensor([rows, columns], dtype=torch.float, device=net.device), False)
-        self.words = ImageTokens(self.core.vocabulary_mapping, self.n_codes, rows, columns).to(net.device)
+        self.layout = ImageTokens(self.core.vocabulary_mapping, self.n_codes, rows, columns).to(net.device)
         self._template = Emu3ChatTemplate(processor, rows, columns, context)
-        self.pictures = Emu3ImageTokenizer(self.core.vqmodel, processor.image_processor, rows, columns)
-        self._sampler = Emu3Sampler(net, self.words)
-        self._reader = Emu3Reader(net, self.words, self.pictures, self._template)
+        self.image_tokenizer = Emu3ImageTokenizer(self.core.vqmodel, processor.image_processor, rows, columns)
+        self._sampler = Emu3Sampler(net, self.layout)
+        self._understanding = Emu3Understanding(net, self.layout, self.image_tokenizer, self._template)
 
     @property
     def core(self) -> Any:
-        """The network below its head (a property: registering it would name every weight twice)."""
+        """The network without its head (a property, so that no weight has two names)."""
         return self.net.model
 
     @property
@@ -120,7 +128,7 @@ class Emu3(UnifiedModel):
 
     @property
     def image_tokens(self) -> int:
-        return len(self.words.place_M)
+        return len(self.layout.position_M)
 
     @property
     def codebook(self) -> torch.Tensor:
@@ -132,7 +140,7 @@ class Emu3(UnifiedModel):
 
     @property
     def trunk(self) -> nn.Module:
-        # words and codes share a table and a head: with them in the trunk, learning to draw would move what is read
+        # text tokens and codes share embeddings and head: training them on images would change how text is read
         return nn.ModuleDict({"layers": self.core.text_model.layers, "norm": self.core.text_model.norm})
 
     @property
@@ -144,7 +152,7 @@ class Emu3(UnifiedModel):
         return r"model\.text_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
     def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        put_lora(self.net, self.base, self.lora_target, rank, alpha, dropout)
+        attach_lora(self.net, self.base, self.lora_target, rank, alpha, dropout)
 
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
         save_folder(self, self.net, self.base, LOADING, self._write, folder, adapter_only, recipe)
@@ -156,65 +164,65 @@ class Emu3(UnifiedModel):
     # -- generation
 
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
-        """Turns prompts into left-padded ids, up to the first code of the image.
+        """Tokenize prompts, left-padded, up to the first code of the image.
 
-        A null prompt is the template without a text, which is shorter: it is padded to the same length.
+        The null prompt is the template without text, padded to the same length.
 
         Raises:
-            ValueError: For an empty prompt, words the tokenizer does not know, or a prompt too long for the context.
+            ValueError: A prompt is empty, has unknown words, or is too long for the context.
         """
         rows = [self._template.prompt_ids(text) for text in texts]
         return with_null_prompts(rows, self._template.null_prompt, self._template.pad, self.net.device)
 
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
-        # checkpointed layers in train mode drop their keys and values without a word
+        # in train mode, checkpointed layers silently drop their keys and values
         with evaluating(self):
             return self._sampler.sample(prompt, seeds_BN, recipe)
 
     def drawing_bytes(self, recipe: SamplingRecipe) -> int:
         text, vq = self.net.config.text_config, self.net.config.vq_config
-        width = text.hidden_size // text.num_attention_heads
-        per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * width * self.net.lm_head.weight.itemsize
-        drawn = per_token * (self.words.written_length + USUAL_PROMPT) * (1 if recipe.cfg == 1 else 2)
-        # the last upsampling still has the channels of the level below
+        head_dim = text.hidden_size // text.num_attention_heads
+        per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim * self.net.lm_head.weight.itemsize
+        sampling = per_token * (self.layout.length + TYPICAL_PROMPT_TOKENS) * (1 if recipe.cfg == 1 else 2)
+        # the last upsampling has the channels of the coarser level
         widest = vq.base_channels * max(vq.channel_multiplier[:2])
-        height, across = self.pictures.side
-        # the vectors of the codes are spread to the same size
+        height, width = self.image_tokenizer.side
+        # the code embeddings are upsampled to the full size
         maps = DECODER_MAPS * widest + vq.embed_dim
-        return max(drawn, maps * height * across * torch.float32.itemsize)
+        return max(sampling, maps * height * width * torch.float32.itemsize)
 
     def image_logps(
         self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Log-probability of each image code among all image codes, float32 (R, M), in nats, at temperature 1.
+        """Return the log-probability of each image code, normalised over image codes, float32 (R, M), in nats.
 
-        The ends of lines are given and have no term: what can be drawn has a total probability of 1.
+        End-of-line tokens are forced and have no term, so that the probabilities of all images sum to 1.
 
         Args:
             prompt: B prompts.
-            codes_RM: One image for each, or several: then those of one prompt lie side by side.
-            noise_RM: ``None``: the likelihood is exact.
+            codes_RM: One or several images per prompt; the images of one prompt are consecutive.
+            noise_RM: ``None``, because the likelihood is exact.
 
         Raises:
-            ValueError: For any noise, and when the images do not fall to the prompts evenly.
+            ValueError: Noise is given, or the number of images is not a multiple of the number of prompts.
         """
         if noise_RM is not None:
             raise ValueError("Emu3 has an exact likelihood and takes no noise; pass noise_RM=None")
-        return image_logps(self.net, self.words, prompt, codes_RM)
+        return image_logps(self.net, self.layout, prompt, codes_RM)
 
     def training_noise(self, codes_RM: torch.Tensor) -> None:
         return None
 
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        return self.pictures.decode(codes_BM)
+        return self.image_tokenizer.decode(codes_BM)
 
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.pictures.encode(pixels_BCHW)
+        return self.image_tokenizer.encode(pixels_BCHW)
 
     # -- understanding
 
     def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        return self._reader.judge_answers(pixels_BCHW, questions_BQ)
+        return self._understanding.judge_answers(pixels_BCHW, questions_BQ)
 
     def text_logps(
         self,
@@ -222,4 +230,4 @@ class Emu3(UnifiedModel):
         questions_BQ: Sequence[Sequence[str]],
         answers_BQ: Sequence[Sequence[str]],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._reader.text_logps(pixels_BCHW, questions_BQ, answers_BQ)
+        return self._understanding.text_logps(pixels_BCHW, questions_BQ, answers_BQ)

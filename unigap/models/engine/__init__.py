@@ -1,1 +1,1 @@
-"""Parts that several model families share: decoding, masks, packed questions, sharding."""
+"""Parts that several model families share: decoding, attention masks, packed questions, sharding."""

@@ -1,4 +1,4 @@
-"""Drawing image tokens one after another: guidance, filtering and inverse-CDF sampling with a seed per image."""
+"""Sample image tokens one after another: guidance, filtering and inverse-CDF sampling with one seed per image."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from unigap.models.base import SamplingRecipe
 # Shape legend: B prompts, N candidates a prompt, M image tokens, V image codes, D hidden width, R = B * N rows,
 # G = R rows, or 2R under guidance, K = B * M tokens.
 
-Drawn = tuple[torch.Tensor, torch.Tensor]
+Sampled = tuple[torch.Tensor, torch.Tensor]
 """Codes and their log-probabilities."""
-Step = Callable[[torch.Tensor, torch.Tensor], Drawn]
-"""Codes (R,) and uniform numbers (R,) to the next codes and their log-probabilities."""
+Step = Callable[[torch.Tensor, torch.Tensor], Sampled]
+"""From codes (R,) and uniform numbers (R,) to the next codes and their log-probabilities."""
 LOGITS_AT_ONCE = 2**24
-"""Most logits of image codes in memory at a time, 64 MiB of float32: 1,024 tokens of Janus-Pro."""
+"""Maximum number of image-code logits in memory at a time: 64 MiB of float32, 1,024 tokens of Janus-Pro."""
 
 
 def uniforms(seeds_R: torch.Tensor, length: int) -> torch.Tensor:
-    """One stream of uniform numbers in [0, 1) for each seed, float64 (R, length), the same on every device."""
+    """Return one stream of uniform numbers in [0, 1) per seed, float64 (R, length), equal on every device."""
     generator = torch.Generator()
     rows = [torch.rand(length, dtype=torch.float64, generator=generator.manual_seed(seed)) for seed in seeds_R.tolist()]
     return torch.stack(rows)
 
 
-def next_codes(logits_RV: torch.Tensor, uniform_R: torch.Tensor, recipe: SamplingRecipe) -> torch.Tensor:
-    """Draws one code a row by inverting the cumulative distribution at ``uniform_R``; int64 (R,)."""
+def invert_cdf(logits_RV: torch.Tensor, uniform_R: torch.Tensor, recipe: SamplingRecipe) -> torch.Tensor:
+    """Sample one code per row, int64 (R,), by inverting the cumulative distribution at ``uniform_R``."""
     if recipe.temperature == 0:
         return logits_RV.argmax(-1)
     logits_RV = logits_RV.double()
-    # the largest becomes 0 first, so that no temperature, however small, makes it overflow
+    # subtract the maximum first, so that a small temperature does not overflow
     logits_RV = (logits_RV - logits_RV.max(-1, keepdim=True).values) / recipe.temperature
     if 0 < recipe.top_k < logits_RV.shape[-1]:
-        weakest_R1 = logits_RV.topk(recipe.top_k, -1, sorted=False).values.amin(-1, keepdim=True)
-        logits_RV = logits_RV.masked_fill(logits_RV < weakest_R1, -torch.inf)
+        smallest_R1 = logits_RV.topk(recipe.top_k, -1, sorted=False).values.amin(-1, keepdim=True)
+        logits_RV = logits_RV.masked_fill(logits_RV < smallest_R1, -torch.inf)
     probs_RV = logits_RV.softmax(-1)
     if recipe.top_p < 1:
         sorted_RV, order_RV = probs_RV.sort(-1, descending=True)
         outside_RV = sorted_RV.cumsum(-1) - sorted_RV >= recipe.top_p
         probs_RV = probs_RV.masked_fill(outside_RV.gather(-1, order_RV.argsort(-1)), 0)
     cdf_RV = probs_RV.cumsum(-1)
-    # scaling by the last entry keeps the draw below it, so that a filtered tail is never reached by rounding
+    # scale by the last entry, so that rounding never selects a filtered code
     return torch.searchsorted(cdf_RV, (uniform_R * cdf_RV[:, -1])[:, None], right=True)[:, 0]
 
 
-def choose(logits_GV: torch.Tensor, uniform_R: torch.Tensor, recipe: SamplingRecipe) -> Drawn:
-    """Draws one code a row under guidance.
+def sample_next(logits_GV: torch.Tensor, uniform_R: torch.Tensor, recipe: SamplingRecipe) -> Sampled:
+    """Sample one code per row under guidance.
 
     Args:
-        logits_GV: (R, V), or (2R, V) with the unconditional rows second where the recipe guides.
-        uniform_R: A number in [0, 1) for each row.
+        logits_GV: (R, V), or (2R, V) with the unconditional rows second if the recipe uses guidance.
+        uniform_R: One number in [0, 1) per row.
         recipe: Temperature, guidance and filters.
 
     Returns:
@@ -62,33 +62,34 @@ def choose(logits_GV: torch.Tensor, uniform_R: torch.Tensor, recipe: SamplingRec
     rows = len(uniform_R)
     cond_RV = logits_GV[:rows].float()
     guided_RV = cond_RV if recipe.cfg == 1 else torch.lerp(logits_GV[rows:].float(), cond_RV, recipe.cfg)
-    code_R = next_codes(guided_RV, uniform_R, recipe)
+    code_R = invert_cdf(guided_RV, uniform_R, recipe)
     return code_R, cond_RV.log_softmax(-1).gather(-1, code_R[:, None])[:, 0]
 
 
-def draw(first_GV: torch.Tensor, step: Step, uniform_RM: torch.Tensor, recipe: SamplingRecipe) -> Drawn:
-    """Draws M codes for each row, the first from ``first_GV`` and each other by a step.
+def sample_codes(first_GV: torch.Tensor, step: Step, uniform_RM: torch.Tensor, recipe: SamplingRecipe) -> Sampled:
+    """Sample M codes per row, the first from ``first_GV`` and the others step by step.
 
     Args:
-        first_GV: Logits of the first code, as ``choose`` takes them.
-        step: Takes the codes just drawn and a uniform number for each row, and gives the next codes and their
-            log-probabilities.
-        uniform_RM: A number in [0, 1) for each code.
+        first_GV: Logits of the first code, shaped as in ``sample_next``.
+        step: From the last codes and one uniform number per row to the next codes and their log-probabilities.
+        uniform_RM: One number in [0, 1) per code.
         recipe: Temperature, guidance and filters.
 
     Returns:
         Codes, int64 (R, M), and their log-probabilities, float32 (R, M).
 
     Raises:
-        ValueError: When the first logits are not finite.
+        ValueError: The first logits are not finite.
     """
     if not torch.isfinite(first_GV).all():
-        raise ValueError("the model's logits are not finite: its weights are damaged or diverged; use an earlier one")
+        raise ValueError(
+            "the model's logits are not finite: its weights are damaged or diverged; use an earlier checkpoint"
+        )
     uniforms_MR = uniform_RM.T.contiguous()
-    drawn = [choose(first_GV, uniforms_MR[0], recipe)]
+    sampled = [sample_next(first_GV, uniforms_MR[0], recipe)]
     for uniform_R in uniforms_MR[1:]:
-        drawn.append(step(drawn[-1][0], uniform_R))
-    codes, logps = zip(*drawn, strict=True)
+        sampled.append(step(sampled[-1][0], uniform_R))
+    codes, logps = zip(*sampled, strict=True)
     return torch.stack(codes, -1), torch.stack(logps, -1)
 
 
@@ -99,17 +100,17 @@ def code_logps(
     n_codes: int,
     at_once: int = LOGITS_AT_ONCE,
 ) -> torch.Tensor:
-    """Log-probability of each code, float32 (B, M), differentiable.
+    """Return the log-probability of each code, float32 (B, M), differentiable.
 
-    A batch with more than ``at_once`` logits goes through the head in parts, and each part once more in the backward
-    pass: what is held does not grow with the batch.
+    A batch with more than ``at_once`` logits passes through the head in parts, each recomputed in the backward pass, so
+    that the memory for logits does not grow with the batch.
 
     Args:
-        head: Hidden states (K, D) to logits (K, V).
+        head: From hidden states (K, D) to logits (K, V).
         hidden_BMD: Hidden states that predict the codes.
         codes_BM: The codes, int64.
         n_codes: V.
-        at_once: Most logits in memory at a time.
+        at_once: Maximum number of logits in memory at a time.
     """
 
     def logps(hidden_KD: torch.Tensor, code_K: torch.Tensor) -> torch.Tensor:
@@ -120,4 +121,4 @@ def code_logps(
     if len(code_K) <= part:
         return logps(hidden_KD, code_K).view_as(codes_BM)
     parts = zip(torch.split(hidden_KD, part), torch.split(code_K, part), strict=True)
-    return torch.cat([checkpoint(logps, *one, use_reentrant=False) for one in parts]).view_as(codes_BM)
+    return torch.cat([checkpoint(logps, *inputs, use_reentrant=False) for inputs in parts]).view_as(codes_BM)

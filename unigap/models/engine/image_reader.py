@@ -1,4 +1,4 @@
-"""Any of transformers' image-text-to-text models as a reader of images: one question about each, answered yes or no."""
+"""Ask any image-text-to-text model of transformers one yes-no question about each image."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from unigap.files.images import to_image
 from unigap.models.base import Answers
 from unigap.models.engine.packed_questions import answers
 from unigap.models.engine.tokens import NO_FORMS, YES_FORMS, single_tokens
-from unigap.models.files.checkpoints import image_reader_from_folder
+from unigap.models.files.pretrained import image_reader_from_folder
 
-# Shape legend: B images, V words.
+# Shape legend: B images, V vocabulary.
 
 
 class ImageReader:
-    """A pretrained model that reads images and draws none.
+    """Pretrained model that understands images and generates none.
 
     Args:
         checkpoint: Folder or hub id in transformers' layout.
         dtype: One of ``PRECISIONS``.
 
     Raises:
-        ValueError: The checkpoint is no such model, is damaged, or has no single word for yes or for no.
+        ValueError: The checkpoint is not such a model, is damaged, or has no single token for yes or for no.
     """
 
     def __init__(self, checkpoint: str, dtype: str) -> None:
         self.net, self.processor = image_reader_from_folder(checkpoint, dtype)
         self.net.requires_grad_(False)
-        # what comes first in the answer stands at the same place in every row only when the padding lies before it
+        # left padding puts the first token of the answer at the same position in every row
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = "left"
         if tokenizer.pad_token_id is None:
@@ -39,27 +39,27 @@ class ImageReader:
                 raise ValueError(
                     f"checkpoint {checkpoint!r}: tokenizer_config.json names no pad_token and no eos_token; name one"
                 )
-            # any token will do: the attention mask says where it is padding
+            # any token works: the attention mask marks the padding
             tokenizer.pad_token = tokenizer.eos_token
         self.yes = single_tokens(self.processor.tokenizer, YES_FORMS, "yes")
         self.no = single_tokens(self.processor.tokenizer, NO_FORMS, "no")
 
     def to(self, device: str) -> ImageReader:
-        """The same reader, on another device."""
+        """Move the network to a device and return the reader."""
         self.net.to(device)
         return self
 
     @torch.no_grad()
     def answers(self, pixels_BCHW: torch.Tensor, questions: Sequence[str]) -> Answers:
-        """Answers (B,) to yes-no questions, by the first token of what the model says.
+        """Answer yes-no questions, (B,), by the first token the model generates.
 
         Args:
             pixels_BCHW: Images in [-1, 1].
-            questions: One for each.
+            questions: One per image.
         """
         inputs = self._inputs(pixels_BCHW, questions).to(self.net.device, self.net.dtype)
         with quiet_transformers():
-            # generate knows each family's positions and caches; the raw logits are those before any sampling option
+            # generate handles each family's positions and caches; output_logits precede any sampling option
             answer: Any = self.net.generate(
                 **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
             )
@@ -69,7 +69,7 @@ class ImageReader:
         chats = [self._chat(question) for question in questions]
         images = [[to_image(pixels_CHW)] for pixels_CHW in pixels_BCHW]
         first = self.processor.tokenizer.bos_token
-        # a template that writes the first token itself leaves none for the tokenizer to write
+        # if the template writes the first token itself, the tokenizer must not add it again
         special = not (first and chats[0].startswith(first))
         return self.processor(text=chats, images=images, padding=True, add_special_tokens=special, return_tensors="pt")
 

@@ -1,4 +1,4 @@
-"""Batches that fit: sized beforehand by what the machine has, halved when memory runs out all the same."""
+"""Size batches by the memory of the device, and halve them if memory still runs out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 SHARE = 0.5
-"""Share of what the weights leave free that a batch may take: training keeps its own things in the rest."""
+"""Share of the memory left by the weights that a batch may use; training state uses the rest."""
 
 Result = TypeVar("Result")
 
 
 def items_that_fit(model: nn.Module, item_bytes: int) -> int:
-    """How many items of so many bytes a batch may hold beside ``model``, at least 1.
+    """Return how many items of ``item_bytes`` a batch may hold next to ``model``, at least 1.
 
-    It looks at what the machine has and not at what is free just now: the same run makes the same batches again.
+    Uses the total memory, not the free memory, so that a repeated run makes the same batches.
     """
     device = next(model.parameters()).device
     if device.type == "cuda":
@@ -30,19 +30,19 @@ def items_that_fit(model: nn.Module, item_bytes: int) -> int:
 
 
 def in_fitting_batches(run: Callable[[slice], Result], count: int, size: int, too_large: str) -> Iterator[Result]:
-    """Runs over ``count`` items in order, in batches of at most ``size`` that are halved when memory runs out.
+    """Run over ``count`` items in order, in batches of at most ``size``, halved when memory runs out.
 
     Args:
-        run: Works on a slice of the items.
-        count: How many there are.
-        size: Most in one batch, >= 1.
-        too_large: What to say when a single item is too much.
+        run: Processes a slice of the items.
+        count: Number of items.
+        size: Maximum batch size, >= 1.
+        too_large: Message if a single item does not fit.
 
     Yields:
-        What ``run`` made of each slice.
+        The result of ``run`` for each slice.
 
     Raises:
-        ValueError: When memory runs out over a single item.
+        ValueError: Memory runs out for a single item.
     """
     start = 0
     while start < count:
@@ -63,7 +63,7 @@ def _unless_out_of_memory(run: Callable[[slice], Result], batch: slice) -> Resul
     except (torch.OutOfMemoryError, MemoryError):
         return None
     except RuntimeError as error:
-        # torch has no class of its own for this on a CPU
+        # torch has no exception class for this on a CPU
         if "DefaultCPUAllocator" in str(error):
             return None
         raise

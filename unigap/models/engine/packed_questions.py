@@ -1,4 +1,4 @@
-"""Several questions about one image in one row, each placed as if it came right behind the image, and their answers."""
+"""Pack several questions about one image into one row, each positioned right after the image, and score answers."""
 
 from __future__ import annotations
 
@@ -14,119 +14,119 @@ from torch import nn
 from unigap.models.base import Answers
 from unigap.models.engine.attention import additive, run_trunk
 
-# Shape legend: B rows, Q texts a row, P tokens of the image before them, T tokens of all texts of a row, S = P + T,
-# A answer tokens, D hidden width, V words, C H W image channels and sides.
+# Shape legend: B rows, Q texts a row, P tokens of the shared prefix, T tokens of all texts of a row, S = P + T,
+# A answer tokens, D hidden width, V vocabulary, C H W image channels and sides.
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows [image | text 1 | text 2 ... | padding].
+    """Rows [prefix | text 1 | text 2 ... | padding]; the prefix holds the image.
 
     Attributes:
-        ids_BT: The texts.
-        segment_BS: 0 for the image, else the number of the text, -1 for padding.
-        place_BS: Place of each token in its own text.
-        end_BQ: Where in the row each text's last token stands.
+        ids_BT: Token ids of the texts.
+        segment_BS: 0 for the prefix, 1, 2, ... for the texts, -1 for padding.
+        position_BS: Position of each token, as if its text alone followed the prefix.
+        end_BQ: Index in the row of each text's last token.
     """
 
     ids_BT: torch.Tensor
     segment_BS: torch.Tensor
-    place_BS: torch.Tensor
+    position_BS: torch.Tensor
     end_BQ: torch.Tensor
 
 
-def pack(image: int, texts_BQ: Sequence[Sequence[Sequence[int]]], pad: int, device: torch.device) -> Packed:
-    """Lays texts out behind images.
+def pack(prefix: int, texts_BQ: Sequence[Sequence[Sequence[int]]], pad: int, device: torch.device) -> Packed:
+    """Pack the texts of each image into one row.
 
     Args:
-        image: P.
-        texts_BQ: Ids of equally many texts for each image.
-        pad: Id of padding.
-        device: Where the tensors are to lie.
+        prefix: P.
+        texts_BQ: Ids of Q texts for each image.
+        pad: Id of the pad token.
+        device: Device of the result.
     """
     size = max(sum(map(len, row)) for row in texts_BQ)
-    ids, segments, places, ends = [], [], [], []
+    ids, segments, position_rows, ends = [], [], [], []
     for row in texts_BQ:
         lengths = [len(text) for text in row]
         fill = size - sum(lengths)
         ids.append([*itertools.chain.from_iterable(row), *[pad] * fill])
-        segments.append([0] * image + [i for i, length in enumerate(lengths, 1) for _ in range(length)] + [-1] * fill)
-        places.append([*range(image), *(image + j for length in lengths for j in range(length)), *[0] * fill])
-        ends.append([image - 1 + end for end in itertools.accumulate(lengths)])
-    return Packed(*(torch.tensor(rows, device=device) for rows in (ids, segments, places, ends)))
+        segments.append([0] * prefix + [i for i, length in enumerate(lengths, 1) for _ in range(length)] + [-1] * fill)
+        position_rows.append([*range(prefix), *(prefix + j for length in lengths for j in range(length)), *[0] * fill])
+        ends.append([prefix - 1 + end for end in itertools.accumulate(lengths)])
+    return Packed(*(torch.tensor(rows, device=device) for rows in (ids, segments, position_rows, ends)))
 
 
-def read_packed(llm: Any, embeds_BSD: torch.Tensor, rows: Packed) -> torch.Tensor:
-    """Hidden states (B, S, D) of a trunk that reads from left to right; no text sees another.
+def run_packed(llm: Any, embeds_BSD: torch.Tensor, rows: Packed) -> torch.Tensor:
+    """Return the hidden states (B, S, D) of a causal backbone; no text attends to another.
 
     Args:
-        llm: A transformers trunk.
-        embeds_BSD: The rows as its input.
-        rows: Where what stands in them.
+        llm: A transformers backbone.
+        embeds_BSD: Input embeddings of the rows.
+        rows: Layout of the rows.
     """
     if rows.end_BQ.shape[1] == 1:
-        # nothing to keep apart, and the padding lies behind
+        # a single text, with the padding after it, needs no mask
         return run_trunk(llm, embeds_BSD).last_hidden_state
     same_BSS = rows.segment_BS[:, :, None] == rows.segment_BS[:, None, :]
     allowed_BSS = (same_BSS | (rows.segment_BS == 0)[:, None, :]).tril()
     bias_B1SS = additive(allowed_BSS[:, None], embeds_BSD.dtype)
-    return run_trunk(llm, embeds_BSD, bias_B1SS, rows.place_BS).last_hidden_state
+    return run_trunk(llm, embeds_BSD, bias_B1SS, rows.position_BS).last_hidden_state
 
 
 def answers(logits: torch.Tensor, yes: Sequence[int], no: Sequence[int]) -> Answers:
-    """What logits of all words (..., V) say to a yes-no question.
+    """Return the log-odds of yes over no, and the probability of both together.
 
     Args:
-        logits: Of the first token of the answer, float32.
+        logits: Logits (..., V) of the first answer token, float32.
         yes: Ids of the forms of yes.
         no: Ids of the forms of no.
     """
-    found = logits.detach()
-    mass = (found[..., [*yes, *no]].logsumexp(-1) - found.logsumexp(-1)).exp()
+    detached = logits.detach()
+    mass = (detached[..., [*yes, *no]].logsumexp(-1) - detached.logsumexp(-1)).exp()
     return Answers(logits[..., yes].logsumexp(-1) - logits[..., no].logsumexp(-1), mass)
 
 
-class Asked(Protocol):
-    """How a family is asked and answers, as token ids."""
+class QuestionTemplate(Protocol):
+    """Token ids of the questions and answers of a model family."""
 
     yes: list[int]
     no: list[int]
 
     def question_ids(self, question: str, /) -> list[int]:
-        """Ids of a question up to the answer, behind what stands before every question: as a rule, the image."""
+        """Return the ids of a question: after the shared prefix (usually the image), up to the answer."""
 
     def answer_ids(self, answer: str, /) -> list[int]:
-        """An answer as the model gives it."""
+        """Return the ids of an answer, with the end-of-text token."""
 
 
-class PackedReader(ABC):
-    """The understanding half of a family that reads all questions about an image in one pass.
+class PackedUnderstanding(ABC):
+    """Understanding branch of a family that answers all questions about an image in one forward pass.
 
     Args:
-        template: How it is asked.
-        head: Hidden states to logits of words.
+        template: Token ids of questions and answers.
+        head: From hidden states to logits of the vocabulary.
     """
 
-    def __init__(self, template: Asked, head: nn.Module) -> None:
-        self._asked, self._head = template, head
+    def __init__(self, template: QuestionTemplate, head: nn.Module) -> None:
+        self._template, self._head = template, head
 
     @abstractmethod
     def _read(
         self, pixels_BCHW: torch.Tensor, tails_BQ: Sequence[Sequence[list[int]]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Runs the trunk once over [image | tail 1 | tail 2 ...], each tail blind to the others.
+        """Run the backbone once over [prefix | tail 1 | tail 2 ...]; no tail attends to another.
 
         Returns:
-            Hidden states (B, S, D) and the position of each tail's last token (B, Q).
+            Hidden states (B, S, D) and the index of each tail's last token (B, Q).
         """
 
     def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        """Answers to yes-no questions, (B, Q)."""
-        tails_BQ = [[self._asked.question_ids(question) for question in row] for row in questions_BQ]
+        """Answer yes-no questions, (B, Q)."""
+        tails_BQ = [[self._template.question_ids(question) for question in row] for row in questions_BQ]
         hidden_BSD, ends_BQ = self._read(pixels_BCHW, tails_BQ)
         rows_B1 = torch.arange(len(tails_BQ), device=hidden_BSD.device)[:, None]
         logits_BQV = self._head(hidden_BSD[rows_B1, ends_BQ]).float()
-        return answers(logits_BQV, self._asked.yes, self._asked.no)
+        return answers(logits_BQV, self._template.yes, self._template.no)
 
     def text_logps(
         self,
@@ -134,10 +134,10 @@ class PackedReader(ABC):
         questions_BQ: Sequence[Sequence[str]],
         answers_BQ: Sequence[Sequence[str]],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability of answers (B, Q, A) and where they have tokens."""
-        replies_BQ = [[self._asked.answer_ids(answer) for answer in row] for row in answers_BQ]
+        """Return the log-probability of each answer token, 0 at padding, and the mask of the tokens; both (B, Q, A)."""
+        replies_BQ = [[self._template.answer_ids(answer) for answer in row] for row in answers_BQ]
         tails_BQ = [
-            [self._asked.question_ids(question) + reply for question, reply in zip(*rows, strict=True)]
+            [self._template.question_ids(question) + reply for question, reply in zip(*rows, strict=True)]
             for rows in zip(questions_BQ, replies_BQ, strict=True)
         ]
         hidden_BSD, ends_BQ = self._read(pixels_BCHW, tails_BQ)
@@ -147,8 +147,8 @@ class PackedReader(ABC):
         mask_BQA = offset_A < length_BQ[..., None]
         at_BQA = torch.where(mask_BQA, ends_BQ[..., None] - length_BQ[..., None] + offset_A, 0)
         target_BQA = torch.zeros_like(at_BQA)
-        every = itertools.chain.from_iterable(itertools.chain.from_iterable(replies_BQ))
-        target_BQA[mask_BQA] = torch.tensor(list(every), device=device)
+        token_ids = itertools.chain.from_iterable(itertools.chain.from_iterable(replies_BQ))
+        target_BQA[mask_BQA] = torch.tensor(list(token_ids), device=device)
         rows_B11 = torch.arange(len(tails_BQ), device=device)[:, None, None]
         logp_BQAV = self._head(hidden_BSD[rows_B11, at_BQA]).float().log_softmax(-1)
         return logp_BQAV.gather(-1, target_BQA[..., None])[..., 0].masked_fill(~mask_BQA, 0), mask_BQA

@@ -1,4 +1,4 @@
-"""A model whose trunk is spread over several devices (FSDP2), and whole on each while every process works alone."""
+"""Shard the trunk of a model over several devices (FSDP2), and gather it while each process works alone."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from unigap.models.base import UnifiedModel
 
 PASSES = ("sample_images", "image_logps", "text_logps", "judge_logit")
-"""The methods that run the trunk: what the ``forward`` of a plain module is."""
+"""The methods that run the trunk, as ``forward`` does in a plain module."""
 
 
 def shard(model: UnifiedModel, mesh: DeviceMesh) -> None:
-    """Spreads the trunk over the devices of a mesh, block by block; what is frozen beside it stays whole on each.
+    """Shard the trunk over the devices of a mesh, block by block; frozen parameters stay replicated.
 
-    Weights that train are kept in float32 and computed with in the precision they had: bfloat16 would round an
-    optimizer's small steps away. Forward and backward passes gather one block at a time, so that all processes have to
-    make the same passes; ``whole`` frees them from that, and drawing, which would gather all blocks for each token,
-    works under it alone.
+    Trainable weights are stored in float32, because bfloat16 would round small optimizer steps to zero, and computed
+    with in their original precision. Forward and backward passes gather one block at a time, so all processes must make
+    the same passes. Under ``whole`` they need not; sampling, which would gather all blocks for every token, works only
+    there.
 
     Args:
-        model: The model; it is changed in place.
-        mesh: Devices in one dimension.
+        model: The model; changed in place.
+        mesh: One-dimensional mesh of devices.
     """
-    computed_in = min({parameter.dtype for parameter in model.trunk.parameters()}, key=lambda dtype: dtype.itemsize)
-    policy = MixedPrecisionPolicy(computed_in, torch.float32, cast_forward_inputs=False)
+    compute_dtype = min({parameter.dtype for parameter in model.trunk.parameters()}, key=lambda dtype: dtype.itemsize)
+    policy = MixedPrecisionPolicy(compute_dtype, torch.float32, cast_forward_inputs=False)
     for block in model.blocks:
         _widen(block)
         fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
@@ -39,24 +39,24 @@ def shard(model: UnifiedModel, mesh: DeviceMesh) -> None:
     frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
     fully_shard(model, mesh=mesh, reshard_after_forward=True, mp_policy=policy, ignored_params=frozen)
     for name in PASSES:
-        setattr(model, name, _own_memory(getattr(model, name)))
+        setattr(model, name, _without_views(getattr(model, name)))
         register_fsdp_forward_method(model, name)
 
 
 def is_sharded(model: UnifiedModel) -> bool:
-    """Whether ``shard`` was called on a model."""
+    """Return whether ``shard`` was called on a model."""
     return isinstance(model, FSDPModule)
 
 
 @contextlib.contextmanager
 def whole(model: UnifiedModel) -> Iterator[None]:
-    """Runs the body with all weights on every process, so that each makes as many passes as its share of work takes.
+    """Run the body with all weights gathered on every process, so that each makes its own number of passes.
 
-    All processes have to enter and leave together, and train nothing in between. A model that is not sharded stays as
-    it is.
+    All processes must enter and leave together, without training in between. Does nothing to a model that is not
+    sharded.
     """
     parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    # tensors that are made in inference mode could not be trained with later
+    # tensors created in inference mode could not be trained later
     with torch.inference_mode(False):
         for part in parts:
             part.set_reshard_after_forward(False, recurse=False)
@@ -69,8 +69,8 @@ def whole(model: UnifiedModel) -> Iterator[None]:
             part.reshard()
 
 
-def _own_memory(run: Callable[..., Any]) -> Callable[..., Any]:
-    """The same method, never giving back a view: what FSDP hooks onto one is lost when it is changed in place."""
+def _without_views(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a copy instead of a view: an in-place op on a view would drop FSDP's hook."""
 
     @functools.wraps(run)
     def wrapped(*args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Images behind their prompts, as teacher forcing reads them: a prompt goes through the trunk once for all of its."""
+"""Teacher forcing for several images that share one prompt, which passes through the backbone once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from unigap.models.engine.attention import additive, causal, positions, run_trunk
 
-# Shape legend: B rows, L prompt tokens, K images a row, R = B * K images, M tokens of one image that are read,
-# S = L + K * M tokens, H heads, D their width, or the hidden width.
+# Shape legend: B rows, L prompt tokens, K images a row, R = B * K images, M input tokens of one image,
+# S = L + K * M tokens, H heads, D head or hidden width.
 
 
 class SharedPromptMask(torch.Tensor):
-    """Who sees whom in rows of one prompt and several images, which do not see each other.
+    """Additive mask (B, 1, S, S) of rows with one prompt and several images that do not attend to each other.
 
-    As a tensor it is the additive mask (B, 1, S, S) and can be used as such. Given it, torch's
-    ``scaled_dot_product_attention`` leaves out the pairs of different images, which the mask would rule out one by one.
+    Usable as a plain tensor. ``scaled_dot_product_attention`` with this mask computes each image separately, and skips
+    the scores between different images instead of masking them.
 
     Attributes:
         prompt: L.
@@ -30,7 +30,7 @@ class SharedPromptMask(torch.Tensor):
 
     @classmethod
     def of(cls, mask_BL: torch.Tensor, images: int, length: int, dtype: torch.dtype) -> SharedPromptMask:
-        """The mask of prompts (1 for tokens, 0 for padding) with so many images of ``length`` tokens each."""
+        """Return the mask of left-padded prompts (1 for tokens) with ``images`` images of ``length`` tokens each."""
         rows, prompt = mask_BL.shape
         segment_S = torch.arange(images + 1, device=mask_BL.device).repeat_interleave(
             torch.tensor([prompt, *[length] * images], device=mask_BL.device)
@@ -38,24 +38,24 @@ class SharedPromptMask(torch.Tensor):
         allowed_BSS = ((segment_S[:, None] == segment_S) | (segment_S == 0)).tril().repeat(rows, 1, 1)
         allowed_BSS[:, :, :prompt] &= mask_BL.bool()[:, None, :]
         allowed_BSS[:, :prompt, :prompt] = causal(mask_BL)[:, 0]
-        found = additive(allowed_BSS[:, None], dtype).as_subclass(cls)
-        found.prompt, found.images = prompt, images
-        return found
+        mask = additive(allowed_BSS[:, None], dtype).as_subclass(cls)
+        mask.prompt, mask.images = prompt, images
+        return mask
 
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        """Attention by parts; to everything else this is a plain tensor."""
-        given = kwargs or {}
-        mask = given.get("attn_mask")
+        """Compute attention image by image; every other function sees a plain tensor."""
+        options = kwargs or {}
+        mask = options.get("attn_mask")
         with torch._C.DisableTorchFunctionSubclass():
             if func is scaled_dot_product_attention and isinstance(mask, cls):
                 query, key, value = args
-                options = {name: option for name, option in given.items() if name != "attn_mask"}
+                others = {name: option for name, option in options.items() if name != "attn_mask"}
                 plain = mask.as_subclass(torch.Tensor)
-                return _attend(query, key, value, plain, mask.prompt, mask.images, **options)
-            return func(*args, **given)
+                return _attend(query, key, value, plain, mask.prompt, mask.images, **others)
+            return func(*args, **options)
 
 
 def _attend(
@@ -67,47 +67,47 @@ def _attend(
     images: int,
     **options: Any,
 ) -> torch.Tensor:
-    """The prompt with the first image, which stands right behind it; then each other image with the prompt."""
+    """Attend within [prompt | first image], then from each other image to the prompt and itself."""
     size = query_BHSD.shape[2]
-    each = (size - prompt) // images
-    row = slice(prompt + each)
+    length = (size - prompt) // images
+    row = slice(prompt + length)
     query, key, value = (t[:, :, row] for t in (query_BHSD, key_BHSD, value_BHSD))
-    seen = [scaled_dot_product_attention(query, key, value, mask_B1SS[:, :, row, row], **options)]
-    # every image sees what the first one sees
-    mask = mask_B1SS[:, :, prompt : prompt + each, row]
-    for start in range(prompt + each, size, each):
-        image = slice(start, start + each)
+    attended = [scaled_dot_product_attention(query, key, value, mask_B1SS[:, :, row, row], **options)]
+    # the other images have the mask of the first
+    mask = mask_B1SS[:, :, prompt : prompt + length, row]
+    for start in range(prompt + length, size, length):
+        image = slice(start, start + length)
         key, value = (torch.cat([t[:, :, :prompt], t[:, :, image]], 2) for t in (key_BHSD, value_BHSD))
-        seen.append(scaled_dot_product_attention(query_BHSD[:, :, image], key, value, mask, **options))
-    return torch.cat(seen, 2)
+        attended.append(scaled_dot_product_attention(query_BHSD[:, :, image], key, value, mask, **options))
+    return torch.cat(attended, 2)
 
 
 def shared_positions(mask_BL: torch.Tensor, images: int, length: int) -> torch.Tensor:
-    """Place of each token, int64 (B, S): every image continues its prompt."""
-    place_M = torch.arange(length, device=mask_BL.device).repeat(images)
-    return torch.cat([positions(mask_BL), mask_BL.sum(1, keepdim=True) + place_M], 1)
+    """Return the position of each token, int64 (B, S); every image continues its prompt."""
+    position_M = torch.arange(length, device=mask_BL.device).repeat(images)
+    return torch.cat([positions(mask_BL), mask_BL.sum(1, keepdim=True) + position_M], 1)
 
 
 def image_states(
     llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_RMD: torch.Tensor, images: int
 ) -> torch.Tensor:
-    """Hidden states (R, M + 1, D): after the prompt, and after each token of its image.
+    """Return hidden states (R, M + 1, D): at the last prompt token, and at each image token.
 
     Args:
-        llm: A transformers trunk that reads from left to right.
-        mask_BL: 1 for tokens of a prompt, 0 for its padding.
+        llm: A causal transformers backbone.
+        mask_BL: 1 for prompt tokens, 0 for padding.
         text_BLD: Embeddings of the prompts.
-        image_RMD: Embeddings of the images, those of one prompt side by side.
+        image_RMD: Embeddings of the images; the images of one prompt are consecutive.
         images: K.
     """
-    return (_alone if images == 1 else _sharing)(llm, mask_BL, text_BLD, image_RMD)
+    return (_one_image_each if images == 1 else _several_images_each)(llm, mask_BL, text_BLD, image_RMD)
 
 
-def _alone(llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_BMD: torch.Tensor) -> torch.Tensor:
-    """Rows [prompt | image | padding]."""
+def _one_image_each(llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_BMD: torch.Tensor) -> torch.Tensor:
+    """Run rows [prompt | image | padding]."""
     embeds_BSD = torch.cat([text_BLD, image_BMD], 1)
     size, length = embeds_BSD.shape[1], mask_BL.shape[1]
-    # with the padding behind the image nobody looks at it, and attention needs no mask
+    # padding after the image is never attended to, so that attention needs no mask
     padding_B1 = length - mask_BL.sum(1, keepdim=True)
     from_BS = (torch.arange(size, device=padding_B1.device) + padding_B1) % size
     at_BM = torch.arange(image_BMD.shape[1] + 1, device=padding_B1.device) + length - 1 - padding_B1
@@ -115,14 +115,16 @@ def _alone(llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_BMD: t
     return out.last_hidden_state.take_along_dim(at_BM[..., None], 1)
 
 
-def _sharing(llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_RMD: torch.Tensor) -> torch.Tensor:
-    """Rows [prompt | image 1 | ... | image K]."""
+def _several_images_each(
+    llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_RMD: torch.Tensor
+) -> torch.Tensor:
+    """Run rows [prompt | image 1 | ... | image K]."""
     batch, length = mask_BL.shape
-    images, each = len(image_RMD) // batch, image_RMD.shape[1]
-    embeds_BSD = torch.cat([text_BLD, image_RMD.reshape(batch, images * each, -1)], 1)
-    mask = SharedPromptMask.of(mask_BL, images, each, embeds_BSD.dtype)
-    out = run_trunk(llm, embeds_BSD, mask, shared_positions(mask_BL, images, each))
-    text_BLD, drawn_BSD = torch.split(out.last_hidden_state, [length, images * each], 1)
-    drawn_RMD = drawn_BSD.reshape(batch * images, each, -1)
-    # every image follows the end of the prompt
-    return torch.cat([text_BLD[:, -1:].repeat_interleave(images, 0), drawn_RMD], 1)
+    images, tokens = len(image_RMD) // batch, image_RMD.shape[1]
+    embeds_BSD = torch.cat([text_BLD, image_RMD.reshape(batch, images * tokens, -1)], 1)
+    mask = SharedPromptMask.of(mask_BL, images, tokens, embeds_BSD.dtype)
+    out = run_trunk(llm, embeds_BSD, mask, shared_positions(mask_BL, images, tokens))
+    text_BLD, image_BSD = torch.split(out.last_hidden_state, [length, images * tokens], 1)
+    image_RMD = image_BSD.reshape(batch * images, tokens, -1)
+    # the last prompt token predicts the first token of every image
+    return torch.cat([text_BLD[:, -1:].repeat_interleave(images, 0), image_RMD], 1)

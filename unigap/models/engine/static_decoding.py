@@ -1,4 +1,4 @@
-"""Token-by-token decoding on buffers whose shapes never change, so that one step can be compiled or captured."""
+"""Decode token by token in a KV cache of fixed shape, so that one step can be compiled or captured as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -11,164 +11,164 @@ import torch
 from torch.nn import functional as F
 
 from unigap.models.engine.attention import additive, positions
-from unigap.models.engine.autoregressive import Drawn, Step
-from unigap.models.engine.one_token import Rotation, normed, rotation, run_layer
+from unigap.models.engine.autoregressive import Sampled, Step
+from unigap.models.engine.one_token import Rotary, rms_norm, rotary_tables, run_layer
 
-# Shape legend: P prompts that are prefilled, R rows that are decoded, L prompt tokens, S slots (prompt and room),
-# H heads, D head or hidden width.
+# Shape legend: P prefilled prompts, R decoded rows, L prompt tokens, S cache slots (L and extra slots), H heads,
+# D head or hidden width, W head width.
 
-OpenStep = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Drawn]
-"""The mask of the slots that are read, codes (R,) and uniform numbers (R,), to the next codes and their
+MaskedStep = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Sampled]
+"""From the mask of the cache slots, codes (R,) and uniform numbers (R,) to the next codes and their
 log-probabilities."""
-SLOTS = 16
-"""Prompts share a compiled step up to the next multiple of so many tokens."""
+LENGTH_MULTIPLE = 16
+"""Prompt lengths are rounded up to a multiple of this, so that they share a compiled step."""
 
 
-class StepBuffers:
-    """Keys, values, places and mask of R rows that are decoded side by side.
+class DecodingCache:
+    """KV cache with preallocated slots, with the mask and rotary tables of R rows decoded in parallel.
 
     Args:
-        rotary: The trunk's rotary embedding.
+        rotary: The backbone's rotary embedding.
         prefilled: transformers' cache after the prompts.
-        mask_PL: 1 for tokens of a prompt, 0 for its padding.
-        row_R: The prompt that each row continues: a prompt is prefilled once, however many rows continue it.
-        room: Slots behind the prompt, one for each step at the least.
-        fixed: Whether attention reads all slots at each step, as captured steps have to; otherwise it reads those that
-            are written.
+        mask_PL: 1 for prompt tokens, 0 for padding.
+        row_R: Index of the prompt that each row continues. A prompt is prefilled once for all its rows.
+        extra_slots: Slots after the prompt, at least one per step.
+        fixed: Whether attention reads all slots at each step, as a CUDA graph requires; otherwise it reads the written
+            slots.
     """
 
     def __init__(
-        self, rotary: Any, prefilled: Any, mask_PL: torch.Tensor, row_R: torch.Tensor, room: int, fixed: bool
+        self, rotary: Any, prefilled: Any, mask_PL: torch.Tensor, row_R: torch.Tensor, extra_slots: int, fixed: bool
     ) -> None:
-        # one slot that is never read: to a compiled step all of a buffer is another case than a part of it
-        room += 1
+        # one slot that is never read, because torch.compile specialises on a slice that covers the whole buffer
+        extra_slots += 1
         self.rows = len(row_R)
-        self.keys = [_with_room(layer.keys, row_R, room) for layer in prefilled.layers]
-        self.values = [_with_room(layer.values, row_R, room) for layer in prefilled.layers]
-        # where all slots are read, those that are not written yet are closed, and each is opened by its step
-        seen_RS = F.pad(mask_PL[row_R].bool(), (0, room), value=not fixed)
-        bias_R1S = additive(seen_RS, self.keys[0].dtype)[:, None]
+        self.keys = [_with_extra_slots(layer.keys, row_R, extra_slots) for layer in prefilled.layers]
+        self.values = [_with_extra_slots(layer.values, row_R, extra_slots) for layer in prefilled.layers]
+        # if all slots are read, the unwritten ones are masked until their step
+        allowed_RS = F.pad(mask_PL[row_R].bool(), (0, extra_slots), value=not fixed)
+        bias_R1S = additive(allowed_RS, self.keys[0].dtype)[:, None]
         on_cpu = bias_R1S.device.type == "cpu"
         self.bias = bias_R1S.repeat_interleave(self.keys[0].shape[1], 0) if on_cpu else bias_R1S[:, None]
-        place_RS = positions(F.pad(mask_PL[row_R], (0, room), value=1))
-        self.turns = rotation(*rotary(self.keys[0], place_RS))
+        position_RS = positions(F.pad(mask_PL[row_R], (0, extra_slots), value=1))
+        self.rotary_tables = rotary_tables(*rotary(self.keys[0], position_RS))
         self.slot_1 = torch.tensor([mask_PL.shape[1]], device=mask_PL.device)
-        self.fixed, self.read = fixed, mask_PL.shape[1]
+        self.fixed, self.length = fixed, mask_PL.shape[1]
 
-    def open(self) -> torch.Tensor:
-        """Lets attention see the slot that is written next; the mask, its last dimension the slots that are read."""
+    def next_bias(self) -> torch.Tensor:
+        """Allow attention to the next slot; return the mask, whose last dimension is the slots that are read."""
         if self.fixed:
             return self.bias.index_fill_(-1, self.slot_1, 0)
-        self.read += 1
-        return self.bias[..., : self.read]
+        self.length += 1
+        return self.bias[..., : self.length]
 
-    def turn(self) -> Rotation:
-        """By what the queries and keys of the tokens that are written next are turned."""
-        cos_R1SW, sin_R1SW = self.turns
+    def next_rotary(self) -> Rotary:
+        """Return the rotary cos and sin at the next position."""
+        cos_R1SW, sin_R1SW = self.rotary_tables
         return cos_R1SW.index_select(2, self.slot_1), sin_R1SW.index_select(2, self.slot_1)
 
-    def close(self) -> None:
-        """Moves on by one slot."""
+    def advance(self) -> None:
+        """Move to the next slot."""
         self.slot_1.add_(1)
 
     def update(self, layer: int, key_RH1D: torch.Tensor, value_RH1D: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes the token's key and value into its slot and gives back those of all slots."""
+        """Write the token's key and value into the next slot and return those of all slots."""
         keys, values = self.keys[layer], self.values[layer]
-        # under autocast a code's embedding has another precision than a word's
+        # under autocast the embedding of an image code may differ in dtype from that of a text token
         keys.index_copy_(2, self.slot_1, key_RH1D.to(keys.dtype))
         values.index_copy_(2, self.slot_1, value_RH1D.to(values.dtype))
         return keys, values
 
 
-def step_trunk(llm: Any, embeds_R1D: torch.Tensor, buffers: StepBuffers, bias: torch.Tensor) -> torch.Tensor:
-    """One token of each row through a Llama-like trunk, hidden states (R, D); the buffers move on by one slot.
+def step_trunk(llm: Any, embeds_R1D: torch.Tensor, cache: DecodingCache, bias: torch.Tensor) -> torch.Tensor:
+    """Run one token per row through a Llama-like backbone, return hidden states (R, D), and advance the cache.
 
     Args:
-        llm: The trunk.
-        embeds_R1D: The tokens.
-        buffers: What earlier tokens left.
-        bias: The mask that ``buffers.open`` gave.
+        llm: The backbone.
+        embeds_R1D: Embeddings of the tokens.
+        cache: KV cache of the rows.
+        bias: The mask from ``cache.next_bias``.
     """
-    turn = buffers.turn()
+    rotary = cache.next_rotary()
     hidden_RD = embeds_R1D[:, 0]
     for number, layer in enumerate(llm.layers):
-        hidden_RD = run_layer(layer, hidden_RD, turn, partial(buffers.update, number), bias)
-    buffers.close()
-    return normed(llm.norm, hidden_RD)
+        hidden_RD = run_layer(layer, hidden_RD, rotary, partial(cache.update, number), bias)
+    cache.advance()
+    return rms_norm(llm.norm, hidden_RD)
 
 
 @contextlib.contextmanager
-def checked_once(run: OpenStep, buffers: StepBuffers) -> Iterator[Step]:
-    """A compiled step whose first call alone is held against what it was compiled for.
+def guards_checked_once(run: MaskedStep, cache: DecodingCache) -> Iterator[Step]:
+    """Check torch.compile's guards on the first call only.
 
-    All others on the same buffers are alike but for the number of slots, and the check takes as long as a layer.
+    Later calls on the same cache differ only in the number of slots, and checking the guards takes as long as a layer.
 
     Args:
-        run: Reads and writes ``buffers``.
-        buffers: What it works on.
+        run: The compiled step, which reads and writes ``cache``.
+        cache: KV cache of the rows.
     """
-    with contextlib.ExitStack() as unchecked:
+    with contextlib.ExitStack() as after_first_call:
         called = False
 
-        def checked(code_R: torch.Tensor, uniform_R: torch.Tensor) -> Drawn:
+        def checked(code_R: torch.Tensor, uniform_R: torch.Tensor) -> Sampled:
             nonlocal called
-            bias = buffers.open()
+            bias = cache.next_bias()
             if called:
                 return run(bias, code_R, uniform_R)
             called = True
             torch._dynamo.mark_dynamic(bias, bias.dim() - 1)
-            # other numbers of rows are compiled anew: a step for any number is slower
+            # compile again for another number of rows: a step with dynamic rows is slower
             with torch._dynamo.config.patch(automatic_dynamic_shapes=False):
-                drawn = run(bias, code_R, uniform_R)
-            unchecked.enter_context(torch.compiler.set_stance("default", skip_guard_eval_unsafe=True))
-            return drawn
+                sampled = run(bias, code_R, uniform_R)
+            after_first_call.enter_context(torch.compiler.set_stance("default", skip_guard_eval_unsafe=True))
+            return sampled
 
         yield checked
 
 
-def captured(step: Step, buffers: StepBuffers, code_R: torch.Tensor, uniform_R: torch.Tensor) -> Step:
-    """The same step as a CUDA graph: one launch instead of one for every operation.
+def captured(step: Step, cache: DecodingCache, code_R: torch.Tensor, uniform_R: torch.Tensor) -> Step:
+    """Capture a step as a CUDA graph: one launch instead of one per operation.
 
     Args:
-        step: Reads and writes ``buffers``.
-        buffers: What it works on; they are left as they were.
-        code_R: Codes like those it will be given.
-        uniform_R: Numbers like those it will be given.
+        step: The step, which reads and writes ``cache``.
+        cache: KV cache of the rows; its state is restored.
+        code_R: Example codes.
+        uniform_R: Example uniform numbers.
     """
     code_R, uniform_R = code_R.clone(), uniform_R.clone()
-    slot_1 = buffers.slot_1.clone()
+    slot_1 = cache.slot_1.clone()
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        step(code_R, uniform_R)  # libraries set themselves up on first use, which cannot be captured
+        step(code_R, uniform_R)  # warm up: the initialisation of CUDA libraries cannot be captured
     torch.cuda.current_stream().wait_stream(side)
-    # what the trial wrote into its slot is overwritten by the first real step
-    buffers.slot_1.copy_(slot_1)
+    # the first real step overwrites the slot written by the warm-up
+    cache.slot_1.copy_(slot_1)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        drawn_R, logp_R = step(code_R, uniform_R)
+        next_R, logp_R = step(code_R, uniform_R)
 
-    def replay(given_R: torch.Tensor, at_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        code_R.copy_(given_R)
-        uniform_R.copy_(at_R)
+    def replay(last_R: torch.Tensor, new_uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        code_R.copy_(last_R)
+        uniform_R.copy_(new_uniform_R)
         graph.replay()
-        return drawn_R.clone(), logp_R.clone()
+        return next_R.clone(), logp_R.clone()
 
     return replay
 
 
-def shared_rows(rows: int) -> int:
-    """How many rows a compiled step for ``rows`` has: the next power of two, or multiple of 16."""
+def padded_rows(rows: int) -> int:
+    """Return the number of rows of the compiled step for ``rows``: the next power of two, or multiple of 16."""
     return 1 << (rows - 1).bit_length() if rows <= 16 else -(-rows // 16) * 16
 
 
-def shared_length(tokens: int) -> int:
-    """For prompts of how many tokens a compiled step for ``tokens`` has room."""
-    return -(-tokens // SLOTS) * SLOTS
+def padded_length(tokens: int) -> int:
+    """Return the prompt length of the compiled step for ``tokens``: the next multiple of ``LENGTH_MULTIPLE``."""
+    return -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
-def _with_room(filled_PHLD: torch.Tensor, row_R: torch.Tensor, room: int) -> torch.Tensor:
+def _with_extra_slots(filled_PHLD: torch.Tensor, row_R: torch.Tensor, extra_slots: int) -> torch.Tensor:
     _, heads, length, width = filled_PHLD.shape
-    buffer_RHSD = filled_PHLD.new_zeros(len(row_R), heads, length + room, width)
+    buffer_RHSD = filled_PHLD.new_zeros(len(row_R), heads, length + extra_slots, width)
     buffer_RHSD[:, :, :length] = filled_PHLD[row_R]
     return buffer_RHSD

@@ -1,1 +1,1 @@
-"""Checkpoint folders: loading, saving, LoRA adapters, model cards."""
+"""Checkpoint folders: locate, check, load and save them, with LoRA adapters and model cards."""

@@ -1,4 +1,4 @@
-"""What a checkpoint folder may ask for: bounded time and memory before anything in it is built or rendered."""
+"""Bound the time and memory that a checkpoint folder can claim, before anything in it is built or rendered."""
 
 from __future__ import annotations
 
@@ -8,21 +8,17 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-
 COUNTS = re.compile(r"(^|_)(layers?|blocks?|depth|levels?)$")
-"""Names of config entries that say how often something is built."""
-MOST_BUILT = 1000
-"""No published model has so many layers; a list of a config is not longer either."""
-SLACK = 2
-"""Weights may stand twice in a network and once in its file, where two parts share them."""
-TRIAL_SECONDS, TRIAL_BYTES, LONGEST_CHAT = 1, 2 * 2**30, 10**6
-"""CPU seconds, bytes of memory and characters that chats may take."""
-TRIAL = """
+"""Names of config entries that count layers."""
+MAX_COUNT = 1000
+"""Maximum number of layers, and maximum length of a list, in a config; published models stay far below."""
+MAX_SIZE_RATIO = 2
+"""Maximum ratio of described to stored numbers; tied weights are counted twice in a network and stored once."""
+RENDER_SECONDS, RENDER_BYTES, MAX_CHARACTERS = 1, 2 * 2**30, 10**6
+"""Limits for rendering a chat template: CPU seconds, bytes of memory, and characters of the result."""
+RENDER_SCRIPT = """
 import json, os, resource, sys
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -30,7 +26,7 @@ given = json.load(sys.stdin)
 used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 seconds = int(used) + 1 + given["seconds"]
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-if sys.platform == "linux":  # elsewhere the system does not keep to it
+if sys.platform == "linux":  # other systems do not enforce it
     pages = int(open("/proc/self/statm").read().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + given["bytes"],) * 2)
 code = 0
@@ -40,88 +36,89 @@ try:
 except MemoryError:
     code = given["too_much"]
 except BaseException:
-    pass  # what is wrong shows when it is rendered for use
+    pass  # a broken template is reported when it is rendered for use
 os._exit(code)
 """
-"""Renders chats in a process of its own, within bounds."""
+"""Script that renders chats in a separate process within the limits."""
 TOO_MUCH = 3
 
 
 def check_counts(checkpoint: str, config: Mapping[str, Any]) -> None:
-    """Make sure that building a network from a config ends.
+    """Check that a config describes a network of bounded depth.
 
     Raises:
-        ValueError: An entry asks for more than ``MOST_BUILT`` layers or the like; names it.
+        ValueError: An entry exceeds ``MAX_COUNT``; names it.
     """
     for name, value in _entries(config):
-        listed = value if isinstance(value, list) else [value]
-        if len(listed) > MOST_BUILT:
+        entries = value if isinstance(value, list) else [value]
+        if len(entries) > MAX_COUNT:
             raise ValueError(
-                f"checkpoint {checkpoint!r}: {name} in config.json is a list of {len(listed)}, and {MOST_BUILT} is the "
+                f"checkpoint {checkpoint!r}: {name} in config.json is a list of {len(entries)}, and {MAX_COUNT} is the "
                 "most that is read; restore it"
             )
-        most = max((number for number in listed if isinstance(number, int)), default=0)
-        if COUNTS.search(name) and most > MOST_BUILT:
+        largest = max((number for number in entries if isinstance(number, int)), default=0)
+        if COUNTS.search(name) and largest > MAX_COUNT:
             raise ValueError(
-                f"checkpoint {checkpoint!r}: config.json asks for {name} = {most}, more than the {MOST_BUILT} that are "
-                "built; restore it"
+                f"checkpoint {checkpoint!r}: config.json asks for {name} = {largest}, more than the {MAX_COUNT} that "
+                "are built; restore it"
             )
 
 
-def check_size(checkpoint: str, asked: int, stored: int) -> None:
-    """Make sure that a network is about as large as the weights it is to be filled with.
+def check_size(checkpoint: str, described: int, stored: int) -> None:
+    """Check that a network is about as large as its stored weights.
 
     Args:
-        checkpoint: What is loaded.
-        asked: Numbers in the network that its config describes.
-        stored: Numbers in its files.
+        checkpoint: The checkpoint, for the message.
+        described: Number of parameters of the network that config.json describes.
+        stored: Number of parameters in the files.
 
     Raises:
-        ValueError: It is more than ``SLACK`` times as large.
+        ValueError: The network is more than ``MAX_SIZE_RATIO`` times as large.
     """
-    if asked > SLACK * stored:
+    if described > MAX_SIZE_RATIO * stored:
         raise ValueError(
-            f"checkpoint {checkpoint!r}: most weights are missing: config.json asks for {asked:,} numbers, and the "
-            f"folder holds {stored:,}; restore config.json, or download the folder anew"
+            f"checkpoint {checkpoint!r}: most weights are missing: config.json describes {described:,} parameters, and "
+            f"the folder holds {stored:,}; restore config.json, or download the folder anew"
         )
 
 
 def check_chat_template(checkpoint: str, template: str, special_tokens: Mapping[str, Any]) -> None:
-    """Make sure that a chat template comes to an end and gives a text of usual length, on chats as they are asked here.
+    """Check that a chat template terminates and renders a text of normal length.
 
-    A template is a program. It is tried in a process of its own, whose time and memory the system bounds.
+    A template is a program: it is run in a separate process with limited time and memory.
 
     Args:
-        checkpoint: Where it is from.
+        checkpoint: The checkpoint, for the message.
         template: The template.
-        special_tokens: Names and texts that it may use.
+        special_tokens: Special tokens by name, which the template may use.
 
     Raises:
-        ValueError: It does not.
+        ValueError: Rendering exceeds a limit.
     """
-    words = tuple(sorted((name, str(word)) for name, word in special_tokens.items()))
-    if not _is_bounded(template, words):
+    tokens = tuple(sorted((name, str(token)) for name, token in special_tokens.items()))
+    if not _is_bounded(template, tokens):
         raise ValueError(
-            f"checkpoint {checkpoint!r}: its chat template takes more than {TRIAL_SECONDS} s or "
-            f"{TRIAL_BYTES // 2**30} GiB for a short question; restore chat_template.jinja"
+            f"checkpoint {checkpoint!r}: its chat template takes more than {RENDER_SECONDS} s or "
+            f"{RENDER_BYTES // 2**30} GiB for a short question; restore chat_template.jinja"
         )
 
 
 @lru_cache(maxsize=64)
 def _is_bounded(template: str, special_tokens: tuple[tuple[str, str], ...]) -> bool:
-    words = {"type": "text", "text": "Does this image describe a red circle?"}
-    given = {
+    question = {"type": "text", "text": "Does this image describe a red circle?"}
+    task = {
         "template": template,
-        "chats": [[{"role": "user", "content": content}] for content in ([words], [{"type": "image"}, words])],
+        "chats": [[{"role": "user", "content": content}] for content in ([question], [{"type": "image"}, question])],
         "options": {**dict(special_tokens), "add_generation_prompt": True},
-        "seconds": TRIAL_SECONDS,
-        "bytes": TRIAL_BYTES,
-        "longest": LONGEST_CHAT,
+        "seconds": RENDER_SECONDS,
+        "bytes": RENDER_BYTES,
+        "longest": MAX_CHARACTERS,
         "too_much": TOO_MUCH,
     }
-    # -P: nothing in the working directory is imported
-    tried = subprocess.run([sys.executable, "-P", "-c", TRIAL], input=json.dumps(given).encode(), capture_output=True)
-    return tried.returncode != TOO_MUCH and tried.returncode >= 0
+    # -P: import nothing from the working directory
+    command = [sys.executable, "-P", "-c", RENDER_SCRIPT]
+    result = subprocess.run(command, input=json.dumps(task).encode(), capture_output=True)
+    return result.returncode != TOO_MUCH and result.returncode >= 0
 
 
 def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -130,15 +127,3 @@ def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _entries(value)
         else:
             yield name, value
-
-
-def stored_numbers(folder: Path) -> int:
-    """How many numbers the safetensors files of a folder hold; 0 where they cannot be read."""
-    found = 0
-    for path in folder.glob("*.safetensors"):
-        try:
-            with safe_open(path, "pt") as file:
-                found += sum(torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys())  # noqa: SIM118 (no dict)
-        except (SafetensorError, OSError):
-            return 0  # loading them says what is wrong
-    return found

@@ -1,4 +1,4 @@
-"""LoRA adapters by peft, the same for every family: put on, described, merged."""
+"""Attach, describe, merge and save peft's LoRA adapters, for every model family."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from torch.distributed.tensor import DTensor
 
 
 def is_adapted(module: nn.Module) -> bool:
-    """Whether a LoRA adapter lies on any part of it."""
+    """Return whether any submodule has a LoRA adapter."""
     return any(".lora_" in name for name, _ in module.named_parameters())
 
 
-def put_lora(net: Any, base: str, target: str, rank: int, alpha: int, dropout: float) -> None:
-    """Puts an adapter on a transformers model.
+def attach_lora(net: Any, base: str, target: str, rank: int, alpha: int, dropout: float) -> None:
+    """Attach a LoRA adapter to a transformers model.
 
     Args:
-        net: The model; it is changed in place.
-        base: What its weights are called where they came from.
-        target: Regular expression for the modules that are adapted.
+        net: The model; changed in place.
+        base: Folder or hub id of the base weights.
+        target: Regular expression for the names of the adapted modules.
         rank: Rank of the adapter.
-        alpha: Its scale; the update is multiplied by alpha / rank.
-        dropout: Dropout inside it, in [0, 1).
+        alpha: Scale of the adapter; the update is multiplied by alpha / rank.
+        dropout: Dropout inside the adapter, in [0, 1).
 
     Raises:
-        ValueError: When the rank is below 1, or the dropout out of range.
+        ValueError: The rank is below 1, or the dropout out of range.
     """
     from peft import LoraConfig
 
@@ -40,16 +40,16 @@ def put_lora(net: Any, base: str, target: str, rank: int, alpha: int, dropout: f
     net.add_adapter(adapter)
     adapter.base_model_name_or_path = base
     for name, parameter in net.named_parameters():
-        if ".lora_" in name:  # bfloat16, if that is what the base has, would round small steps away
+        if ".lora_" in name:  # in bfloat16, small optimizer steps would round to zero
             parameter.data = parameter.data.float()
 
 
 def merged(net: Any, part: str = "") -> Any:
-    """A network without an adapter: one that has one is copied, since it may be in the middle of training.
+    """Return a network with its adapter merged; a network with an adapter is copied, because it may be in training.
 
     Args:
         net: The network.
-        part: Name of the module the adapter lies on; empty is the network itself.
+        part: Name of the module with the adapter; empty for the network itself.
     """
     net = copy.deepcopy(net) if is_adapted(net) else net
     merge_lora(net.get_submodule(part))
@@ -57,7 +57,7 @@ def merged(net: Any, part: str = "") -> Any:
 
 
 def merge_lora(net: Any) -> None:
-    """Folds a LoRA adapter, where there is one, into the weights it adapts and removes it."""
+    """Merge a LoRA adapter, if there is one, into the base weights in place, and remove it."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(net.named_modules()):
@@ -68,10 +68,10 @@ def merge_lora(net: Any) -> None:
 
 
 def check_savable(model: nn.Module, adapter_only: bool) -> None:
-    """Make sure that a model can be written.
+    """Check that a model can be saved.
 
     Raises:
-        ValueError: Its weights are sharded, or there is no adapter that could be written alone.
+        ValueError: The weights are sharded, or ``adapter_only`` without an adapter.
     """
     if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         raise ValueError("the weights are sharded; start one process from the run's checkpoint and save there")
@@ -80,33 +80,33 @@ def check_savable(model: nn.Module, adapter_only: bool) -> None:
 
 
 def save_adapter(net: Any, folder: Path) -> None:
-    """Writes an adapter as peft loads it, with the parts that train in full beside it.
+    """Write an adapter in peft's format, with the modules that train in full next to it.
 
     Args:
         net: The transformers model with the adapter.
-        folder: Where to.
+        folder: Folder to write.
     """
-    net.save_pretrained(folder)  # of a net with an adapter, transformers saves that alone
-    beside = _trained_in_full(net)
-    if not beside:
+    net.save_pretrained(folder)  # transformers saves only the adapter, if there is one
+    full_parameters = _trained_in_full(net)
+    if not full_parameters:
         return
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
-    in_full = {f"base_model.model.{name}": p.detach().cpu().contiguous() for name, p in beside.items()}
-    save_file(load_file(weights) | in_full, weights, metadata={"format": "pt"})
-    settings = json.loads(config.read_text(encoding="utf-8")) | {"modules_to_save": _parts(beside)}
+    full_weights = {f"base_model.model.{name}": p.detach().cpu().contiguous() for name, p in full_parameters.items()}
+    save_file(load_file(weights) | full_weights, weights, metadata={"format": "pt"})
+    settings = json.loads(config.read_text(encoding="utf-8")) | {"modules_to_save": _modules(full_parameters)}
     config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def what_was_adapted(net: Any, adapter_only: bool) -> str:
-    """What a model card says of an adapter, and of what trained in full beside it."""
+def describe_adapter(net: Any, adapter_only: bool) -> str:
+    """Describe an adapter, and the modules that trained in full next to it, for the model card."""
     lora, state = net.peft_config["default"], "alone" if adapter_only else "merged"
-    parts = [part.removeprefix("model.") for part in _parts(_trained_in_full(net))]
-    beside = f"; and {', '.join(parts)} in full" if parts else ""
-    return f"a LoRA adapter of its language model, rank {lora.r}, alpha {lora.lora_alpha}, {state}{beside}"
+    modules = [module.removeprefix("model.") for module in _modules(_trained_in_full(net))]
+    in_full = f"; and {', '.join(modules)} in full" if modules else ""
+    return f"a LoRA adapter of its language model, rank {lora.r}, alpha {lora.lora_alpha}, {state}{in_full}"
 
 
 def adapter_scales(model: nn.Module) -> dict[str, float]:
-    """What each adapted layer multiplies its update by, by the layer's name; empty without an adapter."""
+    """Return the factor alpha / rank of each adapted layer, by the layer's name; empty without an adapter."""
     if not is_adapted(model):
         return {}
     from peft.tuners.lora import LoraLayer
@@ -119,6 +119,6 @@ def _trained_in_full(net: Any) -> dict[str, nn.Parameter]:
     return {name: p for name, p in net.named_parameters() if p.requires_grad and ".lora_" not in name}
 
 
-def _parts(names: Iterable[str]) -> list[str]:
-    """The parts of a transformers model that some of its parameters are in."""
+def _modules(names: Iterable[str]) -> list[str]:
+    """Return the modules of a transformers model, two levels deep, that hold the named parameters."""
     return sorted({".".join(name.split(".")[:2]) for name in names})

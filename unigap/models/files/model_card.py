@@ -1,4 +1,4 @@
-"""The model card of a saved folder: what it was made from, what was trained, and how to load it."""
+"""Model card of a saved folder: its base model, what was trained, and how to load it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def model_card(name: str, base: str, trained: str, loading: str, library: str, recipe: Mapping[str, Any]) -> str:
-    """The text of ``README.md``.
+    """Return the text of ``README.md``.
 
     Args:
         name: Name of the model.
-        base: What it was made from: a hub id, a folder, or a description.
-        trained: What of it was trained, in words.
-        loading: Python that loads it.
+        base: Base model: a hub id, a folder, or a description.
+        trained: Description of what was trained.
+        loading: Python code that loads it.
         library: ``transformers`` or ``peft``.
-        recipe: Settings by name of the training.
+        recipe: Training settings by name.
     """
     known = [f"base_model: {base}"] if HUB_ID.fullmatch(base) and not Path(base).exists() else []
     settings = table(["setting", "value"], list(recipe.items())) if recipe else "None was given when it was saved."
@@ -53,8 +53,8 @@ def model_card(name: str, base: str, trained: str, loading: str, library: str, r
     )
 
 
-def what_trains(model: nn.Module) -> str:
-    """What a model card says was trained: the parts with parameters that train, by the names of the network below."""
+def trained_parts(model: nn.Module) -> str:
+    """Return the names of the submodules with trainable parameters, for the model card."""
     names = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
     parts = {name.removeprefix("net.").removeprefix("model.") for name in names}
     return ", ".join(sorted({part.split(".")[0] for part in parts}))

@@ -1,4 +1,4 @@
-"""Writing a model to a folder, the same for every family: its weights or its adapter alone, and a model card."""
+"""Write a model of any family to a folder: its weights or its adapter, and a model card."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from torch import nn
 
-from unigap.models.files.lora import check_savable, is_adapted, save_adapter, what_was_adapted
-from unigap.models.files.model_card import model_card, what_trains
+from unigap.models.files.lora import check_savable, describe_adapter, is_adapted, save_adapter
+from unigap.models.files.model_card import model_card, trained_parts
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How what a family saves is loaded again, as the card says it.
+    """How to load a saved folder, for the model card.
 
     Attributes:
-        library: What loads a checkpoint; an adapter is loaded by ``peft``.
-        checkpoint: Python that loads one.
-        adapter: Python that loads an adapter, with ``{base!r}`` for what it lies on.
+        library: Library that loads a checkpoint; ``peft`` loads an adapter.
+        checkpoint: Python code that loads a checkpoint.
+        adapter: Python code that loads an adapter, with ``{base!r}`` for its base model.
     """
 
     library: str
@@ -38,20 +38,20 @@ def save_folder(
     adapter_only: bool,
     recipe: Mapping[str, Any] | None,
 ) -> None:
-    """Writes a model and its card.
+    """Write a model and its card.
 
     Args:
         model: The model.
-        net: The transformers model in it, on which its adapter lies if it has one.
-        base: What its weights are called where they came from.
-        loading: How the folder is loaded.
-        write: Writes the weights, an adapter merged into them, and whatever reads its text and its images.
-        folder: The folder.
-        adapter_only: Write the adapter instead.
-        recipe: Settings by name, for the card.
+        net: The transformers network in it, which carries the adapter if there is one.
+        base: Folder or hub id of the base weights.
+        loading: How to load the folder.
+        write: Writes the weights, with an adapter merged, and the processor.
+        folder: Folder to write.
+        adapter_only: Write only the adapter.
+        recipe: Training settings by name, for the card.
 
     Raises:
-        ValueError: Its weights are sharded, or there is no adapter that could be written alone.
+        ValueError: The weights are sharded, or ``adapter_only`` without an adapter.
     """
     check_savable(model, adapter_only)
     folder = Path(folder)
@@ -61,6 +61,6 @@ def save_folder(
     else:
         write(folder)
         library, code = loading.library, loading.checkpoint
-    trained = what_was_adapted(net, adapter_only) if is_adapted(net) else what_trains(model)
+    trained = describe_adapter(net, adapter_only) if is_adapted(net) else trained_parts(model)
     card = model_card(folder.resolve().name, base, trained, code, library, recipe or {})
     (folder / "README.md").write_text(card, encoding="utf-8")

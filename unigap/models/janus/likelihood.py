@@ -1,4 +1,4 @@
-"""How likely a Janus finds given images: teacher forcing, with a prompt read once however many images it has."""
+"""Log-likelihood of images under Janus: teacher forcing, with each prompt encoded once for all its images."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from unigap.models.engine.shared_prompt import image_states
 
 
 def image_logps(net: Any, prompt: PromptBatch, codes_RM: torch.Tensor) -> torch.Tensor:
-    """Log-probability of each image token, float32 (R, M), differentiable.
+    """Return the log-probability of each image token, float32 (R, M), in nats, differentiable.
 
     Args:
         net: transformers' ``JanusForConditionalGeneration``.
         prompt: B prompts.
-        codes_RM: K images of each, those of one prompt side by side.
+        codes_RM: K images per prompt; the images of one prompt are consecutive.
 
     Raises:
-        ValueError: When the images do not fall to the prompts evenly.
+        ValueError: The number of images is not a multiple of the number of prompts.
     """
     images = prompt.images_each(codes_RM)
     text_BLD = net.model.language_model.embed_tokens(prompt.ids_BL)
-    # the last code is predicted, never read
+    # the last code is predicted but is no input
     image_RMD = net.prepare_embeddings_for_image_generation(codes_RM[:, :-1])
     hidden_RMD = image_states(net.model.language_model, prompt.mask_BL, text_BLD, image_RMD, images)
     return code_logps(net.model.generation_head, hidden_RMD, codes_RM, net.config.vq_config.num_embeddings)

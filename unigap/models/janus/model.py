@@ -1,4 +1,4 @@
-"""Janus and Janus-Pro on transformers' own classes: separate vision encoder and image tokens, one shared Llama."""
+"""Janus and Janus-Pro on transformers' classes: a vision encoder, an image tokenizer, and one shared Llama."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import (
+    TYPICAL_PROMPT_TOKENS,
+    Answers,
+    PromptBatch,
+    Samples,
+    SamplingRecipe,
+    UnifiedModel,
+    evaluating,
+)
 from unigap.models.engine.chat_template import left_padded
-from unigap.models.files.checkpoints import janus_from_folder
-from unigap.models.files.lora import merged, put_lora
+from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
 from unigap.models.janus.chat_template import JanusChatTemplate
+from unigap.models.janus.checkpoint import janus_from_folder
 from unigap.models.janus.likelihood import image_logps
 from unigap.models.janus.sampling import JanusSampler
-from unigap.models.janus.understanding import JanusReader
+from unigap.models.janus.understanding import JanusUnderstanding
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, S tokens of prompt and image, D hidden width, V image codes.
@@ -35,28 +43,29 @@ from transformers import AutoProcessor, JanusForConditionalGeneration
 model = PeftModel.from_pretrained(JanusForConditionalGeneration.from_pretrained({base!r}), FOLDER)
 processor = AutoProcessor.from_pretrained({base!r})""",
 )
-"""How a saved folder is loaded without unigap."""
+"""How to load a saved folder without unigap."""
 DECODER_MAPS = 3
-"""Full-size feature maps the image decoder holds at its peak: what a block adds to, what it works on, and its gate."""
+"""Full-size feature maps in the image decoder at its peak: the residual, the activation, and its gate."""
 
 
 class Janus(UnifiedModel):
-    """A Janus checkpoint: Janus-Pro, or the embedded model.
+    """Janus model: Janus-Pro, or the shipped small model.
 
     Args:
         checkpoint: Folder or hub id in transformers' layout, e.g. ``deepseek-community/Janus-Pro-7B``; ``shapes`` is
-            the checkpoint that ships with unigap.
+            the small model that ships with unigap.
         dtype: Precision of the weights, ``float32`` or ``bfloat16``; the image tokenizer always stays in float32.
-        attn_implementation: ``sdpa`` or ``eager``; flash attention takes no mask that keeps packed questions apart.
-        device: Where the weights are loaded to, e.g. ``cpu`` or ``cuda``; a trainer moves them to its own.
-        lora_rank: 0 trains the trunk in full; above 0 trains a LoRA adapter of this rank.
+        attn_implementation: ``sdpa`` or ``eager``; flash attention takes no mask, which packed questions need.
+        device: Device of the weights, e.g. ``cpu`` or ``cuda``; a trainer moves them to its own.
+        lora_rank: Rank of the LoRA adapter; 0 trains the trunk in full.
         lora_alpha: Scale of the adapter; the update is multiplied by alpha / rank.
         lora_dropout: Dropout inside the adapter, in [0, 1).
-        compile: Draw with a compiled step on a CPU (a minute or two for the first batch, then several times faster),
-            or with a captured CUDA graph on a GPU. The drawings stay the same up to rounding.
-        gradient_checkpointing: Compute the trunk's activations once more in the backward pass instead of keeping them.
-        train_also: A part that trains beside the trunk: ``generation_aligner`` (image tokens into it; the paper's
-            ablation), ``generation_head`` (out of it), or ``aligner`` (what the vision encoder sees, into it).
+        compile: Sample with a compiled step on a CPU (the first batch takes a minute or two, later ones are several
+            times faster), or with a CUDA graph on a GPU. The samples stay the same up to rounding.
+        gradient_checkpointing: Recompute the trunk's activations in the backward pass instead of storing them.
+        train_also: Module that trains in addition to the trunk: ``generation_aligner`` (from image tokens to the
+            trunk; the paper's ablation), ``generation_head`` (from the trunk to image tokens), or ``aligner`` (from the
+            vision encoder to the trunk).
     """
 
     exact_likelihood: ClassVar[bool] = True
@@ -86,7 +95,7 @@ class Janus(UnifiedModel):
 
     @classmethod
     def from_parts(cls, net: Any, processor: Any, compile: bool = False) -> Janus:
-        """Wraps a ``JanusForConditionalGeneration`` and its ``JanusProcessor`` that are in memory already."""
+        """Wrap a ``JanusForConditionalGeneration`` and its ``JanusProcessor``."""
         janus = cls.__new__(cls)
         nn.Module.__init__(janus)
         janus._adopt(net, processor, net.name_or_path or "weights made in memory", compile)
@@ -97,11 +106,11 @@ class Janus(UnifiedModel):
         self.core.vqmodel.float()
         self._template = JanusChatTemplate(processor, net.config.text_config.max_position_embeddings)
         self._sampler = JanusSampler(net, self.image_tokens, compile)
-        self._reader = JanusReader(net, self._template)
+        self._understanding = JanusUnderstanding(net, self._template)
 
     @property
     def core(self) -> Any:
-        """The network below its text head (a property: registering it would name every weight twice)."""
+        """The network without its text head (a property, so that no weight has two names)."""
         return self.net.model
 
     @property
@@ -122,7 +131,7 @@ class Janus(UnifiedModel):
 
     @property
     def trunk(self) -> nn.Module:
-        # the embedding table is not part of it: only what both branches run through trains
+        # the embedding table is not part of it: only layers shared by both branches train
         return nn.ModuleDict({"layers": self.core.language_model.layers, "norm": self.core.language_model.norm})
 
     @property
@@ -134,7 +143,7 @@ class Janus(UnifiedModel):
         return r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
     def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        put_lora(self.net, self.base, self.lora_target, rank, alpha, dropout)
+        attach_lora(self.net, self.base, self.lora_target, rank, alpha, dropout)
 
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
         save_folder(self, self.net, self.base, LOADING, self._write, folder, adapter_only, recipe)
@@ -153,18 +162,18 @@ class Janus(UnifiedModel):
         return PromptBatch(ids_BL, mask_BL, ids_BL.masked_fill(~keep_BL, pad), mask_BL)
 
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
-        # checkpointed layers in train mode drop their keys and values without a word
+        # in train mode, checkpointed layers silently drop their keys and values
         with evaluating(self):
             return self._sampler.sample(prompt, seeds_BN, recipe)
 
     def drawing_bytes(self, recipe: SamplingRecipe) -> int:
         text, vq, side = self.net.config.text_config, self.net.config.vq_config, self.processor.image_processor.size
         per_token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * self.net.dtype.itemsize
-        drawn = per_token * (self.image_tokens + USUAL_PROMPT) * (1 if recipe.cfg == 1 else 2)
-        # the last upsampling still has the channels of the level below
+        sampling = per_token * (self.image_tokens + TYPICAL_PROMPT_TOKENS) * (1 if recipe.cfg == 1 else 2)
+        # the last upsampling has the channels of the coarser level
         widest = vq.base_channels * max(vq.channel_multiplier[:2])
-        decoded = DECODER_MAPS * widest * side["height"] * side["width"] * torch.float32.itemsize
-        return max(drawn, decoded)
+        decoding = DECODER_MAPS * widest * side["height"] * side["width"] * torch.float32.itemsize
+        return max(sampling, decoding)
 
     def image_logps(
         self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
@@ -185,14 +194,14 @@ class Janus(UnifiedModel):
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         vq = self.core.vqmodel
         with torch.autocast(pixels_BCHW.device.type, enabled=False):
-            # transformers' encode leaves out the normalisation its decode assumes
+            # transformers' encode omits the normalisation that its decode assumes
             latent_BDHW = F.normalize(vq.quant_conv(vq.encoder(pixels_BCHW.float())), dim=1)
             return (latent_BDHW.flatten(2).transpose(1, 2) @ self.codebook.T).argmax(-1)
 
     # -- understanding
 
     def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        return self._reader.judge_answers(pixels_BCHW, questions_BQ)
+        return self._understanding.judge_answers(pixels_BCHW, questions_BQ)
 
     def text_logps(
         self,
@@ -200,7 +209,7 @@ class Janus(UnifiedModel):
         questions_BQ: Sequence[Sequence[str]],
         answers_BQ: Sequence[Sequence[str]],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._reader.text_logps(pixels_BCHW, questions_BQ, answers_BQ)
+        return self._understanding.text_logps(pixels_BCHW, questions_BQ, answers_BQ)
 
     @property
     def _device(self) -> torch.device:

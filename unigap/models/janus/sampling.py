@@ -1,4 +1,4 @@
-"""Drawing with a Janus: each prompt is read once, its candidates are decoded side by side."""
+"""Sample images with Janus: prefill each prompt once, then decode its candidates in parallel."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch.nn import functional as F
 
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe
 from unigap.models.engine.attention import additive, causal, positions, run_trunk
-from unigap.models.engine.autoregressive import Drawn, Step, choose, draw, uniforms
+from unigap.models.engine.autoregressive import Sampled, Step, sample_codes, sample_next, uniforms
 from unigap.models.engine.static_decoding import (
-    StepBuffers,
+    DecodingCache,
     captured,
-    checked_once,
-    shared_length,
-    shared_rows,
+    guards_checked_once,
+    padded_length,
+    padded_rows,
     step_trunk,
 )
 
-# Shape legend: B prompts, N candidates a prompt, P prompts that are read (2B where guided: the null prompts second),
-# L prompt tokens, M image tokens, V codes, R rows of candidates, G rows that are decoded (R, or 2R where guided).
+# Shape legend: B prompts, N candidates a prompt, P prefilled prompts (B, or 2B with guidance: null prompts second),
+# L prompt tokens, M image tokens, V codes, R rows of candidates, G decoded rows (R, or 2R with guidance).
 
 
 class JanusSampler:
-    """The drawing half of a Janus network.
+    """Generation branch of Janus.
 
     Args:
-        net: transformers' ``JanusForConditionalGeneration``; it is in eval mode while it draws.
-        length: Codes of one image.
+        net: transformers' ``JanusForConditionalGeneration``, in eval mode.
+        length: Number of codes of one image.
         compile: Compile the step on a CPU, or capture it as a CUDA graph on a GPU.
     """
 
@@ -40,18 +40,19 @@ class JanusSampler:
 
     @torch.no_grad()
     def sample(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
-        """Draws N images for each prompt."""
+        """Sample N images per prompt."""
         batch, n = seeds_BN.shape
         guided = recipe.cfg != 1
         ids_PL, mask_PL = prompt.to_prefill(guided)
-        drawn = rows = batch * n
-        room = self.length - 1
+        samples = rows = batch * n
+        extra_slots = self.length - 1
         if self.compile and ids_PL.device.type == "cpu":
-            rows, room = shared_rows(drawn), room + shared_length(ids_PL.shape[1]) - ids_PL.shape[1]
-        row_R = F.pad(torch.arange(batch, device=ids_PL.device).repeat_interleave(n), (0, rows - drawn))
+            rows = padded_rows(samples)
+            extra_slots += padded_length(ids_PL.shape[1]) - ids_PL.shape[1]
+        row_R = F.pad(torch.arange(batch, device=ids_PL.device).repeat_interleave(n), (0, rows - samples))
         row_G = torch.cat([row_R, row_R + batch]) if guided else row_R
         uniform_RM = uniforms(seeds_BN.flatten(), self.length).to(ids_PL.device)
-        uniform_RM = F.pad(uniform_RM, (0, 0, 0, rows - drawn))
+        uniform_RM = F.pad(uniform_RM, (0, 0, 0, rows - samples))
 
         llm = self.net.model.language_model
         embeds_PLD = llm.embed_tokens(ids_PL)
@@ -59,36 +60,38 @@ class JanusSampler:
         out = run_trunk(llm, embeds_PLD, bias_P1LL, positions(mask_PL), use_cache=True)
         first_GV = self.net.model.generation_head(out.last_hidden_state[:, -1])[row_G]
         in_graph = self.compile and ids_PL.device.type != "cpu"
-        buffers = StepBuffers(llm.rotary_emb, out.past_key_values, mask_PL, row_G, room, fixed=in_graph)
-        with contextlib.ExitStack() as meanwhile:
-            step: Step = partial(self._open_next, buffers, recipe)
+        cache = DecodingCache(llm.rotary_emb, out.past_key_values, mask_PL, row_G, extra_slots, fixed=in_graph)
+        with contextlib.ExitStack() as during_sampling:
+            step: Step = partial(self._masked_next, cache, recipe)
             if in_graph:
-                step = captured(step, buffers, row_R, uniform_RM[:, 0])
+                step = captured(step, cache, row_R, uniform_RM[:, 0])
             elif self.compile:
-                step = meanwhile.enter_context(checked_once(partial(self._compiled_next, buffers, recipe), buffers))
-            codes_RM, logp_RM = draw(first_GV, step, uniform_RM, recipe)
+                step = during_sampling.enter_context(
+                    guards_checked_once(partial(self._compiled_next, cache, recipe), cache)
+                )
+            codes_RM, logp_RM = sample_codes(first_GV, step, uniform_RM, recipe)
         shape = (batch, n, self.length)
-        return Samples(codes_RM[:drawn].view(shape), logp_RM[:drawn].view(shape))
+        return Samples(codes_RM[:samples].view(shape), logp_RM[:samples].view(shape))
 
     @cached_property
-    def _compiled_next(self) -> Callable[..., Drawn]:
-        # a C++ wrapper: calling the kernels one by one from Python costs a fifth of a small step
+    def _compiled_next(self) -> Callable[..., Sampled]:
+        # a C++ wrapper, because launching the kernels from Python costs a fifth of a small step
         return torch.compile(self._next, options={"cpp_wrapper": True})
 
-    def _open_next(
-        self, buffers: StepBuffers, recipe: SamplingRecipe, code_R: torch.Tensor, uniform_R: torch.Tensor
-    ) -> Drawn:
-        return self._next(buffers, recipe, buffers.open(), code_R, uniform_R)
+    def _masked_next(
+        self, cache: DecodingCache, recipe: SamplingRecipe, code_R: torch.Tensor, uniform_R: torch.Tensor
+    ) -> Sampled:
+        return self._next(cache, recipe, cache.next_bias(), code_R, uniform_R)
 
     def _next(
         self,
-        buffers: StepBuffers,
+        cache: DecodingCache,
         recipe: SamplingRecipe,
         bias: torch.Tensor,
         code_R: torch.Tensor,
         uniform_R: torch.Tensor,
-    ) -> Drawn:
+    ) -> Sampled:
         embeds_R1D = self.net.prepare_embeddings_for_image_generation(code_R[:, None])
-        embeds_G1D = embeds_R1D.repeat(buffers.rows // len(code_R), 1, 1)
-        hidden_GD = step_trunk(self.net.model.language_model, embeds_G1D, buffers, bias)
-        return choose(self.net.model.generation_head(hidden_GD), uniform_R, recipe)
+        embeds_G1D = embeds_R1D.repeat(cache.rows // len(code_R), 1, 1)
+        hidden_GD = step_trunk(self.net.model.language_model, embeds_G1D, cache, bias)
+        return sample_next(self.net.model.generation_head(hidden_GD), uniform_R, recipe)

@@ -1,4 +1,4 @@
-"""Looking with a Janus: one pass over the image and all questions about it, and what the model answers."""
+"""Answer questions about images with Janus: one forward pass over an image and all its questions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from unigap.models.engine.packed_questions import PackedReader, pack, read_packed
+from unigap.models.engine.packed_questions import PackedUnderstanding, pack, run_packed
 from unigap.models.janus.chat_template import JanusChatTemplate
 
 # Shape legend: B images, Q questions an image, S packed tokens, D hidden width, C H W image channels and sides.
 
 
-class JanusReader(PackedReader):
-    """The understanding half of a Janus network.
+class JanusUnderstanding(PackedUnderstanding):
+    """Understanding branch of Janus.
 
     Args:
         net: transformers' ``JanusForConditionalGeneration``.
-        template: How it is asked.
+        template: Token ids of questions and answers.
     """
 
     def __init__(self, net: Any, template: JanusChatTemplate) -> None:
@@ -33,20 +33,21 @@ class JanusReader(PackedReader):
         rows = pack(len(prefix), tails_BQ, pad, self._device)
         prefix_BP = torch.tensor([prefix], device=self._device).expand(len(tails_BQ), -1)
         embeds_BSD = self._with_image(torch.cat([prefix_BP, rows.ids_BT], 1), pixels_BCHW)
-        return read_packed(self.net.model.language_model, embeds_BSD, rows), rows.end_BQ
+        return run_packed(self.net.model.language_model, embeds_BSD, rows), rows.end_BQ
 
     def _with_image(self, ids_BS: torch.Tensor, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        images = self.template.processor.image_processor
-        side = (images.size["height"], images.size["width"])
+        image_processor = self.template.processor.image_processor
+        side = (image_processor.size["height"], image_processor.size["width"])
         pixels = pixels_BCHW.to(self._device)
         if pixels.shape[-2:] != side:
             pixels = F.interpolate(pixels, side, mode="bicubic", antialias=True)
-        mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (images.image_mean, images.image_std))
+        statistics = (image_processor.image_mean, image_processor.image_std)
+        mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in statistics)
         normalised = ((pixels + 1) / 2 - mean) / std
         features = self.net.model.get_image_features(normalised.to(self.net.dtype)).pooler_output
         embeds_BSD = self.net.model.language_model.embed_tokens(ids_BS)
-        where = (ids_BS == self.net.config.image_token_id)[..., None]
-        return embeds_BSD.masked_scatter(where, features.to(embeds_BSD.dtype))
+        is_image = (ids_BS == self.net.config.image_token_id)[..., None]
+        return embeds_BSD.masked_scatter(is_image, features.to(embeds_BSD.dtype))
 
     @property
     def _device(self) -> torch.device:

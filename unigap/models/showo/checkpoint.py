@@ -1,4 +1,4 @@
-"""Show-o folders: reading and writing ours, and taking over the tensors of the published checkpoints."""
+"""Read and write Show-o folders, and convert the published checkpoints."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_transformers
 from unigap.models.files.bounds import check_counts
-from unigap.models.files.checkpoints import check_attention, check_device, read_config, resolve
+from unigap.models.files.config import read_config
+from unigap.models.files.load_options import DTYPES, check_load_options
+from unigap.models.files.location import resolve
 from unigap.models.files.tokens import check_tokens
-from unigap.models.showo.chat_template import DRAW, IMAGE_END, IMAGE_START, QUESTION, READ, with_marks
+from unigap.models.files.weights import first_not_finite
+from unigap.models.showo.chat_template import IMAGE_END, IMAGE_START, QUESTION, TEXT_TO_IMAGE, UNDERSTANDING, with_marks
 from unigap.models.showo.magvit import MagvitConfig, signs
 from unigap.models.showo.network import FUSED_GELU, ShowONetwork, ShowOShape
 
 MODEL_TYPE = "show-o"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RENAMED = (
     (r"^showo\.", "llm."),
     (r"^(encoder|decoder)\.", r"magvit.\1."),
@@ -37,23 +39,23 @@ RENAMED = (
     (r"\.mid\.block_2\.", ".middle.2."),
     (r"\.nin_shortcut\.", ".shortcut."),
 )
-"""From the names of the published tensors to ours, applied in this order."""
+"""Substitutions from the published names of tensors to ours, applied in this order."""
 
 
 def official_shape(grid: int = 16) -> ShowOShape:
-    """The shape of the published Show-o: Phi-1.5, 8,192 image codes, images of 16 pixels a token.
+    """Return the configuration of the published Show-o: Phi-1.5, 8,192 image codes, 16 x 16 pixels per token.
 
     Args:
-        grid: Tokens on a side: 16 for ``showlab/show-o``, 32 for ``showlab/show-o-512x512``.
+        grid: Tokens per side of an image: 16 for ``showlab/show-o``, 32 for ``showlab/show-o-512x512``.
     """
-    words, marks = 50_295, 10
+    text_tokens, special_tokens = 50_295, 10
     magvit = MagvitConfig()
-    # transformers' defaults are Phi-1.5; Show-o normalises queries and keys on top
+    # transformers' defaults are Phi-1.5; Show-o also normalises queries and keys
     llm = PhiConfig(
-        vocab_size=words + marks + 2**magvit.bits + 1,
+        vocab_size=text_tokens + special_tokens + 2**magvit.bits + 1,
         hidden_act=FUSED_GELU,
         qk_layernorm=True,
-        pad_token_id=words,
+        pad_token_id=text_tokens,
         bos_token_id=50_256,
         eos_token_id=50_256,
     )
@@ -61,21 +63,21 @@ def official_shape(grid: int = 16) -> ShowOShape:
 
 
 def official_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of ``showlab/show-o`` and ``showlab/magvitv2``, together or apart, under the names they have here.
+    """Rename the tensors of ``showlab/show-o``, of ``showlab/magvitv2``, or of both.
 
-    Written from the public code of Show-o; the published files themselves were not at hand to try it on.
+    Written from the public code of Show-o and not yet tested on the published files.
 
     Args:
-        state: Tensors by their published names. The quantiser's tables are checked and left out: they follow from the
-            number of codes.
+        state: Tensors by their published names. The quantiser's tables are checked and omitted, because they follow
+            from the number of codes.
 
     Raises:
-        ValueError: For tensors of the variant that looks through CLIP, and tables that number the codes otherwise.
+        ValueError: The tensors are of the CLIP variant, or the tables number the codes differently.
     """
-    seen_through_clip = next((name for name in state if name.startswith("mm_projector.")), None)
-    if seen_through_clip:
+    clip_tensor = next((name for name in state if name.startswith("mm_projector.")), None)
+    if clip_tensor:
         raise ValueError(
-            f"{seen_through_clip!r} is of the Show-o that looks through CLIP; take showlab/show-o, which reads codes"
+            f"{clip_tensor!r} is of the Show-o that sees images through CLIP; take showlab/show-o, which sees codes"
         )
     tables = {name for name in state if name.startswith("quantize.")}
     table = state.get("quantize.embedding")
@@ -90,39 +92,36 @@ def _ours(name: str) -> str:
     return name
 
 
-def convert_official(show_o: str, magvit: str, words: str, folder: str | Path, grid: int = 16) -> None:
-    """Writes the published checkpoints as one folder that ``ShowO`` loads.
+def convert_official(show_o: str, magvit: str, phi: str, folder: str | Path, grid: int = 16) -> None:
+    """Convert the published checkpoints to one folder that ``ShowO`` loads.
 
     Args:
         show_o: The safetensors file of ``showlab/show-o``.
         magvit: The safetensors file of ``showlab/magvitv2``.
-        words: Folder of the tokenizer of ``microsoft/phi-1_5``.
+        phi: Folder with the tokenizer of ``microsoft/phi-1_5``.
         folder: Folder to write.
-        grid: Tokens on a side of an image.
+        grid: Tokens per side of an image.
 
     Raises:
-        ValueError: A file is no safetensors file, or its tensors are not those of a Show-o.
+        ValueError: A file is not a safetensors file, or its tensors are not those of Show-o.
     """
     state: dict[str, torch.Tensor] = {}
     for path in (show_o, magvit):
         if not path.endswith(".safetensors") or not Path(path).is_file():
-            raise ValueError(f"{path!r} is no safetensors file; save the published tensors as one")
+            raise ValueError(f"{path!r} is not a safetensors file; save the published tensors as one")
         state |= load_file(path)
     net = _filled(official_shape(grid), official_names(state))
-    write_folder(net, with_marks(AutoTokenizer.from_pretrained(words)), folder)
+    write_folder(net, with_marks(AutoTokenizer.from_pretrained(phi)), folder)
 
 
 def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, device: str) -> tuple[ShowONetwork, Any]:
-    """A Show-o network in eval mode and its tokenizer.
+    """Load a Show-o network in eval mode, and its tokenizer.
 
     Raises:
-        ValueError: When the folder is no sound Show-o in the layout of ``write_folder``, which names the folder and
-            what is wrong, or there is no such device.
+        ValueError: The folder is not a sound Show-o in the layout of ``write_folder`` (names the folder and the fault),
+            or an option cannot be honoured.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; choose one of: {', '.join(DTYPES)}")
-    check_attention(attn_implementation)
-    check_device(device)
+    check_load_options(dtype, attn_implementation, device)
     folder = Path(resolve(checkpoint))
     if not folder.is_dir():
         raise ValueError(
@@ -141,20 +140,20 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
         net = _filled(shape, load_file(folder / WEIGHTS), attn_implementation, DTYPES[dtype])
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # what a damaged folder makes the libraries stumble over has no common class
+    except Exception as error:  # a damaged folder raises exceptions without a common class
         reason = shortened(str(error)) or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as Show-o: {reason}; restore it") from error
-    broken = next((name for name, p in net.named_parameters() if not torch.isfinite(p.sum(dtype=torch.float64))), None)
+    broken = first_not_finite(dict(net.named_parameters()))
     if broken:
         raise ValueError(
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
         )
-    check_tokens(checkpoint, tokenizer, shape.first_code, [IMAGE_START, IMAGE_END, DRAW, READ])
+    check_tokens(checkpoint, tokenizer, shape.first_code, [IMAGE_START, IMAGE_END, TEXT_TO_IMAGE, UNDERSTANDING])
     return net.to(device).eval(), tokenizer
 
 
 def write_folder(net: ShowONetwork, tokenizer: Any, folder: str | Path) -> None:
-    """Writes a network and its tokenizer: config.json, model.safetensors and the tokenizer's files."""
+    """Write a network and its tokenizer: config.json, model.safetensors and the tokenizer's files."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shape = net.shape
@@ -177,7 +176,7 @@ def _filled(
     attn_implementation: str = "sdpa",
     dtype: torch.dtype = torch.float32,
 ) -> ShowONetwork:
-    """A network that holds these tensors, and no others; ``dtype`` is that of its language model.
+    """Build a network with exactly these tensors; ``dtype`` is the precision of its language model.
 
     Raises:
         ValueError: A tensor is missing, unknown or of the wrong shape.
@@ -189,11 +188,11 @@ def _filled(
         if name not in state or name not in expected:
             raise ValueError(f"the weights {name!r} are {'unknown' if name in state else 'missing'}")
         if state[name].shape != expected[name].shape:
-            found, wanted = tuple(state[name].shape), tuple(expected[name].shape)
-            raise ValueError(f"the weights {name!r} have shape {found}, the config says {wanted}")
-    precise = {name: t.to(dtype if name.startswith("llm.") else torch.float32) for name, t in state.items()}
-    net.load_state_dict(precise, assign=True)
-    # its tables are no weights: nothing has filled them yet
+            stored, described = tuple(state[name].shape), tuple(expected[name].shape)
+            raise ValueError(f"the weights {name!r} have shape {stored}, the config says {described}")
+    converted = {name: t.to(dtype if name.startswith("llm.") else torch.float32) for name, t in state.items()}
+    net.load_state_dict(converted, assign=True)
+    # its tables are not weights and are still on the meta device
     net.llm.model.rotary_emb = PhiRotaryEmbedding(shape.llm)
     return net
 

@@ -1,4 +1,4 @@
-"""The MAGVIT-v2 image tokenizer: a convolutional autoencoder whose codes are the signs of its latents."""
+"""MAGVIT-v2 image tokenizer: a convolutional autoencoder whose codes are the signs of its latents."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from torch.nn import functional as F
 # Shape legend: B images, C channels, H W sides, M = H * W image tokens, D bits of a code, V = 2^D codes, N latents.
 
 EPSILON = 1e-6
-"""Added to the variance by every group norm."""
+"""Epsilon of every group norm."""
 
 
 @dataclass(frozen=True)
 class MagvitConfig:
-    """The shape of a tokenizer; the defaults are those of Show-o's, which is ``showlab/magvitv2``.
+    """Configuration of a tokenizer; the defaults are those of Show-o's, ``showlab/magvitv2``.
 
     Args:
         bits: D; there are 2^D codes.
-        channels: Feature maps at the full size.
-        groups: Groups of every group norm; divides every number of channels.
-        encoder_widths: Multiples of ``channels`` at each level, finest first; each level but the last halves the sides.
-        encoder_blocks: Residual blocks at each level.
-        decoder_widths: The same of the decoder, finest first.
-        decoder_blocks: The same of the decoder, finest first.
+        channels: Channels at full resolution.
+        groups: Groups of every group norm; divides ``channels``.
+        encoder_widths: Multiples of ``channels`` at each level, finest first; every level except the last halves the
+            resolution.
+        encoder_blocks: Residual blocks at each level, finest first.
+        decoder_widths: Multiples of ``channels`` in the decoder, finest first.
+        decoder_blocks: Residual blocks in the decoder, finest first.
 
     Raises:
-        ValueError: A number is no positive integer, or the lists do not name the same levels.
+        ValueError: A number is not a positive integer, the lists differ in length, or ``groups`` does not divide
+            ``channels``.
     """
 
     bits: int = 13
@@ -46,28 +48,28 @@ class MagvitConfig:
         lists = [self.encoder_widths, self.encoder_blocks, self.decoder_widths, self.decoder_blocks]
         for number in (self.bits, self.channels, self.groups, *itertools.chain(*lists)):
             if not isinstance(number, int) or number < 1:
-                raise ValueError(f"the image tokenizer is made of positive integers, got {number!r}")
+                raise ValueError(f"the sizes of an image tokenizer must be positive integers, got {number!r}")
         if len({len(level) for level in lists}) != 1:
-            raise ValueError("encoder_widths, encoder_blocks, decoder_widths and decoder_blocks name the same levels")
+            raise ValueError("encoder_widths, encoder_blocks, decoder_widths, decoder_blocks must have equal lengths")
         if self.channels % self.groups:
-            raise ValueError(f"channels {self.channels} do not fall evenly into {self.groups} groups")
+            raise ValueError(f"groups must divide channels, got {self.groups} groups and {self.channels} channels")
 
     @property
     def patch(self) -> int:
-        """Pixels on a side that become one token."""
+        """Pixels per side of one token."""
         return 2 ** (len(self.encoder_widths) - 1)
 
 
 class Magvit(nn.Module):
-    """Pixels to codes and back.
+    """Encoder from pixels to codes, and decoder back.
 
-    From "Language Model Beats Diffusion - Tokenizer is Key to Visual Generation" (Yu et al. 2024), of which Show-o uses
-    the form for single images: plain convolutions where the paper has causal ones over time. A latent of D channels is
-    quantised channel by channel to its sign, which needs no codebook to look anything up in; a code is the number whose
-    binary digits, the first channel's in the highest place, say which signs are positive.
+    From "Language Model Beats Diffusion - Tokenizer is Key to Visual Generation" (Yu et al. 2024), in Show-o's form for
+    single images: plain convolutions instead of temporally causal ones. Each of the D channels of a latent is quantised
+    to its sign, without a codebook lookup. A code is a binary number with one digit per channel, the first channel
+    most significant, and 1 for a positive sign.
 
     Args:
-        config: Its shape.
+        config: The configuration.
     """
 
     def __init__(self, config: MagvitConfig) -> None:
@@ -77,24 +79,24 @@ class Magvit(nn.Module):
 
     @property
     def code_latents(self) -> torch.Tensor:
-        """The latent that each code stands for, (V, D): the same in all tokenizers of so many bits."""
+        """Latent of each code, (V, D), equal in all tokenizers with the same number of bits."""
         return signs(torch.arange(2**self.config.bits, device=self._device), self.config.bits)
 
     @property
     def codebook(self) -> torch.Tensor:
-        """What the decoder makes of each code before it looks around, (V, D): it differs between tokenizers."""
+        """Each code after the decoder's first pointwise convolution, (V, D); differs between tokenizers."""
         return self.decoder.post_quant_conv(self.code_latents[..., None, None])[..., 0, 0]
 
     def latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """What the signs are taken of, (B, D, H, W), for pixels in [-1, 1]."""
+        """Return the latents before quantisation, (B, D, H, W), of pixels in [-1, 1]."""
         return self.encoder(pixels_BCHW)
 
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Codes, int64 (B, M), row by row, for pixels in [-1, 1]."""
+        """Encode pixels in [-1, 1] to codes, int64 (B, M), row by row."""
         return codes_of(self.latents(pixels_BCHW).flatten(2).transpose(1, 2))
 
     def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        """Pixels (B, 3, H, W), about in [-1, 1], of square images."""
+        """Decode codes of square images to pixels (B, 3, H, W), about in [-1, 1]."""
         side = math.isqrt(codes_BM.shape[1])
         latent_BDM = signs(codes_BM, self.config.bits).transpose(1, 2)
         return self.decoder(latent_BDM.reshape(*latent_BDM.shape[:2], side, side))
@@ -108,26 +110,26 @@ class Magvit(nn.Module):
 
 
 def codes_of(latent: torch.Tensor) -> torch.Tensor:
-    """The code of each latent (..., D), int64 (...): a binary digit for each channel, 1 where it is above 0."""
+    """Return the code of each latent (..., D), int64 (...), with a binary digit 1 for each channel above 0."""
     bits = latent.shape[-1]
-    places = 2 ** torch.arange(bits - 1, -1, -1, device=latent.device)
-    return ((latent > 0) * places).sum(-1)
+    digit_values = 2 ** torch.arange(bits - 1, -1, -1, device=latent.device)
+    return ((latent > 0) * digit_values).sum(-1)
 
 
 def signs(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """The latent that a code stands for, float32 (..., D) of -1 and 1."""
+    """Return the latent of each code, float32 (..., D), with values -1 and 1."""
     digits = codes[..., None] >> torch.arange(bits - 1, -1, -1, device=codes.device) & 1
     return 2 * digits.float() - 1
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """Latents as the decoder gets them, and what trains the encoder beside its reconstruction.
+    """Quantised latents and the auxiliary losses of the encoder.
 
     Attributes:
-        latent_BDHW: Of -1 and 1; the gradient passes straight through to the encoder's latents.
-        commitment: Mean squared distance of the latents from it.
-        entropy: How undecided single latents are less how evenly all codes are used, in nats: lower is better.
+        latent_BDHW: Values -1 and 1, with a straight-through gradient to the encoder's latents.
+        commitment: Mean squared distance between latents and quantised latents.
+        entropy: Mean entropy of single choices minus entropy of the average choice, in nats; lower is better.
     """
 
     latent_BDHW: torch.Tensor
@@ -138,28 +140,27 @@ class Quantised:
 def quantise(latent_BDHW: torch.Tensor, sharpness: float = 1.0) -> Quantised:
     """Lookup-free quantisation with its entropy penalty (section 3.1 of the paper).
 
-    A latent chooses a code with a probability that falls with the squared distance to it. Over signs that factorises:
-    each channel chooses +1 with probability sigmoid(4 * sharpness * latent). Like the paper, the entropy of a single
-    choice is the sum over channels, exactly; that of all choices together is taken as if channels were independent,
-    an upper bound.
+    A latent chooses a code with a probability that decreases with the squared distance. This factorises over channels:
+    each chooses +1 with probability sigmoid(4 * sharpness * latent). As in the paper, the entropy of a single choice is
+    the exact sum over channels, and the entropy of the average choice treats channels as independent, an upper bound.
 
     Args:
-        latent_BDHW: The encoder's output.
+        latent_BDHW: Output of the encoder.
         sharpness: Inverse temperature of the choice, > 0.
     """
     sign_BDHW = torch.where(latent_BDHW > 0, 1.0, -1.0)
     logit_ND = 4 * sharpness * latent_BDHW.movedim(1, -1).flatten(0, -2)
-    alone = _binary_entropy(logit_ND.sigmoid()).sum(-1).mean()
-    together = _binary_entropy(logit_ND.sigmoid().mean(0)).sum()
-    through_BDHW = latent_BDHW + (sign_BDHW - latent_BDHW).detach()
-    return Quantised(through_BDHW, F.mse_loss(latent_BDHW, sign_BDHW), alone - together)
+    single = _binary_entropy(logit_ND.sigmoid()).sum(-1).mean()
+    average = _binary_entropy(logit_ND.sigmoid().mean(0)).sum()
+    straight_through_BDHW = latent_BDHW + (sign_BDHW - latent_BDHW).detach()
+    return Quantised(straight_through_BDHW, F.mse_loss(latent_BDHW, sign_BDHW), single - average)
 
 
 def _binary_entropy(share: torch.Tensor) -> torch.Tensor:
     return torch.special.entr(share) + torch.special.entr(1 - share)
 
 
-# -- the two halves
+# -- encoder and decoder
 
 
 class Encoder(nn.Module):
@@ -172,8 +173,8 @@ class Encoder(nn.Module):
         coarsest = len(widths) - 1
         self.conv_in = _conv3(3, config.channels)
         self.levels = nn.ModuleList(
-            Level(entering, width, blocks, config.groups, None if level == coarsest else Halve(width))
-            for level, (entering, width, blocks) in enumerate(zip(inputs, widths, config.encoder_blocks, strict=True))
+            Level(in_width, width, blocks, config.groups, None if level == coarsest else Downsample(width))
+            for level, (in_width, width, blocks) in enumerate(zip(inputs, widths, config.encoder_blocks, strict=True))
         )
         self.middle = _middle(widths[-1], config.groups)
         self.norm_out = nn.GroupNorm(config.groups, widths[-1], EPSILON)
@@ -181,7 +182,7 @@ class Encoder(nn.Module):
         self.quant_conv = nn.Conv2d(config.bits, config.bits, 1)
 
     def forward(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Latents."""
+        """Return the latents of pixels."""
         hidden_BCHW = self.conv_in(pixels_BCHW)
         for level in self.levels:
             hidden_BCHW = level(hidden_BCHW)
@@ -190,7 +191,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B, D, H, W) of -1 and 1 to pixels (B, 3, patch * H, patch * W); its levels are listed finest first."""
+    """Latents (B, D, H, W) of -1 and 1 to pixels (B, 3, patch * H, patch * W); ``levels`` lists the finest first."""
 
     def __init__(self, config: MagvitConfig) -> None:
         super().__init__()
@@ -200,14 +201,14 @@ class Decoder(nn.Module):
         self.conv_in = _conv3(config.bits, widths[-1])
         self.middle = _middle(widths[-1], config.groups)
         self.levels = nn.ModuleList(
-            Level(entering, width, blocks, config.groups, Double(width) if level else None)
-            for level, (entering, width, blocks) in enumerate(zip(inputs, widths, config.decoder_blocks, strict=True))
+            Level(in_width, width, blocks, config.groups, Upsample(width) if level else None)
+            for level, (in_width, width, blocks) in enumerate(zip(inputs, widths, config.decoder_blocks, strict=True))
         )
         self.norm_out = nn.GroupNorm(config.groups, widths[0], EPSILON)
         self.conv_out = _conv3(widths[0], 3)
 
     def forward(self, latent_BDHW: torch.Tensor) -> torch.Tensor:
-        """Pixels."""
+        """Return the pixels of latents."""
         hidden_BCHW = self.middle(self.conv_in(self.post_quant_conv(latent_BDHW)))
         for level in reversed(self.levels):
             hidden_BCHW = level(hidden_BCHW)
@@ -215,36 +216,36 @@ class Decoder(nn.Module):
 
 
 class Level(nn.Module):
-    """The residual blocks of one size, and the step to the next."""
+    """Residual blocks at one resolution, and the change to the next resolution."""
 
-    def __init__(self, entering: int, width: int, blocks: int, groups: int, resample: nn.Module | None) -> None:
+    def __init__(self, in_width: int, width: int, blocks: int, groups: int, resample: nn.Module | None) -> None:
         super().__init__()
-        widths = [entering, *[width] * blocks]
+        widths = [in_width, *[width] * blocks]
         self.blocks = nn.Sequential(*(Residual(*pair, groups) for pair in itertools.pairwise(widths)))
         self.resample = resample or nn.Identity()
 
     def forward(self, hidden_BCHW: torch.Tensor) -> torch.Tensor:
-        """The next size's input."""
+        """Return the input of the next level."""
         return self.resample(self.blocks(hidden_BCHW))
 
 
 class Residual(nn.Module):
-    """Two normalised convolutions beside a shortcut."""
+    """Residual block of two convolutions, each after a group norm."""
 
-    def __init__(self, entering: int, width: int, groups: int) -> None:
+    def __init__(self, in_width: int, width: int, groups: int) -> None:
         super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(groups, entering, EPSILON), _conv3(entering, width)
+        self.norm1, self.conv1 = nn.GroupNorm(groups, in_width, EPSILON), _conv3(in_width, width)
         self.norm2, self.conv2 = nn.GroupNorm(groups, width, EPSILON), _conv3(width, width)
-        self.shortcut = nn.Identity() if entering == width else nn.Conv2d(entering, width, 1)
+        self.shortcut = nn.Identity() if in_width == width else nn.Conv2d(in_width, width, 1)
 
     def forward(self, hidden_BCHW: torch.Tensor) -> torch.Tensor:
-        """Features of the same size."""
+        """Return features of the same resolution."""
         changed_BCHW = self.conv1(F.silu(self.norm1(hidden_BCHW)))
         return self.shortcut(hidden_BCHW) + self.conv2(F.silu(self.norm2(changed_BCHW)))
 
 
 class Attention(nn.Module):
-    """Each place looks at all places, with one head, beside a shortcut."""
+    """Residual block of single-head self-attention over all positions."""
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
@@ -252,36 +253,34 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
     def forward(self, hidden_BCHW: torch.Tensor) -> torch.Tensor:
-        """Features of the same size."""
+        """Return features of the same resolution."""
         normed_BCHW = self.norm(hidden_BCHW)
-        asked, offered, told = (
-            conv(normed_BCHW).flatten(2).transpose(1, 2)[:, None] for conv in (self.q, self.k, self.v)
-        )
-        heard_BMC = F.scaled_dot_product_attention(asked, offered, told)[:, 0]
-        return hidden_BCHW + self.proj_out(heard_BMC.transpose(1, 2).reshape(hidden_BCHW.shape))
+        query, key, value = (conv(normed_BCHW).flatten(2).transpose(1, 2)[:, None] for conv in (self.q, self.k, self.v))
+        attended_BMC = F.scaled_dot_product_attention(query, key, value)[:, 0]
+        return hidden_BCHW + self.proj_out(attended_BMC.transpose(1, 2).reshape(hidden_BCHW.shape))
 
 
-class Halve(nn.Module):
-    """Half the sides, by a convolution with stride 2 that is padded to the right and below."""
+class Downsample(nn.Module):
+    """Halve the resolution by a convolution with stride 2, padded to the right and below."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2)
 
     def forward(self, hidden_BCHW: torch.Tensor) -> torch.Tensor:
-        """Features of half the size."""
+        """Return features of half the resolution."""
         return self.conv(F.pad(hidden_BCHW, (0, 1, 0, 1)))
 
 
-class Double(nn.Module):
-    """Twice the sides: every pixel is repeated, then convolved."""
+class Upsample(nn.Module):
+    """Double the resolution by nearest-neighbour upsampling and a convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = _conv3(width, width)
 
     def forward(self, hidden_BCHW: torch.Tensor) -> torch.Tensor:
-        """Features of twice the size."""
+        """Return features of twice the resolution."""
         return self.conv(F.interpolate(hidden_BCHW, scale_factor=2, mode="nearest"))
 
 
@@ -289,5 +288,5 @@ def _middle(width: int, groups: int) -> nn.Sequential:
     return nn.Sequential(Residual(width, width, groups), Attention(width, groups), Residual(width, width, groups))
 
 
-def _conv3(entering: int, width: int) -> nn.Conv2d:
-    return nn.Conv2d(entering, width, 3, padding=1)
+def _conv3(in_width: int, width: int) -> nn.Conv2d:
+    return nn.Conv2d(in_width, width, 3, padding=1)

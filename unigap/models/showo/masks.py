@@ -1,4 +1,4 @@
-"""Which tokens of a Show-o see which, which image tokens are masked for an estimate, and how many stay masked when."""
+"""Attention masks of Show-o, token masks of likelihood estimates, and the unmasking schedule."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 
 from unigap.models.engine.attention import causal
 
-# Shape legend: B prompts or images, R images, L text tokens, I tokens of an image with its two marks,
+# Shape legend: B prompts or images, R images, L text tokens, I tokens of an image with start and end,
 # S tokens of a row, M image tokens, K masks a prompt.
 
 GOLDEN = -0x61C8864680B583EB
 FIRST_FACTOR, SECOND_FACTOR = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
-"""Constants of the splitmix64 generator (Steele, Lea and Flood 2014), as signed numbers."""
+"""Constants of the splitmix64 generator (Steele, Lea and Flood 2014), as signed integers."""
 EXACT_BITS = 53
-"""Random bits that fit a float64."""
+"""Bits of precision of a float64."""
 
 
-def sees_while_drawing(text_BL: torch.Tensor, image: int) -> torch.Tensor:
-    """Who may see whom in rows [text | image], bool (B, 1, S, S).
+def generation_mask(text_BL: torch.Tensor, image: int) -> torch.Tensor:
+    """Return the attention mask of rows [text | image], bool (B, 1, S, S).
 
-    Text sees the text before it. All of an image, its two marks included, sees the text and all of the image.
+    Text attends causally to text. Image tokens, start and end included, attend to the text and the whole image.
 
     Args:
         text_BL: Whether a token is text, not padding.
@@ -35,58 +35,58 @@ def sees_while_drawing(text_BL: torch.Tensor, image: int) -> torch.Tensor:
     return allowed_B1SS
 
 
-def sees_while_reading(segment_BS: torch.Tensor) -> torch.Tensor:
-    """Who may see whom in rows [image | text 1 | text 2 ...], bool (B, 1, S, S).
+def understanding_mask(segment_BS: torch.Tensor) -> torch.Tensor:
+    """Return the attention mask of rows [image | text 1 | text 2 ...], bool (B, 1, S, S).
 
-    The image sees all of itself, a text sees the image and what comes before in the same text.
+    The image attends to the whole image; a text attends to the image and causally to itself.
 
     Args:
-        segment_BS: 0 for the image with its marks, else the number of the text, -1 for padding.
+        segment_BS: 0 for the image with start and end, 1, 2, ... for the texts, -1 for padding.
     """
     image_BS = segment_BS == 0
     same_BSS = segment_BS[:, :, None] == segment_BS[:, None, :]
-    before_BSS = (same_BSS | image_BS[:, None, :]).tril()
-    return (before_BSS | image_BS[:, :, None] & image_BS[:, None, :])[:, None]
+    causal_BSS = (same_BSS | image_BS[:, None, :]).tril()
+    return (causal_BSS | image_BS[:, :, None] & image_BS[:, None, :])[:, None]
 
 
 def unmasking_schedule(tokens: int, steps: int) -> list[int]:
-    """How many tokens are masked still after each step, falling to 0.
+    """Return the number of masked tokens after each step, falling to 0.
 
-    The cosine schedule of MaskGIT (Chang et al. 2022), rounded down; every step fixes at least one token, so that
-    there are never more steps than tokens.
+    This is the cosine schedule of MaskGIT (Chang et al. 2022), rounded down. Every step fixes at least one token, so
+    there are at most M steps.
 
     Args:
         tokens: M.
-        steps: Most steps, >= 1.
+        steps: Maximum number of steps, >= 1.
     """
-    left: list[int] = []
+    counts: list[int] = []
     masked = tokens
     for step in range(1, steps + 1):
         planned = math.floor(tokens * math.cos(math.pi / 2 * step / steps)) if step < steps else 0
         masked = min(planned, masked - 1)
-        left.append(masked)
+        counts.append(masked)
         if masked == 0:
             break
-    return left
+    return counts
 
 
 def choice_temperatures(temperature: float, steps: int) -> list[float]:
-    """How much noise stirs the order of unmasking at each step, falling from ``temperature`` to 0.
+    """Return the scale of the noise on the order of unmasking at each step, falling from ``temperature`` to 0.
 
-    Show-o's public code multiplies what is left by the share of steps to come at every step, where MaskGIT's
-    temperature falls in a straight line; this is Show-o's.
+    As in Show-o's public code, each step multiplies the current scale by the share of steps to come; MaskGIT's falls
+    linearly.
     """
-    heats: list[float] = []
+    noise_scales: list[float] = []
     for step in range(1, steps + 1):
         temperature *= 1 - step / steps
-        heats.append(temperature)
-    return heats
+        noise_scales.append(temperature)
+    return noise_scales
 
 
 def random_masks(images: int, tokens: int) -> torch.Tensor:
-    """Masks to train with, bool (R, M), True where masked, drawn from torch's generator.
+    """Sample training masks, bool (R, M), True where masked, from torch's generator.
 
-    Every number of masked tokens from 1 to M is equally likely, and every set of so many tokens.
+    The number of masked tokens is uniform in 1 to M, and the set of masked tokens is uniform given their number.
 
     Args:
         images: R.
@@ -97,23 +97,23 @@ def random_masks(images: int, tokens: int) -> torch.Tensor:
 
 
 def prompt_masks(ids_BL: torch.Tensor, text_BL: torch.Tensor, masks: int, tokens: int) -> torch.Tensor:
-    """Masks to estimate likelihoods with, bool (B, K, M), True where masked: always the same for the same prompt.
+    """Return the masks of likelihood estimates, bool (B, K, M), True where masked, as a function of the prompt only.
 
-    Whatever is drawn for a prompt, and under whatever weights, is measured with the same masks, so that differences of
-    estimates are differences of images or weights. Over prompts, every number of masked tokens from 1 to M is equally
-    likely, and every set of so many tokens; the K numbers of one prompt are spread evenly over that range, which makes
-    their mean vary less. Arithmetic on whole numbers only: every device finds the same masks, and no state is read.
+    All images of a prompt, under any weights, share these masks, so that estimates differ only through images or
+    weights. Over prompts, the number of masked tokens is uniform in 1 to M, and the set uniform given the number. The K
+    numbers of one prompt are stratified over 1 to M, which reduces the variance of their mean. Integer hashing makes
+    the masks equal on every device and independent of any generator.
 
     Args:
-        ids_BL: Prompts; padding to the left of them changes nothing.
+        ids_BL: Prompts; left padding does not change the result.
         text_BL: Whether a token is text, not padding.
         masks: K, >= 1.
         tokens: M.
     """
-    place_BL = text_BL.long().cumsum(1)
-    key_B = (_scrambled(ids_BL * GOLDEN + place_BL) * text_BL.long()).sum(1)
+    position_BL = text_BL.long().cumsum(1)
+    key_B = (_hashed(ids_BL * GOLDEN + position_BL) * text_BL.long()).sum(1)
     stream = torch.arange(masks * tokens + 1, device=ids_BL.device) + 1
-    random_BN = _scrambled(_scrambled(key_B)[:, None] + stream * GOLDEN)
+    random_BN = _hashed(_hashed(key_B)[:, None] + stream * GOLDEN)
     first_B1 = (random_BN[:, :1] >> 64 - EXACT_BITS & 2**EXACT_BITS - 1).double() / 2**EXACT_BITS
     stratum_K = torch.arange(masks, device=ids_BL.device)
     size_BK = ((first_B1 + stratum_K) / masks * tokens).long() + 1
@@ -121,13 +121,13 @@ def prompt_masks(ids_BL: torch.Tensor, text_BL: torch.Tensor, masks: int, tokens
     return rank_BKM < size_BK[..., None].clamp(max=tokens)
 
 
-def _scrambled(numbers: torch.Tensor) -> torch.Tensor:
-    """Each whole number as another one that looks random, int64."""
+def _hashed(numbers: torch.Tensor) -> torch.Tensor:
+    """Hash each int64 with splitmix64."""
     for shift, factor in ((30, FIRST_FACTOR), (27, SECOND_FACTOR)):
-        numbers = (numbers ^ _shifted(numbers, shift)) * factor
-    return numbers ^ _shifted(numbers, 31)
+        numbers = (numbers ^ _logical_shift(numbers, shift)) * factor
+    return numbers ^ _logical_shift(numbers, 31)
 
 
-def _shifted(numbers: torch.Tensor, places: int) -> torch.Tensor:
-    # as if the numbers had no sign
+def _logical_shift(numbers: torch.Tensor, places: int) -> torch.Tensor:
+    # shift as unsigned integers
     return numbers >> places & 2 ** (64 - places) - 1

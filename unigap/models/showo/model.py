@@ -1,4 +1,4 @@
-"""Show-o: one Phi over words and image codes, which draws by unmasking and reads images as the codes they have."""
+"""Show-o: one Phi over text tokens and image codes, which generates images by unmasking."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from unigap.models.base import USUAL_PROMPT, Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import (
+    TYPICAL_PROMPT_TOKENS,
+    Answers,
+    PromptBatch,
+    Samples,
+    SamplingRecipe,
+    UnifiedModel,
+    evaluating,
+)
 from unigap.models.engine.chat_template import with_null_prompts
-from unigap.models.files.lora import merged, put_lora
+from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
 from unigap.models.showo.chat_template import ShowOChatTemplate
 from unigap.models.showo.checkpoint import showo_from_folder, write_folder
@@ -19,7 +27,7 @@ from unigap.models.showo.likelihood import ShowOLikelihood, UnmaskingPath
 from unigap.models.showo.masks import random_masks
 from unigap.models.showo.network import ShowONetwork
 from unigap.models.showo.sampling import ShowOSampler
-from unigap.models.showo.understanding import ShowOReader
+from unigap.models.showo.understanding import ShowOUnderstanding
 
 # Shape legend: B prompts or images, N candidates a prompt, R = B * N images, M image tokens, L prompt tokens,
 # Q questions an image, T answer tokens, V image codes, C H W image channels and sides.
@@ -34,29 +42,29 @@ model = ShowO(FOLDER)""",
 model = ShowO({base!r})
 model.net.llm.load_adapter(FOLDER)""",
 )
-"""How a saved folder is loaded: transformers has no Show-o."""
+"""How to load a saved folder; transformers has no Show-o."""
 DECODER_MAPS = 3
-"""Full-size feature maps the image decoder holds at its peak: what a block adds to, what it works on, and its gate."""
+"""Full-size feature maps in the image decoder at its peak: the residual, the activation, and its gate."""
 
 
 class ShowO(UnifiedModel):
-    """A Show-o checkpoint (Xie et al. 2024), in the layout that ``save`` and ``convert_official`` write.
+    """Show-o model (Xie et al. 2024), in the layout that ``save`` and ``convert_official`` write.
 
-    The published weights were not at hand when this was written: what is known of them is their tensors' names and
-    shapes, and the public code.
+    Written from the public code and the names and shapes of the published tensors, and not yet tested on the published
+    weights.
 
     Args:
         checkpoint: Folder with config.json, model.safetensors and a tokenizer.
         dtype: Precision of the language model, ``float32`` or ``bfloat16``; the image tokenizer stays in float32.
-        attn_implementation: ``sdpa`` or ``eager``; flash attention takes no mask that lets images look both ways.
-        device: Where the weights are loaded to, e.g. ``cpu`` or ``cuda``; a trainer moves them to its own.
-        lora_rank: 0 trains the trunk in full; above 0 trains a LoRA adapter of this rank.
+        attn_implementation: ``sdpa`` or ``eager``; flash attention takes no mask, which bidirectional images need.
+        device: Device of the weights, e.g. ``cpu`` or ``cuda``; a trainer moves them to its own.
+        lora_rank: Rank of the LoRA adapter; 0 trains the trunk in full.
         lora_alpha: Scale of the adapter; the update is multiplied by alpha / rank.
         lora_dropout: Dropout inside the adapter, in [0, 1).
-        gradient_checkpointing: Compute the trunk's activations once more in the backward pass instead of keeping them.
-        steps: Most steps in which an image is unmasked, >= 1.
-        choice_temperature: How much noise stirs the order of unmasking at first, >= 0; a greedy recipe has none.
-        likelihood_masks: How many masks an estimate of the likelihood is the mean of, >= 1. Each costs a forward pass.
+        gradient_checkpointing: Recompute the trunk's activations in the backward pass instead of storing them.
+        steps: Maximum number of unmasking steps of an image, >= 1.
+        choice_temperature: Initial scale of the noise on the order of unmasking, >= 0; a greedy recipe has no noise.
+        likelihood_masks: Number of masks averaged in a likelihood estimate, >= 1. Each costs a forward pass.
     """
 
     exact_likelihood: ClassVar[bool] = False
@@ -94,7 +102,7 @@ class ShowO(UnifiedModel):
         choice_temperature: float = 1.0,
         likelihood_masks: int = 4,
     ) -> ShowO:
-        """Wraps a network and its tokenizer that are in memory already."""
+        """Wrap a network and its tokenizer."""
         showo = cls.__new__(cls)
         nn.Module.__init__(showo)
         showo._adopt(net, tokenizer, "weights made in memory", steps, choice_temperature, likelihood_masks)
@@ -110,7 +118,7 @@ class ShowO(UnifiedModel):
         if masks < 1:
             raise ValueError(f"likelihood_masks must be >= 1, got {masks}")
         self.net, self.tokenizer, self.base = net, tokenizer, base
-        # a parameter that never trains, so that weights_digest tells apart what draws or measures differently
+        # a frozen parameter, so that weights_digest depends on the settings
         settings = torch.tensor([steps, choice_temperature, masks], device=net.device)
         self.settings = nn.Parameter(settings, requires_grad=False)
         shape = net.shape
@@ -119,7 +127,7 @@ class ShowO(UnifiedModel):
         )
         self._sampler = ShowOSampler(net, self._template, steps, choice_temperature)
         self._likelihood = ShowOLikelihood(net, self._template, masks)
-        self._reader = ShowOReader(net, self._template)
+        self._understanding = ShowOUnderstanding(net, self._template)
 
     @property
     def n_codes(self) -> int:
@@ -139,7 +147,7 @@ class ShowO(UnifiedModel):
 
     @property
     def trunk(self) -> nn.Module:
-        # words and codes share a table: with it in the trunk, learning to draw would move what is read
+        # text tokens and codes share embeddings: training them on images would change how text is read
         core = self.net.llm.model
         return nn.ModuleDict({"layers": core.layers, "final_layernorm": core.final_layernorm})
 
@@ -152,7 +160,7 @@ class ShowO(UnifiedModel):
         return r"model\.layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|dense)|mlp\.(fc1|fc2))"
 
     def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        put_lora(self.net.llm, self.base, self.lora_target, rank, alpha, dropout)
+        attach_lora(self.net.llm, self.base, self.lora_target, rank, alpha, dropout)
 
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
         save_folder(self, self.net.llm, self.base, LOADING, self._write, folder, adapter_only, recipe)
@@ -163,87 +171,87 @@ class ShowO(UnifiedModel):
     # -- generation
 
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
-        """Turns prompts into left-padded ids, up to the image.
+        """Tokenize prompts, left-padded, up to the image.
 
-        A null prompt is the template without a text, which is shorter: it is padded to the same length.
+        The null prompt is the template without text, padded to the same length.
 
         Raises:
-            ValueError: For an empty prompt, words the tokenizer does not know, or a prompt too long for the context.
+            ValueError: A prompt is empty, has unknown words, or is too long for the context.
         """
         rows = [self._template.prompt_ids(text) for text in texts]
         return with_null_prompts(rows, self._template.null_prompt, self._template.pad, self.net.device)
 
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
-        """Draws N images for each prompt. Equal seeds give equal images whatever else is in the batch.
+        """Sample N images per prompt. Equal seeds give equal images, independent of the rest of the batch.
 
-        An image starts fully masked. At each step every masked token is drawn from the model's distribution given the
-        tokens fixed so far, under the recipe; those the model gives the highest (guided) probability to, stirred by
-        Gumbel noise, are fixed, the others masked again (MaskGIT, Chang et al. 2022).
+        An image starts fully masked. Each step samples every masked token given the fixed ones, fixes the tokens with
+        the highest guided log-probability plus Gumbel noise, and masks the others again (MaskGIT, Chang et al. 2022).
 
         Returns:
             The images, and for each token its log-probability at the step that fixed it, given the prompt and the
-            tokens fixed at earlier steps, at temperature 1 without guidance. The sum over an image is the exact
-            log-probability of its tokens along that order of unmasking, the order taken as given: the choice of the
-            order, and what was drawn and masked again, is no part of it. ``path_logps`` gives the same by teacher
-            forcing.
+            tokens fixed before, at temperature 1 without guidance. Their sum is the exact log-probability of the image
+            given its order of unmasking. It does not include the probability of that order. ``path_logps`` computes the
+            same values by teacher forcing.
         """
         return self.sample_paths(prompt, seeds_BN, recipe)[0]
 
     def sample_paths(
         self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe
     ) -> tuple[Samples, UnmaskingPath]:
-        """``sample_images``, and the way in which the R = B * N images were unmasked."""
-        # checkpointed layers in train mode drop their keys and values without a word
+        """Sample as ``sample_images`` does, and also return the order of unmasking of the R = B * N images."""
+        # in train mode, checkpointed layers silently drop their keys and values
         with evaluating(self):
             return self._sampler.sample(prompt, seeds_BN, recipe)
 
     def path_logps(self, prompt: PromptBatch, path: UnmaskingPath) -> torch.Tensor:
-        """Log-probability of each token when it was fixed, float32 (R, M), in nats, at temperature 1, differentiable.
+        """Return the log-probability of each token at the step that fixed it, float32 (R, M), in nats, differentiable.
 
-        It costs a forward pass for each step of the path.
+        Costs one forward pass per step of the path.
 
         Args:
             prompt: B prompts.
-            path: Unmasked images, one for each prompt, or several: then those of one prompt lie side by side.
+            path: One or several unmasked images per prompt; the images of one prompt are consecutive.
         """
-        return self._likelihood.along(prompt, path)
+        return self._likelihood.path_logps(prompt, path)
 
     def drawing_bytes(self, recipe: SamplingRecipe) -> int:
         llm, shape = self.net.shape.llm, self.net.shape
         tokens, halves = shape.image_tokens + 2, 1 if recipe.cfg == 1 else 2
-        # keys and values of the prompt in all layers; in the widest layer queries, keys, values, residual and inner MLP
-        prompt = 2 * llm.num_hidden_layers * llm.hidden_size * USUAL_PROMPT
-        drawn = halves * self.net.llm.dtype.itemsize * (prompt + tokens * (5 * llm.hidden_size + llm.intermediate_size))
-        # the last upsampling still has the channels of the level below
+        # keys and values of the prompt in all layers; activations of the image in one layer
+        prompt = 2 * llm.num_hidden_layers * llm.hidden_size * TYPICAL_PROMPT_TOKENS
+        image = tokens * (5 * llm.hidden_size + llm.intermediate_size)
+        sampling = halves * self.net.llm.dtype.itemsize * (prompt + image)
+        # the last upsampling has the channels of the coarser level
         widest = shape.magvit.channels * max(shape.magvit.decoder_widths[:2])
-        return max(drawn, DECODER_MAPS * widest * shape.side**2 * torch.float32.itemsize)
+        return max(sampling, DECODER_MAPS * widest * shape.side**2 * torch.float32.itemsize)
 
     def image_logps(
         self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """A term for each image token, float32 (R, M), in nats: their sum estimates a bound of the log-likelihood.
+        """Return a term per image token, float32 (R, M), in nats, whose sum estimates a bound of the log-likelihood.
 
-        Of a mask with k of M tokens masked, a masked token contributes M / k times its log-probability given the tokens
-        that are not masked, the others contribute 0. With k drawn evenly from 1 to M, and which tokens drawn evenly
-        given k, the expected sum is the mean over all orders of fixing one token at a time of the log-likelihood along
-        the order, which is at most the log-likelihood (Uria et al. 2014, "A Deep and Tractable Density Estimator";
-        Hoogeboom et al. 2022, "Autoregressive Diffusion Models"). ``-mean`` over the tokens is then the mean
-        cross-entropy of the masked ones, which is what Show-o trains.
+        For a mask with k of M tokens masked, a masked token contributes M / k times its log-probability given the
+        unmasked tokens; the others contribute 0. With k uniform in 1 to M and the set uniform given k, the expected sum
+        is the log-likelihood along an order of single tokens, averaged over all orders, a lower bound of the
+        log-likelihood (Uria et al. 2014, "A Deep and Tractable Density Estimator"; Hoogeboom et al. 2022,
+        "Autoregressive Diffusion Models"). The negative mean over tokens is then the mean cross-entropy of the masked
+        tokens, Show-o's training loss.
 
         Args:
             prompt: B prompts.
-            codes_RM: One image for each, or several: then those of one prompt lie side by side.
-            noise_RM: Which tokens are masked, bool. ``None`` takes the mean over ``likelihood_masks`` masks that follow
-                from the prompt alone (``showo_masks.prompt_masks``): the value is a function of prompt, image and
-                weights, and all images of a prompt, under policy and reference, are measured with the same masks.
+            codes_RM: One or several images per prompt; the images of one prompt are consecutive.
+            noise_RM: Which tokens are masked, bool. ``None`` averages over ``likelihood_masks`` masks that depend only
+                on the prompt (``unigap.models.showo.masks.prompt_masks``), so that all images of a prompt are measured
+                with the same masks, under the policy and under the reference model.
 
         Raises:
-            ValueError: The mask has another shape or type, or the images do not fall to the prompts evenly.
+            ValueError: The mask has another shape or type, or the number of images is not a multiple of the number of
+                prompts.
         """
         return self._likelihood.estimate(prompt, codes_RM, noise_RM)
 
     def training_noise(self, codes_RM: torch.Tensor) -> torch.Tensor:
-        """One mask for each image, bool (R, M), new at each call: training on fixed masks would learn those alone."""
+        """Sample one new mask per image, bool (R, M); training on fixed masks would fit only those."""
         return random_masks(*codes_RM.shape).to(codes_RM.device)
 
     @torch.no_grad()
@@ -259,7 +267,7 @@ class ShowO(UnifiedModel):
     # -- understanding
 
     def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        return self._reader.judge_answers(pixels_BCHW, questions_BQ)
+        return self._understanding.judge_answers(pixels_BCHW, questions_BQ)
 
     def text_logps(
         self,
@@ -267,4 +275,4 @@ class ShowO(UnifiedModel):
         questions_BQ: Sequence[Sequence[str]],
         answers_BQ: Sequence[Sequence[str]],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._reader.text_logps(pixels_BCHW, questions_BQ, answers_BQ)
+        return self._understanding.text_logps(pixels_BCHW, questions_BQ, answers_BQ)

@@ -1,4 +1,4 @@
-"""Drawing with a Show-o: all tokens start masked, and each step fixes those the model is surest of."""
+"""Sample images with Show-o: all tokens start masked, and each step fixes the most confident ones."""
 
 from __future__ import annotations
 
@@ -8,113 +8,115 @@ import torch
 
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe
 from unigap.models.engine.attention import additive, causal, positions, run_trunk
-from unigap.models.engine.autoregressive import LOGITS_AT_ONCE, next_codes, uniforms
+from unigap.models.engine.autoregressive import LOGITS_AT_ONCE, invert_cdf, uniforms
 from unigap.models.showo.chat_template import ShowOChatTemplate
 from unigap.models.showo.likelihood import UnmaskingPath
 from unigap.models.showo.masks import choice_temperatures, unmasking_schedule
 from unigap.models.showo.network import ShowONetwork
 
-# Shape legend: B prompts, N candidates a prompt, P prompts that are read (2B where guided: the null prompts second),
-# R rows of candidates, G rows that are looked at (R, or 2R where guided), L prompt tokens, I tokens of an image with
-# its marks, M image tokens, T steps, K places of some rows, V codes, D hidden width.
+# Shape legend: B prompts, N candidates a prompt, P prefilled prompts (B, or 2B with guidance: null prompts second),
+# R rows of candidates, G rows of a pass (R, or 2R with guidance), L prompt tokens, I tokens of an image with start and
+# end, M image tokens, T steps, K tokens of some rows, V codes, D hidden width.
 
-Proposed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Codes, their log-probabilities at temperature 1 without guidance, and the same with it: how sure one is of them."""
+Proposal = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Codes, their log-probabilities at temperature 1 without guidance, and with guidance (the confidence)."""
 
 
-class ReadPrompts:
-    """Keys and values of prompts, for rows of images that see them and leave nothing behind.
+class PromptCache:
+    """Read-only KV cache of the prompts.
 
-    transformers' attention layers take it as their ``past_key_values``.
+    Passed to transformers' attention layers as ``past_key_values``; keys and values of the images are not stored.
 
     Args:
         cache: transformers' cache after the prompts.
-        row_G: The prompt of each row.
+        row_G: Index of the prompt of each row.
     """
 
     def __init__(self, cache: Any, row_G: torch.Tensor) -> None:
         self.layers = [(layer.keys[row_G], layer.values[row_G]) for layer in cache.layers]
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A layer's keys and values, those of the prompts first."""
-        known, told = self.layers[layer]
-        return torch.cat([known, keys], 2), torch.cat([told, values], 2)
+        """Return a layer's keys and values, those of the prompts first."""
+        prompt_keys, prompt_values = self.layers[layer]
+        return torch.cat([prompt_keys, keys], 2), torch.cat([prompt_values, values], 2)
 
 
 class ShowOSampler:
-    """The drawing half of a Show-o.
+    """Generation branch of Show-o.
 
     Args:
-        net: The network; it is in eval mode while it draws.
-        template: How it is told what to draw.
-        steps: Most steps of unmasking.
-        choice_temperature: How much noise stirs the order of unmasking at first, >= 0.
+        net: The network, in eval mode.
+        template: Token ids of prompts.
+        steps: Maximum number of unmasking steps.
+        choice_temperature: Initial scale of the noise on the order of unmasking, >= 0.
     """
 
     def __init__(self, net: ShowONetwork, template: ShowOChatTemplate, steps: int, choice_temperature: float) -> None:
         self.net, self.template = net, template
-        self.left = unmasking_schedule(net.shape.image_tokens, steps)
-        self.heats = choice_temperatures(choice_temperature, len(self.left))
+        self.masked_counts = unmasking_schedule(net.shape.image_tokens, steps)
+        self.noise_scales = choice_temperatures(choice_temperature, len(self.masked_counts))
 
     @torch.no_grad()
     def sample(
         self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe
     ) -> tuple[Samples, UnmaskingPath]:
-        """Draws N images for each prompt, and says how they were unmasked."""
-        look = Look(self.net, self.template, prompt, seeds_BN.shape[1], recipe.cfg != 1)
+        """Sample N images per prompt, and return the order in which they were unmasked."""
+        image_pass = ImagePass(self.net, self.template, prompt, seeds_BN.shape[1], recipe.cfg != 1)
         device, (rows, length) = prompt.ids_BL.device, (seeds_BN.numel(), self.net.shape.image_tokens)
-        noise = uniforms(seeds_BN.flatten(), 2 * len(self.left) * length).to(device)
-        noise_T2RM = noise.view(rows, len(self.left), 2, length).permute(1, 2, 0, 3)
+        noise = uniforms(seeds_BN.flatten(), 2 * len(self.masked_counts) * length).to(device)
+        noise_T2RM = noise.view(rows, len(self.masked_counts), 2, length).permute(1, 2, 0, 3)
         codes_RM = torch.zeros(rows, length, dtype=torch.int64, device=device)
         logp_RM = torch.zeros(rows, length, device=device)
-        step_RM = torch.full_like(codes_RM, len(self.left))
-        for step, (left, heat) in enumerate(zip(self.left, self.heats, strict=True)):
-            masked_RM = step_RM == len(self.left)
-            hidden_GMD = look(codes_RM, masked_RM)
+        step_RM = torch.full_like(codes_RM, len(self.masked_counts))
+        for step, (stay_masked, noise_scale) in enumerate(zip(self.masked_counts, self.noise_scales, strict=True)):
+            masked_RM = step_RM == len(self.masked_counts)
+            hidden_GMD = image_pass(codes_RM, masked_RM)
             if step == 0 and not torch.isfinite(hidden_GMD).all():
                 raise ValueError(
-                    "the model's hidden states are not finite: its weights are damaged or diverged; use an earlier one"
+                    "the model's hidden states are not finite: its weights are damaged or diverged; use an earlier "
+                    "checkpoint"
                 )
-            code_RM, alone_RM, sure_RM = self._propose(hidden_GMD, noise_T2RM[step, 0], recipe)
-            heat = heat if recipe.temperature else 0.0
-            now_RM = surest(sure_RM, masked_RM, left, heat, noise_T2RM[step, 1])
-            codes_RM, logp_RM = torch.where(now_RM, code_RM, codes_RM), torch.where(now_RM, alone_RM, logp_RM)
-            step_RM = step_RM.masked_fill(now_RM, step)
+            code_RM, proposed_logp_RM, confidence_RM = self._propose(hidden_GMD, noise_T2RM[step, 0], recipe)
+            noise_scale = noise_scale if recipe.temperature else 0.0
+            fixed_RM = most_confident(confidence_RM, masked_RM, stay_masked, noise_scale, noise_T2RM[step, 1])
+            codes_RM = torch.where(fixed_RM, code_RM, codes_RM)
+            logp_RM = torch.where(fixed_RM, proposed_logp_RM, logp_RM)
+            step_RM = step_RM.masked_fill(fixed_RM, step)
         shape = (*seeds_BN.shape, length)
         return Samples(codes_RM.view(shape), logp_RM.view(shape)), UnmaskingPath(codes_RM, step_RM)
 
-    def _propose(self, hidden_GMD: torch.Tensor, uniform_RM: torch.Tensor, recipe: SamplingRecipe) -> Proposed:
-        """A code for every place, drawn under guidance."""
+    def _propose(self, hidden_GMD: torch.Tensor, uniform_RM: torch.Tensor, recipe: SamplingRecipe) -> Proposal:
+        """Sample a code for every token, under guidance."""
         part = max(1, LOGITS_AT_ONCE // self.net.shape.n_codes)
         halves_KD = torch.split(hidden_GMD.flatten(0, 1), uniform_RM.numel())
-        pieces = (torch.split(tensor, part) for tensor in (*halves_KD, uniform_RM.flatten()))
+        split_tensors = (torch.split(tensor, part) for tensor in (*halves_KD, uniform_RM.flatten()))
         parts = [
             self._propose_part([self.net.code_logits(half).float() for half in halves], uniform_K, recipe)
-            for *halves, uniform_K in zip(*pieces, strict=True)
+            for *halves, uniform_K in zip(*split_tensors, strict=True)
         ]
-        codes, alone, sure = (torch.cat(found).view_as(uniform_RM) for found in zip(*parts, strict=True))
-        return codes, alone, sure
+        codes, logps, confidences = (torch.cat(pieces).view_as(uniform_RM) for pieces in zip(*parts, strict=True))
+        return codes, logps, confidences
 
-    def _propose_part(self, logits: list[torch.Tensor], uniform_K: torch.Tensor, recipe: SamplingRecipe) -> Proposed:
-        alone_KV = logits[0]
+    def _propose_part(self, logits: list[torch.Tensor], uniform_K: torch.Tensor, recipe: SamplingRecipe) -> Proposal:
+        cond_KV = logits[0]
         # Show-o writes (1 + w) c - w u, which is u + cfg (c - u) with cfg = w + 1
-        guided_KV = alone_KV if recipe.cfg == 1 else torch.lerp(logits[1], alone_KV, recipe.cfg)
-        code_K = next_codes(guided_KV, uniform_K, recipe)
-        alone_K, sure_K = (
-            logits_KV.log_softmax(-1).gather(-1, code_K[:, None])[:, 0] for logits_KV in (alone_KV, guided_KV)
+        guided_KV = cond_KV if recipe.cfg == 1 else torch.lerp(logits[1], cond_KV, recipe.cfg)
+        code_K = invert_cdf(guided_KV, uniform_K, recipe)
+        logp_K, confidence_K = (
+            logits_KV.log_softmax(-1).gather(-1, code_K[:, None])[:, 0] for logits_KV in (cond_KV, guided_KV)
         )
-        return code_K, alone_K, sure_K
+        return code_K, logp_K, confidence_K
 
 
-class Look:
-    """Looks at images that are being drawn, again and again, behind prompts that are read once.
+class ImagePass:
+    """Forward pass over partly masked images, repeated at every step, with the prompts prefilled once.
 
     Args:
         net: The network.
-        template: How it is told what to draw.
+        template: Token ids of prompts.
         prompt: B prompts.
-        n: N images of each.
-        guided: Whether each image is looked at behind its null prompt too.
+        n: N, the number of images per prompt.
+        guided: Whether each image also runs with its null prompt.
     """
 
     def __init__(
@@ -127,40 +129,40 @@ class Look:
         bias_P1LL = additive(causal(text_PL), embeds_PLD.dtype)
         out = run_trunk(net.llm.model, embeds_PLD, bias_P1LL, positions(text_PL), use_cache=True)
         row_G = torch.arange(len(ids_PL), device=ids_PL.device).repeat_interleave(n)
-        self.prompts = ReadPrompts(out.past_key_values, row_G)
+        self.prompts = PromptCache(out.past_key_values, row_G)
         size = net.shape.image_tokens + 2
-        seen_PS = torch.cat([text_PL, text_PL.new_ones(len(ids_PL), size)], 1)
-        self.bias_G1IS = additive(seen_PS[row_G, None, None], embeds_PLD.dtype).expand(-1, -1, size, -1)
-        self.place_GI = (text_PL.sum(1, keepdim=True) + torch.arange(size, device=ids_PL.device))[row_G]
+        allowed_PS = torch.cat([text_PL, text_PL.new_ones(len(ids_PL), size)], 1)
+        self.bias_G1IS = additive(allowed_PS[row_G, None, None], embeds_PLD.dtype).expand(-1, -1, size, -1)
+        self.position_GI = (text_PL.sum(1, keepdim=True) + torch.arange(size, device=ids_PL.device))[row_G]
 
     def __call__(self, codes_RM: torch.Tensor, masked_RM: torch.Tensor) -> torch.Tensor:
-        """Hidden states (G, M, D): the one at a place predicts that place."""
+        """Return hidden states (G, M, D); each predicts the token at its position."""
         image_RI = self.net.image_ids(codes_RM, masked_RM, self.marks)
         out = self.net.llm.model(
             inputs_embeds=self.net.embed(image_RI).repeat(self.halves, 1, 1),
             attention_mask=self.bias_G1IS,
-            position_ids=self.place_GI,
+            position_ids=self.position_GI,
             past_key_values=self.prompts,
             use_cache=True,
         )
         return out.last_hidden_state[:, 1:-1]
 
 
-def surest(
-    sure_RM: torch.Tensor, masked_RM: torch.Tensor, left: int, heat: float, uniform_RM: torch.Tensor
+def most_confident(
+    confidence_RM: torch.Tensor, masked_RM: torch.Tensor, stay_masked: int, noise_scale: float, uniform_RM: torch.Tensor
 ) -> torch.Tensor:
-    """Which masked tokens to fix, bool (R, M), so that ``left`` stay masked.
+    """Return the masked tokens to fix, bool (R, M), so that ``stay_masked`` tokens stay masked.
 
     Args:
-        sure_RM: Log-probability of what each token would become.
-        masked_RM: Whether a token is masked still; the others stay fixed.
-        left: How many are to stay masked.
-        heat: Scale of the Gumbel noise that stirs the order; 0 takes the surest, from left to right where equal.
-        uniform_RM: A number in [0, 1) for each token, for the noise.
+        confidence_RM: Log-probability of the proposed code of each token.
+        masked_RM: Whether a token is still masked; the others stay fixed.
+        stay_masked: Number of tokens that stay masked.
+        noise_scale: Scale of the Gumbel noise on the confidence; 0 takes the most confident, ties from left to right.
+        uniform_RM: One number in [0, 1) per token, for the noise.
     """
-    score_RM = sure_RM.double()
-    if heat:
-        score_RM = score_RM - heat * (-uniform_RM.clamp(min=1e-300).log()).log()
+    score_RM = confidence_RM.double()
+    if noise_scale:
+        score_RM = score_RM - noise_scale * (-uniform_RM.clamp(min=1e-300).log()).log()
     score_RM = score_RM.masked_fill(~masked_RM, torch.inf)
     rank_RM = score_RM.sort(dim=-1, descending=True, stable=True).indices.argsort(-1)
-    return (rank_RM < score_RM.shape[1] - left) & masked_RM
+    return (rank_RM < score_RM.shape[1] - stay_masked) & masked_RM

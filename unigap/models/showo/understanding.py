@@ -1,4 +1,4 @@
-"""Looking with a Show-o: the image as codes, then all questions about it in one pass, and what the model answers."""
+"""Answer questions about images with Show-o: one forward pass over the image codes and all questions."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from torch.nn import functional as F
 
 from unigap.models.engine.attention import additive, run_trunk
-from unigap.models.engine.packed_questions import PackedReader, pack
+from unigap.models.engine.packed_questions import PackedUnderstanding, pack
 from unigap.models.showo.chat_template import ShowOChatTemplate
-from unigap.models.showo.masks import sees_while_reading
+from unigap.models.showo.masks import understanding_mask
 from unigap.models.showo.network import ShowONetwork
 
 # Shape legend: B images, Q questions an image, T tokens of all texts of an image, S packed tokens, P tokens of an image
-# and its marks, M image tokens, D hidden width, C H W image channels and sides.
+# with special tokens, M image tokens, D hidden width, C H W image channels and sides.
 
 
-class ShowOReader(PackedReader):
-    """The understanding half of a Show-o.
+class ShowOUnderstanding(PackedUnderstanding):
+    """Understanding branch of Show-o.
 
     Args:
         net: The network.
-        template: How it is asked.
+        template: Token ids of questions and answers.
     """
 
     def __init__(self, net: ShowONetwork, template: ShowOChatTemplate) -> None:
@@ -35,19 +35,19 @@ class ShowOReader(PackedReader):
         image_BP = self._image(pixels_BCHW)
         rows = pack(image_BP.shape[1], tails_BQ, self.template.pad, image_BP.device)
         embeds_BSD = self.net.embed(torch.cat([image_BP, rows.ids_BT], 1))
-        bias_B1SS = additive(sees_while_reading(rows.segment_BS), embeds_BSD.dtype)
-        out = run_trunk(self.net.llm.model, embeds_BSD, bias_B1SS, rows.place_BS)
+        bias_B1SS = additive(understanding_mask(rows.segment_BS), embeds_BSD.dtype)
+        out = run_trunk(self.net.llm.model, embeds_BSD, bias_B1SS, rows.position_BS)
         return out.last_hidden_state, rows.end_BQ
 
     @torch.no_grad()
     def _image(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Ids of images between their marks, and what says that they are to be read, (B, P)."""
+        """Return the understanding token and the images between start and end, as token ids (B, P)."""
         side = self.net.shape.side
         pixels_BCHW = pixels_BCHW.to(self.net.device).float()
         if pixels_BCHW.shape[-2:] != (side, side):
             pixels_BCHW = F.interpolate(pixels_BCHW, (side, side), mode="bicubic", antialias=True)
         with torch.autocast(pixels_BCHW.device.type, enabled=False):
             codes_BM = self.net.magvit.encode(pixels_BCHW)
-        nothing_BM = torch.zeros_like(codes_BM, dtype=torch.bool)
-        image_BI = self.net.image_ids(codes_BM, nothing_BM, (self.template.image_start, self.template.image_end))
-        return F.pad(image_BI, (1, 0), value=self.template.read)
+        unmasked_BM = torch.zeros_like(codes_BM, dtype=torch.bool)
+        image_BI = self.net.image_ids(codes_BM, unmasked_BM, (self.template.image_start, self.template.image_end))
+        return F.pad(image_BI, (1, 0), value=self.template.understanding)

@@ -59,7 +59,7 @@ class UntrainedEmu3(UntrainedModel):
         return Emu3.from_parts(make_model(processor, self.hidden_size, self.layers, self.n_codes), processor)
 
     def tokenizer(self, model: Any) -> NamedCodes:
-        return NamedCodes(Emu3Tokenizer(model.pictures))
+        return NamedCodes(Emu3Tokenizer(model.image_tokenizer))
 
 
 class Emu3Tokenizer(ImageTokenizer):
@@ -81,7 +81,7 @@ class Emu3Tokenizer(ImageTokenizer):
         return self.pictures.latents(pixels_BCHW)
 
     def rebuilt(self, code_BDHW: torch.Tensor) -> torch.Tensor:
-        return self.pictures.rebuilt(code_BDHW)
+        return self.pictures.reconstruct(code_BDHW)
 
 
 def vocabulary(n_codes: int) -> list[str]:

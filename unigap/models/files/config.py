@@ -1,0 +1,75 @@
+"""Read ``config.json`` of a checkpoint, and check which model family it names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from unigap.models.files.location import resolve
+
+FIRST_LAYOUT = "multi_modality"
+"""``model_type`` of Janus-Pro in the original authors' layout, which transformers cannot load."""
+
+
+def read_config(checkpoint: str) -> dict[str, Any]:
+    """Return the content of ``config.json`` of a folder or a hub id.
+
+    Raises:
+        ValueError: The file is neither found nor downloadable, or is not a JSON object.
+    """
+    path = _config_file(checkpoint)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it is a list or a single value")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f"config.json is not a JSON object ({error})"
+        raise ValueError(f"checkpoint {checkpoint!r}: {reason}; restore it") from error
+    return config
+
+
+def model_type(checkpoint: str) -> str:
+    """Return the ``model_type`` in ``config.json`` of a folder or a hub id, ``unknown`` if there is none.
+
+    Raises:
+        ValueError: The file is neither found nor downloadable, or is not a JSON object.
+    """
+    return str(read_config(checkpoint).get("model_type") or "unknown")
+
+
+def check_family(checkpoint: str, kind: str, known: Iterable[str]) -> None:
+    """Check that a checkpoint belongs to a model family that can be loaded.
+
+    Args:
+        checkpoint: The checkpoint, for the message.
+        kind: Its model type.
+        known: The model types that can be loaded.
+
+    Raises:
+        ValueError: ``kind`` is not among the ``known``.
+    """
+    if kind == FIRST_LAYOUT:
+        raise ValueError(
+            f"checkpoint {checkpoint!r} is in Janus's original layout; take deepseek-community/Janus-Pro-1B or -7B"
+        )
+    if kind not in known:
+        names = " or ".join(map(repr, known))
+        raise ValueError(f"checkpoint {checkpoint!r} is a {kind!r} model, not {names}; use the class of its family")
+
+
+def _config_file(checkpoint: str) -> Path:
+    """Return the path of ``config.json``; that of a hub id is downloaded into the hub's cache if needed."""
+    from transformers.utils.hub import cached_file
+
+    folder = resolve(checkpoint)
+    if Path(folder).is_dir():
+        return Path(folder) / "config.json"
+    try:
+        return Path(str(cached_file(folder, "config.json")))
+    except OSError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"checkpoint {checkpoint!r} cannot be downloaded from the hub: {reason}; check its name, or give a folder"
+        ) from error

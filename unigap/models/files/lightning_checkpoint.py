@@ -1,0 +1,59 @@
+"""Open a Lightning checkpoint file without running code in it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unigap.models.files.weights import first_not_finite
+
+
+def open_lightning(path: str, option: str) -> dict[str, Any]:
+    """Return the content of a Lightning checkpoint; no code in it is run.
+
+    The whole file is read once, in blocks, to compare its checksums. Tensors are memory-mapped.
+
+    Args:
+        path: The file.
+        option: The command-line option that names it, for the message.
+
+    Raises:
+        ValueError: The path is a URL; the file is missing or damaged, holds other than the plain values of a Lightning
+            checkpoint, or holds weights that are not finite.
+    """
+    if "://" in path:
+        raise ValueError(f"{option} {path!r} is a URL; download it and give the file")
+    if not Path(path).is_file():
+        raise ValueError(f"{option} {path!r}: no such file; give the .ckpt file of an earlier run")
+    fault = _zip_fault(Path(path))
+    if fault:
+        raise ValueError(f"{option} {path!r} is damaged: {fault}; nothing in it was run, take another")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # damaged bytes raise exceptions without a common class
+        raise ValueError(
+            f"{option} {path!r}: damaged, or more than tensors and plain values; nothing in it was run, take another"
+        ) from error
+    if not isinstance(content, dict) or not {"state_dict", "pytorch-lightning_version"} <= content.keys():
+        raise ValueError(f"{option} {path!r} is not a Lightning checkpoint; give the .ckpt file of an earlier run")
+    broken = first_not_finite(content["state_dict"])
+    if broken:
+        raise ValueError(f"{option} {path!r}: the weights {broken!r} are not finite; take an earlier checkpoint")
+    return content
+
+
+def _zip_fault(path: Path) -> str | None:
+    """Describe a fault in the bytes of a file that torch saved; ``None`` if there is none, or it is not a zip file."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch stores uncompressed; a compressed entry could unpack to any size
+            packed = next((part.filename for part in archive.infolist() if part.compress_type), None)
+            broken = packed or archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        return str(error)
+    return f"the checksum of its part {broken!r} does not match" if broken else None

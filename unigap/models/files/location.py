@@ -1,0 +1,42 @@
+"""Find the folder of a checkpoint: a shipped model's name, a local folder, or a hub id."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+SHIPPED = {
+    "shapes": "janus",
+    "shapes-emu3": "emu3",
+    "shapes-emu3-question-first": "emu3_question_first",
+    "shapes-show-o": "show_o",
+}
+"""Names of the shipped checkpoints and their folders."""
+
+
+def resolve(checkpoint: str) -> str:
+    """Return the folder of a shipped checkpoint, a local folder, or a hub id unchanged.
+
+    Raises:
+        ValueError: For a URL, a file, a path that does not exist, or a folder without config.json.
+    """
+    if checkpoint in SHIPPED:
+        shipped = Path(str(files("unigap") / "worlds/shapes/checkpoints" / SHIPPED[checkpoint]))
+        if not shipped.is_dir():
+            raise ValueError(
+                f"checkpoint {checkpoint!r} is not in this installation, only in the repository; clone it, or give "
+                f"its folder {Path(*shipped.parts[-5:])}"
+            )
+        return str(shipped)
+    if "://" in checkpoint:
+        raise ValueError(f"checkpoint {checkpoint!r} is a URL; download it and give the folder")
+    path = Path(checkpoint)
+    if path.is_file():
+        raise ValueError(f"checkpoint {checkpoint!r} is a file; give the folder with its config.json")
+    if not path.is_dir() and (checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "~"))):
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: no such folder; give a folder, a hub id, or one of {', '.join(SHIPPED)}"
+        )
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ValueError(f"checkpoint {checkpoint!r}: the folder has no config.json; give a transformers checkpoint")
+    return checkpoint

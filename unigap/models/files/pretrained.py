@@ -1,0 +1,165 @@
+"""Load pretrained transformers checkpoints: safetensors only, no remote code, one line for each fault."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unigap.console.mistakes import shortened
+from unigap.console.quiet import quiet_transformers
+from unigap.models.files.bounds import check_chat_template, check_counts, check_size
+from unigap.models.files.config import check_family, model_type, read_config
+from unigap.models.files.load_options import PRECISIONS, check_load_options
+from unigap.models.files.location import SHIPPED, resolve
+from unigap.models.files.weights import first_not_finite, stored_numbers
+
+
+def load_family(
+    network: Any, name: str, no_template: str, checkpoint: str, dtype: str, attn_implementation: str, device: str
+) -> tuple[Any, Any]:
+    """Load a network of one transformers class in eval mode, and its processor.
+
+    Args:
+        network: The transformers class.
+        name: Name of the family, for messages.
+        no_template: What to do if the checkpoint has no chat template, for the message.
+        checkpoint: A shipped model by its name, a folder, or a hub id.
+        dtype: Precision of the weights, ``float32`` or ``bfloat16``.
+        attn_implementation: ``sdpa`` or ``eager``.
+        device: Device of the weights.
+
+    Raises:
+        ValueError: The folder is not a sound checkpoint of this family, or an option cannot be honoured.
+    """
+    check_load_options(dtype, attn_implementation, device)
+    check_family(checkpoint, model_type(checkpoint), [network.config_class.model_type])
+    options = {"attn_implementation": attn_implementation}
+    net, processor, unused = _load(network, network, name, no_template, checkpoint, dtype, options)
+    if unused:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: {len(unused)} weights belong to no part of {name}, first {unused[0]!r}; merge "
+            "an adapter into the weights it is for, or leave them out of the file"
+        )
+    return net.to(device), processor
+
+
+def image_reader_from_folder(checkpoint: str, dtype: str) -> tuple[Any, Any]:
+    """Load any image-text-to-text network of transformers in eval mode on the CPU, and its processor.
+
+    Args:
+        checkpoint: A folder or a hub id.
+        dtype: One of ``PRECISIONS``.
+
+    Raises:
+        ValueError: The folder is not a sound checkpoint of such a network; names the folder and the fault.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    network, no_template = AutoModelForImageTextToText, "choose one that answers questions"
+    net, processor, unused = _load(
+        network, network.from_config, "an image-text-to-text model", no_template, checkpoint, dtype, {}
+    )
+    if unused:
+        print(
+            f"warning: checkpoint {checkpoint!r}: {len(unused)} weights are not used, first {unused[0]!r}; merge them "
+            "if they are an adapter",
+            file=sys.stderr,
+        )
+    return net, processor
+
+
+def _load(
+    network: Any,
+    build: Callable[[Any], Any],
+    name: str,
+    no_template: str,
+    checkpoint: str,
+    dtype: str,
+    options: Mapping[str, Any],
+) -> tuple[Any, Any, list[str]]:
+    """Return a network in eval mode, its processor, and the names of the weights in the file that it does not use."""
+    from transformers import AutoProcessor
+
+    folder = resolve(checkpoint)
+    net: Any
+    report: dict[str, Any]
+    _check_config(checkpoint, name, build)
+    with _loading(checkpoint, name):
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    _check_template(checkpoint, name, no_template, processor)
+    with _loading(checkpoint, name):
+        # render once now: a broken chat template would only fail at the first prompt
+        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
+        net, report = network.from_pretrained(
+            folder,
+            dtype=PRECISIONS[dtype],
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: {len(missing)} weights are missing, first {missing[0]!r}; download it anew"
+        )
+    broken = first_not_finite(dict(net.named_parameters()))
+    if broken:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
+        )
+    return net.eval(), processor, sorted(report["unexpected_keys"])
+
+
+def _check_config(checkpoint: str, name: str, build: Callable[[Any], Any]) -> None:
+    """Check that ``config.json`` describes a network about as large as the stored weights."""
+    from transformers import AutoConfig
+
+    folder, raw = resolve(checkpoint), read_config(checkpoint)
+    check_counts(checkpoint, raw)
+    if not Path(folder).is_dir() or "quantization_config" in raw:
+        return  # weights of a hub id are not downloaded yet, and quantised ones are packed
+    with _loading(checkpoint, name):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        stored = stored_numbers(Path(folder))
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            described = sum(p.numel() for p in build(config).parameters()) if stored else 0
+    check_size(checkpoint, described, stored)
+
+
+@contextmanager
+def _loading(checkpoint: str, name: str) -> Iterator[None]:
+    try:
+        with quiet_transformers():
+            yield
+    except Exception as error:  # a damaged folder raises exceptions without a common class
+        raise ValueError(f"checkpoint {checkpoint!r} does not load as {name}: {_fault(error)}") from error
+
+
+def _check_template(checkpoint: str, name: str, no_template: str, processor: Any) -> None:
+    """Check that there is a processor with a chat template that terminates."""
+    from transformers import ProcessorMixin
+
+    if not isinstance(processor, ProcessorMixin):
+        raise ValueError(f"checkpoint {checkpoint!r} does not load as {name}: it has no processor; download it anew")
+    template = processor.chat_template
+    if not template:
+        raise ValueError(f"checkpoint {checkpoint!r} has no chat template; {no_template}")
+    if checkpoint not in SHIPPED:
+        for text in template.values() if isinstance(template, dict) else [template]:
+            check_chat_template(checkpoint, text, processor.tokenizer.special_tokens_map)
+
+
+def _fault(error: Exception) -> str:
+    """Say in one line why a checkpoint does not load, and what to do."""
+    reason = shortened(str(error)) or type(error).__name__
+    if not isinstance(error, ImportError):
+        return f"{reason}; download it anew"
+    if "torchvision" in reason.lower():
+        return "its processor needs torchvision; pip install 'unigap[vqa]'"
+    return f"{reason}; install it"

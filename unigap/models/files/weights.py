@@ -1,0 +1,47 @@
+"""Properties of weights: whether they are finite, how many numbers a folder holds, and their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch.distributed.tensor import DTensor
+
+
+def first_not_finite(weights: Mapping[str, Any]) -> str | None:
+    """Return the name of the first floating-point tensor with a NaN or an infinity, ``None`` if all are finite."""
+    tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    floats = ((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point())
+    return next((name for name, tensor in floats if not torch.isfinite(tensor.sum(dtype=torch.float64))), None)
+
+
+def stored_numbers(folder: Path) -> int:
+    """Return how many numbers the safetensors files of a folder hold, 0 if a file cannot be read."""
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "pt") as file:
+                count += sum(torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys())  # noqa: SIM118 (no dict)
+        except (SafetensorError, OSError):
+            return 0  # loading the file reports the fault
+    return count
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of names and values of tensors; if one is sharded, all processes must call it."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha.update(name.encode())
+        # copy: numpy would keep a reference, and the memory of gathered shards must be freed
+        copy = unsharded(tensor.detach()).to("cpu", copy=True)
+        sha.update(copy.contiguous().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def unsharded(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the full tensor; a sharded one is gathered, so all processes must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
