@@ -140,9 +140,9 @@ class PoolData(LightningDataModule):
         self.eval_prompts = load_prompts(self.eval_source, eval_split, eval_per_cell)
         check_no_overlap(self.prompts, self.eval_prompts)
         world = find_world(prompts)
-        self.exam: ProbeSet | None = None
+        self.probes: ProbeSet | None = None
         if world and exam_pictures:
-            self.exam = world.exam(eval_split, exam_pictures, self.exam_seed)
+            self.probes = world.probe_source(eval_split, self.exam_seed).load(exam_pictures)
         # what is not given, known pairs and quizzes, comes from here
         self.world = world or find_world(self.eval_source)
         self.rounds = 0

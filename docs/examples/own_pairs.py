@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from unigap.evaluation.known_pairs import KnownPairs
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.evaluation.probe_sources import ProbeSource
 from unigap.files.images import read_image, to_pixels
 from unigap.records import Prompt
 
 
-class HardNegatives(KnownPairs):
+class HardNegatives(ProbeSource):
     """A CSV file with the columns ``image``, ``caption`` and ``wrong``; every picture is shown with both captions.
 
     Args:

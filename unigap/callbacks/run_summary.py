@@ -20,7 +20,7 @@ from tqdm import tqdm
 from unigap.callbacks.regrow import Regrow
 from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.console.stop_signal import Stopped
-from unigap.evaluation.gap import EVAL_ROUND, Verdicts, measure, rejudge, sit_exam
+from unigap.evaluation.gap import EVAL_ROUND, Verdicts, measure, probe_logits, rejudge
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.files.durable import digest
 from unigap.files.seals import write_sealed
@@ -103,7 +103,7 @@ class RunSummary(Callback):
         self.exam: ProbeSet | None = None
         world = find_world(source)
         if world and self.pictures:
-            self.exam = world.exam(self.split, self.pictures, self.exam_seed)
+            self.exam = world.probe_source(self.split, self.exam_seed).load(self.pictures)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the model as it is before training; a resumed run keeps the start it had."""
@@ -165,7 +165,7 @@ class RunSummary(Callback):
                     checkpoint.stop.check()
 
             verdicts = measure(stage.model, self.prompts, self.plan, stage.own_judge, stage.external, advance)
-        return Look(verdicts, sit_exam(stage.model, self.exam, stage.own_judge) if self.exam else None)
+        return Look(verdicts, probe_logits(stage.model, self.exam, stage.own_judge) if self.exam else None)
 
     def _look_before(self, stage: ImproveStage) -> Look:
         """The look of the start, its pictures decoded anew: what decodes them is frozen."""
