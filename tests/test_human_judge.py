@@ -263,7 +263,7 @@ def check_exported(pool: str, checkpoint: Path, accepted: set[str], unjudged: in
 def test_people_are_not_asked_while_drawing(janus_folder: Path, here: Path, capsys: Any) -> None:
     human = "unigap.judges.HumanJudge"
     expect_error(
-        improve(janus_folder, "sft", {"model.init_args.external": human}), capsys, "'human' is asked later", "agreement"
+        improve(janus_folder, "sft", {"model.init_args.external": human}), capsys, "'human' arrive later", "agreement"
     )
     waves = {"model.init_args.judge": human, "regrow.allocation": "unigap.loop.allocation.UntilAccepted"}
     expect_error(improve(janus_folder, "sft", waves), capsys, "UntilAccepted asks the judge", "answers later")

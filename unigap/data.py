@@ -19,7 +19,8 @@ from unigap.loop.progress import batches_behind, batches_trained
 from unigap.loop.selection import acceptance, nothing_to_learn
 from unigap.objectives import Objective, Row, RowBatch
 from unigap.pool import Pool
-from unigap.prompt_sets.loading import check_no_overlap, load_prompts
+from unigap.prompt_sets.contamination import check_no_overlap
+from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Prompt
 from unigap.seeds import seed_of_part
 from unigap.world import find_world

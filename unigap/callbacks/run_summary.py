@@ -27,7 +27,8 @@ from unigap.files.seals import write_sealed
 from unigap.loop.round import RoundPlan
 from unigap.loop.sampling import Drawings, codes_of
 from unigap.models.engine.sharding import whole
-from unigap.prompt_sets.loading import check_no_overlap, load_prompts
+from unigap.prompt_sets.contamination import check_no_overlap
+from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Candidate
 from unigap.report.run_folder.measured import AFTER_TRAINING
 from unigap.report.run_folder.writing import Look, run_figures, samples_of, versions, write_gallery, write_rejudged

@@ -11,7 +11,7 @@ from unigap.metrics import GenerationAccuracy, JudgePrecision, NonUnificationSco
 from unigap.metrics.grouped_metric import GroupedMetric
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.sample_metric import SampleMetric
-from unigap.prompt_sets.loading import prompt_numbers
+from unigap.prompt_sets.same_text import prompt_numbers
 from unigap.records import Candidate, Prompt
 
 ATTRIBUTES = ("category", "difficulty")

@@ -15,8 +15,8 @@ from unigap.console.mistakes import shortened
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.files.images import check_side, decode_image, read_image, to_pixels
 from unigap.files.outside import read_outside_text
-from unigap.prompt_sets.loading import normalised
 from unigap.prompt_sets.rows import MAX_BYTES, json_rows, text_field, with_known_keys
+from unigap.prompt_sets.same_text import normalised
 from unigap.records import Prompt
 from unigap.seeds import seed_of_part
 from unigap.world import class_of_worlds

@@ -48,8 +48,8 @@ def check_speaks_at_once(external: Judge) -> None:
     """
     if external.asked_later:
         raise ValueError(
-            f"external: validation draws anew each time, and {external.name!r} is asked later; take another "
-            "judge, and compare the two with unigap judge agreement"
+            f"external: validation samples new images each time, and the verdicts of {external.name!r} arrive later; "
+            "take another judge, and compare the two with unigap judge agreement"
         )
 
 

@@ -40,7 +40,7 @@ class Described(ABC):
             except AttributeError as error:
                 raise ValueError(
                     f"{type(self).__name__} must keep its argument {argument!r} in an attribute of that name: "
-                    "what it decides is stored from there"
+                    "the pool stores it from there"
                 ) from error
         return recipe
 

@@ -80,7 +80,7 @@ def read_votes(path: Path) -> dict[str, dict[str, bool]]:
         if verdict not in ANSWERS:
             raise ValueError(f"{where}: a verdict is yes or no, got {verdict[:40]!r}")
         if not name:
-            raise ValueError(f"{where}: a verdict on nothing; give the candidate_id")
+            raise ValueError(f"{where}: a verdict without a candidate; give the candidate_id")
         rater = row.get(RATER, "").strip()
         if rater in votes.setdefault(name, {}):
             raise ValueError(

@@ -26,8 +26,8 @@ class PromptQuestions(QuestionSource):
         found = _questions_in(prompt.truth)
         if not found:
             raise ValueError(
-                f"prompt {prompt.id[:80]!r} brings along no questions, each with an 'id' of its own, 'question' and "
-                "'parents'; take prompts from dsg:FILE.csv, or ask those of a QuestionFile"
+                f"prompt {prompt.id[:80]!r} has no questions in its truth, each with a unique 'id', 'question' and "
+                "'parents'; take prompts from dsg:FILE.csv, or questions from a QuestionFile"
             )
         return found
 

@@ -115,8 +115,8 @@ def _counted(faults: list[_Fault], found: Mapping[str, Located]) -> str:
     """Say how many questions have a missing parent, how many are in a cycle, and which is the first."""
     missing, circular = (len({fault.where for fault in faults if fault.exists is exists}) for exists in (False, True))
     total, first = sum(map(len, found.values())), faults[0]
+    line = first.where.rpartition(", ")[2]
     return (
-        f"of {total} questions {missing} depend on what is no question of their prompt, {circular} on themselves at "
-        f"once or in a circle; such parents are left out, the first in {first.where.rpartition(', ')[2]}: "
-        f"{first.parent[:40]!r}"
+        f"of {total} questions {missing} depend on something that is no question of their prompt, {circular} on "
+        f"themselves, directly or in a circle; such parents are dropped, the first in {line}: {first.parent[:40]!r}"
     )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from unigap.console.mistakes import hint
-from unigap.prompt_sets.loading import normalised
 from unigap.prompt_sets.rows import Row, json_rows, read_text, text_field, with_known_keys
+from unigap.prompt_sets.same_text import normalised
 from unigap.records import Prompt
 
 KEYS = ("id", "objects", "phrases", "similarity", "attribute", "spatial", "action", "answers")
@@ -72,7 +72,7 @@ class ImageAnswers:
         """
         value = (self.row if of is None else of).get(name)
         if not is_number(value):
-            raise ValueError(f"{self.where}: {name!r} must be a number; see docs/prompts.md for what is asked")
+            raise ValueError(f"{self.where}: {name!r} must be a number; see docs/prompts.md for the format")
         return float(value)
 
     def detections(self) -> list[Detection]:
@@ -92,7 +92,7 @@ class ImageAnswers:
             raise ValueError(f"{self.where}: 'box' must be four numbers: left, top, right, bottom")
         left, top, right, bottom = map(float, box)
         if right <= left or bottom <= top:
-            raise ValueError(f"{self.where}: 'box' {box} holds nothing; give left, top, right, bottom")
+            raise ValueError(f"{self.where}: 'box' {box} is empty; give left, top, right, bottom")
         return Detection(
             text_field(item, "class", self.where),
             (left, top, right, bottom),
