@@ -290,7 +290,7 @@ def test_the_majority_of_the_raters_decides(tmp_path: Path, janus: Any) -> None:
     assert judge.verdicts == {"a@0.0": True, "b@0.0": False, "c@0.0": True}
     said = judge.logits(janus, candidates("b", "a"), torch.zeros(2, 3, 32, 32))
     assert said.tolist() == [-CERTAIN, CERTAIN] and judge.name == "human"
-    with pytest.raises(ValueError, match=r"1 of 2 drawings are not rated, first 'd@0.0'"):
+    with pytest.raises(ValueError, match=r"1 of 2 images are not rated, first 'd@0.0'"):
         judge.logits(janus, candidates("a", "d"), torch.zeros(2, 3, 32, 32))
 
 

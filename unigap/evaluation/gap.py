@@ -17,7 +17,7 @@ from unigap.metrics.win_rate import WinRateResult, win_rate
 from unigap.models.base import UnifiedModel
 from unigap.records import Prompt
 
-# Shape legend: S drawings, E images of a probe set, P prompts.
+# Shape legend: S generated images, E images of a probe set, P prompts.
 
 EVAL_ROUND = -1
 """Round number in the seeds of evaluation samples; rounds of a pool count from 0."""
@@ -28,12 +28,12 @@ Counts = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Drawings for held-out prompts with the verdicts of both judges.
+    """Generated images for held-out prompts with the verdicts of both judges.
 
     Attributes:
         prompts: The prompt set.
-        drawings: The drawings, N for each prompt in order.
-        prompt_S: Index of each drawing's prompt, int64.
+        drawings: The images and their candidates, N for each prompt in order.
+        prompt_S: Index of each image's prompt, int64.
         own_S: Log-odds of yes of the model's own judge.
         right_S: External verdict, bool; None without an external judge.
     """
@@ -51,19 +51,19 @@ class Verdicts:
         return self.right_S
 
     def where(self, keep_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Return own log-odds, external verdicts and prompt indices of the drawings in ``keep_S``, bool (S,)."""
+        """Return own log-odds, external verdicts and prompt indices of the images in ``keep_S``, bool (S,)."""
         right_S = None if self.right_S is None else self.right_S[keep_S]
         return self.own_S[keep_S], right_S, self.prompt_S[keep_S]
 
     @property
     def category_S(self) -> torch.Tensor | None:
-        """Index of each drawing's category, int64 (S,); None if all prompts share one category."""
+        """Index of each image's category, int64 (S,); None if all prompts share one category."""
         names = [prompt.category for prompt in self.prompts]
         numbers_P = torch.tensor([sorted(set(names)).index(name) for name in names])
         return numbers_P[self.prompt_S] if len(set(names)) > 1 else None
 
     def groups(self, attribute: str) -> dict[str, torch.Tensor]:
-        """Return a mask of the drawings in each category or difficulty, bool (S,), by name."""
+        """Return a mask of the images in each category or difficulty, bool (S,), by name."""
         names = [getattr(self.prompts[i], attribute) for i in self.prompt_S.tolist()]
         return {name: torch.tensor([n == name for n in names]) for name in dict.fromkeys(names)}
 
@@ -102,14 +102,14 @@ def measure(
 
 
 def external_verdicts(external: Judge | None, model: UnifiedModel, drawings: Drawings) -> torch.Tensor | None:
-    """Return whether the external judge accepts each drawing, bool (B,); None without an external judge."""
+    """Return whether the external judge accepts each image, bool (B,); None without an external judge."""
     if external is None:
         return None
     return external.logits(model, drawings.candidates, drawings.pixels_BCHW) > 0
 
 
 def rejudge(model: UnifiedModel, verdicts: Verdicts, judge: Judge) -> torch.Tensor:
-    """Return log-odds of yes that ``model`` in its present state gives to earlier drawings, float32 (S,)."""
+    """Return log-odds of yes that ``model`` in its present state gives to images sampled earlier, float32 (S,)."""
     return judge.logits(model, verdicts.drawings.candidates, verdicts.drawings.pixels_BCHW).float().cpu()
 
 
@@ -188,8 +188,8 @@ def rejudged_scores(before: Verdicts, after_on_before_S: torch.Tensor, threshold
     Without an external judge there is no truth, and the result is empty.
 
     Args:
-        before: The base model's drawings with the base judge's verdicts.
-        after_on_before_S: Log-odds of yes that the trained judge gives to the same drawings, (S,).
+        before: The base model's images with the base judge's verdicts.
+        after_on_before_S: Log-odds of yes that the trained judge gives to the same images, (S,).
         threshold: Probability of yes from which either judge accepts.
     """
     yes_S, yes_after_S = (scores.says_yes(logit_S, threshold) for logit_S in (before.own_S, after_on_before_S))
@@ -206,13 +206,13 @@ def rejudged_scores(before: Verdicts, after_on_before_S: torch.Tensor, threshold
 
 
 def redrawn_scores(before: Verdicts, after: Verdicts) -> dict[str, Estimate]:
-    """Return the share of wrong drawings that became right after training, and of right ones that became wrong.
+    """Return the share of wrong images that became right after training, and of right ones that became wrong.
 
     Without an external judge the result is empty.
 
     Args:
-        before: Drawings of the base model.
-        after: Drawings of the trained model for the same prompts and seeds, in the same order.
+        before: Verdicts on images of the base model.
+        after: Verdicts on images of the trained model for the same prompts and seeds, in the same order.
     """
     was_S, is_S, prompt_S = before.right_S, after.right_S, before.prompt_S
     if was_S is None or is_S is None:
@@ -228,7 +228,7 @@ class Change:
     Attributes:
         delta: Paired after-minus-before differences, by the names of ``gap_scores`` and ``judge_scores``; those of the
             judge are on the base model's drawings.
-        win: Win rate of the judges on the base model's drawings; None without an external judge.
+        win: Win rate of the judges on the base model's images; None without an external judge.
     """
 
     delta: dict[str, Estimate]
@@ -236,12 +236,12 @@ class Change:
 
 
 def compare(before: Verdicts, after: Verdicts, after_on_before_S: torch.Tensor, threshold: float = 0.5) -> Change:
-    """Return paired differences, and the win rate of the trained judge over the base judge on the base's drawings.
+    """Return paired differences, and the win rate of the trained judge over the base judge on the base model's images.
 
     Args:
-        before: The base model's drawings with the base judge's verdicts.
-        after: The trained model's drawings with the trained judge's verdicts, for the same prompts and seeds.
-        after_on_before_S: Log-odds of yes that the trained judge gives to the base model's drawings, (S,).
+        before: The base model's images with the base judge's verdicts.
+        after: The trained model's images with the trained judge's verdicts, for the same prompts and seeds.
+        after_on_before_S: Log-odds of yes that the trained judge gives to the base model's images, (S,).
         threshold: Probability of yes from which either judge accepts.
     """
     right_S, prompt_S = before.right_S, before.prompt_S

@@ -1,4 +1,4 @@
-"""The gap as torchmetrics: each figure over all drawings, by category and by difficulty, exact across processes."""
+"""The gap as torchmetrics: each figure over all images, by category and by difficulty, exact across processes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ATTRIBUTES = ("category", "difficulty")
 
 
 class GapMeter(nn.Module):
-    """Accumulate the verdicts of both judges on drawings for a fixed prompt set.
+    """Accumulate the verdicts of both judges on generated images for a fixed prompt set.
 
     Args:
         prompts: The whole prompt set, the same on every process.
-        candidates: N, drawings for each prompt.
+        candidates: N, images for each prompt.
         external: Whether there is an external judge; without one, the figures that need it are left out.
     """
 
@@ -35,10 +35,10 @@ class GapMeter(nn.Module):
         self.meters = nn.ModuleDict({a: nn.ModuleDict(_metrics(names, external)) for a, names in self.names.items()})
 
     def update(self, candidates: Sequence[Candidate], own_B: torch.Tensor, right_B: torch.Tensor | None) -> None:
-        """Add drawings.
+        """Add the verdicts on a batch of images.
 
         Args:
-            candidates: The drawings, B of them.
+            candidates: The candidates, B of them.
             own_B: Log-odds of yes of the model's own judge.
             right_B: External verdict, bool; None without an external judge.
         """
@@ -60,14 +60,14 @@ class GapMeter(nn.Module):
                 )
 
     def own_verdicts(self) -> dict[str, torch.Tensor]:
-        """Return the own judge's verdict on each drawing: ``sample``, ``prompt`` and ``logit``, all (S,), on the CPU.
+        """Return the own judge's verdict on each image: ``sample``, ``prompt`` and ``logit``, all (S,), on the CPU.
 
         Collective: all processes must call it.
         """
         return self.meters[ATTRIBUTES[0]]["non_unification"].rows()  # type: ignore[index]
 
     def compute(self) -> dict[str, dict[str, Estimate]]:
-        """Return each figure by name, then by group; the group ``"all"`` holds every drawing."""
+        """Return each figure by name, then by group; the group ``"all"`` holds every image."""
         found: dict[str, dict[str, Estimate]] = {}
         for metrics in self.meters.values():
             for name, metric in metrics.items():  # type: ignore[operator]

@@ -55,8 +55,8 @@ class HumanJudge(Judge):
         unrated = [candidate.id for candidate in candidates if candidate.id not in self.verdicts]
         if unrated:
             raise ValueError(
-                f"verdicts {str(self.path or NAME)!r}: {len(unrated)} of {len(candidates)} drawings are not rated, "
-                f"first {unrated[0][:80]!r}; rate them, or ask a judge that sees new drawings"
+                f"verdicts {str(self.path or NAME)!r}: {len(unrated)} of {len(candidates)} images are not rated, "
+                f"first {unrated[0][:80]!r}; rate them, or take a judge that can judge new images"
             )
         right_B = torch.tensor([self.verdicts[candidate.id] for candidate in candidates], dtype=torch.bool)
         return torch.where(right_B, CERTAIN, -CERTAIN)
