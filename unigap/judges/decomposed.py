@@ -23,7 +23,7 @@ class DecomposedJudge(AnsweringJudge):
     Args:
         questions: Where the questions come from: ``PromptQuestions``, a ``QuestionFile``, or ``GrammarQuestions`` for
             the embedded world.
-        batch_size: Most images in one forward pass; halved as often as the device runs out of memory.
+        batch_size: Most images in one forward pass; halved whenever the device runs out of memory.
     """
 
     def __init__(self, questions: QuestionSource, batch_size: int = 256) -> None:

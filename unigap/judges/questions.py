@@ -66,9 +66,9 @@ def _ancestors(name: str, by_id: Mapping[str, Question]) -> set[str]:
 def all_hold(questions: Sequence[Question], logit_Q: Sequence[float]) -> float:
     """Return log-odds that every question is answered yes: the lowest log-odds of all questions.
 
-    Answers about one image are strongly correlated, so the minimum is a better estimate than a product, which would
-    penalise prompts with many parts. A question is left out if one of its parents was answered no or left out: its
-    answer would be about something that is not there, and the parent's no already decides the verdict.
+    Answers about one image are strongly correlated. So the minimum, an upper bound, is used and not the product, which
+    would penalise prompts with many parts. A question is left out if one of its parents was answered no or left out:
+    its answer would be about something that is not there, and the parent's no already decides the verdict.
 
     Args:
         questions: The questions of one prompt, with usable parents only, see ``with_sound_parents``.

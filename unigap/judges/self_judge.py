@@ -19,7 +19,7 @@ class SelfJudge(AnsweringJudge):
 
     Args:
         questions: Phrasings with a ``{prompt}`` in each; the log-odds are averaged over them.
-        batch_size: Most images in one forward pass; halved as often as the device runs out of memory.
+        batch_size: Most images in one forward pass; halved whenever the device runs out of memory.
     """
 
     def __init__(self, questions: Sequence[str] = (QUESTION,), batch_size: int = 256) -> None:

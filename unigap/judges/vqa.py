@@ -29,7 +29,7 @@ class VQAJudge(AnsweringJudge):
         question: The question, with a ``{prompt}`` in it.
         dtype: Precision of the weights: ``auto`` (the checkpoint's), ``float32`` or ``bfloat16``.
         device: Device of the judge, e.g. ``cuda:1``; empty means the device of the trained model.
-        batch_size: Most images in one forward pass; halved as often as the device runs out of memory.
+        batch_size: Most images in one forward pass; halved whenever the device runs out of memory.
     """
 
     def __init__(
