@@ -15,7 +15,7 @@ from unigap.records import Candidate
 
 WARN_BELOW = 1e-3
 """Mean probability of yes or no below which a warning is printed; trained judges have above 0.9."""
-REFUSE_BELOW = 1e-6
+REFUSE_BELOW = 1e-9
 """Mean probability below which the run stops: the log-odds compare two answers that the model never gives."""
 
 
