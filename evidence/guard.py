@@ -21,7 +21,7 @@ from unigap.callbacks import Guard, Regrow
 from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
 from unigap.evaluation.gap import Verdicts, measure
-from unigap.evaluation.known_pairs import ShapesPairs
+from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.files.durable import write_durable
 from unigap.judges import AlwaysYesJudge, FlippedJudge, InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
 from unigap.loop.plan import RoundPlan

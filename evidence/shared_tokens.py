@@ -18,7 +18,7 @@ from evidence.coupling import coupling_of
 from evidence.results_file import Result
 from evidence.theory_plan import TheoryPlan
 from unigap.callbacks.dynamics_probes import paired_sources, pick_probes
-from unigap.evaluation.gap import exam_scores, sit_exam
+from unigap.evaluation.gap import probe_logits, probe_scores
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.loop.judging import judge_drawings
@@ -27,8 +27,8 @@ from unigap.loop.sampling import draw_candidates
 from unigap.models.janus import Janus
 from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Candidate
-from unigap.worlds.shapes.exam import shapes_exam
 from unigap.worlds.shapes.lesson_data import LessonBatch, lesson_batch
+from unigap.worlds.shapes.probe_set import shapes_probe_set
 
 LR = 6.0e-4
 JUDGE_WEIGHT = 2.0
@@ -65,7 +65,7 @@ def teach_shared(plan: TheoryPlan, work: Path) -> Result:
         Figures of the exam on rendered test pictures, before and after.
     """
     model = open_shared(plan)
-    exam = shapes_exam("test", 300, 0)
+    exam = shapes_probe_set("test", 300, 0)
     found = {"before": _exam(model, exam)}
     model.requires_grad_(True)
     model.core.vqmodel.requires_grad_(False)
@@ -113,5 +113,5 @@ def _lesson_loss(model: Janus, batch: LessonBatch) -> Tensor:
 
 
 def _exam(model: Janus, exam: ProbeSet) -> Result:
-    scored = exam_scores(exam, sit_exam(model, exam, SelfJudge()))
+    scored = probe_scores(exam, probe_logits(model, exam, SelfJudge()))
     return {name: estimate.to_dict() for name, estimate in scored.items()}

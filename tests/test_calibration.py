@@ -15,8 +15,8 @@ from small_runs import expect_error
 from unigap.__main__ import main
 from unigap.evaluation import calibration
 from unigap.evaluation.calibration import calibrate, threshold_for_precision
-from unigap.evaluation.known_pairs import KnownPairs, ShapesPairs
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.evaluation.probe_sources import ProbeSource, ShapesPairs
 from unigap.judges import SelfJudge
 from unigap.metrics.scores import says_yes
 
@@ -53,7 +53,7 @@ def test_impossible_precisions_are_refused(precision: float) -> None:
         threshold_for_precision(torch.zeros(2), torch.tensor([True, False]), precision)
 
 
-class Numbered(KnownPairs):
+class Numbered(ProbeSource):
     """Pairs whose claims are their numbers; every second one matches."""
 
     def load(self, n: int) -> ProbeSet:

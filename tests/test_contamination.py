@@ -10,7 +10,8 @@ from small_runs import expect_error
 
 from unigap.__main__ import main
 from unigap.prompt_sets.contamination import find_overlaps, jaccard, repeats, shingles
-from unigap.prompt_sets.loading import normalised, read_prompts
+from unigap.prompt_sets.loading import read_prompts
+from unigap.prompt_sets.same_text import normalised
 from unigap.records import Prompt
 
 WORDS = ["a", "the", "red", "blue", "green", "small", "cat", "dog", "lamp", "on", "under", "near", "of", "two", "and"]

@@ -259,7 +259,7 @@ def test_own_objective_moves_the_chosen_away_from_the_rejected(examples: Path) -
         optimizer.zero_grad()
         objective.step(model, batch).loss.backward()
         optimizer.step()
-    assert objective.step(model, batch).logs["preference/apart"] > first.logs["preference/apart"]
+    assert objective.step(model, batch).logs["preference/difference"] > first.logs["preference/difference"]
 
 
 def test_own_prompts_are_drawn_and_own_pairs_are_watched(examples: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -265,7 +265,7 @@ def check_exported(pool: str, checkpoint: Path, accepted: set[str], unjudged: in
 def test_people_are_not_asked_while_drawing(janus_folder: Path, here: Path, capsys: Any) -> None:
     human = "unigap.judges.HumanJudge"
     expect_error(
-        improve(janus_folder, "sft", {"model.init_args.external": human}), capsys, "'human' is asked later", "agreement"
+        improve(janus_folder, "sft", {"model.init_args.external": human}), capsys, "'human' arrive later", "agreement"
     )
     waves = {"model.init_args.judge": human, "regrow.allocation": "unigap.loop.allocation.UntilAccepted"}
     expect_error(improve(janus_folder, "sft", waves), capsys, "UntilAccepted asks the judge", "answers later")
@@ -292,7 +292,7 @@ def test_the_majority_of_the_raters_decides(tmp_path: Path, janus: Any) -> None:
     assert judge.verdicts == {"a@0.0": True, "b@0.0": False, "c@0.0": True}
     said = judge.logits(janus, candidates("b", "a"), torch.zeros(2, 3, 32, 32))
     assert said.tolist() == [-CERTAIN, CERTAIN] and judge.name == "human"
-    with pytest.raises(ValueError, match=r"1 of 2 drawings are not rated, first 'd@0.0'"):
+    with pytest.raises(ValueError, match=r"1 of 2 images are not rated, first 'd@0.0'"):
         judge.logits(janus, candidates("a", "d"), torch.zeros(2, 3, 32, 32))
 
 

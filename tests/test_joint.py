@@ -11,7 +11,7 @@ import torch
 from small_runs import CONFIGS, improve, state
 from torch.nn import functional as F
 
-from unigap.evaluation.known_pairs import ShapesPairs
+from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.judges import SelfJudge
 from unigap.loop.sampling import draw_candidates
 from unigap.models.base import SamplingRecipe

@@ -365,7 +365,7 @@ def test_the_model_selects_by_parts(janus_folder: Path, here: Path) -> None:
 
 def test_the_documentation_says_what_each_judge_is_for() -> None:
     page = (Path(__file__).parents[1] / "docs" / "judges.md").read_text()
-    table = page.partition("| judge | says | use it as |")[2].partition("\n\n")[0]
+    table = page.partition("| judge | verdict | use it as |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+Judge)`", table))
     general = {name for name in unigap.judges.__all__ if name.endswith("Judge") and name != "Judge"}
     assert named == general | {OracleJudge.__name__}

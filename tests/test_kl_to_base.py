@@ -67,12 +67,12 @@ def test_rows_are_the_objectives_and_the_drawings_beside_them_know_no_verdict(ca
     held = KLToBase(SFT(threshold=0.6))
     assert held.threshold == 0.6 and held.needs_reference
     assert [row.row for row in held.rows(candidates, mixed)] == SFT(threshold=0.6).rows(candidates, mixed)
-    beside = [[row.drawn.id for row in held.rows(candidates, logits)] for logits in (yes, mixed)]
+    beside = [[row.base.id for row in held.rows(candidates, logits)] for logits in (yes, mixed)]
     assert len(beside[0]) == 12 and beside[0][: len(beside[1])] == beside[1]
     first_round = {c.id for c in candidates if c.round == 0}
     assert set(beside[0]) == first_round and len(set(beside[0][:6])) == 6, "each once before any comes again"
     pair = KLToBase(DPO()).rows(candidates, mixed)[0]
-    assert KLToBase(DPO()).members(pair) == (pair.row.chosen, pair.row.rejected, pair.drawn)
+    assert KLToBase(DPO()).members(pair) == (pair.row.chosen, pair.row.rejected, pair.base)
     assert pair.prompt == pair.row.prompt
 
 
@@ -86,7 +86,7 @@ def test_a_step_by_hand(janus: Any, candidates: list[Candidate]) -> None:
     assert batch.ids == tuple(row.row.id for row in rows) and batch.texts == tuple(row.prompt.text for row in rows)
     result = held.step(janus, batch)
     learned = -sum(true[row.row.id] for row in rows) / (16 * len(rows))
-    kl = sum((references[row.drawn.id] - true[row.drawn.id]) ** 2 / 2 for row in rows) / (16 * len(rows))
+    kl = sum((references[row.base.id] - true[row.base.id]) ** 2 / 2 for row in rows) / (16 * len(rows))
     assert result.logs["kl/generation"].item() == pytest.approx(learned, abs=1e-5)
     assert result.logs["kl/to_base"].item() == pytest.approx(kl, rel=1e-4) and kl > 0
     assert result.loss.item() == pytest.approx(learned + 0.7 * kl, rel=1e-4)

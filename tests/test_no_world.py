@@ -16,7 +16,7 @@ from unigap.__main__ import main
 from unigap.callbacks import Guard
 from unigap.cli.commands import model_choice
 from unigap.cli.commands.model_choice import ModelChoice
-from unigap.evaluation.known_pairs import ShapesPairs
+from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.judges import OracleJudge
 from unigap.pool import Pool
 from unigap.report.run_folder.contents import read_run
@@ -52,7 +52,7 @@ def test_only_evidence_and_the_worlds_themselves_import_a_world() -> None:
 def test_a_world_is_found_by_its_name_and_its_classes_by_their_rooms() -> None:
     world = find_world("shapes")
     assert world_names() == ["shapes"] and world is not None and find_world("train.txt") is None
-    assert isinstance(world.external(), OracleJudge) and isinstance(world.known_pairs("validation", 1), ShapesPairs)
+    assert isinstance(world.external(), OracleJudge) and isinstance(world.probe_source("validation", 1), ShapesPairs)
     from unigap import judges
 
     with pytest.raises(AttributeError, match=r"unigap\.judges.*NoJudge"):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from unigap.evaluation.known_pairs import CaptionedDataset
+from unigap.evaluation.probe_sources import CaptionedDataset
 from unigap.files.images import FORMATS, read_image, to_pixels
 
 RED, GREEN, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 255), (0, 0, 0)

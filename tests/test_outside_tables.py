@@ -17,7 +17,7 @@ import unigap.console.mistakes
 import unigap.console.parser
 import unigap.judges.human
 import unigap.prompt_sets.hub
-import unigap.prompt_sets.loading
+import unigap.prompt_sets.same_text
 import unigap.prompt_sets.science_t2i
 from unigap.__main__ import main
 from unigap.cli.commands.judge import _sheet, _write_images
@@ -26,13 +26,14 @@ from unigap.judges import QuestionFile, SelfJudge
 from unigap.judges.human import read_votes
 from unigap.objectives import SFT
 from unigap.prompt_sets.contamination import find_overlaps, repeats
-from unigap.prompt_sets.loading import load_prompts, prompt_numbers
+from unigap.prompt_sets.loading import load_prompts
+from unigap.prompt_sets.same_text import prompt_numbers
 from unigap.records import Candidate, Prompt
 from unigap.stages import SFTStage
 
 
 @pytest.mark.parametrize(
-    "module", [unigap.prompt_sets.loading, unigap.judges.human, unigap.console.mistakes, unigap.console.parser]
+    "module", [unigap.prompt_sets.same_text, unigap.judges.human, unigap.console.mistakes, unigap.console.parser]
 )
 def test_the_examples_hold(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

@@ -9,7 +9,9 @@ import pytest
 
 from unigap.prompt_sets import read_prompt_file
 from unigap.prompt_sets import rows as prompt_rows
-from unigap.prompt_sets.loading import check_no_overlap, load_prompts, normalised
+from unigap.prompt_sets.contamination import check_no_overlap
+from unigap.prompt_sets.loading import load_prompts
+from unigap.prompt_sets.same_text import normalised
 from unigap.records import Prompt
 from unigap.worlds.shapes import prompt_sets
 

@@ -137,8 +137,8 @@ def test_published_faults_are_left_out_and_counted(tmp_path: Path, capsys: pytes
     assert parents(QuestionFile(path), [Prompt("x_1", RING), Prompt("x_2", BLUE)]) == SOUND
     (told,) = capsys.readouterr().err.splitlines()
     assert told == (
-        f"warning: questions {path!r}: of 6 questions 2 depend on what is no question of their prompt, 3 on themselves "
-        "at once or in a circle; such parents are left out, the first in line 3: 'ground'"
+        f"warning: questions {path!r}: of 6 questions 2 depend on something that is no question of their prompt, 3 on "
+        "themselves, directly or in a circle; such parents are dropped, the first in line 3: 'ground'"
     )
 
 
@@ -177,7 +177,7 @@ def test_prompts_bring_their_questions_along(
 
     Path("plain.txt").write_text("a ring\n")
     status = improve(janus_folder, "sft", {**flags, "data.prompts": "plain.txt", "data.pool": "none"}, verb="predict")
-    expect_error(status, capsys, "prompt 'a ring' brings along no questions", "dsg:FILE.csv")
+    expect_error(status, capsys, "prompt 'a ring' has no questions", "dsg:FILE.csv")
 
 
 def test_prompts_of_ones_own_bring_theirs(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_prompts_of_ones_own_bring_theirs(tmp_path: Path) -> None:
     ],
 )
 def test_a_truth_without_questions_is_named(truth: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="prompt 'p' brings along no questions"):
+    with pytest.raises(ValueError, match="prompt 'p' has no questions"):
         PromptQuestions().questions(Prompt("p", "a ring", truth=json.dumps(truth)))
 
 
@@ -208,7 +208,7 @@ def test_a_truth_without_questions_is_named(truth: dict[str, Any]) -> None:
 def test_dsg_1k_is_read_as_published(capsys: pytest.CaptureFixture[str]) -> None:
     source, prompts = QuestionFile(str(PUBLISHED)), read_prompts(f"dsg:{PUBLISHED}")
     told = capsys.readouterr().err
-    assert "of 8182 questions 18 depend on what is no question of their prompt, 51 on themselves" in told
+    assert "of 8182 questions 18 depend on something that is no question of their prompt, 51 on themselves" in told
     assert len(prompts) == 1060 and parents(source, prompts) == parents(PromptQuestions(), prompts)
     posture = {question.id: question.parents for question in source.questions(Prompt("posescript_69", ""))}
     assert posture["9"] == ("5",), "beside it stands a word"

@@ -18,7 +18,7 @@ from small_runs import CHECKPOINT, CONFIGS, FICKLE, POOL, TRAINER, expect_error,
 
 from unigap.__main__ import main
 from unigap.callbacks import Retention
-from unigap.evaluation.known_pairs import ShapesPairs
+from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.evaluation.quizzes import PairsQuiz, PopeFiles, Quiz, ShapesQuiz, quiz_scores
 from unigap.files.images import to_image
 from unigap.worlds.shapes.grammar import Thing, parse

@@ -10,7 +10,7 @@ from small_runs import FICKLE, improve, same, state
 
 from unigap.callbacks import Dynamics, Guard, Regrow, RunSummary
 from unigap.data import PoolData
-from unigap.evaluation.known_pairs import ShapesPairs
+from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.evaluation.quizzes import ShapesQuiz
 from unigap.judges import FlippedJudge, RandomJudge, SelfJudge
 from unigap.loop.plan import RoundPlan

@@ -19,7 +19,8 @@ from unigap.loop.progress import batches_behind, batches_trained
 from unigap.loop.selection import Selection, acceptance, nothing_to_learn
 from unigap.objectives import Objective, Row, RowBatch
 from unigap.pool import Pool
-from unigap.prompt_sets.loading import check_no_overlap, load_prompts
+from unigap.prompt_sets.contamination import check_no_overlap
+from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Prompt
 from unigap.seeds import seed_of_part
 from unigap.world import find_world
@@ -140,9 +141,9 @@ class PoolData(LightningDataModule):
         self.eval_prompts = load_prompts(self.eval_source, eval_split, eval_per_cell)
         check_no_overlap(self.prompts, self.eval_prompts)
         world = find_world(prompts)
-        self.exam: ProbeSet | None = None
+        self.probes: ProbeSet | None = None
         if world and exam_pictures:
-            self.exam = world.exam(eval_split, exam_pictures, self.exam_seed)
+            self.probes = world.probe_source(eval_split, self.exam_seed).load(exam_pictures)
         # what is not given, known pairs and quizzes, comes from here
         self.world = world or find_world(self.eval_source)
         self.rounds = 0

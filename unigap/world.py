@@ -1,7 +1,7 @@
-"""The one door through which a world enters: a set of prompts whose truth is known, with everything that follows.
+"""Worlds: prompt sets with known truth that bring along an external judge, probe sets and a quiz.
 
-A world is a folder of ``unigap/worlds`` with a module ``world`` that holds a `World` named ``WORLD``. Nothing else in
-the package names one: ``data.prompts: NAME`` finds it by the name of its folder.
+A world is a folder of ``unigap/worlds`` whose module ``world`` defines a `World` named ``WORLD``. No other module names
+a world: ``data.prompts: NAME`` finds it by its folder name.
 """
 
 from __future__ import annotations
@@ -20,42 +20,41 @@ WORLDS = Path(__file__).parent / "worlds"
 
 @dataclass(frozen=True)
 class World:
-    """What a world offers.
+    """Prompts with known truth, and the judge and questions that go with them.
 
     Attributes:
-        splits: Names of its splits, which share no prompt.
-        prompts: Prompts of a split, at most so many for each (category, difficulty); None takes all.
-        external: Makes the ``Judge`` that knows the truth of every image.
-        known_pairs: Makes ``KnownPairs``, images with true and false captions, from a split and with a seed.
-        exam: Makes a ``ProbeSet`` from a split, of so many images, and with a seed.
-        quiz: Makes a ``QuizSource`` of yes/no questions about images.
-        classes: Its classes that configs name by the room they belong to, by the module of that room.
+        splits: Names of the splits; no two share a prompt.
+        prompts: ``prompts(split, per_cell)`` returns the prompts of a split, at most ``per_cell`` for each
+            (category, difficulty); None takes all.
+        external: Make the ``Judge`` that knows the truth of every image.
+        probe_source: ``probe_source(split, seed)`` makes a ``ProbeSource``.
+        quiz: Make a ``QuizSource``.
+        classes: Classes that the world adds to modules of the package, by module name; configs name them there.
     """
 
     splits: Sequence[str]
     prompts: Callable[[str, int | None], list[Prompt]]
-    # not typed: judges, pairs and quizzes stand on floors above this one
+    # Any: judges, probe sources and quizzes live on floors above this one
     external: Callable[[], Any]
-    known_pairs: Callable[[str, int], Any]
-    exam: Callable[[str, int, int], Any]
+    probe_source: Callable[[str, int], Any]
     quiz: Callable[[], Any]
     classes: Mapping[str, Sequence[type]] = field(default_factory=dict)
 
 
 @functools.cache
 def _modules() -> dict[str, str]:
-    """The module of each world, by its name."""
+    """Return the module name of each world, by world name."""
     names = sorted(path.parent.name for path in WORLDS.glob("*/world.py"))
     return {name: f"unigap.worlds.{name}.world" for name in names}
 
 
 def world_names() -> list[str]:
-    """Return the names of the worlds there are."""
+    """Return the names of all worlds, sorted."""
     return list(_modules())
 
 
 def find_world(name: str) -> World | None:
-    """Return the world of this name; None where there is none."""
+    """Return the world of this name, or None."""
     if name not in _modules():
         return None
     world: World = import_module(_modules()[name]).WORLD
@@ -63,26 +62,27 @@ def find_world(name: str) -> World | None:
 
 
 def import_worlds() -> None:
-    """Import every world, so that a command knows their classes by name and lists them in its help."""
+    """Import every world, so that the command line knows their classes by name and lists them in its help."""
     for name in world_names():
         find_world(name)
 
 
-def class_of_worlds(room: str, name: str) -> Any:
-    """Return a class that a world adds to a module: what the module's ``__getattr__`` (PEP 562) asks.
+def class_of_worlds(module: str, name: str) -> Any:
+    """Return a class that a world adds to a module; called from the module's ``__getattr__`` (PEP 562).
 
-    Configs name such a class by its room, e.g. ``unigap.judges.OracleJudge``, and the room imports no world for it.
+    Configs can name such a class by that module, e.g. ``unigap.judges.OracleJudge``, although the module imports no
+    world.
 
     Args:
-        room: Name of the module.
+        module: Name of the module.
         name: Name of the class.
 
     Raises:
         AttributeError: No world adds a class of that name.
     """
-    # classes only: Python asks modules for names such as __path__ and for their submodules too
+    # classes only: Python also looks up names such as __path__ and submodules this way
     for world in filter(None, map(find_world, world_names() if name[:1].isupper() else ())):
-        for offered in world.classes.get(room, ()):
-            if offered.__name__ == name:
-                return offered
-    raise AttributeError(f"module {room!r} has no attribute {name!r}")
+        for added in world.classes.get(module, ()):
+            if added.__name__ == name:
+                return added
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""An objective whose batch holds an advantage for each image: how much better it was judged than its group."""
+"""An objective of your own whose batch holds an advantage for each image, as in GRPO."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ class Weighed:
 
     @property
     def prompt(self) -> Prompt:
-        """The prompt it was drawn for."""
+        """The prompt of the candidate."""
         return self.candidate.prompt
 
 
 @dataclass(frozen=True)
 class AdvantageBatch(RowBatch):
-    """Images and the advantage of each, float32, which moves to the device with the rest."""
+    """Image codes and the advantage of each image, float32; ``to`` moves both to the device."""
 
     advantage_B: torch.Tensor
 
 
 class GroupAdvantage(Objective):
-    """Raises the likelihood of images above the mean of their group and lowers that of the others.
+    """Raises the likelihood of images with a reward above the mean of their group and lowers that of the others.
 
-    The advantage is that of GRPO (Shao et al. 2024), with the probability of yes as the reward: its distance from the
-    mean of the group in standard deviations. Groups whose images are all judged alike teach nothing and are left out.
+    The advantage is that of GRPO (Shao et al. 2024), with the probability of yes as the reward: the distance from the
+    group's mean in standard deviations. Groups in which all rewards are equal have no advantage and are left out.
 
     Args:
-        threshold: Least probability of yes that counts as accepted where prompts are counted, in (0, 1).
+        threshold: Smallest probability of yes that accepts an image, in (0, 1); only discarded prompts depend on it.
     """
 
     def __init__(self, threshold: float = 0.5) -> None:

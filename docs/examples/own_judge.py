@@ -1,4 +1,4 @@
-"""A judge of your own: it looks whether the colours that the prompt names are in the picture."""
+"""A judge of your own: it checks that the image holds the colours its prompt names."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ COLOURS = {
 
 
 class ColourJudge(Judge):
-    """Accepts a picture when each colour its prompt names covers enough of it; a prompt that names none is accepted.
+    """Accepts an image if each colour its prompt names covers enough of it; a prompt without colours is accepted.
 
     Args:
-        least: Least share of the picture, in (0, 1).
+        least: Smallest share of the image, in (0, 1).
     """
 
     def __init__(self, least: float = 0.01) -> None:
@@ -46,7 +46,7 @@ class ColourJudge(Judge):
         nearest_BP = torch.cdist(pixels_BPC, palette_KC.expand(len(pixels_BPC), -1, -1)).argmin(-1)
         share_BK = torch.stack([(nearest_BP == k).float().mean(1) for k in range(len(COLOURS))], 1)
         scarcest = [min((share_BK[i, k] for k in _named(c.prompt.text)), default=1.0) for i, c in enumerate(candidates)]
-        # log-odds: above 0 means yes; the small number keeps them finite where a colour is missing
+        # log-odds above 0 mean yes; 1e-4 keeps them finite if a colour is missing
         return torch.log((torch.as_tensor(scarcest, device=pixels_BCHW.device) + 1e-4) / self.least)
 
 

@@ -1,4 +1,4 @@
-"""An objective of your own: a preference between two drawings that needs no reference model, as in SimPO."""
+"""An objective of your own: a preference loss without a reference model, as in SimPO."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from unigap.records import Candidate, Pair
 
 @dataclass(frozen=True)
 class Pairs(RowBatch):
-    """What a step learns from: ``codes_BM`` are the accepted images, ``rejected_BM`` the rejected ones, int64."""
+    """Image codes of accepted images, ``codes_BM``, and of rejected ones, ``rejected_BM``, int64."""
 
     rejected_BM: torch.Tensor
 
 
 class MarginPreference(Objective):
-    """Lifts the accepted drawing above the rejected one by a margin, per image token (Meng et al. 2024).
+    """Raises the likelihood of the accepted image above that of the rejected one by a margin (Meng et al. 2024).
 
-    The loss of a pair is -log sigmoid(beta (chosen - rejected) - margin), with the mean log-likelihood of a token of
-    either drawing.
+    The loss of a pair is -log sigmoid(beta (chosen - rejected) - margin), where chosen and rejected are the mean
+    log-likelihoods per image token.
 
     Args:
-        threshold: Least probability of yes that counts as accepted, in (0, 1).
+        threshold: Smallest probability of yes that accepts an image, in (0, 1).
         beta: Steepness, > 0.
-        margin: How far apart the two are to be, >= 0.
+        margin: Target for beta (chosen - rejected), >= 0.
     """
 
     def __init__(self, threshold: float = 0.5, beta: float = 2.0, margin: float = 0.5) -> None:
@@ -62,6 +62,6 @@ class MarginPreference(Objective):
         prompt = model.encode_prompt(batch.texts)
         chosen_B = model.image_logps(prompt, batch.codes_BM).mean(-1)
         rejected_B = model.image_logps(prompt, batch.rejected_BM).mean(-1)
-        apart_B = chosen_B - rejected_B
-        loss = -F.logsigmoid(self.beta * apart_B - self.margin).mean()
-        return StepResult(loss, {"preference/apart": apart_B.detach().mean()})
+        difference_B = chosen_B - rejected_B
+        loss = -F.logsigmoid(self.beta * difference_B - self.margin).mean()
+        return StepResult(loss, {"preference/difference": difference_B.detach().mean()})

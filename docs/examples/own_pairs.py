@@ -1,4 +1,4 @@
-"""Known pairs of your own: pictures, each with a caption that is true and one somebody wrote that is almost true."""
+"""A probe set of your own: images, each with a true caption and one that a person made almost true."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 
 import torch
 
-from unigap.evaluation.known_pairs import KnownPairs
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.evaluation.probe_sources import ProbeSource
 from unigap.files.images import read_image, to_pixels
 from unigap.records import Prompt
 
 
-class HardNegatives(KnownPairs):
-    """A CSV file with the columns ``image``, ``caption`` and ``wrong``; every picture is shown with both captions.
+class HardNegatives(ProbeSource):
+    """A CSV file with the columns ``image``, ``caption`` and ``wrong``; every image occurs with both captions.
 
     Args:
         path: The file; image paths in it are relative to its folder.
-        side: Pictures are made squares of this many pixels.
+        side: Images are resized to squares of this many pixels.
     """
 
     def __init__(self, path: str, side: int = 384) -> None:
         self.path, self.side = Path(path), side
 
     def load(self, n: int) -> ProbeSet:
-        """Two claims a picture, the first of them true."""
+        """Return two claims for each image, the first one true."""
         with self.path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))[: n // 2]
         if 2 * len(rows) < n or n % 2:

@@ -23,16 +23,16 @@ from unigap.callbacks import Guard, Regrow
 from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
 from unigap.evaluation.calibration import calibrate
-from unigap.evaluation.gap import Verdicts, measure, rejudge, sit_exam
-from unigap.evaluation.known_pairs import ShapesPairs
+from unigap.evaluation.gap import Verdicts, measure, probe_logits, rejudge
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.loop.plan import RoundPlan
 from unigap.models.base import UnifiedModel
 from unigap.records import Prompt
 from unigap.stages import CurriculumStage, RedrawSchedule, SFTStage
 from unigap.stages.quiet_trainer import quiet_trainer
-from unigap.worlds.shapes.exam import shapes_exam
+from unigap.worlds.shapes.probe_set import shapes_probe_set
 
 EVAL_SEED = 2_000_000
 """Added to the seed of an arm for the drawings it is measured on."""
@@ -75,7 +75,7 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
     return {
         "recipe": arm.recipe(),
         **made,
-        **_said(after, sit_exam(model, _exam(setting), own)),
+        **_said(after, probe_logits(model, _exam(setting), own)),
         "fixed": _numbers(rejudge(model, before, own)),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -134,12 +134,12 @@ def base(setting: Setting, prompts: str, seed: int) -> tuple[Verdicts, Tensor]:
     """What the model draws and says before any arm, and its log-odds of yes for the exam's claims."""
     model, own = setting.open(), SelfJudge()
     seen = measure(model, setting.test_prompts(prompts), _draws(setting, seed), own, OracleJudge())
-    return seen, sit_exam(model, _exam(setting), own)
+    return seen, probe_logits(model, _exam(setting), own)
 
 
 @functools.lru_cache(maxsize=1)
 def _exam(setting: Setting) -> ProbeSet:
-    return shapes_exam(setting.split, setting.exam, seed=0)
+    return shapes_probe_set(setting.split, setting.exam, seed=0)
 
 
 def _draws(setting: Setting, seed: int) -> RoundPlan:

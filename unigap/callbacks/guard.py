@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from unigap.evaluation.gap import sit_exam
-from unigap.evaluation.known_pairs import KnownPairs
+from unigap.evaluation.gap import probe_logits
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.evaluation.probe_sources import ProbeSource
 from unigap.metrics.judge_drift import JudgeDrift, judge_drift
 from unigap.stages import ImproveStage
 from unigap.stages.base import refuse_sharded
@@ -47,7 +47,7 @@ class Guard(Callback):
     def __init__(
         self,
         action: Action = "stop",
-        pairs: KnownPairs | None = None,
+        pairs: ProbeSource | None = None,
         n: int = 600,
         confidence: float = 0.99,
         tolerance: float = 0.02,
@@ -88,16 +88,16 @@ class Guard(Callback):
             refuse_sharded(trainer, "Guard's rollback")
         self.exam = self._known_pairs(pl_module).load(self.n)
 
-    def _known_pairs(self, stage: ImproveStage) -> KnownPairs:
+    def _known_pairs(self, stage: ImproveStage) -> ProbeSource:
         if self.pairs is not None:
             return self.pairs
         world = stage.pool_data.world
         if world is None:
             raise ValueError(
                 "Guard needs images with true and false captions, which data.prompts does not bring along; "
-                "set pairs, e.g. to unigap.evaluation.known_pairs.CaptionedFile"
+                "set pairs, e.g. to unigap.evaluation.probe_sources.CaptionedFile"
             )
-        return world.known_pairs("validation", 1)
+        return world.probe_source("validation", 1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Examines the model as it is before training; a resumed run keeps the start it had."""
@@ -136,7 +136,7 @@ class Guard(Callback):
             self._keep(pl_module)
 
     def _sit(self, stage: ImproveStage) -> torch.Tensor:
-        return sit_exam(stage.model, self.exam, stage.own_judge)
+        return probe_logits(stage.model, self.exam, stage.own_judge)
 
     def _keep(self, stage: ImproveStage) -> None:
         if self.action == "rollback":

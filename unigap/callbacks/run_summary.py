@@ -20,14 +20,15 @@ from tqdm import tqdm
 from unigap.callbacks.regrow import Regrow
 from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.console.stop_signal import Stopped
-from unigap.evaluation.gap import EVAL_ROUND, Verdicts, measure, rejudge, sit_exam
+from unigap.evaluation.gap import EVAL_ROUND, Verdicts, measure, probe_logits, rejudge
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.files.durable import digest
 from unigap.files.seals import write_sealed
 from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import Drawings, codes_of
 from unigap.models.engine.sharding import whole
-from unigap.prompt_sets.loading import check_no_overlap, load_prompts
+from unigap.prompt_sets.contamination import check_no_overlap
+from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Candidate
 from unigap.report.run_folder.measured import AFTER_TRAINING
 from unigap.report.run_folder.writing import Look, run_figures, samples_of, versions, write_gallery, write_rejudged
@@ -103,7 +104,7 @@ class RunSummary(Callback):
         self.exam: ProbeSet | None = None
         world = find_world(source)
         if world and self.pictures:
-            self.exam = world.exam(self.split, self.pictures, self.exam_seed)
+            self.exam = world.probe_source(self.split, self.exam_seed).load(self.pictures)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the model as it is before training; a resumed run keeps the start it had."""
@@ -165,7 +166,7 @@ class RunSummary(Callback):
                     checkpoint.stop.check()
 
             verdicts = measure(stage.model, self.prompts, self.plan, stage.own_judge, stage.external, advance)
-        return Look(verdicts, sit_exam(stage.model, self.exam, stage.own_judge) if self.exam else None)
+        return Look(verdicts, probe_logits(stage.model, self.exam, stage.own_judge) if self.exam else None)
 
     def _look_before(self, stage: ImproveStage) -> Look:
         """The look of the start, its pictures decoded anew: what decodes them is frozen."""

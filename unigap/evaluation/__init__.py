@@ -1,1 +1,1 @@
-"""Measuring a model: its gap, its judge on known pairs and quizzes, what of it a run keeps."""
+"""Measuring a model: its generation-understanding gap, and its judge on probe sets and quizzes."""

@@ -1,4 +1,4 @@
-"""Measuring the gap: draw for held-out prompts, ask the model's own judge and an external one, compare."""
+"""Measure the gap: sample held-out prompts and compare the model's own judge with an external judge."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from unigap.metrics.win_rate import WinRateResult, win_rate
 from unigap.models.base import UnifiedModel
 from unigap.records import Prompt
 
-# Shape legend: S drawings, E exam pictures.
+# Shape legend: S generated images, E images of a probe set, P prompts.
 
 EVAL_ROUND = -1
-"""The round number in evaluation seeds: never one the pool draws."""
-
+"""Round number in the seeds of evaluation samples; rounds of a pool count from 0."""
 
 Counts = tuple[torch.Tensor, torch.Tensor]
-"""Which samples are hits, and which count at all, bool (S,)."""
+"""Numerator and denominator of a share: which samples are hits, and which are counted, bool (S,) each."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Drawings for held-out prompts and what was said of them.
+    """Generated images for held-out prompts with the verdicts of both judges.
 
     Attributes:
         prompts: The prompt set.
-        drawings: The drawings, N for each prompt in order.
-        prompt_S: Number of each drawing's prompt, int64.
+        drawings: The images and their candidates, N for each prompt in order.
+        prompt_S: Index of each image's prompt, int64.
         own_S: Log-odds of yes of the model's own judge.
-        right_S: External verdict, bool; None where nobody was asked.
+        right_S: External verdict, bool; None without an external judge.
     """
 
     prompts: Sequence[Prompt]
@@ -47,24 +46,24 @@ class Verdicts:
 
     @property
     def truth_S(self) -> torch.Tensor:
-        """External verdict, bool, of a measurement that is known to have had an external judge."""
-        assert self.right_S is not None, "no external judge was asked"
+        """External verdict, bool; only for measurements made with an external judge."""
+        assert self.right_S is not None, "measured without an external judge"
         return self.right_S
 
     def where(self, keep_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Own log-odds, external verdicts and prompt numbers of some of the drawings."""
+        """Return own log-odds, external verdicts and prompt indices of the images in ``keep_S``, bool (S,)."""
         right_S = None if self.right_S is None else self.right_S[keep_S]
         return self.own_S[keep_S], right_S, self.prompt_S[keep_S]
 
     @property
     def category_S(self) -> torch.Tensor | None:
-        """Number of each drawing's category; None where the prompts are of one category."""
+        """Index of each image's category, int64 (S,); None if all prompts share one category."""
         names = [prompt.category for prompt in self.prompts]
         numbers_P = torch.tensor([sorted(set(names)).index(name) for name in names])
         return numbers_P[self.prompt_S] if len(set(names)) > 1 else None
 
     def groups(self, attribute: str) -> dict[str, torch.Tensor]:
-        """Which drawings belong to each category or difficulty, bool (S,) by name."""
+        """Return a mask of the images in each category or difficulty, bool (S,), by name."""
         names = [getattr(self.prompts[i], attribute) for i in self.prompt_S.tolist()]
         return {name: torch.tensor([n == name for n in names]) for name in dict.fromkeys(names)}
 
@@ -77,7 +76,16 @@ def measure(
     external: Judge | None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Verdicts:
-    """Draws for held-out prompts with fixed seeds and collects the verdicts of the own judge and the external one."""
+    """Sample held-out prompts with fixed seeds and collect the verdicts of the own judge and the external judge.
+
+    Args:
+        model: The model.
+        prompts: Held-out prompts.
+        plan: Candidates for each prompt, sampling recipe, seed and batch size.
+        judge: The model's own judge.
+        external: The external judge; None leaves ``right_S`` out.
+        progress: Called with the number of images after each batch.
+    """
     batches, own, right = [], [], []
     for drawings in draw_candidates(
         model, prompts, plan.candidates, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch
@@ -94,27 +102,27 @@ def measure(
 
 
 def external_verdicts(external: Judge | None, model: UnifiedModel, drawings: Drawings) -> torch.Tensor | None:
-    """Whether the external judge finds each drawing right, bool (B,); None where there is no such judge."""
+    """Return whether the external judge accepts each image, bool (B,); None without an external judge."""
     if external is None:
         return None
     return external.logits(model, drawings.candidates, drawings.pixels_BCHW) > 0
 
 
 def rejudge(model: UnifiedModel, verdicts: Verdicts, judge: Judge) -> torch.Tensor:
-    """Log-odds of yes that ``model`` as it is now gives to drawings made before, (S,)."""
+    """Return log-odds of yes that ``model`` in its present state gives to images sampled earlier, float32 (S,)."""
     return judge.logits(model, verdicts.drawings.candidates, verdicts.drawings.pixels_BCHW).float().cpu()
 
 
 def gap_scores(verdicts: Verdicts, threshold: float = 0.5) -> dict[str, Estimate]:
-    """Generation, non-unification, weak-generation share and precision of yes on the drawings.
+    """Return generation accuracy, non-unification score, weak-generation share and precision of yes.
 
-    Where no external judge was asked, non-unification alone.
+    Without an external judge, the non-unification score alone.
     """
     return _gap_scores(verdicts.own_S, verdicts.right_S, verdicts.prompt_S, threshold)
 
 
 def gap_by(verdicts: Verdicts, attribute: str, threshold: float = 0.5) -> dict[str, dict[str, Estimate]]:
-    """``gap_scores`` for each category (``"category"``) or tier (``"difficulty"``)."""
+    """Return ``gap_scores`` by group; ``attribute`` is ``"category"`` or ``"difficulty"``."""
     groups = verdicts.groups(attribute)
     return {name: _gap_scores(*verdicts.where(keep_S), threshold) for name, keep_S in groups.items()}
 
@@ -133,9 +141,14 @@ def judge_scores(
     threshold: float = 0.5,
     category_S: torch.Tensor | None = None,
 ) -> dict[str, Estimate]:
-    """How good a judge is on images whose truth is known; where it is not, its yes-rate alone.
+    """Return a judge's accuracy, TPR, TNR, yes-rate and AUROC on images whose truth is known.
 
-    With categories, also its AUROC within them.
+    Args:
+        logit_S: Log-odds of yes.
+        right_S: Whether yes is right, bool; None gives the yes-rate alone.
+        prompt_S: Bootstrap cluster of each image.
+        threshold: Probability of yes from which an image is accepted.
+        category_S: Category of each image; adds the AUROC within categories, ``judge_auroc_within``.
     """
     counted = judging_counts(scores.says_yes(logit_S, threshold), right_S)
     found = {name: scores.share(*counts, prompt_S) for name, counts in counted.items()}
@@ -147,71 +160,75 @@ def judge_scores(
     return found
 
 
-def sit_exam(
+def probe_logits(
     model: UnifiedModel,
-    exam: ProbeSet,
+    probes: ProbeSet,
     judge: SelfJudge,
     batch_size: int = 256,
     progress: Callable[[int], object] = lambda claims: None,
 ) -> torch.Tensor:
-    """Log-odds of yes for each claim of an exam, (E,)."""
+    """Return the judge's log-odds of yes for each claim of a probe set, float32 (E,) on the CPU."""
     parts = []
-    for part in exam.batches(batch_size):
+    for part in probes.batches(batch_size):
         parts.append(judge.ask(model, part.claims, part.pixels_BCHW).float().cpu())
         progress(len(part.claims))
     return torch.cat(parts)
 
 
-def exam_scores(exam: ProbeSet, logit_E: torch.Tensor, threshold: float = 0.5) -> dict[str, Estimate]:
-    """Understanding on renders: accuracy, TPR, TNR and AUROC."""
+def probe_scores(probes: ProbeSet, logit_E: torch.Tensor, threshold: float = 0.5) -> dict[str, Estimate]:
+    """Return understanding on a probe set of rendered images: accuracy, TPR, TNR, yes-rate and AUROC."""
     names = {"judge_accuracy": "understanding_renders", "yes_rate": "renders_yes_rate"}
-    scored = judge_scores(logit_E, exam.truth_B, exam.cluster_B, threshold)
+    scored = judge_scores(logit_E, probes.truth_B, probes.cluster_B, threshold)
     return {names.get(name, name.replace("judge", "renders")): value for name, value in scored.items()}
 
 
 def rejudged_scores(before: Verdicts, after_on_before_S: torch.Tensor, threshold: float = 0.5) -> dict[str, Estimate]:
-    """Of the verdicts of the judge before, true and false, how many the judge after turned round.
+    """Return how often the trained judge flips the base judge's verdicts, by FP, TP, TN and FN.
+
+    Without an external judge there is no truth, and the result is empty.
 
     Args:
-        before: The drawings made before, with the verdicts of that time.
-        after_on_before_S: Log-odds of yes that the judge after gives to the same drawings, (S,).
-        threshold: Probability from which on both say yes.
+        before: The base model's images with the base judge's verdicts.
+        after_on_before_S: Log-odds of yes that the trained judge gives to the same images, (S,).
+        threshold: Probability of yes from which either judge accepts.
     """
-    yes_S, still_S = (scores.says_yes(logit_S, threshold) for logit_S in (before.own_S, after_on_before_S))
+    yes_S, yes_after_S = (scores.says_yes(logit_S, threshold) for logit_S in (before.own_S, after_on_before_S))
     right_S = before.right_S
     if right_S is None:
         return {}
-    turned = {
-        "false_positives_rejected": (~still_S, yes_S & ~right_S),
-        "true_positives_rejected": (~still_S, yes_S & right_S),
-        "true_negatives_accepted": (still_S, ~yes_S & ~right_S),
-        "false_negatives_accepted": (still_S, ~yes_S & right_S),
+    flipped = {
+        "false_positives_rejected": (~yes_after_S, yes_S & ~right_S),
+        "true_positives_rejected": (~yes_after_S, yes_S & right_S),
+        "true_negatives_accepted": (yes_after_S, ~yes_S & ~right_S),
+        "false_negatives_accepted": (yes_after_S, ~yes_S & right_S),
     }
-    return {name: scores.share(hit_S, counted_S, before.prompt_S) for name, (hit_S, counted_S) in turned.items()}
+    return {name: scores.share(hit_S, counted_S, before.prompt_S) for name, (hit_S, counted_S) in flipped.items()}
 
 
 def redrawn_scores(before: Verdicts, after: Verdicts) -> dict[str, Estimate]:
-    """Of the drawings made before, wrong and right, how many came out otherwise when drawn again after.
+    """Return the share of wrong images that became right after training, and of right ones that became wrong.
+
+    Without an external judge the result is empty.
 
     Args:
-        before: The drawings made before.
-        after: Those made after for the same prompts and seeds, in the same order.
+        before: Verdicts on images of the base model.
+        after: Verdicts on images of the trained model for the same prompts and seeds, in the same order.
     """
     was_S, is_S, prompt_S = before.right_S, after.right_S, before.prompt_S
     if was_S is None or is_S is None:
         return {}
-    turned = {"wrong_to_right": (is_S, ~was_S), "right_to_wrong": (~is_S, was_S)}
-    return {name: scores.share(hit_S, counted_S, prompt_S) for name, (hit_S, counted_S) in turned.items()}
+    changed = {"wrong_to_right": (is_S, ~was_S), "right_to_wrong": (~is_S, was_S)}
+    return {name: scores.share(hit_S, counted_S, prompt_S) for name, (hit_S, counted_S) in changed.items()}
 
 
 @dataclass(frozen=True)
 class Change:
-    """What self-improvement changed, on the same prompts and seeds.
+    """Change from before to after training, on the same prompts and seeds.
 
     Attributes:
-        delta: Paired after-minus-before intervals by the names of ``gap_scores`` and ``judge_scores``; those of the
-            judge are on the drawings made before.
-        win: Both judges on the drawings made before; None where no external judge was asked.
+        delta: Paired after-minus-before differences, by the names of ``gap_scores`` and ``judge_scores``; those of the
+            judge are on the base model's drawings.
+        win: Win rate of the judges on the base model's images; None without an external judge.
     """
 
     delta: dict[str, Estimate]
@@ -219,13 +236,20 @@ class Change:
 
 
 def compare(before: Verdicts, after: Verdicts, after_on_before_S: torch.Tensor, threshold: float = 0.5) -> Change:
-    """Paired differences, and the judge before against the judge after on the drawings made before."""
+    """Return paired differences, and the win rate of the trained judge over the base judge on the base model's images.
+
+    Args:
+        before: The base model's images with the base judge's verdicts.
+        after: The trained model's images with the trained judge's verdicts, for the same prompts and seeds.
+        after_on_before_S: Log-odds of yes that the trained judge gives to the base model's images, (S,).
+        threshold: Probability of yes from which either judge accepts.
+    """
     right_S, prompt_S = before.right_S, before.prompt_S
-    yes_S, yes_after_S, still_S = (
+    yes_S, yes_after_S, yes_rejudged_S = (
         scores.says_yes(logit_S, threshold) for logit_S in (before.own_S, after.own_S, after_on_before_S)
     )
     drawn, redrawn = drawing_counts(yes_S, right_S), drawing_counts(yes_after_S, after.right_S)
-    judged, rejudged = judging_counts(yes_S, right_S), judging_counts(still_S, right_S)
+    judged, rejudged = judging_counts(yes_S, right_S), judging_counts(yes_rejudged_S, right_S)
     delta = {name: paired_share(drawn[name], prompt_S, redrawn[name], after.prompt_S) for name in drawn}
     delta |= {name: paired_share(judged[name], prompt_S, rejudged[name], prompt_S) for name in judged}
     if right_S is None:
@@ -242,14 +266,14 @@ def compare(before: Verdicts, after: Verdicts, after_on_before_S: torch.Tensor, 
 def paired_share(
     before: Counts, prompt_before_S: torch.Tensor, after: Counts, prompt_after_S: torch.Tensor
 ) -> Estimate:
-    """Share of hits among what counts, after minus before, each resample drawing the same prompts for both."""
+    """Return the paired cluster bootstrap of the difference of two shares, after minus before."""
     arms = ((before, prompt_before_S), (after, prompt_after_S))
     first, second = (((hit & counted).double(), counted.double(), prompt_S) for (hit, counted), prompt_S in arms)
     return intervals.paired_difference(first, second)
 
 
 def drawing_counts(yes_S: torch.Tensor, right_S: torch.Tensor | None) -> dict[str, Counts]:
-    """Hits and what counts for each figure of a model's drawings, given both verdicts, bool (S,)."""
+    """Return numerator and denominator of each figure of generation, given both verdicts, bool (S,)."""
     all_S = torch.ones_like(yes_S)
     if right_S is None:
         return {"non_unification": (~yes_S, all_S)}
@@ -262,7 +286,7 @@ def drawing_counts(yes_S: torch.Tensor, right_S: torch.Tensor | None) -> dict[st
 
 
 def judging_counts(yes_S: torch.Tensor, right_S: torch.Tensor | None) -> dict[str, Counts]:
-    """Hits and what counts for each figure of a judge, given its verdicts and the truth, bool (S,)."""
+    """Return numerator and denominator of each figure of a judge, given its verdicts and the truth, bool (S,)."""
     all_S = torch.ones_like(yes_S)
     if right_S is None:
         return {"yes_rate": (yes_S, all_S)}

@@ -1,4 +1,4 @@
-"""The gap as torchmetrics: every figure over all drawings, by category and by difficulty, exact over processes."""
+"""The gap as torchmetrics: each figure over all images, by category and by difficulty, exact across processes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from unigap.metrics import GenerationAccuracy, JudgePrecision, NonUnificationSco
 from unigap.metrics.grouped_metric import GroupedMetric
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.sample_metric import SampleMetric
-from unigap.prompt_sets.loading import prompt_numbers
+from unigap.prompt_sets.same_text import prompt_numbers
 from unigap.records import Candidate, Prompt
 
 ATTRIBUTES = ("category", "difficulty")
 
 
 class GapMeter(nn.Module):
-    """Counts both verdicts on drawings for a fixed set of prompts.
+    """Accumulate the verdicts of both judges on generated images for a fixed prompt set.
 
     Args:
         prompts: The whole prompt set, the same on every process.
-        candidates: N, drawings for each prompt.
-        external: Whether an external judge is asked; without one, the figures that need it are left out.
+        candidates: N, images for each prompt.
+        external: Whether there is an external judge; without one, the figures that need it are left out.
     """
 
     def __init__(self, prompts: Sequence[Prompt], candidates: int, external: bool = True) -> None:
@@ -35,12 +35,12 @@ class GapMeter(nn.Module):
         self.meters = nn.ModuleDict({a: nn.ModuleDict(_metrics(names, external)) for a, names in self.names.items()})
 
     def update(self, candidates: Sequence[Candidate], own_B: torch.Tensor, right_B: torch.Tensor | None) -> None:
-        """Adds drawings.
+        """Add the verdicts on a batch of images.
 
         Args:
-            candidates: What was drawn.
+            candidates: The candidates, B of them.
             own_B: Log-odds of yes of the model's own judge.
-            right_B: External verdict, bool; None where nobody was asked.
+            right_B: External verdict, bool; None without an external judge.
         """
         device = own_B.device
         prompt_B = torch.tensor([self.clusters[c.prompt.id] for c in candidates], device=device)
@@ -60,14 +60,14 @@ class GapMeter(nn.Module):
                 )
 
     def own_verdicts(self) -> dict[str, torch.Tensor]:
-        """What the model's own judge said of each drawing: ``sample``, ``prompt`` and ``logit``, all (S,), on the CPU.
+        """Return the own judge's verdict on each image: ``sample``, ``prompt`` and ``logit``, all (S,), on the CPU.
 
-        All processes have to ask together.
+        Collective: all processes must call it.
         """
         return self.meters[ATTRIBUTES[0]]["non_unification"].rows()  # type: ignore[index]
 
     def compute(self) -> dict[str, dict[str, Estimate]]:
-        """Each figure by name, then by group; ``"all"`` is every drawing."""
+        """Return each figure by name, then by group; the group ``"all"`` holds every image."""
         found: dict[str, dict[str, Estimate]] = {}
         for metrics in self.meters.values():
             for name, metric in metrics.items():  # type: ignore[operator]

@@ -1,4 +1,8 @@
-"""Yes/no questions about pictures, as POPE asks them: is this object there, with negatives of three kinds."""
+"""Quizzes: benchmark questions about images, each answered yes or no, as in POPE (arXiv 2305.10355).
+
+A quiz asks full questions, several for each image, in named settings; a probe set has one caption for each image, which
+the judge puts into its own question.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Any
 
 import torch
 
-from unigap.evaluation.known_pairs import KnownPairs
+from unigap.evaluation.probe_sources import ProbeSource
 from unigap.files.images import check_side, read_image, to_pixels
 from unigap.files.outside import read_outside_text
 from unigap.judges.self_judge import QUESTION, SelfJudge
@@ -21,21 +25,21 @@ from unigap.models.base import UnifiedModel
 from unigap.prompt_sets.rows import MAX_BYTES, json_rows, text_field, with_known_keys
 from unigap.world import class_of_worlds
 
-# Shape legend: P pictures, Q questions.
+# Shape legend: P images, Q questions.
 
 POPE_KEYS = ("question_id", "image", "text", "label")
 
 
 @dataclass(frozen=True)
 class Quiz:
-    """Questions about pictures.
+    """Yes/no questions about images.
 
     Attributes:
-        pixels_PCHW: The pictures, in [-1, 1].
-        picture_Q: Number of the picture each question is about, int64.
-        questions: What is asked.
+        pixels_PCHW: The images, in [-1, 1].
+        picture_Q: Index of the image that each question is about, int64.
+        questions: The questions, as the model reads them.
         truth_Q: Whether yes is right, bool.
-        settings: Numbers of the questions of each setting, by name; settings may share questions.
+        settings: Indices of the questions of each setting, by name; settings may share questions.
     """
 
     pixels_PCHW: torch.Tensor
@@ -45,7 +49,7 @@ class Quiz:
     settings: Mapping[str, torch.Tensor]
 
     def answers(self, model: UnifiedModel, batch_size: int = 256) -> torch.Tensor:
-        """The model's log-odds of yes to each question, float32 (Q,) on the CPU."""
+        """Return the model's log-odds of yes to each question, float32 (Q,) on the CPU."""
         asker, parts = SelfJudge(["{prompt}"], batch_size), []
         for start in range(0, len(self.questions), batch_size):
             batch = slice(start, start + batch_size)
@@ -54,7 +58,10 @@ class Quiz:
 
 
 def quiz_scores(quiz: Quiz, logit_Q: torch.Tensor) -> dict[str, dict[str, Estimate]]:
-    """POPE's figures of each setting: accuracy, precision, recall, F1 and yes-ratio, resampled by picture."""
+    """Return POPE's figures of each setting: accuracy, precision, recall, F1 and yes-ratio.
+
+    Intervals resample whole images.
+    """
     return {name: _scores(logit_Q[of], quiz.truth_Q[of], quiz.picture_Q[of]) for name, of in quiz.settings.items()}
 
 
@@ -70,25 +77,25 @@ def _scores(logit_Q: torch.Tensor, truth_Q: torch.Tensor, picture_Q: torch.Tenso
 
 
 class QuizSource(ABC):
-    """Where a quiz comes from."""
+    """Makes a quiz."""
 
     @abstractmethod
     def load(self) -> Quiz:
-        """The quiz, the same one every time.
+        """Return the quiz, the same one on every call.
 
         Raises:
-            ValueError: A file is missing or damaged, or holds too little.
+            ValueError: A file is missing or damaged, or holds too few questions.
         """
 
 
 class PopeFiles(QuizSource):
-    """POPE's own files: JSON lines of ``image``, ``text`` (the question) and ``label`` (yes or no).
+    """POPE's published files: JSON lines of ``image``, ``text`` (the question) and ``label`` (yes or no).
 
     Args:
         files: The file of each setting, by name, e.g. ``{random: coco_pope_random.json}``.
-        images: Folder of the images; empty is that of the file.
-        side: Images are made squares of this many pixels, grey beside what is not square.
-        n: Only the first so many questions of each file; 0 takes all.
+        images: Folder of the images; empty means the folder of the file.
+        side: Images are resized to squares of this many pixels; the rest of an oblong one is filled with grey.
+        n: Take only the first ``n`` questions of each file; 0 takes all.
     """
 
     def __init__(self, files: dict[str, str], images: str = "", side: int = 384, n: int = 0) -> None:
@@ -98,7 +105,7 @@ class PopeFiles(QuizSource):
         self.files, self.images, self.side, self.n = files, images, side, n
 
     def load(self) -> Quiz:
-        """Questions of the files, each picture read once."""
+        """Return the questions of all files; each image is read once."""
         pictures: dict[Path, int] = {}
         picture: list[int] = []
         questions: list[str] = []
@@ -130,24 +137,24 @@ def _pope_rows(path: Path) -> Iterator[tuple[str, str, bool]]:
 
 
 class PairsQuiz(QuizSource):
-    """Known pairs of images and captions, asked whether the image shows the caption.
+    """A probe set as a quiz: for each image, whether it shows the caption.
 
     Args:
-        pairs: The pairs.
-        n: How many of them.
+        pairs: Source of the images and captions.
+        n: Number of images.
     """
 
-    def __init__(self, pairs: KnownPairs, n: int = 200) -> None:
+    def __init__(self, pairs: ProbeSource, n: int = 200) -> None:
         if n < 2:
             raise ValueError(f"n must be >= 2, got {n}")
         self.pairs, self.n = pairs, n
 
     def load(self) -> Quiz:
-        """One question a pair."""
-        exam = self.pairs.load(self.n)
-        questions = tuple(QUESTION.replace("{prompt}", claim) for claim in exam.claims)
+        """Return one question for each image, in one setting, ``pairs``."""
+        probes = self.pairs.load(self.n)
+        questions = tuple(QUESTION.replace("{prompt}", claim) for claim in probes.claims)
         number_Q = torch.arange(len(questions))
-        return Quiz(exam.pixels_BCHW, number_Q, questions, exam.truth_B, {"pairs": number_Q})
+        return Quiz(probes.pixels_BCHW, number_Q, questions, probes.truth_B, {"pairs": number_Q})
 
 
 def __getattr__(name: str) -> Any:

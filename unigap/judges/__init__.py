@@ -1,4 +1,4 @@
-"""Judges: who says whether a drawing is what was asked, one a file."""
+"""Judges: log-odds that a generated image shows its prompt. One judge a file."""
 
 from typing import Any
 

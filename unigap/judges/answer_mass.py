@@ -1,4 +1,4 @@
-"""Whether a judge answers yes or no at all: how much of its probability the two words have."""
+"""Check that a judge answers yes or no at all: the probability mass of the two answers."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from unigap.models.base import Answers, UnifiedModel
 from unigap.records import Candidate
 
 WARN_BELOW = 1e-3
-"""Mean probability of yes or no below which a judge nearly always says something else; trained ones have above 0.9."""
+"""Mean probability of yes or no below which a warning is printed; trained judges have above 0.9."""
 REFUSE_BELOW = 1e-9
-"""Below it the log-odds are those of two words that are never said, as of a model that thinks before it answers."""
+"""Mean probability below which the run stops: the log-odds compare two answers that the model never gives."""
 
 
 class AnsweringJudge(Judge):
-    """A judge that is a language model, asked questions that it answers yes or no."""
+    """A judge that is a language model and answers yes/no questions."""
 
     @abstractmethod
     def answers(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> Answers:
-        """Log-odds of yes, as ``logits`` gives them, and the probability of yes or no, both (B,).
+        """Return log-odds of yes, as in ``logits``, and the probability of yes or no, both (B,).
 
         Raises:
-            ValueError: Yes and no are practically never said, see ``check_mass``.
+            ValueError: The model almost never answers yes or no, see ``check_mass``.
         """
 
     def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Log-odds of yes, float32 (B,)."""
+        """Return log-odds of yes, float32 (B,)."""
         return self.answers(model, candidates, pixels_BCHW).logit
 
 
 def check_mass(judge: str, mass_B: torch.Tensor) -> None:
-    """Make sure that a judge answers yes or no; warn where it mostly does not.
+    """Refuse a judge that almost never answers yes or no; warn if it rarely does.
 
     Args:
         judge: Name of the judge.
-        mass_B: Probability of yes or no of each image.
+        mass_B: Probability of yes or no for each image.
 
     Raises:
         ValueError: The mean is below ``REFUSE_BELOW``.
@@ -57,7 +57,7 @@ def check_mass(judge: str, mass_B: torch.Tensor) -> None:
 
 @lru_cache
 def _warn(judge: str) -> None:
-    """Says it once for each judge."""
+    """Print the warning once for each judge."""
     print(
         f"warning: judge {judge!r} answers yes or no with a probability below {WARN_BELOW:.1%}, so its log-odds may "
         "say little; ask another question (unigap judge agreement shows the probability)",
@@ -66,7 +66,7 @@ def _warn(judge: str) -> None:
 
 
 def joined(parts: Sequence[Answers], like: torch.Tensor) -> Answers:
-    """Answers of several batches as one; of none as empty tensors on the device of ``like``."""
+    """Concatenate the answers of several batches; for no batches return empty tensors on the device of ``like``."""
     if not parts:
         return Answers(like.new_zeros(0), like.new_zeros(0))
     return Answers(torch.cat([part.logit for part in parts]), torch.cat([part.mass for part in parts]))

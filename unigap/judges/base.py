@@ -1,4 +1,4 @@
-"""What every judge offers: log-odds of "yes, this is what was asked" for each drawing."""
+"""Judge interface: log-odds that a generated image shows its prompt."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from unigap.models.base import UnifiedModel
 from unigap.records import Candidate
 
 CERTAIN = 20.0
-"""Log-odds with which a judge that is never in doubt speaks."""
+"""Log-odds of a judge that knows the answer, such as the oracle or people; its "no" is the negative."""
 
 
 class Judge(Described, ABC):
-    """Says how sure it is that each image shows what its prompt asks for.
+    """Gives each image log-odds that it shows its prompt.
 
-    Judgments are stored under the ``name``; the ``recipe``, with which a pool says how a round was judged, also holds
-    the constructor's arguments, so each is kept in an attribute of its name.
+    A pool stores judgments under the judge's ``name``, and the ``recipe`` with each round. The recipe holds the
+    constructor's arguments, so keep each argument in an attribute of the same name.
     """
 
     asked_later: ClassVar[bool] = False
-    """Whether it speaks after a round is drawn, as people do: its verdicts are those ``unigap judge import`` stored."""
+    """True if verdicts arrive after a round is sampled, as from people, through ``unigap judge import``."""
 
     @abstractmethod
     def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Log-odds of yes.
+        """Return log-odds of yes.
 
         Args:
-            model: The model that is being improved; only the model's own judges look at it.
-            candidates: What was drawn, B of them.
-            pixels_BCHW: The same as images in [-1, 1].
+            model: The model that is trained; only the model's own judges use it.
+            candidates: The candidates, B of them.
+            pixels_BCHW: Their images, in [-1, 1].
 
         Returns:
             float32 (B,), finite.
@@ -41,28 +41,28 @@ class Judge(Described, ABC):
 
 
 def check_speaks_at_once(external: Judge) -> None:
-    """Make sure that an external judge can be asked while images are drawn.
+    """Check that an external judge can judge images as soon as they are sampled.
 
     Raises:
-        ValueError: It is asked later, as people are.
+        ValueError: Its verdicts arrive later, as from people.
     """
     if external.asked_later:
         raise ValueError(
-            f"external: validation draws anew each time, and {external.name!r} is asked later; take another "
-            "judge, and compare the two with unigap judge agreement"
+            f"external: validation samples new images each time, and the verdicts of {external.name!r} arrive later; "
+            "take another judge, and compare the two with unigap judge agreement"
         )
 
 
 def at_once(judges: Iterable[Judge]) -> list[Judge]:
-    """Those judges that say something of a drawing the moment it is made."""
+    """Return the judges that can judge an image as soon as it is sampled."""
     return [judge for judge in judges if not judge.asked_later]
 
 
 def judge_recipes(judges: Iterable[Judge]) -> list[dict[str, Any]]:
-    """What a pool stores of the judges of a round; one that is given twice is stored once.
+    """Return the recipes that a pool stores with a round, without repeats.
 
     Raises:
-        ValueError: Two judges of one name differ, though a pool keeps one verdict under each name.
+        ValueError: Two judges share a name but differ; a pool keeps one verdict under each name.
     """
     recipes: dict[str, dict[str, Any]] = {}
     for judge in judges:
@@ -76,15 +76,15 @@ def judge_recipes(judges: Iterable[Judge]) -> list[dict[str, Any]]:
 
 
 def check_same_judge(judge: Judge, stored: Iterable[Mapping[str, Any]], where: str) -> None:
-    """Make sure that a judge's verdicts in a round are those it would give itself.
+    """Check that the verdicts stored under a judge's name were given by the same judge.
 
     Args:
         judge: The judge.
-        stored: What the pool stored of the round's judges, see ``judge_recipes``.
+        stored: Recipes of the round's judges, see ``judge_recipes``.
         where: The round, for the message.
 
     Raises:
-        ValueError: A judge of its name spoke there, but was made with other arguments.
+        ValueError: The round was judged by a judge of this name with other arguments.
     """
     for recipe in stored:
         if recipe["name"] == judge.name and recipe != judge.recipe:

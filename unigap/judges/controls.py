@@ -1,4 +1,4 @@
-"""Judges that are wrong on purpose: the controls no claim about self-improvement is made without."""
+"""Control judges, wrong on purpose: a claim about self-improvement needs runs with them for comparison."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from unigap.seeds import seed_of_part
 
 
 class RandomJudge(Judge):
-    """Accepts at random, the same way for the same candidate.
+    """Accepts at random; the same candidate always gets the same verdict.
 
     Args:
-        yes_rate: Share of drawings it accepts, in (0, 1).
-        seed: Names the coin; null follows the run's seed.
+        yes_rate: Expected share of accepted images, in (0, 1).
+        seed: Seed of the verdicts; null follows the run's seed.
     """
 
     def __init__(self, yes_rate: float = 0.5, seed: int | None = None) -> None:
@@ -31,16 +31,16 @@ class RandomJudge(Judge):
         return "random"
 
     def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        # a logistic draw whose sign is positive with probability yes_rate
+        # a logistic variate that is positive with probability yes_rate
         offset = torch.logit(torch.tensor(self.yes_rate, dtype=torch.float64))
         return (offset + torch.logit(_uniform(str(self.seed), candidates), eps=1e-9)).float()
 
 
 class InvertedJudge(Judge):
-    """Says the opposite of another judge.
+    """Gives the opposite verdicts of another judge.
 
     Args:
-        judge: The judge it contradicts.
+        judge: The judge that is inverted.
     """
 
     def __init__(self, judge: Judge) -> None:
@@ -55,7 +55,7 @@ class InvertedJudge(Judge):
 
 
 class AlwaysYesJudge(Judge):
-    """Accepts everything, as a judge does that has collapsed: the model is trained on what it draws anyway."""
+    """Accepts everything, as a collapsed judge does: the model is trained on all its own samples."""
 
     @property
     def name(self) -> str:
@@ -66,14 +66,14 @@ class AlwaysYesJudge(Judge):
 
 
 class FlippedJudge(Judge):
-    """Another judge whose verdict is turned round on a share of the drawings, the same ones each time.
+    """Another judge with a share of its verdicts flipped, always those of the same images.
 
-    A share of 0.5 leaves verdicts that say nothing; 1 is ``InvertedJudge``.
+    With a share of 0.5 the verdicts carry no information; a share of 1 is ``InvertedJudge``.
 
     Args:
-        judge: The judge that is disturbed.
-        share: Share of drawings whose log-odds change sign, in (0, 1).
-        seed: Names the coin; null follows the run's seed.
+        judge: The judge whose verdicts are flipped.
+        share: Expected share of images whose log-odds change sign, in (0, 1).
+        seed: Seed that chooses the images; null follows the run's seed.
     """
 
     def __init__(self, judge: Judge, share: float = 0.1, seed: int | None = None) -> None:
@@ -86,12 +86,12 @@ class FlippedJudge(Judge):
         return f"flipped-{self.share:g}-{self.judge.name}"
 
     def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        said_B = self.judge.logits(model, candidates, pixels_BCHW)
-        flip_B = _uniform(f"flip/{self.seed}", candidates).to(said_B.device) < self.share
-        return torch.where(flip_B, -said_B, said_B)
+        logit_B = self.judge.logits(model, candidates, pixels_BCHW)
+        flip_B = _uniform(f"flip/{self.seed}", candidates).to(logit_B.device) < self.share
+        return torch.where(flip_B, -logit_B, logit_B)
 
 
 def _uniform(key: str, candidates: Sequence[Candidate]) -> torch.Tensor:
-    """A draw from (0, 1) for each candidate, float64 (B,): a function of the key and the candidate's id alone."""
-    coins = [hashlib.sha256(f"{key}/{candidate.id}".encode()).digest() for candidate in candidates]
-    return torch.tensor([int.from_bytes(coin[:6]) / 2**48 for coin in coins], dtype=torch.float64)
+    """Return a uniform number in [0, 1) for each candidate, float64 (B,), from the key and the candidate's id alone."""
+    digests = [hashlib.sha256(f"{key}/{candidate.id}".encode()).digest() for candidate in candidates]
+    return torch.tensor([int.from_bytes(digest[:6]) / 2**48 for digest in digests], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The model itself as judge, asked one question about each part of the prompt: all must be answered yes."""
+"""Decomposed self-judge: one question for each part of the prompt, and all must be answered yes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from unigap.records import Candidate
 
 
 class DecomposedJudge(AnsweringJudge):
-    """Accepts a drawing when the model says yes to every question its prompt falls into, as in DSG and TIFA.
+    """Accepts an image if the model answers yes to every question about its prompt, as in DSG and TIFA.
 
-    The log-odds are those of the least sure question, see ``all_hold``; with DSG's rule for questions that depend on
-    others.
+    The log-odds are the lowest of all questions, with DSG's rule for questions that depend on others; see ``all_hold``.
 
     Args:
         questions: Where the questions come from: ``PromptQuestions``, a ``QuestionFile``, or ``GrammarQuestions`` for
             the embedded world.
-        batch_size: Most images in one forward pass; fewer where the device has no memory for so many.
+        batch_size: Most images in one forward pass; halved whenever the device runs out of memory.
     """
 
     def __init__(self, questions: QuestionSource, batch_size: int = 256) -> None:
@@ -38,19 +37,20 @@ class DecomposedJudge(AnsweringJudge):
 
     @torch.no_grad()
     def answers(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> Answers:
-        asked = [self.questions.questions(candidate.prompt) for candidate in candidates]
+        questions = [self.questions.questions(candidate.prompt) for candidate in candidates]
 
-        def ask(batch: slice) -> Answers:
-            # a pass asks every image equally often: one with fewer questions hears its first again
-            most = max(map(len, asked[batch]))
-            texts = [[q.text for q in (*row, *[row[0]] * (most - len(row)))] for row in asked[batch]]
+        def answer(batch: slice) -> Answers:
+            # a forward pass needs equally many questions for each image, so repeat the first as padding
+            most = max(map(len, questions[batch]))
+            texts = [[q.text for q in (*row, *[row[0]] * (most - len(row)))] for row in questions[batch]]
             answers_BQ = model.judge_answers(pixels_BCHW[batch], texts)
-            said_BQ = answers_BQ.logit
-            whole = [all_hold(row, said[: len(row)]) for row, said in zip(asked[batch], said_BQ.tolist(), strict=True)]
-            return Answers(said_BQ.new_tensor(whole), answers_BQ.mass.mean(1))
+            logit_BQ = answers_BQ.logit
+            rows = zip(questions[batch], logit_BQ.tolist(), strict=True)
+            prompt_logits = [all_hold(row, logit_Q[: len(row)]) for row, logit_Q in rows]
+            return Answers(logit_BQ.new_tensor(prompt_logits), answers_BQ.mass.mean(1))
 
         too_large = "one image with its questions does not fit; ask fewer questions, or free memory on the device"
         with evaluating(model):
-            found = joined(list(in_fitting_batches(ask, len(asked), self.batch_size, too_large)), pixels_BCHW)
-        check_mass(self.name, found.mass)
-        return found
+            answers = joined(list(in_fitting_batches(answer, len(questions), self.batch_size, too_large)), pixels_BCHW)
+        check_mass(self.name, answers.mass)
+        return answers

@@ -1,4 +1,4 @@
-"""Things that say by what they were made: a name and the constructor's arguments, as plain JSON."""
+"""Objects that record their own recipe: a name and the constructor's arguments, as plain JSON."""
 
 from __future__ import annotations
 
@@ -9,39 +9,38 @@ from typing import Any
 
 from unigap.files.durable import file_digest
 
-NO_MATTER = ("batch_size", "device")
-"""Arguments that say how fast a result comes, not what it is."""
+NOT_IN_RECIPE = ("batch_size", "device")
+"""Arguments that change the speed of a result, not the result."""
 
 
 class Described(ABC):
-    """Something whose constructor arguments decide what it does.
+    """Base of objects that are fully described by a name and their constructor arguments.
 
-    Each argument is kept in an attribute of the same name, from which ``recipe`` reads it; an argument that names a
-    file is kept as its ``Path``.
+    ``recipe`` reads each argument from an attribute of the same name; keep an argument that names a file as a ``Path``.
     """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """Short name, e.g. ``"random"``; things of one name differ in their arguments only."""
+        """Short name, e.g. ``"random"``; objects of one name differ in their arguments only."""
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The name and what the constructor was given, as plain JSON; a file is its sha256.
+        """The name and the constructor's arguments, as plain JSON; a file is recorded by its sha256.
 
         Raises:
-            ValueError: An argument is not kept in an attribute of its name, or a file of it is missing.
+            ValueError: An argument is not kept in an attribute of its name, or its file is missing.
         """
         recipe: dict[str, Any] = {"name": self.name}
         for argument in inspect.signature(type(self)).parameters:
-            if argument in NO_MATTER:
+            if argument in NOT_IN_RECIPE:
                 continue
             try:
                 recipe[argument] = _plain(getattr(self, argument))
             except AttributeError as error:
                 raise ValueError(
                     f"{type(self).__name__} must keep its argument {argument!r} in an attribute of that name: "
-                    "what it decides is stored from there"
+                    "the pool stores it from there"
                 ) from error
         return recipe
 

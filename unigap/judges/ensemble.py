@@ -1,4 +1,4 @@
-"""Several judges as one."""
+"""Ensemble of judges."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ Rule = Literal["mean", "min", "majority"]
 
 
 class EnsembleJudge(Judge):
-    """Says what several judges say together.
+    """Combines the log-odds of several judges.
 
     Args:
-        judges: Two or more.
-        rule: ``mean`` averages the log-odds, so a judge that is surer counts more, and one that is never in doubt
-            counts most; ``min`` accepts what all accept; ``majority`` is the median, so that as many yes as no are
-            decided by the firmer of the two judges in the middle.
+        judges: Two or more judges.
+        rule: ``mean`` averages the log-odds, so a more confident judge weighs more; ``min`` accepts what all judges
+            accept; ``majority`` takes the median, and with an even split the mean of the two middle log-odds.
     """
 
     def __init__(self, judges: Sequence[Judge], rule: Rule = "mean") -> None:
@@ -38,13 +37,13 @@ class EnsembleJudge(Judge):
         return f"{self.rule}-{'+'.join(judge.name for judge in self.judges)}"
 
     def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        said = [judge.logits(model, candidates, pixels_BCHW).float() for judge in self.judges]
-        said_JB = torch.stack([said_B.to(said[0].device) for said_B in said])
+        logits = [judge.logits(model, candidates, pixels_BCHW).float() for judge in self.judges]
+        logit_JB = torch.stack([logit_B.to(logits[0].device) for logit_B in logits])
         if self.rule == "mean":
-            return said_JB.mean(0)
-        return said_JB.amin(0) if self.rule == "min" else _median(said_JB)
+            return logit_JB.mean(0)
+        return logit_JB.amin(0) if self.rule == "min" else _median(logit_JB)
 
 
-def _median(said_JB: torch.Tensor) -> torch.Tensor:
-    sorted_JB, middle = said_JB.sort(0).values, said_JB.shape[0] // 2
-    return sorted_JB[middle] if said_JB.shape[0] % 2 else sorted_JB[middle - 1 : middle + 1].mean(0)
+def _median(logit_JB: torch.Tensor) -> torch.Tensor:
+    sorted_JB, middle = logit_JB.sort(0).values, logit_JB.shape[0] // 2
+    return sorted_JB[middle] if logit_JB.shape[0] % 2 else sorted_JB[middle - 1 : middle + 1].mean(0)

@@ -1,4 +1,4 @@
-"""What people said of drawings, from the file in which they wrote it down."""
+"""Human judge: verdicts that people wrote into a CSV sheet."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ NAME = "human"
 COLUMNS = ("candidate_id", "verdict")
 RATER = "rater"
 SHOWN = ("image", "prompt", "p_yes")
-"""Columns of an exported sheet that are for the rater's eyes."""
-SAYS = {"yes": True, "no": False}
+"""Columns of an exported sheet that only inform the rater; they are not read back."""
+ANSWERS = {"yes": True, "no": False}
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""How a cell begins that a spreadsheet would run; the last four are the full-width forms of the first."""
+"""First characters of a cell that a spreadsheet would run as a formula; the last four are full-width forms."""
 
 
 class HumanJudge(Judge):
-    """People's verdicts on drawings, by majority.
+    """Majority verdict of people.
 
-    People judge what they were shown. Where they select, every round waits for them: a run draws it and stops, its
-    drawings are exported, rated and imported, and ``--resume auto`` goes on. Drawings nobody rated are no rows.
+    As the selecting judge it makes every round wait: the run samples a round and stops; export its images, rate them,
+    import the sheet, and continue with ``--resume auto``. Images without a verdict give no training rows.
 
     Args:
-        path: A CSV file with the columns ``candidate_id``, ``verdict`` (yes or no; empty where not rated yet) and,
-            where there are several raters, ``rater``. Other columns are not read; a notice names them. A run needs no
-            file: it takes the verdicts that were imported into its pool.
-        ties: What as many yes as no means: ``yes``, ``no``, or a mistake to ``refuse``.
+        path: A CSV file with the columns ``candidate_id``, ``verdict`` (yes or no; empty if not rated yet) and, with
+            several raters, ``rater``. A notice names other columns, which are not read. A run needs no file: it takes
+            the verdicts that were imported into its pool.
+        ties: Verdict of an even split: ``yes``, ``no``, or ``refuse`` to raise an error.
     """
 
     asked_later = True
 
     def __init__(self, path: str = "", ties: Ties = "refuse") -> None:
-        if ties not in ("refuse", *SAYS):
-            raise ValueError(f"unknown way with ties {ties!r}; choose one of: refuse, yes, no")
+        if ties not in ("refuse", *ANSWERS):
+            raise ValueError(f"unknown value of ties {ties!r}; choose one of: refuse, yes, no")
         self.path, self.ties = Path(path) if path else None, ties
         votes = read_votes(self.path) if self.path else {}
-        self.verdicts = {name: _majority(name, list(said.values()), ties) for name, said in votes.items()}
+        self.verdicts = {name: _majority(name, list(by_rater.values()), ties) for name, by_rater in votes.items()}
 
     @property
     def name(self) -> str:
@@ -55,19 +55,19 @@ class HumanJudge(Judge):
         unrated = [candidate.id for candidate in candidates if candidate.id not in self.verdicts]
         if unrated:
             raise ValueError(
-                f"verdicts {str(self.path or NAME)!r}: {len(unrated)} of {len(candidates)} drawings are not rated, "
-                f"first {unrated[0][:80]!r}; rate them, or ask a judge that sees new drawings"
+                f"verdicts {str(self.path or NAME)!r}: {len(unrated)} of {len(candidates)} images are not rated, "
+                f"first {unrated[0][:80]!r}; rate them, or take a judge that can judge new images"
             )
         right_B = torch.tensor([self.verdicts[candidate.id] for candidate in candidates], dtype=torch.bool)
         return torch.where(right_B, CERTAIN, -CERTAIN)
 
 
 def read_votes(path: Path) -> dict[str, dict[str, bool]]:
-    """Who said what of each candidate: rater to verdict, by candidate id; what is not rated is left out.
+    """Read a verdict sheet into ``{candidate id: {rater: verdict}}``; rows without a verdict are left out.
 
     Raises:
-        ValueError: The file is missing, has not the columns or has one twice, is no strict CSV, has a cell of several
-            lines, holds something other than yes and no, the same rater's word on a candidate twice, or no verdict.
+        ValueError: The file is missing or not strict CSV, lacks a column or has one twice, has a cell of several lines,
+            holds something other than yes and no, two verdicts of one rater on a candidate, or no verdict at all.
     """
     named = f"verdicts {str(path)!r}"
     text = read_outside_text(path, named, f"a CSV file of {', '.join(COLUMNS)}", MAX_BYTES)
@@ -77,24 +77,24 @@ def read_votes(path: Path) -> dict[str, dict[str, bool]]:
         name, verdict = plain_cell(row["candidate_id"]), row["verdict"].strip().lower()
         if not verdict:
             continue
-        if verdict not in SAYS:
+        if verdict not in ANSWERS:
             raise ValueError(f"{where}: a verdict is yes or no, got {verdict[:40]!r}")
         if not name:
-            raise ValueError(f"{where}: a verdict on nothing; give the candidate_id")
+            raise ValueError(f"{where}: a verdict without a candidate; give the candidate_id")
         rater = row.get(RATER, "").strip()
         if rater in votes.setdefault(name, {}):
             raise ValueError(
                 f"{where}: candidate {name[:80]!r} is rated twice by {rater[:40]!r}; give each rater a name in a "
                 f"column {RATER!r}"
             )
-        votes[name][rater] = SAYS[verdict]
+        votes[name][rater] = ANSWERS[verdict]
     if not votes:
         raise ValueError(f"{named}: nobody has rated anything; write yes or no into the column 'verdict'")
     return votes
 
 
 def _refuse_long_cells(row: Mapping[str, str], where: str) -> None:
-    """A quote that is never closed swallows the rows after it, up to the next quote."""
+    """Refuse a cell of several lines: an unclosed quote swallows all rows up to the next quote."""
     for column, cell in row.items():
         if "\n" in cell.strip():
             raise ValueError(
@@ -104,7 +104,7 @@ def _refuse_long_cells(row: Mapping[str, str], where: str) -> None:
 
 
 def safe_cell(text: str) -> str:
-    """Text for a sheet that people open in a spreadsheet: ``'`` before what would be taken for a formula.
+    """Return text for a sheet, with a ``'`` in front if a spreadsheet would take it for a formula.
 
     >>> safe_cell("=1+1"), safe_cell("a red circle"), plain_cell(safe_cell("'@x"))
     ("'=1+1", 'a red circle', "'@x")
@@ -113,14 +113,14 @@ def safe_cell(text: str) -> str:
 
 
 def plain_cell(text: str) -> str:
-    """The text that `safe_cell` was given."""
+    """Return the text that `safe_cell` was given."""
     return text[1:] if text.startswith("'") and text[1:].startswith((*FORMULA, "'")) else text
 
 
-def _majority(name: str, said: Sequence[bool], ties: Ties) -> bool:
-    margin = 2 * sum(said) - len(said)
+def _majority(name: str, verdicts: Sequence[bool], ties: Ties) -> bool:
+    margin = 2 * sum(verdicts) - len(verdicts)
     if margin == 0 and ties == "refuse":
         raise ValueError(
             f"candidate {name[:80]!r} has as many yes as no; ask one more rater, or count ties as yes or no"
         )
-    return margin > 0 if margin else SAYS[ties]
+    return margin > 0 if margin else ANSWERS[ties]

@@ -1,4 +1,4 @@
-"""An external judge that is the judge which selects: its figures would only agree with themselves."""
+"""Warn about an external judge that is also the selecting judge: its figures compare the judge with itself."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from unigap.judges.base import Judge
 
 
 def warn_of_own_external(judge: Judge, external: Judge) -> None:
-    """Print a warning where the external judge is the judge that selects, made with the same arguments.
+    """Print a warning if the external judge is the selecting judge with the same arguments.
 
     Args:
-        judge: The judge that selects.
+        judge: The judge that selects training data.
         external: The judge that only measures.
     """
     if external.name == judge.name and external.recipe == judge.recipe:

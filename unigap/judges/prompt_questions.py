@@ -1,4 +1,4 @@
-"""Questions that a prompt brings along in its structured truth, as those of DSG-1k and DPG-Bench do."""
+"""Questions from a prompt's structured truth, as in DSG-1k and DPG-Bench."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from unigap.judges.questions import REMEMBERED, Question, QuestionSource, with_sound_parents
+from unigap.judges.questions import CACHED_PROMPTS, Question, QuestionSource, with_sound_parents
 from unigap.records import Prompt
 
 
 class PromptQuestions(QuestionSource):
-    """The questions a prompt brings along: those of ``dsg:FILE.csv`` and ``dpg:FILE.csv``, or of one's own prompts.
+    """Questions in a prompt's truth: prompts of ``dsg:FILE.csv`` and ``dpg:FILE.csv`` have them, others may.
 
-    A prompt's truth holds them as ``{"questions": [{"id": 1, "question": "Is there a cube?", "parents": []}]}``; ids
-    are whole numbers or text. A parent that is no question of the prompt, or depends on its own child, is left out
-    without a word: no verdict hangs on it, see ``all_hold``.
+    The truth holds ``{"questions": [{"id": 1, "question": "Is there a cube?", "parents": []}]}``; ids are whole numbers
+    or text. A parent that is no question of the prompt, or that depends on its own child, is dropped without a notice:
+    it cannot change a verdict, see ``all_hold``.
     """
 
     @property
@@ -23,20 +23,20 @@ class PromptQuestions(QuestionSource):
         return "prompt"
 
     def questions(self, prompt: Prompt) -> tuple[Question, ...]:
-        carried = _carried(prompt.truth)
-        if not carried:
+        found = _questions_in(prompt.truth)
+        if not found:
             raise ValueError(
-                f"prompt {prompt.id[:80]!r} brings along no questions, each with an 'id' of its own, 'question' and "
-                "'parents'; take prompts from dsg:FILE.csv, or ask those of a QuestionFile"
+                f"prompt {prompt.id[:80]!r} has no questions in its truth, each with a unique 'id', 'question' and "
+                "'parents'; take prompts from dsg:FILE.csv, or questions from a QuestionFile"
             )
-        return carried
+        return found
 
 
-@lru_cache(REMEMBERED)
-def _carried(truth: str) -> tuple[Question, ...]:
-    """The questions in a prompt's truth; none where it holds none, or not in that form."""
-    told: Any = json.loads(truth or "{}")
-    rows = told.get("questions") if isinstance(told, dict) else None
+@lru_cache(CACHED_PROMPTS)
+def _questions_in(truth: str) -> tuple[Question, ...]:
+    """Parse the questions of a prompt's truth; return none if there are none or they have another form."""
+    parsed: Any = json.loads(truth or "{}")
+    rows = parsed.get("questions") if isinstance(parsed, dict) else None
     if not (isinstance(rows, list) and all(map(_is_question, rows))):
         return ()
     found = [Question(str(row["id"]), row["question"].strip(), tuple(map(str, row["parents"]))) for row in rows]

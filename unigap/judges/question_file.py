@@ -1,4 +1,4 @@
-"""Questions from a file: DSG's table as published, or one's own, one JSON object a line."""
+"""Questions from a file: DSG's published CSV, or JSONL with one question a line."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from unigap.prompt_sets.rows import csv_rows, json_rows, read_text, with_known_k
 from unigap.records import Prompt
 
 DSG = {"prompt": "item_id", "id": "proposition_id", "question": "question_natural_language", "parents": "dependency"}
-"""The columns of a DSG file, by what we call them."""
+"""Columns of a DSG file, by the key of a JSONL file with the same content."""
 IGNORED = ("text", "keywords", "category_broad", "category_detailed", "tuple")
-"""Its other columns."""
+"""Columns of a DSG file that are not read."""
 
-Placed = dict[str, tuple[str, Question]]
-"""The questions of a prompt by id, each with where it stands."""
+Located = dict[str, tuple[str, Question]]
+"""Questions of a prompt by id, each with its file and line."""
 
 
 class QuestionFile(QuestionSource):
-    """Questions from a file, for models and prompts of the real world.
+    """Questions from a file, by prompt id.
 
-    A ``.csv`` file is read as DSG publishes them: ``item_id``, ``proposition_id``, ``question_natural_language`` and
-    ``dependency``, the ids of a question's parents, 0 for none. Parents in it that are no question of their prompt, or
-    depend on their own child, are left out, and one line on stderr counts them: nobody can mend what is published, and
-    no verdict hangs on it, see ``all_hold``. A ``.jsonl`` file holds objects with ``prompt`` (the prompt's id), ``id``,
-    ``question`` and optionally ``parents``, a list of ids; such a parent in it is a mistake.
+    A ``.csv`` file has DSG's published columns: ``item_id``, ``proposition_id``, ``question_natural_language`` and
+    ``dependency`` (ids of the parents, 0 for none). Parents that are no question of their prompt, or that depend on
+    their own child, occur in the published file; they are dropped, and one line on stderr counts them. They cannot
+    change a verdict, see ``all_hold``. A ``.jsonl`` file holds objects with ``prompt`` (the prompt's id), ``id``,
+    ``question`` and optionally ``parents``, a list of ids; there such a parent is an error.
 
     Args:
         path: The file.
@@ -36,36 +36,36 @@ class QuestionFile(QuestionSource):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self._of_prompt = _read(path)
+        self._by_prompt = _read(path)
 
     @property
     def name(self) -> str:
         return "file"
 
     def questions(self, prompt: Prompt) -> tuple[Question, ...]:
-        if prompt.id not in self._of_prompt:
+        if prompt.id not in self._by_prompt:
             raise ValueError(f"questions {str(self.path)!r}: none for prompt {prompt.id[:80]!r}; add them")
-        return self._of_prompt[prompt.id]
+        return self._by_prompt[prompt.id]
 
 
 @dataclass(frozen=True)
 class _Fault:
-    """A parent that means nothing, and whether it is a question of the prompt at all."""
+    """A parent that cannot be used: missing from the prompt's questions, or (``exists``) part of a cycle."""
 
     where: str
     question: Question
     parent: str
-    there: bool
+    exists: bool
 
     def __str__(self) -> str:
-        fault = "which depends on it in turn, in a circle; remove it" if self.there else "which is not there; add it"
+        fault = "which depends on it in turn, in a circle; remove it" if self.exists else "which is not there; add it"
         return f"{self.where}: question {self.question.id[:80]!r} depends on {self.parent[:80]!r}, {fault}"
 
 
 def _read(path: str) -> dict[str, tuple[Question, ...]]:
     named, published = f"questions {path!r}", Path(path).suffix == ".csv"
     text = read_text(path, (".csv", ".jsonl"), noun="questions")
-    found: dict[str, Placed] = {}
+    found: dict[str, Located] = {}
     for where, prompt, question in _dsg_rows(text, named) if published else _own_rows(text, named):
         if not (prompt and question.id and question.text):
             raise ValueError(f"{where}: needs the id of a prompt, an id and a question")
@@ -74,8 +74,8 @@ def _read(path: str) -> dict[str, tuple[Question, ...]]:
         found[prompt][question.id] = where, question
     if not found:
         raise ValueError(f"{named}: the file holds no question; add one a line")
-    sound = {name: with_sound_parents(question for _, question in placed.values()) for name, placed in found.items()}
-    faults = [fault for name, placed in found.items() for fault in _faults(placed, sound[name])]
+    sound = {name: with_sound_parents(question for _, question in located.values()) for name, located in found.items()}
+    faults = [fault for name, located in found.items() for fault in _faults(located, sound[name])]
     if faults and not published:
         raise ValueError(str(faults[0]))
     if faults:
@@ -104,19 +104,19 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _faults(placed: Placed, sound: tuple[Question, ...]) -> Iterator[_Fault]:
-    for (where, question), kept in zip(placed.values(), sound, strict=True):
+def _faults(located: Located, sound: tuple[Question, ...]) -> Iterator[_Fault]:
+    for (where, question), kept in zip(located.values(), sound, strict=True):
         for parent in question.parents:
             if parent not in kept.parents:
-                yield _Fault(where, question, parent, parent in placed)
+                yield _Fault(where, question, parent, parent in located)
 
 
-def _counted(faults: list[_Fault], found: Mapping[str, Placed]) -> str:
-    """How many questions have a parent that means nothing, of either kind, and where the first stands."""
-    strange, circular = (len({fault.where for fault in faults if fault.there is there}) for there in (False, True))
-    whole, first = sum(map(len, found.values())), faults[0]
+def _counted(faults: list[_Fault], found: Mapping[str, Located]) -> str:
+    """Say how many questions have a missing parent, how many are in a cycle, and which is the first."""
+    missing, circular = (len({fault.where for fault in faults if fault.exists is exists}) for exists in (False, True))
+    total, first = sum(map(len, found.values())), faults[0]
+    line = first.where.rpartition(", ")[2]
     return (
-        f"of {whole} questions {strange} depend on what is no question of their prompt, {circular} on themselves at "
-        f"once or in a circle; such parents are left out, the first in {first.where.rpartition(', ')[2]}: "
-        f"{first.parent[:40]!r}"
+        f"of {total} questions {missing} depend on something that is no question of their prompt, {circular} on "
+        f"themselves, directly or in a circle; such parents are dropped, the first in {line}: {first.parent[:40]!r}"
     )

@@ -1,4 +1,4 @@
-"""The questions a prompt falls into, and what their answers say of the whole."""
+"""Questions about the parts of a prompt, and how their answers combine into one verdict."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from dataclasses import dataclass, replace
 from unigap.judges.described import Described
 from unigap.records import Prompt
 
-REMEMBERED = 16_384
-"""Most prompts whose questions are kept: a prompt comes back with each of its candidates."""
+CACHED_PROMPTS = 16_384
+"""Most prompts whose questions are cached: a prompt recurs with each of its candidates."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A yes/no question about a picture, to which yes is right where the picture shows what was asked.
+    """A yes/no question about an image; yes is right if the image shows this part of the prompt.
 
     Attributes:
-        id: Its name, unique among the questions of a prompt.
-        text: What is asked.
-        parents: Questions without whose yes this one means nothing: the colour of what is not there.
+        id: Name, unique among the questions of a prompt.
+        text: The question.
+        parents: Ids of questions that must be answered yes for this one to be meaningful, e.g. "is there a ball?" for
+            "is the ball red?".
     """
 
     id: str
@@ -29,60 +30,55 @@ class Question:
 
 
 class QuestionSource(Described, ABC):
-    """Knows which questions a prompt falls into."""
+    """Splits a prompt into questions."""
 
     @abstractmethod
     def questions(self, prompt: Prompt) -> tuple[Question, ...]:
-        """The questions of a prompt, at least one.
+        """Return the questions of a prompt, at least one.
 
         Raises:
-            ValueError: There are none for it.
+            ValueError: There are no questions for this prompt.
         """
 
 
 def with_sound_parents(questions: Iterable[Question]) -> tuple[Question, ...]:
-    """The questions of a prompt, without the parents that mean nothing.
-
-    A parent must be one of the questions, and must not depend in turn, at any remove, on the question whose parent it
-    is: of a circle, no question could be asked before the others.
-    """
-    named = {question.id: question for question in questions}
-    above = {name: _above(name, named) for name in named}
+    """Drop the parents that cannot be used: those that are no question of the prompt, and those in a cycle."""
+    by_id = {question.id: question for question in questions}
+    ancestors = {name: _ancestors(name, by_id) for name in by_id}
 
     def sound(question: Question) -> tuple[str, ...]:
-        return tuple(name for name in question.parents if name in named and question.id not in above[name])
+        return tuple(name for name in question.parents if name in by_id and question.id not in ancestors[name])
 
-    return tuple(replace(question, parents=sound(question)) for question in named.values())
+    return tuple(replace(question, parents=sound(question)) for question in by_id.values())
 
 
-def _above(name: str, named: Mapping[str, Question]) -> set[str]:
-    """Every question that one depends on, at any remove; in a circle, itself too."""
+def _ancestors(name: str, by_id: Mapping[str, Question]) -> set[str]:
+    """Return all questions that one depends on, directly or not; in a cycle, itself included."""
     found: set[str] = set()
-    ahead = [name]
-    while ahead:
-        fresh = {parent for parent in named[ahead.pop()].parents if parent in named} - found
-        found |= fresh
-        ahead += fresh
+    queue = [name]
+    while queue:
+        new = {parent for parent in by_id[queue.pop()].parents if parent in by_id} - found
+        found |= new
+        queue += new
     return found
 
 
 def all_hold(questions: Sequence[Question], logit_Q: Sequence[float]) -> float:
-    """Log-odds that every question is answered yes: those of the question whose yes is least sure.
+    """Return log-odds that every question is answered yes: the lowest log-odds of all questions.
 
-    Questions about one picture stand or fall together far more than they vary on their own, so the least sure one
-    bounds the whole, where a product would punish a prompt for having many parts. A question one of whose parents was
-    answered no is left out, and so is what depends on it: what a model says of something that is not there means
-    nothing, and the parent has already said no.
+    Answers about one image are strongly correlated. So the minimum, an upper bound, is used and not the product, which
+    would penalise prompts with many parts. A question is left out if one of its parents was answered no or left out:
+    its answer would be about something that is not there, and the parent's no already decides the verdict.
 
     Args:
-        questions: The questions of one prompt, their parents sound, see ``with_sound_parents``.
-        logit_Q: Log-odds of yes of each.
+        questions: The questions of one prompt, with usable parents only, see ``with_sound_parents``.
+        logit_Q: Log-odds of yes of each question.
     """
-    void = {question.id for question, logit in zip(questions, logit_Q, strict=True) if logit < 0}
-    asked = dict(zip(questions, logit_Q, strict=True))
+    failed = {question.id for question, logit in zip(questions, logit_Q, strict=True) if logit < 0}
+    logits = dict(zip(questions, logit_Q, strict=True))
     while True:
-        kept = {question: logit for question, logit in asked.items() if void.isdisjoint(question.parents)}
-        if len(kept) == len(asked):
+        kept = {question: logit for question, logit in logits.items() if failed.isdisjoint(question.parents)}
+        if len(kept) == len(logits):
             return min(kept.values())
-        void |= {question.id for question in asked.keys() - kept.keys()}
-        asked = kept
+        failed |= {question.id for question in logits.keys() - kept.keys()}
+        logits = kept

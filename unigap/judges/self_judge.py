@@ -1,4 +1,4 @@
-"""The model itself as judge: its understanding branch is asked whether its drawing is what the prompt says."""
+"""Self-judge: ask the model's own understanding branch whether its image shows the prompt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SelfJudge(AnsweringJudge):
 
     Args:
         questions: Phrasings with a ``{prompt}`` in each; the log-odds are averaged over them.
-        batch_size: Most images in one forward pass; fewer where the device has no memory for so many.
+        batch_size: Most images in one forward pass; halved whenever the device runs out of memory.
     """
 
     def __init__(self, questions: Sequence[str] = (QUESTION,), batch_size: int = 256) -> None:
@@ -43,18 +43,18 @@ class SelfJudge(AnsweringJudge):
 
     @torch.no_grad()
     def ask(self, model: UnifiedModel, texts: Sequence[str], pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Log-odds that each image shows its text, float32 (B,)."""
+        """Return log-odds that each image shows its text, float32 (B,)."""
         return self._answers(model, texts, pixels_BCHW).logit
 
     def _answers(self, model: UnifiedModel, texts: Sequence[str], pixels_BCHW: torch.Tensor) -> Answers:
-        asked = [[question.replace("{prompt}", text) for question in self.questions] for text in texts]
+        questions = [[question.replace("{prompt}", text) for question in self.questions] for text in texts]
 
-        def ask(batch: slice) -> Answers:
-            answers = model.judge_answers(pixels_BCHW[batch], asked[batch])
+        def answer(batch: slice) -> Answers:
+            answers = model.judge_answers(pixels_BCHW[batch], questions[batch])
             return Answers(answers.logit.mean(1), answers.mass.mean(1))
 
         too_large = "one image with its questions does not fit; ask fewer questions, or free memory on the device"
         with evaluating(model):
-            found = joined(list(in_fitting_batches(ask, len(asked), self.batch_size, too_large)), pixels_BCHW)
-        check_mass(self.name, found.mass)
-        return found
+            answers = joined(list(in_fitting_batches(answer, len(questions), self.batch_size, too_large)), pixels_BCHW)
+        check_mass(self.name, answers.mass)
+        return answers

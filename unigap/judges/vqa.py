@@ -1,4 +1,4 @@
-"""Another model as judge: any of transformers' image-text-to-text models, asked as VQAScore asks."""
+"""VQAScore: another model as the judge, any image-text-to-text model of transformers."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ QUESTION = 'Does this figure show "{prompt}"? Please answer yes or no.'
 
 
 class VQAJudge(AnsweringJudge):
-    """VQAScore: the log-odds of "yes" over "no" as the first word of another model's answer.
+    """VQAScore: log-odds of "yes" against "no" as the first token of another model's answer.
 
-    The model is loaded when the first drawing is judged, from safetensors and without code of its own, and is no part
-    of the model that is trained: checkpoints do not hold it. Families that also read videos, Qwen2.5-VL among them,
-    need torchvision for their processor, which ``pip install 'unigap[vqa]'`` brings along.
+    The model is loaded when the first image is judged, from safetensors, and code in its folder is not run. It is not
+    part of the trained model and not stored in checkpoints. Families that also take videos, such as Qwen2.5-VL, need
+    torchvision for their processor: ``pip install 'unigap[vqa]'``.
 
     Args:
         checkpoint: Folder or hub id in transformers' layout, e.g. ``Qwen/Qwen2.5-VL-7B-Instruct``.
-        question: What is asked, with a ``{prompt}`` in it.
-        dtype: Precision of the weights: ``auto`` is that of the checkpoint; ``float32``, ``bfloat16``.
-        device: Where it runs, e.g. ``cuda:1``; empty is where the model runs whose drawings it judges.
-        batch_size: Most images in one forward pass; fewer where the device has no memory for so many.
+        question: The question, with a ``{prompt}`` in it.
+        dtype: Precision of the weights: ``auto`` (the checkpoint's), ``float32`` or ``bfloat16``.
+        device: Device of the judge, e.g. ``cuda:1``; empty means the device of the trained model.
+        batch_size: Most images in one forward pass; halved whenever the device runs out of memory.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class VQAJudge(AnsweringJudge):
             raise ValueError(f"unknown dtype {dtype!r}; choose one of: {', '.join(PRECISIONS)}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-        # a mistake shows before anything is drawn
+        # fail before anything is sampled
         resolve(checkpoint)
         if device:
             check_device(device)
@@ -59,19 +59,22 @@ class VQAJudge(AnsweringJudge):
         return self._answers(texts, pixels_BCHW, self.device or str(next(model.parameters()).device))
 
     def ask(self, texts: Sequence[str], pixels_BCHW: torch.Tensor, device: str = "cpu") -> torch.Tensor:
-        """Log-odds that each image shows its text, float32 (B,) on ``device``."""
+        """Return log-odds that each image shows its text, float32 (B,) on ``device``."""
         return self._answers(texts, pixels_BCHW, device).logit
 
     def _answers(self, texts: Sequence[str], pixels_BCHW: torch.Tensor, device: str) -> Answers:
-        asked = [self.question.replace("{prompt}", text) for text in texts]
-        if not asked:
+        questions = [self.question.replace("{prompt}", text) for text in texts]
+        if not questions:
             return joined([], pixels_BCHW)
         self._reader = self._reader or ImageReader(self.checkpoint, self.dtype)
         reader = self._reader.to(device)
         too_large = "one image with its question does not fit; choose a smaller judge, or free memory on the device"
         parts = in_fitting_batches(
-            lambda batch: reader.answers(pixels_BCHW[batch], asked[batch]), len(asked), self.batch_size, too_large
+            lambda batch: reader.answers(pixels_BCHW[batch], questions[batch]),
+            len(questions),
+            self.batch_size,
+            too_large,
         )
-        found = joined(list(parts), pixels_BCHW)
-        check_mass(self.name, found.mass)
-        return found
+        answers = joined(list(parts), pixels_BCHW)
+        check_mass(self.name, answers.mass)
+        return answers

@@ -1,4 +1,4 @@
-"""What a stage learns from the pool, one objective a file."""
+"""Objectives: training rows, batch and loss of a stage. One objective a file."""
 
 from typing import Any
 

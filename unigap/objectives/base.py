@@ -1,4 +1,4 @@
-"""What a stage learns from the pool: which rows it picks, how they are batched, and the loss on them."""
+"""Objective interface: which rows of the pool to train on, how to batch them, and the loss."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from unigap.records import Candidate, Prompt
 
 
 class Row(Protocol):
-    """What one example is made of: a candidate, a pair, or an objective's own noun."""
+    """One training example: a candidate, a pair, or any object with a prompt."""
 
     @property
     def prompt(self) -> Prompt:
-        """The prompt it is an example of."""
+        """The prompt of the example."""
 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows ready for a training step.
+    """Rows as tensors, ready for a training step.
 
-    An objective that needs more of its rows derives a frozen dataclass with further fields: tensors, tuples, lists and
-    dicts of tensors, or whatever has a method ``to`` of its own. ``to`` moves them all.
+    For more data per row, derive a frozen dataclass with further fields: tensors, tuples, lists or dicts of tensors, or
+    objects with a method ``to``. ``to`` moves them all.
 
     Attributes:
-        ids: Names of the rows, for the log of what was trained on.
+        ids: Names of the rows, for the log of trained rows.
         texts: Their prompts.
-        codes_BM: The images to learn from, int64.
+        codes_BM: Image codes to learn from, int64.
     """
 
     ids: tuple[str, ...]
@@ -43,52 +43,68 @@ class RowBatch:
     codes_BM: torch.Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return the batch with every tensor in it on ``device`` (Lightning calls this)."""
+        """Return the batch with all its tensors on ``device``; called by Lightning."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return dataclasses.replace(self, **move_data_to_device(fields, torch.device(device)))
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Loss of a step, a scalar, and what to log beside it."""
+    """Loss of a step, a scalar, and further scalars to log."""
 
     loss: torch.Tensor
     logs: dict[str, torch.Tensor]
 
 
 def likelihood_figures(model: UnifiedModel, figures: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Name figures that are made of log-likelihoods: with ``_estimate`` behind, where the model only estimates them.
+    """Append ``_estimate`` to the names of figures made of log-likelihoods if the model only estimates those.
 
     Args:
-        model: The model whose log-likelihoods they are.
+        model: The model that computed the log-likelihoods.
         figures: The figures by name.
     """
-    end = "" if model.exact_likelihood else "_estimate"
-    return {f"{name}{end}": value for name, value in figures.items()}
+    suffix = "" if model.exact_likelihood else "_estimate"
+    return {f"{name}{suffix}": value for name, value in figures.items()}
 
 
 class Objective(ABC):
-    """A way to learn from judged candidates."""
+    """Learns from judged candidates.
+
+    Attributes:
+        threshold: Smallest probability of yes that accepts a candidate, in (0, 1). Prompts without an accepted
+            candidate are counted as discarded.
+    """
 
     threshold: float
 
     @property
     @abstractmethod
     def needs_reference(self) -> bool:
-        """Whether rows need log-likelihoods under the weights the stage started from."""
+        """Whether ``collate`` needs log-likelihoods under the reference model."""
 
     @abstractmethod
     def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> Sequence[Row]:
-        """What to learn from, given the judge's log-odds of each candidate by id."""
+        """Return the training rows of a pool.
+
+        Args:
+            candidates: All candidates of all rounds.
+            logits: The selecting judge's log-odds of yes, by candidate id; candidates without a verdict are missing.
+        """
 
     @abstractmethod
     def members(self, row: Any) -> tuple[Candidate, ...]:
-        """The candidates a row is made of."""
+        """Return the candidates of a row."""
 
     @abstractmethod
     def collate(self, rows: Sequence[Any], references: Mapping[str, float]) -> RowBatch:
-        """Puts rows into tensors, in a batch of the objective's own kind."""
+        """Return a batch of rows, a ``RowBatch`` or the objective's own subclass.
+
+        Args:
+            rows: The rows, B of them.
+            references: Log-likelihoods under the reference model, in nats, by candidate id; empty unless
+                ``needs_reference``.
+        """
 
     @abstractmethod
     def step(self, model: UnifiedModel, batch: Any) -> StepResult:
-        """The loss of a batch, as ``collate`` made it."""
+        """Return the loss of a batch made by ``collate``."""

@@ -1,4 +1,4 @@
-"""Learning to prefer what was accepted to what was rejected."""
+"""DPO: prefer accepted images to rejected ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from unigap.records import Candidate, Pair
 
 @dataclass(frozen=True)
 class PairBatch(RowBatch):
-    """Pairs ready for a training step; ``codes_BM`` are the chosen images.
+    """Pairs as tensors; ``codes_BM`` are the chosen images.
 
     Attributes:
-        rejected_BM: The rejected images, int64.
+        rejected_BM: Image codes of the rejected images, int64.
         reference_B2: Log-likelihood of chosen and rejected under the reference model, in nats, float64.
     """
 
@@ -35,15 +35,15 @@ class DPO(Objective):
     """Direct preference optimisation with a likelihood term on the chosen images (Algorithm 1, DPO).
 
     Args:
-        threshold: Least probability of yes that counts as accepted, in (0, 1).
-        beta: Strength of the pull towards the reference, > 0.
-        nll_weight: Weight of the per-token likelihood of the chosen images, >= 0.
-        per_prompt: At most this many pairs of a prompt.
-        pairs: ``extreme`` sets the surest accepted image against the most firmly rejected one (the paper), ``closest``
-            against the rejected one the judge was least sure of.
+        threshold: Smallest probability of yes that accepts an image, in (0, 1).
+        beta: Strength of the pull towards the reference model, > 0.
+        nll_weight: Weight of the negative log-likelihood per token of the chosen images, >= 0.
+        per_prompt: Most pairs of a prompt.
+        pairs: Which rejected image is paired with the accepted image of highest log-odds: ``extreme`` takes the one of
+            lowest log-odds (the paper), ``closest`` the one of highest.
         loss: ``sigmoid`` (DPO), ``robust`` or ``ipo``, all as in TRL; ``ipo`` always takes log-likelihoods per token.
-        label_smoothing: Share of the preferences taken to be wrong, in [0, 0.5); makes ``sigmoid`` conservative DPO.
-        per_token: Divide log-likelihoods by the number of image tokens, so that beta means the same for every family.
+        label_smoothing: Assumed share of wrong preferences, in [0, 0.5); turns ``sigmoid`` into conservative DPO.
+        per_token: Divide log-likelihoods by the number of image tokens, so that beta is comparable between families.
     """
 
     def __init__(

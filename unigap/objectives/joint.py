@@ -1,7 +1,7 @@
-"""Understanding taught beside generation, with a small weight, so that the judge does not drift with what it accepts.
+"""Train understanding together with generation, with a small weight, so that the judge does not drift.
 
-Training on self-accepted images can move drawings into the judge's blind spots and its threshold towards yes. Questions
-with known answers are to hold against it, and none of the sources here needs an external judge.
+Training on self-accepted images can move generated images into the judge's blind spots, and its log-odds towards yes.
+Questions with known answers counteract that. No source in this module needs an external judge.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from unigap.evaluation.known_pairs import KnownPairs
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.evaluation.probe_sources import ProbeSource
 from unigap.judges.self_judge import QUESTION
 from unigap.models.base import UnifiedModel
 from unigap.objectives.base import Objective, Row, RowBatch, StepResult
 from unigap.objectives.negatives import Negatives
 from unigap.records import Candidate
 
-# Shape legend: I images, Q claims an image, C H W channels and sides.
+# Shape legend: I images, Q claims for each image, C H W channels and sides.
 
 
 @dataclass(frozen=True)
 class Claims:
-    """Images, claims about each, and which of them are true.
+    """Images with Q claims each, and whether each claim is true.
 
     Attributes:
         pixels_ICHW: The images, in [-1, 1].
-        claims_IQ: Q claims about each image.
-        truth_IQ: 1 where the claim is true, 0 where not, float32.
+        claims_IQ: Q captions for each image.
+        truth_IQ: 1 for a true claim, 0 for a false one, float32.
     """
 
     pixels_ICHW: torch.Tensor
@@ -43,19 +43,19 @@ class Claims:
 
 
 class ClaimSource(ABC):
-    """Where claims of known truth come from."""
+    """Makes claims with known truth."""
 
     @abstractmethod
     def claims(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Claims | None:
-        """The claims that go with a training batch; ``None`` where it gives rise to none."""
+        """Return claims to train on together with a batch, or None if the batch yields none."""
 
 
 class SwapNegatives(ClaimSource):
-    """An accepted image is a yes for its own prompt and a no for the prompt with one thing changed.
+    """Asks about accepted images: yes for the own prompt, no for the prompt with one detail changed.
 
     Args:
-        negatives: How a prompt is changed: ``WordNegatives`` for English, ``ShapesNegatives`` for the embedded world.
-        images: At most this many images of a batch, >= 1.
+        negatives: Changes a prompt: ``WordNegatives`` for English, ``ShapesNegatives`` for the embedded world.
+        images: Most images taken from a batch, >= 1.
     """
 
     def __init__(self, negatives: Negatives, images: int = 16) -> None:
@@ -64,52 +64,53 @@ class SwapNegatives(ClaimSource):
         self.negatives, self.images = negatives, images
 
     def claims(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Claims | None:
-        """As many yes as no."""
+        """Return a true and a false claim for each image."""
         chosen = rng.sample(range(len(batch.texts)), min(self.images, len(batch.texts)))
         altered = [(i, self.negatives.alter(batch.texts[i], rng)) for i in sorted(chosen)]
-        asked = [(i, [batch.texts[i], other]) for i, other in altered if other]
-        if not asked:
+        claims = {i: [batch.texts[i], other] for i, other in altered if other}
+        if not claims:
             return None
-        pixels_ICHW = model.decode(batch.codes_BM[[i for i, _ in asked]])
-        truth_IQ = torch.tensor([[1.0, 0.0]], device=pixels_ICHW.device).expand(len(asked), 2)
-        return Claims(pixels_ICHW, [claims for _, claims in asked], truth_IQ)
+        pixels_ICHW = model.decode(batch.codes_BM[list(claims)])
+        truth_IQ = torch.tensor([[1.0, 0.0]], device=pixels_ICHW.device).expand(len(claims), 2)
+        return Claims(pixels_ICHW, list(claims.values()), truth_IQ)
 
 
 class Replay(ClaimSource):
-    """Labelled pairs of the kind the model was pretrained on, asked again.
+    """Asks about a probe set, e.g. of the kind of images that the model was pretrained on.
 
     Args:
-        pairs: Where they come from.
-        size: How many are kept to draw from, >= 1.
-        images: How many are asked beside each batch, in [1, size].
+        pairs: Source of the probe set.
+        size: Number of images in the probe set, >= 1.
+        images: Number of images sampled from it for each batch, in [1, size].
     """
 
-    def __init__(self, pairs: KnownPairs, size: int = 2000, images: int = 16) -> None:
+    def __init__(self, pairs: ProbeSource, size: int = 2000, images: int = 16) -> None:
         if not 1 <= images <= size:
             raise ValueError(f"images must be in [1, size = {size}], got {images}")
         self.pairs, self.size, self.images = pairs, size, images
-        self._exam: ProbeSet | None = None
+        self._probes: ProbeSet | None = None
 
     def claims(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Claims:
-        """A random part of the pairs, half of which are true."""
-        if self._exam is None:
-            self._exam = self.pairs.load(self.size)
+        """Return a random part of the probe set, one claim for each image."""
+        if self._probes is None:
+            self._probes = self.pairs.load(self.size)
         chosen = rng.sample(range(self.size), self.images)
         device = batch.codes_BM.device
-        truth_IQ = self._exam.truth_B[chosen, None].float().to(device)
-        return Claims(self._exam.pixels_BCHW[chosen].to(device), [[self._exam.claims[i]] for i in chosen], truth_IQ)
+        truth_IQ = self._probes.truth_B[chosen, None].float().to(device)
+        claims_IQ = [[self._probes.claims[i]] for i in chosen]
+        return Claims(self._probes.pixels_BCHW[chosen].to(device), claims_IQ, truth_IQ)
 
 
 class Joint(Objective):
-    """An objective for generation, and the model's own answers to questions of known truth beside it.
+    """An objective for generation plus a loss on yes/no questions with known answers.
 
     The loss is that of generation plus ``weight`` times the binary cross-entropy of yes against no.
 
     Args:
         generation: The objective for generation, which chooses the rows.
-        sources: Where the questions come from, one or more.
+        sources: One or more sources of claims.
         weight: Weight of the questions, > 0.
-        question: How a claim is asked, with a ``{prompt}`` in it; the judge's own question.
+        question: Question about a claim, with a ``{prompt}`` in it; by default the self-judge's.
     """
 
     def __init__(
@@ -143,24 +144,24 @@ class Joint(Objective):
         return self.generation.collate(rows, references)
 
     def step(self, model: UnifiedModel, batch: RowBatch) -> StepResult:
-        drawn = self.generation.step(model, batch)
-        # torch's generator is a function of the training step, so that a resumed run asks the same questions
+        generation = self.generation.step(model, batch)
+        # torch's generator depends on the training step alone, so a resumed run asks the same questions
         rng = random.Random(int(torch.randint(2**31, ())))
-        asked = [claims for source in self.sources if (claims := source.claims(model, batch, rng))]
-        if not asked:
-            return drawn
-        answers = [self._answer(model, claims) for claims in asked]
+        claim_sets = [claims for source in self.sources if (claims := source.claims(model, batch, rng))]
+        if not claim_sets:
+            return generation
+        answers = [self._answer(model, claims) for claims in claim_sets]
         loss = torch.stack([loss for loss, _ in answers]).mean()
         logs = {
-            "joint/generation": drawn.loss.detach(),
+            "joint/generation": generation.loss.detach(),
             "joint/questions": loss.detach(),
             "joint/accuracy": torch.stack([accuracy for _, accuracy in answers]).mean(),
         }
-        return StepResult(drawn.loss + self.weight * loss, {**drawn.logs, **logs})
+        return StepResult(generation.loss + self.weight * loss, {**generation.logs, **logs})
 
     def _answer(self, model: UnifiedModel, claims: Claims) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross-entropy of the answers, and the share that is right."""
-        asked = [[self.question.replace("{prompt}", claim) for claim in row] for row in claims.claims_IQ]
-        logit_IQ = model.judge_logit(claims.pixels_ICHW, asked)
+        """Return the cross-entropy of the model's answers and their accuracy, scalars."""
+        questions_IQ = [[self.question.replace("{prompt}", claim) for claim in row] for row in claims.claims_IQ]
+        logit_IQ = model.judge_logit(claims.pixels_ICHW, questions_IQ)
         right_IQ = (logit_IQ > 0) == claims.truth_IQ.bool()
         return F.binary_cross_entropy_with_logits(logit_IQ, claims.truth_IQ), right_IQ.float().mean()

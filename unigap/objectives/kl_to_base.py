@@ -1,4 +1,4 @@
-"""Any objective, held to what the base draws by the divergence of the policy from it."""
+"""KL penalty that keeps the policy close to the base model, on top of any objective."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ from unigap.records import Candidate, Prompt
 
 @dataclass(frozen=True)
 class HeldRow:
-    """A row of another objective beside one drawing of the base, which has nothing to do with it.
+    """A row of another objective, together with an unrelated sample of the base model.
 
     Attributes:
-        row: What is learned from.
-        drawn: What the base drew, for whichever prompt.
+        row: The row of the other objective.
+        base: A sample of the base model, for any prompt.
     """
 
     row: Row
-    drawn: Candidate
+    base: Candidate
 
     @property
     def prompt(self) -> Prompt:
-        """The prompt of what is learned from."""
+        """The prompt of ``row``."""
         return self.row.prompt
 
 
 @dataclass(frozen=True)
 class HeldBatch(RowBatch):
-    """A batch of another objective, whose names, prompts and images it repeats, and as many images of the base.
+    """A batch of another objective and as many samples of the base model.
+
+    ``ids``, ``texts`` and ``codes_BM`` are those of the other objective's batch.
 
     Attributes:
         rows: The batch of the other objective.
-        base_texts: Prompts of images the base drew, whatever a judge said of them.
-        base_codes_BM: Those images, int64.
-        base_logp_B: Their log-likelihoods under the base, in nats, float64.
+        base_texts: Prompts of the base model's samples, accepted or not.
+        base_codes_BM: Image codes of those samples, int64.
+        base_logp_B: Their log-likelihoods under the base model, in nats, float64.
     """
 
     rows: RowBatch
@@ -53,15 +55,15 @@ class HeldBatch(RowBatch):
 
 
 class KLToBase(Objective):
-    """An objective and ``weight`` times KL(base || policy) beside it, both per image token.
+    """An objective plus ``weight`` times KL(base || policy), both per image token.
 
-    The divergence is estimated, to second order (``losses.kl_to_base``), on images of the first round whatever the
-    judge said of them: samples of the base. The accepted images cannot serve. They are what selection left of those,
-    and a penalty on their log-ratios says only how far their own likelihood has risen, which is what training is for.
+    The divergence is estimated to second order (``losses.kl_to_base``) on images of the first round, accepted or not:
+    these are samples of the base model. Accepted images cannot replace them: they are a selection, and a penalty on
+    their log-ratios would only counteract the rise of their likelihood, which is the aim of training.
 
-    Where images are drawn under guidance, at another temperature or filtered, the likelihoods of what the base draws in
-    that way are held, and the logged ``kl/to_base`` is no divergence. With a model that only estimates likelihoods the
-    figure is logged as ``kl/to_base_estimate``.
+    With guidance, filters or a temperature other than 1, the penalty keeps the likelihoods of images sampled in that
+    way, and the logged ``kl/to_base`` is not a divergence. If the model only estimates likelihoods, the figure is
+    logged as ``kl/to_base_estimate``.
 
     Args:
         generation: The objective, which chooses the rows.
@@ -79,26 +81,25 @@ class KLToBase(Objective):
         return True
 
     def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[HeldRow]:
-        every = list(candidates)
-        drawn = [candidate for candidate in every if candidate.round == 0]
-        # in an order that knows no verdict
-        random.Random("drawings of the base").shuffle(drawn)
-        return [
-            HeldRow(row, other) for row, other in zip(self.generation.rows(every, logits), cycle(drawn), strict=False)
-        ]
+        pool = list(candidates)
+        base = [candidate for candidate in pool if candidate.round == 0]
+        # shuffled independently of the verdicts, since the estimate needs unselected samples
+        random.Random("drawings of the base").shuffle(base)
+        rows = self.generation.rows(pool, logits)
+        return [HeldRow(row, sample) for row, sample in zip(rows, cycle(base), strict=False)]
 
     def members(self, row: HeldRow) -> tuple[Candidate, ...]:
-        return (*self.generation.members(row.row), row.drawn)
+        return (*self.generation.members(row.row), row.base)
 
     def collate(self, rows: Sequence[HeldRow], references: Mapping[str, float]) -> HeldBatch:
-        batch, drawn = self.generation.collate([row.row for row in rows], references), [row.drawn for row in rows]
-        logp_B = torch.tensor([references[candidate.id] for candidate in drawn], dtype=torch.float64)
-        texts = tuple(candidate.prompt.text for candidate in drawn)
-        return HeldBatch(batch.ids, batch.texts, batch.codes_BM, batch, texts, codes_of(drawn), logp_B)
+        batch, base = self.generation.collate([row.row for row in rows], references), [row.base for row in rows]
+        logp_B = torch.tensor([references[candidate.id] for candidate in base], dtype=torch.float64)
+        texts = tuple(candidate.prompt.text for candidate in base)
+        return HeldBatch(batch.ids, batch.texts, batch.codes_BM, batch, texts, codes_of(base), logp_B)
 
     def step(self, model: UnifiedModel, batch: HeldBatch) -> StepResult:
-        learned = self.generation.step(model, batch.rows)
+        generation = self.generation.step(model, batch.rows)
         logp_BM = model.image_logps(model.encode_prompt(batch.base_texts), batch.base_codes_BM)
         kl = kl_to_base(logp_BM.sum(-1), batch.base_logp_B.to(logp_BM.dtype)) / logp_BM.shape[1]
-        logs = {"kl/generation": learned.loss.detach(), **likelihood_figures(model, {"kl/to_base": kl.detach()})}
-        return StepResult(learned.loss + self.weight * kl, {**learned.logs, **logs})
+        logs = {"kl/generation": generation.loss.detach(), **likelihood_figures(model, {"kl/to_base": kl.detach()})}
+        return StepResult(generation.loss + self.weight * kl, {**generation.logs, **logs})

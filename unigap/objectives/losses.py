@@ -12,37 +12,37 @@ from torch.nn import functional as F
 
 
 def sft_loss(logp_BM: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood per image token, a scalar in nats (Algorithm 1, SFT)."""
+    """Return the mean negative log-likelihood per image token, a scalar in nats (Algorithm 1, SFT)."""
     return -logp_BM.mean()
 
 
 def kl_to_base(logp_B: torch.Tensor, base_logp_B: torch.Tensor) -> torch.Tensor:
-    """KL(base || policy) of whole images to second order, a scalar in nats, on images the base drew.
+    """Estimate KL(base || policy) of whole images to second order, a scalar in nats, on samples of the base model.
 
-    Half the mean squared log-ratio (Schulman's k2). The mean of log base - log policy (k1) has no bias at all, but on
-    drawings that come again in every epoch it has no lower bound either: its gradient is that of their likelihood, and
-    learns them by heart. The square has the divergence's value and gradient up to third and second order in the
-    log-ratio, and is least, 0, exactly where the policy gives each drawing the likelihood it had.
+    The estimate is half the mean squared log-ratio (Schulman's k2). The mean of log base - log policy (k1) is unbiased,
+    but unbounded below on samples that recur in every epoch: its gradient raises their likelihood, which memorises
+    them. k2 agrees with the divergence to second order in the log-ratio, and its gradient to first order. Its minimum,
+    0, is where the policy gives each sample the likelihood it had under the base.
 
-    The drawings must not have been selected: over those a judge accepted, neither this nor another mean of log-ratios
-    estimates a divergence of policy and base, in either direction.
+    The samples must be unselected: on images that a judge accepted, no mean of log-ratios estimates a divergence
+    between policy and base in either direction.
 
     Args:
         logp_B: Policy log-likelihood of each image, summed over its tokens, in nats.
-        base_logp_B: The same under the base, which sampled them at temperature 1 without guidance or filters.
+        base_logp_B: The same under the base model, which sampled them at temperature 1 without guidance or filters.
     """
     return (logp_B - base_logp_B).square().mean() / 2
 
 
 @dataclass(frozen=True)
 class PreferenceTerms:
-    """What a preference loss is made of.
+    """A preference loss and its terms.
 
     Attributes:
         loss: Mean over pairs, a scalar.
-        margin_B: beta times the chosen-minus-rejected log-ratio to the reference, in nats.
-        chosen_B: Policy minus reference log-likelihood of the chosen image.
-        rejected_B: The same of the rejected image.
+        margin_B: beta times the chosen-minus-rejected log-ratio to the reference model, in nats.
+        chosen_B: Policy minus reference log-likelihood of the chosen image, in nats.
+        rejected_B: The same for the rejected image.
     """
 
     loss: torch.Tensor
@@ -69,22 +69,23 @@ def dpo_loss(
     kind: PreferenceLoss = "sigmoid",
     label_smoothing: float = 0.0,
 ) -> PreferenceTerms:
-    """Direct preference optimisation and its kin.
+    """Compute direct preference optimisation and its variants.
 
-    ``sigmoid`` is -log sigmoid(margin) (Rafailov et al. 2023), ln 2 where policy and reference agree; with label
-    smoothing e it is (1 - e) * -log sigmoid(margin) + e * -log sigmoid(-margin), conservative DPO (Mitchell 2023).
-    ``robust`` is unbiased where a share e of the preferences is flipped (Chowdhury et al. 2024). ``ipo`` is
-    (log-ratio - 1 / (2 beta))^2 (Azar et al. 2023), which stops pulling once the margin is reached. TRL's ``ipo`` is
-    this function of log-likelihoods divided by the number of tokens; pass those, as the ``DPO`` objective does.
+    - ``sigmoid``: -log sigmoid(margin) (Rafailov et al. 2023), ln 2 if policy and reference agree. With label smoothing
+      e: (1 - e) * -log sigmoid(margin) + e * -log sigmoid(-margin), conservative DPO (Mitchell 2023).
+    - ``robust``: an unbiased estimate of the sigmoid loss if a share e of the preferences is flipped (Chowdhury et al.
+      2024).
+    - ``ipo``: (log-ratio - 1 / (2 beta))^2 (Azar et al. 2023), with its minimum at a finite margin. TRL divides the
+      log-likelihoods by the number of tokens first; pass them so, as the ``DPO`` objective does.
 
     Args:
         chosen_logp_B: Policy log-likelihood of each chosen image, summed over its tokens, in nats.
         rejected_logp_B: The same for the rejected images.
         chosen_reference_B: Reference log-likelihood of the chosen images.
         rejected_reference_B: The same for the rejected images.
-        beta: Strength of the pull towards the reference, > 0.
-        kind: Which loss.
-        label_smoothing: Share e of preferences taken to be flipped, in [0, 0.5); ``ipo`` has none.
+        beta: Strength of the pull towards the reference model, > 0.
+        kind: Name of the loss.
+        label_smoothing: Assumed share e of flipped preferences, in [0, 0.5); ``ipo`` ignores it.
     """
     chosen_B = chosen_logp_B - chosen_reference_B
     rejected_B = rejected_logp_B - rejected_reference_B

@@ -1,4 +1,4 @@
-"""Hard negatives in words: a prompt with one thing changed, so that it no longer fits the image drawn for it."""
+"""Hard negative captions: a prompt with one word changed, so that it no longer fits the image sampled for it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ WORD_GROUPS = (
     ("on the top of", "under"),
     ("in front of", "behind"),
 )
-"""Words of which each makes a prompt false where another of its group made it true."""
+"""Groups of words that exclude each other: swapping one for another of its group makes a true prompt false."""
 
 
 class Negatives(ABC):
-    """A way to make a prompt false for an image that shows it."""
+    """Makes a prompt false for an image that shows it."""
 
     @abstractmethod
     def alter(self, text: str, rng: random.Random) -> str | None:
-        """The changed prompt; ``None`` where there is nothing to change."""
+        """Return the changed prompt, or None if nothing in it can be changed."""
 
 
 class WordNegatives(Negatives):
-    """One word changed for another of its group: colours, counts, sizes, shapes, materials and relations in English.
+    """Swaps one English word for another of its group: colours, counts, sizes, shapes, materials and relations.
 
     Args:
-        groups: Words, or phrases, that exclude each other.
+        groups: Groups of words or phrases that exclude each other.
     """
 
     def __init__(self, groups: Sequence[Sequence[str]] = WORD_GROUPS) -> None:
@@ -46,7 +46,7 @@ class WordNegatives(Negatives):
         self.groups = [tuple(group) for group in groups]
 
     def alter(self, text: str, rng: random.Random) -> str | None:
-        """``None`` for a prompt that holds no word of any group."""
+        """Return the prompt with one word swapped, or None if it holds no word of any group."""
         found = [
             (match, group)
             for group in self.groups

@@ -1,4 +1,4 @@
-"""Learning to draw what was accepted."""
+"""SFT: maximum likelihood of accepted images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class SFT(Objective):
     """Maximum likelihood of the accepted images (Algorithm 1, SFT).
 
     Args:
-        threshold: Least probability of yes that counts as accepted, in (0, 1).
-        keep: At most this many images of a prompt, the surest first.
-        balance: Repeat the images of prompts with fewer than ``keep``, so that every prompt something was accepted for
-            counts the same and a rare acceptance is not drowned by easy ones.
+        threshold: Smallest probability of yes that accepts an image, in (0, 1).
+        keep: Most images of a prompt, by log-odds.
+        balance: Repeat the images of prompts that have fewer than ``keep``, so that all prompts with an accepted image
+            weigh the same and easy prompts do not dominate.
     """
 
     def __init__(self, threshold: float = 0.5, keep: int = 8, balance: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Prompt sets, one format a file; each reads what was published into ``Prompt`` records."""
+"""Readers of published prompt sets into ``Prompt`` records. One format a file."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ READERS: dict[str, Callable[[str], list[Prompt]]] = {
     "tifa": read_tifa,
     "datasets": read_datasets,
 }
-"""What reads the PATH of a source ``NAME:PATH``, by its name."""
+"""Reader of PATH in a source ``NAME:PATH``, by NAME."""
 
 __all__ = ["READERS", "read_prompt_file", "write_prompt_file"]

@@ -1,4 +1,4 @@
-"""DSG-1k and DPG-Bench: a CSV with one yes/no question a row and what it depends on (arXiv 2310.18235, 2403.05135)."""
+"""DSG-1k and DPG-Bench: a CSV with one yes/no question a row and its dependencies (arXiv 2310.18235, 2403.05135)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ IGNORED = ("keywords",)
 
 
 def read_dsg(path: str) -> list[Prompt]:
-    """The prompts in the order in which they first occur; their ids are the item ids.
+    """Read the prompts in the order of first occurrence; their ids are the item ids.
 
-    The category is the part of the set the item comes from, e.g. ``whoops``. The truth is ``{"questions": [...]}``,
-    each ``{"id", "parents", "category", "detail", "tuple", "question"}``. A published dependency may hold words beside
-    numbers, or 0 for none; its numbers above 0 are the parents. Each proposition is one claim, see `tiers.tier`.
+    The category is the item's part of the set, e.g. ``whoops``. The truth is ``{"questions": [...]}``, each question
+    ``{"id", "parents", "category", "detail", "tuple", "question"}``. A published dependency may mix words with numbers,
+    or be 0 for none; its numbers above 0 are the parents. Each proposition is one claim, see `tiers.tier`.
 
     Raises:
-        ValueError: When a column is missing, or a row is damaged (named by its line).
+        ValueError: A column is missing, or a row is damaged (named by its line).
     """
     rows: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
     named = f"prompts {path!r}"

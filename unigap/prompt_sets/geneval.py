@@ -1,4 +1,4 @@
-"""GenEval: ``evaluation_metadata.jsonl``, 553 templates and the objects that must be there (arXiv 2310.11513)."""
+"""GenEval: ``evaluation_metadata.jsonl``, 553 prompts with the objects that must be there (arXiv 2310.11513)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from unigap.records import Prompt
 RELATIONS = ("left of", "right of", "above", "below")
 KEYS = ("tag", "include", "exclude", "prompt")
 ITEM_KEYS = ("class", "count", "color", "position")
-"""What an item may ask for; a key that the rules do not know would go unscored."""
+"""Keys of an item that the rules score; other keys are refused, since they would go unscored."""
 
 
 def read_geneval(path: str) -> list[Prompt]:
-    """The prompts in order; their ids are the names of GenEval's image folders, ``00000`` and on.
+    """Read the prompts in order; their ids are the names of GenEval's image folders, from ``00000``.
 
-    The category is the tag. The truth is ``{"include": [...], "exclude": [...]}`` as published: what must be there
-    (class, count, color, position relative to an earlier item) and what must not be there that often.
+    The category is the tag. The truth is ``{"include": [...], "exclude": [...]}`` as published: objects that must be
+    there (class, count, color, position relative to an earlier item), and counts of a class that must not be reached.
 
     Raises:
-        ValueError: When a row is no GenEval row, or asks for what GenEval's rules do not score; names the line.
+        ValueError: A row is not a GenEval row, or has a key that GenEval's rules do not score; names the line.
     """
     named = f"prompts {path!r}"
     return distinct(_prompts(read_text(path, (".jsonl",)), named), named)
@@ -48,10 +48,10 @@ def _prompts(text: str, named: str) -> Iterator[tuple[str, Prompt]]:
 
 
 def objects_of(row: Mapping[str, Any], name: str, where: str) -> list[dict[str, Any]]:
-    """The items of ``include`` or ``exclude``, each ``{"class", "count", "color"?, "position"?}``.
+    """Return the items of ``include`` or ``exclude``, each ``{"class", "count", "color"?, "position"?}``.
 
     Raises:
-        ValueError: When one of them has another form or another key.
+        ValueError: One of them has another form or another key.
     """
     items = row.get(name, [])
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):

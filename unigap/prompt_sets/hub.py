@@ -1,4 +1,4 @@
-"""Any set the ``datasets`` library reads: a local file or folder, or a hub id, with the name of the text column."""
+"""Any set that the ``datasets`` library reads: a local file or folder, or a hub id, and the name of the text column."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from unigap.records import Prompt
 KINDS = {
     ".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json", ".arrow": "arrow", ".txt": "text"
 }  # fmt: skip
-"""The readers that take plain values only, by the suffix of a file; every other one is refused."""
+"""Readers that load plain values only, by file suffix; all other readers are refused."""
 MOST_ROWS, MOST_CARD = 1_000_000, 2**20
-"""Most rows of a split, which a few bytes of Parquet can stand for; most bytes of a folder's card."""
+"""Most rows of a split (a few bytes of Parquet can expand to any number); most bytes of a folder's README.md."""
 FIELDS = ("category", "difficulty")
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 CARD = re.compile(r"^configs:.*\n(?:[ \t-].*\n)*", re.MULTILINE)
@@ -27,20 +27,20 @@ CARD = re.compile(r"^configs:.*\n(?:[ \t-].*\n)*", re.MULTILINE)
 
 
 def read_datasets(source: str) -> list[Prompt]:
-    """The prompts of every split, in order.
+    """Read the prompts of every split, in order.
 
     Args:
-        source: ``NAME#COLUMN`` or ``NAME:CONFIG#COLUMN``; the name is a file, a folder, or a hub id, and the column
-            holds the prompts (``text`` where it is left out). String columns ``category`` and ``difficulty`` are taken
-            where there are some. Ids count the rows of a split, e.g. ``train-000000``; a set of one split is not split.
+        source: ``NAME#COLUMN`` or ``NAME:CONFIG#COLUMN``. The name is a file, a folder or a hub id; the column holds
+            the prompts and defaults to ``text``. String columns ``category`` and ``difficulty`` are read if present.
+            Ids count the rows of a split, e.g. ``train-000000``. With a single split, prompts name no split.
 
     Raises:
-        ValueError: When it is a URL or would need code or a pickle to be read, when ``datasets`` cannot read it, or
-            when the column is missing or holds no text.
+        ValueError: The source is a URL, needs code or a pickle, or cannot be read by ``datasets``; or the column is
+            missing or holds no text.
     """
-    place, _, column = source.partition("#")
-    refuse_url(place)
-    name, _, config = place.partition(":")
+    location, _, column = source.partition("#")
+    refuse_url(location)
+    name, _, config = location.partition(":")
     splits, named = _read(name, config or None, column or "text"), f"prompts {name!r}"
     return distinct(_prompts(splits, column or "text", named), named)
 
@@ -62,8 +62,8 @@ def _read(name: str, config: str | None, column: str) -> dict[str, list[dict[str
         with quiet_datasets():
             return {split: _limited(_columns(rows, column)) for split, rows in _open(name, config).items()}
     except (DatasetsError, RuntimeError, ValueError, OSError) as error:
-        told = shortened(str(error) or type(error).__name__)
-        raise ValueError(f"prompts {name!r}: {told}") from error
+        reason = shortened(str(error) or type(error).__name__)
+        raise ValueError(f"prompts {name!r}: {reason}") from error
 
 
 def _limited(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -74,8 +74,8 @@ def _limited(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _columns(rows: Any, column: str) -> Iterator[dict[str, Any]]:
-    """The rows with the text and the columns beside it that are taken, so that no image is decoded."""
-    if rows.features is None:  # a CSV or JSON stream tells its columns with its rows
+    """Yield the rows with only the columns that are read, so that no image is decoded."""
+    if rows.features is None:  # a CSV or JSON stream has no schema before its first row
         for row in rows:
             require_columns([column], row)
             yield {name: row[name] for name in (column, *FIELDS) if name in row}
@@ -97,19 +97,19 @@ def _open(name: str, config: str | None) -> Mapping[str, Any]:
             raise ValueError(f"unknown kind {path.suffix!r}; give one of: {', '.join(KINDS)}")
         builder = datasets.load_dataset_builder(KINDS[path.suffix], data_files=str(path.absolute()))
     elif path.is_dir() or HUB_ID.fullmatch(name):
-        _refuse_card_that_leads_away(path / "README.md")
+        _refuse_card_with_url(path / "README.md")
         builder = datasets.load_dataset_builder(str(path.absolute()) if path.is_dir() else name, config)
     else:
         raise ValueError("no such file or folder, and no hub id such as owner/name")
-    _refuse_what_is_not_plain(builder, local=path.exists())
+    _refuse_unsafe_reader(builder, local=path.exists())
     if path.exists():
-        return builder.as_streaming_dataset()  # leaves no copy in a cache
+        return builder.as_streaming_dataset()  # makes no copy in the cache
     builder.download_and_prepare()
     return builder.as_dataset()
 
 
-def _refuse_card_that_leads_away(card: Path) -> None:
-    """Makes sure of a local card before ``datasets`` follows it."""
+def _refuse_card_with_url(card: Path) -> None:
+    """Check the README.md of a local folder before ``datasets`` follows its URLs."""
     if not card.exists():
         return
     found = CARD.search(read_outside_text(card, "its README.md", "a plain file", MOST_CARD))
@@ -117,10 +117,10 @@ def _refuse_card_that_leads_away(card: Path) -> None:
         raise ValueError("its README.md names data at a URL; download it and give the file")
 
 
-def _refuse_what_is_not_plain(builder: Any, local: bool) -> None:
+def _refuse_unsafe_reader(builder: Any, local: bool) -> None:
     kind = type(builder).__module__.rpartition(".")[2]
     if kind not in KINDS.values():
-        raise ValueError(f"would be read as {kind!r}; what is read here: {', '.join(sorted(set(KINDS.values())))}")
+        raise ValueError(f"would be read as {kind!r}; only these are read: {', '.join(sorted(set(KINDS.values())))}")
     for files in (builder.config.data_files or {}).values():
         for file in files:
             if "://" in str(file) and (local or not str(file).startswith("hf://")):

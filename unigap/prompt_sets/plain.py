@@ -1,4 +1,4 @@
-"""A set of the user's own: a text file with a prompt a line, or a JSONL file with an object a line."""
+"""Read and write a user's prompt file: text with one prompt a line, or JSONL with one object a line."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FIELDS = ("id", "category", "difficulty", "split")
 
 
 def read_prompt_file(path: str | Path) -> list[Prompt]:
-    """All prompts of a text or JSONL file, in order; an id that is left out is the prompt itself.
+    """Read all prompts of a text or JSONL file, in order; the id defaults to the text.
 
     Raises:
-        ValueError: When the file is missing, is not UTF-8, holds a damaged row (named by its line) or no prompt.
+        ValueError: The file is missing, is not UTF-8, holds a damaged row (named by its line) or no prompt.
     """
     worlds, named = ", ".join(map(repr, world_names())), f"prompts {str(path)!r}"
     text = read_text(path, (".txt", ".jsonl"), f"{worlds}, SET:PATH, ")
@@ -59,14 +59,14 @@ def _from_object(row: Mapping[str, Any], where: str) -> Prompt:
 
 
 def write_prompt_file(prompts: Iterable[Prompt], path: str) -> None:
-    """Writes a JSONL file that ``read_prompt_file`` reads back as the same prompts.
+    """Write a JSONL file that ``read_prompt_file`` reads back as the same prompts.
 
     Raises:
-        ValueError: When there is something under that name already, it lies in a pool, or there is no folder for it.
+        ValueError: The file exists, lies in a pool, or its folder does not exist.
     """
     file = Path(path)
     if file.suffix != ".jsonl" or not file.parent.is_dir():
-        raise ValueError(f"--out {path!r} is no .jsonl file in a folder that exists; give the name of one")
+        raise ValueError(f"--out {path!r} is no .jsonl file in an existing folder; give the name of one")
     if os.path.lexists(file):
         raise ValueError(f"--out {path!r} exists; remove it or give another name")
     refuse_inside_pool(file, "--out")

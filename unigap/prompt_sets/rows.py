@@ -1,4 +1,4 @@
-"""What every table from outside is held to: strict CSV and JSON, known keys, clean text, ids that differ."""
+"""Strict readers for tables from outside: CSV and JSON, known keys, clean text, unique ids."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from unigap.records import Prompt
 MAX_BYTES = 64 * 2**20
 MAX_CHARACTERS = 4000
 MAX_TRUTH = 100_000
-MOST_TOLD = 8
+MOST_LISTED = 8
 BYTE_ORDER_MARK = "\ufeff"
 BREAK = re.compile(r" *[\r\n][ \r\n]*")
 
 Row = tuple[str, dict[str, Any]]
-"""Where a row stands, for messages, and what it holds."""
+"""File and line of a row, for messages, and its content."""
 
 
 def read_text(path: str | Path, kinds: Sequence[str], otherwise: str = "", noun: str = "prompts") -> str:
-    """The text of a file.
+    """Read a text file.
 
     Args:
         path: The file.
-        kinds: Suffixes it may have.
-        otherwise: What else the user could have named, for the message.
-        noun: What the file holds, likewise.
+        kinds: Allowed suffixes.
+        otherwise: Other sources the user could have named, for the message.
+        noun: Content of the file, for the message.
 
     Raises:
-        ValueError: When it is a URL, missing, of another kind, too large, or not UTF-8.
+        ValueError: The path is a URL; or the file is missing, has another suffix, is too large or not UTF-8.
     """
     file, named = Path(path), f"{noun} {str(path)!r}"
     refuse_url(path, noun)
@@ -50,13 +50,13 @@ def read_text(path: str | Path, kinds: Sequence[str], otherwise: str = "", noun:
 
 
 def refuse_url(path: str | Path, noun: str = "prompts") -> None:
-    """Makes sure a source lies on this machine."""
+    """Check that a source is not a URL."""
     if "://" in str(path):
         raise ValueError(f"{noun} {str(path)!r} is a URL; download it and give the file")
 
 
 def lines_of(text: str, named: str) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, each with where it stands in what is ``named`` so in messages."""
+    """Yield the non-blank lines, each with its file (called ``named``) and line number for messages."""
     # splitlines would also split at U+2028 and U+0085, which JSON allows inside a string
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
@@ -64,10 +64,10 @@ def lines_of(text: str, named: str) -> Iterator[tuple[str, str]]:
 
 
 def json_rows(text: str, named: str, holding: str = "") -> Iterator[Row]:
-    """The objects of a JSONL text, one a line; ``holding`` says in messages what each needs.
+    """Yield the objects of a JSONL text; ``holding`` tells in messages what each must contain.
 
     Raises:
-        ValueError: When a line is no JSON object.
+        ValueError: A line is not a JSON object.
     """
     for where, line in lines_of(text, named):
         row = parse_json(line, where)
@@ -77,16 +77,16 @@ def json_rows(text: str, named: str, holding: str = "") -> Iterator[Row]:
 
 
 def csv_rows(text: str, named: str, columns: Sequence[str], ignored: Collection[str] = ()) -> Iterator[Row]:
-    """The rows of a CSV text with a header, each with all of these columns.
+    """Yield the rows of a CSV text with a header.
 
     Args:
         text: The text.
-        named: What the file is called in messages.
-        columns: The columns that are read.
-        ignored: Columns of the format that are not read; any other column is named in a notice.
+        named: Name of the file in messages.
+        columns: The columns that are read; all must be there.
+        ignored: Columns of the format that are not read; a notice names any other column.
 
     Raises:
-        ValueError: When a column is missing or occurs twice, a row has another number of fields, or a quote stays open.
+        ValueError: A column is missing or occurs twice, a row has another number of fields, or a quote is not closed.
     """
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -97,7 +97,7 @@ def csv_rows(text: str, named: str, columns: Sequence[str], ignored: Collection[
         twice = next((name for name, count in Counter(header).items() if count > 1), None)
         if twice is not None:
             raise ValueError(f"{named}, line 1: two columns {twice[:40]!r}; keep one")
-        _tell_unread(named, Counter(name for name in header if name not in {*columns, *ignored}), "columns")
+        _print_unread(named, Counter(name for name in header if name not in {*columns, *ignored}), "columns")
         for row in reader:
             where = f"{named}, line {reader.line_num}"
             if None in row or None in row.values():
@@ -108,16 +108,16 @@ def csv_rows(text: str, named: str, columns: Sequence[str], ignored: Collection[
 
 
 def with_known_keys(rows: Iterable[Row], named: str, known: Collection[str]) -> Iterator[Row]:
-    """The rows as they are; once they are read, a notice on stderr counts the keys that are not ``known``."""
+    """Yield the rows unchanged; after the last one, print a notice on stderr that counts the keys not in ``known``."""
     unread: Counter[str] = Counter()
     for where, row in rows:
         unread.update(key for key in row if key not in known)
         yield where, row
-    _tell_unread(named, unread, "keys")
+    _print_unread(named, unread, "keys")
 
 
 def refuse_unknown_keys(item: Collection[str], known: Collection[str], where: str) -> None:
-    """Make sure an object whose keys change its meaning has known keys only.
+    """Check that an object has known keys only.
 
     Raises:
         ValueError: It has another key.
@@ -127,27 +127,27 @@ def refuse_unknown_keys(item: Collection[str], known: Collection[str], where: st
             raise ValueError(f"{where}: the key {key[:40]!r} is not understood{hint(key, known)}")
 
 
-def _tell_unread(named: str, unread: Counter[str], noun: str) -> None:
+def _print_unread(named: str, unread: Counter[str], noun: str) -> None:
     if unread:
         listed = ", ".join(f"{key[:40]!r} ({count} of them)" if count > 1 else repr(key[:40])
-                           for key, count in unread.most_common(MOST_TOLD))  # fmt: skip
-        more = f" and {len(unread) - MOST_TOLD} more" if len(unread) > MOST_TOLD else ""
+                           for key, count in unread.most_common(MOST_LISTED))  # fmt: skip
+        more = f" and {len(unread) - MOST_LISTED} more" if len(unread) > MOST_LISTED else ""
         print(f"note: {named}: {noun} that are not read: {listed}{more}", file=sys.stderr)
 
 
-def require_columns(wanted: Sequence[str], there: Iterable[str], named: str = "") -> None:
-    """Makes sure a table has the columns its set is read from."""
-    known = sorted(there)
+def require_columns(wanted: Sequence[str], present: Iterable[str], named: str = "") -> None:
+    """Check that a table has all wanted columns."""
+    known = sorted(present)
     for column in wanted:
         if column not in known:
             raise ValueError(f"{named}no column {column!r}; it has: {', '.join(known)[:120] or 'none'}")
 
 
 def parse_json(text: str, where: str) -> Any:
-    """What JSON text means, where it means one thing.
+    """Parse JSON strictly.
 
     Raises:
-        ValueError: When it is no JSON, says a key twice, holds NaN or infinity, or is nested too deep.
+        ValueError: The text is not JSON, repeats a key, holds NaN or infinity, or is nested too deep.
     """
     try:
         return json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_no_number, parse_float=_finite_number)
@@ -176,10 +176,10 @@ def _finite_number(digits: str) -> float:
 
 
 def text_field(row: Mapping[str, Any], name: str, where: str) -> str:
-    """A string of a row, without the white space around it.
+    """Return a string of a row, stripped of white space.
 
     Raises:
-        ValueError: When it is missing, empty or no string.
+        ValueError: It is missing, empty or not a string.
     """
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
@@ -189,17 +189,17 @@ def text_field(row: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def as_truth(truth: dict[str, Any]) -> str:
-    """Structured truth as a prompt carries it: compact JSON, or nothing."""
+    """Return structured truth as ``Prompt.truth`` stores it: JSON, or the empty string for none."""
     return json.dumps(truth, ensure_ascii=False, allow_nan=False) if truth else ""
 
 
 def on_one_line(text: str) -> str:
-    """The text with a space for each run of line breaks and the spaces around it."""
+    """Return the text with each run of line breaks, and the spaces around it, replaced by one space."""
     return BREAK.sub(" ", text.strip())
 
 
 def family(item_id: str) -> str:
-    """The part of a benchmark an id belongs to: what stands before its number.
+    """Return the part of a benchmark that an id belongs to: the id without its number.
 
     >>> family("whoops_5"), family("partiprompts12"), family("299")
     ('whoops', 'partiprompts', 'any')
@@ -208,12 +208,13 @@ def family(item_id: str) -> str:
 
 
 def distinct(rows: Iterable[tuple[str, Prompt]], named: str) -> list[Prompt]:
-    """All prompts of a set, in order, once each is known to be clean.
+    """Check all prompts of a set and return them in order.
 
-    Published sets hold line breaks inside long prompts; each is read as a space, and a notice on stderr counts them.
+    Published sets have line breaks inside long prompts; each is read as a space, and a notice on stderr counts such
+    prompts.
 
     Raises:
-        ValueError: When a prompt cannot be stored or shown, an id occurs twice, or there is no prompt.
+        ValueError: A prompt cannot be stored or shown, an id occurs twice, or there is no prompt.
     """
     prompts: dict[str, Prompt] = {}
     broken = 0
@@ -248,6 +249,6 @@ def _check(prompt: Prompt, where: str) -> None:
                 raise ValueError(
                     f"{where}: holds a control character, a byte-order mark or a broken surrogate; remove it"
                 )
-    # ids name rows in reports and file names of other tools
+    # ids name rows in reports, and files of other tools
     if ".." in re.split(r"[/\\]", prompt.id):
         raise ValueError(f"{where}: id {prompt.id[:60]!r} is a path that leaves its folder; give it a plain name")

@@ -1,4 +1,4 @@
-"""Science-T2I-S and -C: a Parquet file of prompts whose picture takes scientific knowledge (arXiv 2504.13129)."""
+"""Science-T2I-S and -C: a Parquet file of prompts that need scientific knowledge to draw (arXiv 2504.13129)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TRUTH = {"explicit": "explicit_prompt", "superficial": "superficial_prompt", "la
 
 
 def read_science_t2i(path: str) -> list[Prompt]:
-    """The implicit prompts in order, numbered ``0000`` and on; the images beside them are not read.
+    """Read the implicit prompts in order, numbered from ``0000``; the images in the file are not read.
 
-    The truth is ``{"explicit", "superficial", "law"}``: the same scene with what science says of it spelled out, the
-    scene as it looks to someone who does not know, and the law that tells the two apart. It holds no list of claims, so
-    every difficulty is ``"any"``.
+    The truth is ``{"explicit", "superficial", "law"}``: the scene with its scientific consequence spelled out, the
+    scene as it would look if the law did not hold, and the law. It has no list of claims, so every difficulty is
+    ``"any"``.
 
     Raises:
-        ValueError: When the file is no Parquet file, lacks a column, or a cell is no text.
+        ValueError: The file is not a Parquet file, lacks a column, or a cell is not text.
     """
     refuse_url(path)
     named = f"prompts {path!r}"
@@ -37,12 +37,12 @@ def read_science_t2i(path: str) -> list[Prompt]:
     try:
         with pq.ParquetFile(path) as file:
             require_columns(columns, file.schema_arrow.names, f"{named}: ")
-            # a few bytes of a Parquet file can stand for any number of equal rows
+            # a few bytes of Parquet can expand to any number of equal rows
             if file.metadata.num_rows > MOST_ROWS:
                 raise ValueError(f"{named}: {file.metadata.num_rows} rows; at most {MOST_ROWS} are read, split it")
             rows = file.read(columns).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{named}: no sound Parquet file ({str(error).splitlines()[0][:80]})") from error
+        raise ValueError(f"{named}: not a valid Parquet file ({str(error).splitlines()[0][:80]})") from error
     return distinct(_prompts(rows, named), named)
 
 

@@ -26,30 +26,30 @@ SINGULARS = {"men": "man", "women": "woman", "mice": "mouse", "people": "person"
 SPATIAL = re.compile(rf"(?:a|an|the) (.+?) ({'|'.join(RELATIONS)}) (?:a|an|the) (.+)")
 WORDS = "|".join(NUMBERS)
 ITEM = rf"(?:{WORDS}) [a-z-]+"
-# an article counts in a list of things that begins the prompt or follows a number; elsewhere it numbers nothing
+# an article means "one" in a list of objects that begins the prompt or follows a number; elsewhere it is no count
 LIST = re.compile(rf"(?:^|\b(?!an? )){ITEM}(?:(?:, and |, | and ){ITEM})*")
 PHRASE = re.compile(r"(?:a|an)(?: (?!(?:a|an|the|with) )[a-z-]+){2,4}")
 
 
 def read_t2i_compbench(folder: str) -> list[Prompt]:
-    """The prompts of every file there is, category by category, ``train`` before ``val``.
+    """Read the prompts of all files in the folder, category by category, ``train`` before ``val``.
 
-    Ids count the prompts of a file, e.g. ``color-val-000``. The files hold text only. A structured truth is read back
-    from the text where it follows a pattern: ``{"include": [{"class", "count"}], "relation": ...}`` for the spatial
-    prompts, ``{"include": [...]}`` for numeracy, and ``{"phrases": [...]}``, one noun phrase with one attribute each,
-    for colour, shape and texture. Free sentences have no truth and difficulty ``"any"``.
+    Ids count the prompts of a file, e.g. ``color-val-000``. The files hold text only. If the text follows a template,
+    the structured truth is parsed from it: ``{"include": [{"class", "count"}], "relation": ...}`` for the spatial
+    categories, ``{"include": [...]}`` for numeracy, and ``{"phrases": [...]}``, noun phrases with one attribute each,
+    for color, shape and texture. Other sentences have no truth and difficulty ``"any"``.
 
     Raises:
-        ValueError: When the folder holds none of the files, or one is damaged.
+        ValueError: The folder holds none of the files, or one is damaged.
     """
     refuse_url(folder)
     root = Path(folder)
     files = [(c, s, root / f"{c}_{s}.txt") for c in CATEGORIES for s in SPLITS]
-    there = [(category, split, file) for category, split, file in files if os.path.lexists(file)]
-    if not there:
+    present = [(category, split, file) for category, split, file in files if os.path.lexists(file)]
+    if not present:
         raise ValueError(f"prompts {folder!r}: no folder with files such as color_train.txt and color_val.txt")
     return distinct(
-        (row for category, split, file in there for row in _prompts(category, split, file)), f"prompts {folder!r}"
+        (row for category, split, file in present for row in _prompts(category, split, file)), f"prompts {folder!r}"
     )
 
 
@@ -62,7 +62,7 @@ def _prompts(category: str, split: str, file: Path) -> Iterator[tuple[str, Promp
 
 
 def truth_of(category: str, text: str) -> dict[str, Any]:
-    """What a prompt asks for, where it follows a template of its category; else ``{}``.
+    """Parse the structured truth of a prompt that follows a template of its category; else return ``{}``.
 
     >>> truth_of("numeracy", "two boys and a dog")
     {'include': [{'class': 'boy', 'count': 2}, {'class': 'dog', 'count': 1}]}
@@ -99,7 +99,7 @@ def _phrases(text: str) -> dict[str, Any]:
 
 
 def singular(noun: str) -> str:
-    """The singular of a plural in these prompts, as detectors name their classes.
+    """Return the singular of a plural in these prompts, as detectors name their classes.
 
     >>> singular("peaches"), singular("butterflies"), singular("mice"), singular("sheep")
     ('peach', 'butterfly', 'mouse', 'sheep')

@@ -1,4 +1,4 @@
-"""How hard a prompt is, from what it claims."""
+"""Difficulty of a prompt by its number of claims."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ EASY, MEDIUM = 2, 4
 
 
 def tier(claims: int) -> str:
-    """The difficulty of a prompt that makes so many claims.
+    """Return the difficulty of a prompt with this many claims.
 
-    A claim is one thing that can be wrong in the picture by itself: that an object is there, its number where that is
-    not one, each attribute, each relation. Benchmarks publish no tiers and arXiv 2507.16663 names easy, medium and hard
-    without a rule, so the rule is ours; it puts the tiers where those of the embedded world are.
+    A claim is a part of the prompt that an image can get wrong by itself: an object, its count if above one, an
+    attribute, a relation. Benchmarks publish no tiers, and arXiv 2507.16663 names easy, medium and hard without a rule.
+    This rule is our own; its limits are those of the embedded world.
 
     Args:
-        claims: Number of claims in the prompt's structured truth; 0 where it has none.
+        claims: Number of claims in the prompt's structured truth; 0 if it has none.
 
     Returns:
-        ``"easy"`` up to 2 claims, ``"medium"`` up to 4, ``"hard"`` above, ``"any"`` where nothing is known.
+        ``"easy"`` up to 2 claims, ``"medium"`` up to 4, ``"hard"`` above, ``"any"`` for 0.
     """
     if claims == 0:
         return "any"
@@ -28,5 +28,5 @@ def tier(claims: int) -> str:
 
 
 def claims_of_objects(include: Sequence[Mapping[str, Any]]) -> int:
-    """Claims in GenEval's list of what must be there: ``{"class", "count", "color"?, "position"?}``."""
+    """Count the claims of items in GenEval's form: ``{"class", "count", "color"?, "position"?}``."""
     return sum(1 + (item["count"] > 1) + ("color" in item) + ("position" in item) for item in include)

@@ -25,15 +25,15 @@ KNOWN = ("id", "caption", "choices", *QUESTION, "coco_val_id")
 
 
 def read_tifa(path: str) -> list[Prompt]:
-    """The captions in the order in which they first occur.
+    """Read the captions in the order of first occurrence.
 
-    Reads ``tifa_v1.0_text_inputs.json`` (``id``, ``caption``) and ``tifa_v1.0_question_answers.json`` (also
+    The file is ``tifa_v1.0_text_inputs.json`` (``id``, ``caption``) or ``tifa_v1.0_question_answers.json`` (also
     ``question``, ``choices``, ``answer``, ``element``, ``element_type``; one row a question), each a list of objects,
-    or the same objects one a line. The category is the source of the caption, e.g. ``drawbench``. The truth is
-    ``{"questions": [...]}`` where there are questions; each element asked about is one claim, see `tiers.tier`.
+    or JSONL with the same objects. The category is the source of the caption, e.g. ``drawbench``. The truth is
+    ``{"questions": [...]}`` if there are questions; each element asked about is one claim, see `tiers.tier`.
 
     Raises:
-        ValueError: When the file is neither, or a row is damaged (named by its number).
+        ValueError: The file has another form, or a row is damaged (named by its number).
     """
     captions: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
     for where, row in with_known_keys(_rows(path), f"prompts {path!r}", KNOWN):

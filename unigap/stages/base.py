@@ -14,7 +14,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from unigap.data import PoolData, PromptRows
-from unigap.evaluation.gap import EVAL_ROUND, exam_scores, external_verdicts, sit_exam
+from unigap.evaluation.gap import EVAL_ROUND, external_verdicts, probe_logits, probe_scores
 from unigap.evaluation.gap_meter import GapMeter
 from unigap.judges import Judge, SelfJudge, check_speaks_at_once
 from unigap.judges.own_external import warn_of_own_external
@@ -248,9 +248,9 @@ class ImproveStage(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log every figure, and keep it with its interval in ``results``."""
         self.results = self.meter.compute()
-        exam = self.pool_data.exam
+        exam = self.pool_data.probes
         if exam is not None:
-            scored = exam_scores(exam, sit_exam(self.model, exam, self.own_judge))
+            scored = probe_scores(exam, probe_logits(self.model, exam, self.own_judge))
             self.results |= {name: {"all": estimate} for name, estimate in scored.items()}
         for name, groups in self.results.items():
             for group, estimate in groups.items():

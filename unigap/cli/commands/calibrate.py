@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unigap.cli.commands.model_choice import ModelChoice
 from unigap.evaluation.calibration import calibrate as find_threshold
-from unigap.evaluation.known_pairs import CaptionedFile
+from unigap.evaluation.probe_sources import CaptionedFile
 from unigap.judges import SelfJudge
 from unigap.models.base import UnifiedModel
 from unigap.world import find_world, world_names
@@ -39,7 +39,7 @@ def calibrate(
     known = find_world(world)
     if known is None:
         raise ValueError(f"unknown world {world!r}; choose one of: {', '.join(world_names())}")
-    pairs = CaptionedFile(captions, seed=seed) if captions else known.known_pairs("validation", seed)
+    pairs = CaptionedFile(captions, seed=seed) if captions else known.probe_source("validation", seed)
     found = find_threshold(ModelChoice(checkpoint, model, device, dtype).load(), SelfJudge(), pairs, n, precision)
     print(f"of the accepted, right: {found.precision}\nof the right, accepted: {found.recall}")
     print(f"--model.init_args.objective.init_args.threshold {found.threshold:.8g}")

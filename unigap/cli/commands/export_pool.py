@@ -24,7 +24,7 @@ from unigap.metrics import scores
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.engine.memory import in_fitting_batches, items_that_fit
 from unigap.pool import Pool
-from unigap.prompt_sets.loading import prompt_numbers
+from unigap.prompt_sets.same_text import prompt_numbers
 from unigap.records import Candidate, Judgment
 from unigap.report.cards import PoolFacts, RoundFacts, check_license, pool_card, readings_of
 from unigap.report.run_folder.contents import Readings

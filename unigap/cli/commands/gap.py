@@ -8,7 +8,7 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from unigap.cli.commands.model_choice import ModelChoice
-from unigap.evaluation.gap import Verdicts, exam_scores, gap_by, gap_scores, measure, sit_exam
+from unigap.evaluation.gap import Verdicts, gap_by, gap_scores, measure, probe_logits, probe_scores
 from unigap.files.outputs import check_figures, write_figures
 from unigap.judges import Judge, SelfJudge, check_speaks_at_once
 from unigap.judges.own_external import warn_of_own_external
@@ -72,8 +72,8 @@ def gap(
     verdicts = _draw_and_judge(chosen, asked, plan, external or (world.external() if world else None))
     figures = _figures(verdicts)
     if world:
-        exam = world.exam(split, EXAM_PICTURES, seed)
-        scored = exam_scores(exam, sit_exam(chosen, exam, SelfJudge()))
+        exam = world.probe_source(split, seed).load(EXAM_PICTURES)
+        scored = probe_scores(exam, probe_logits(chosen, exam, SelfJudge()))
         figures |= {name: {"all": value} for name, value in scored.items()}
     if out:  # before they are printed, so that a closed pipe loses nothing
         write_figures(out, {n: {group: e.to_dict() for group, e in found.items()} for n, found in figures.items()})

@@ -27,7 +27,7 @@ from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import share
 from unigap.models.base import UnifiedModel
 from unigap.pool import Pool
-from unigap.prompt_sets.loading import prompt_numbers
+from unigap.prompt_sets.same_text import prompt_numbers
 from unigap.records import Candidate
 
 SHEET = "verdicts.csv"

@@ -1,1 +1,1 @@
-"""The scoring rules of published benchmarks, from detections or answers that were made elsewhere; needs no detector."""
+"""Scoring rules of published benchmarks, applied to detections or answers made elsewhere; no detector is needed."""

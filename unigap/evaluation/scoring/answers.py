@@ -1,4 +1,4 @@
-"""What was detected in, or answered about, each image: a JSONL file with one object an image, in the order drawn."""
+"""Read detections or answers made elsewhere: a JSONL file with one object for each image, in the order sampled."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from unigap.console.mistakes import hint
-from unigap.prompt_sets.loading import normalised
 from unigap.prompt_sets.rows import Row, json_rows, read_text, text_field, with_known_keys
+from unigap.prompt_sets.same_text import normalised
 from unigap.records import Prompt
 
 KEYS = ("id", "objects", "phrases", "similarity", "attribute", "spatial", "action", "answers")
 OBJECT_KEYS = ("class", "box", "score", "color", "depth")
-"""The keys that a rule reads; others are counted in a notice."""
+"""Keys of an object that the rules read; a notice counts other keys."""
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels; y grows downwards."""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One object a detector found.
+    """One detected object.
 
     Attributes:
         name: Its class, e.g. ``"traffic light"``.
-        box: Where it is.
+        box: Its bounding box.
         score: The detector's confidence, in [0, 1].
-        color: The colour a classifier gave the crop; ``""`` where none was asked.
-        depth: Mean of a depth map over the box, larger for nearer; nan where there is none.
+        color: Colour that a classifier gave the crop; ``""`` if not given.
+        depth: Mean of a depth map over the box, larger for nearer; nan if not given.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Detection:
 
 @dataclass(frozen=True)
 class ImageAnswers:
-    """What is known of one image.
+    """Detections or answers for one image.
 
     Attributes:
-        prompt: What it was drawn for.
-        row: The object that was read.
-        where: Where that stands, for messages.
+        prompt: The image's prompt.
+        row: The JSON object.
+        where: File and line, for messages.
     """
 
     prompt: Prompt
@@ -55,31 +55,31 @@ class ImageAnswers:
 
     @property
     def cluster(self) -> str:
-        """What is resampled together: all images of one text, whatever the ids of its lines."""
+        """Bootstrap cluster: the normalised prompt text, shared by lines with different ids and the same text."""
         return normalised(self.prompt.text)
 
     @property
     def truth(self) -> dict[str, Any]:
-        """The structured truth of the prompt; ``{}`` where it has none."""
+        """Structured truth of the prompt; ``{}`` if it has none."""
         truth: dict[str, Any] = json.loads(self.prompt.truth or "{}")
         return truth
 
     def number(self, name: str, of: Mapping[str, Any] | None = None) -> float:
-        """A finite number of the row, or of an object in it.
+        """Return the finite number under ``name`` in the row, or in the object ``of``.
 
         Raises:
-            ValueError: When it is missing or no number.
+            ValueError: It is missing or not a finite number.
         """
         value = (self.row if of is None else of).get(name)
         if not is_number(value):
-            raise ValueError(f"{self.where}: {name!r} must be a number; see docs/prompts.md for what is asked")
+            raise ValueError(f"{self.where}: {name!r} must be a number; see docs/prompts.md for the format")
         return float(value)
 
     def detections(self) -> list[Detection]:
-        """The objects found in the image, from ``{"objects": [{"class", "box", "score", "color"?, "depth"?}]}``.
+        """Return the detections in ``{"objects": [{"class", "box", "score", "color"?, "depth"?}]}``.
 
         Raises:
-            ValueError: When one of them is not of that form.
+            ValueError: One of them has another form.
         """
         objects = self.row.get("objects")
         if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
@@ -92,7 +92,7 @@ class ImageAnswers:
             raise ValueError(f"{self.where}: 'box' must be four numbers: left, top, right, bottom")
         left, top, right, bottom = map(float, box)
         if right <= left or bottom <= top:
-            raise ValueError(f"{self.where}: 'box' {box} holds nothing; give left, top, right, bottom")
+            raise ValueError(f"{self.where}: 'box' {box} is empty; give left, top, right, bottom")
         return Detection(
             text_field(item, "class", self.where),
             (left, top, right, bottom),
@@ -104,11 +104,11 @@ class ImageAnswers:
 
 @dataclass(frozen=True)
 class Score:
-    """What one image, or one question about it, is worth.
+    """Score of one image, or of one question about it.
 
     Attributes:
-        prompt: Normalised text of the prompt; images of one prompt are resampled together.
-        tag: The group it is reported in.
+        prompt: Normalised text of the prompt, the bootstrap cluster.
+        tag: The group in which it is reported.
         value: In [0, 1], or a similarity.
     """
 
@@ -118,15 +118,15 @@ class Score:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a JSON value is a finite number."""
+    """Return whether a JSON value is a finite number."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
 def read_answers(path: str, prompts: Sequence[Prompt]) -> list[ImageAnswers]:
-    """All rows of a JSONL file, each with the prompt its ``id`` names; several rows of one id are several images.
+    """Read a JSONL file and match each row to its prompt by ``id``; rows with one id are images of one prompt.
 
     Raises:
-        ValueError: When the file cannot be read, holds no row, or a row names no prompt of the set.
+        ValueError: The file cannot be read or holds no row, or a row names no prompt of the set.
     """
     known, named = {prompt.id: prompt for prompt in prompts}, f"answers {path!r}"
     answers = []

@@ -1,7 +1,7 @@
 """T2I-CompBench++'s rules (arXiv 2307.06350): attributes, spatial relations, numeracy, and 3-in-1 for complex prompts.
 
 The published judges are BLIP-VQA for attributes, UniDet (and a depth model) for relations and numbers, and CLIPScore
-for non-spatial relations; their answers go in, the rules are here.
+for non-spatial relations. Their answers are the input of these rules.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from unigap.evaluation.scoring.answers import Box, Detection, ImageAnswers, Scor
 from unigap.prompt_sets.t2i_compbench import RELATIONS
 
 OVERLAP, OVERLAP_3D, NEAR = 0.1, 0.5, 150.0
-"""IoU below which objects lie beside each other; above which one surely hides another; pixels that still are near."""
+"""IoU up to which a 2D relation scores in full; IoU from which a depth relation does; pixels that count as near."""
 SAME_BOX = 0.9
-"""Share of the smaller box inside the other above which two detections of a class are one object."""
+"""Two detections of a class are one object if more than this share of the smaller box lies inside the other."""
 DETECTED_AS = {
     "girl": "person", "boy": "person", "man": "person", "woman": "person", "ship": "boat", "telivision": "tv",
     "goldfish": "fish", "painting": "picture",
 }  # fmt: skip
-"""What the detector calls some nouns of the prompts; the spelling is the prompts' own."""
-BESIDE = {"on the left of": (0, 1), "on the right of": (0, -1), "on the top of": (1, 1), "on the bottom of": (1, -1)}
-"""Axis along which the second object lies from the first, and in which direction."""
+"""Detector classes for nouns that it does not know; misspellings are those of the published prompts."""
+PLANAR = {"on the left of": (0, 1), "on the right of": (0, -1), "on the top of": (1, 1), "on the bottom of": (1, -1)}
+"""Axis (0 is x) and sign of the offset from the first object to the second."""
 
 
 def attribute_score(p_yes: Sequence[float]) -> float:
-    """Probability that all noun phrases of a prompt are right: the product of the answers to "{phrase}?".
+    """Return the probability that all noun phrases of a prompt are right: the product of the answers to "{phrase}?".
 
     Args:
         p_yes: BLIP-VQA's probability of "yes" for each phrase, in [0, 1].
@@ -36,12 +36,12 @@ def attribute_score(p_yes: Sequence[float]) -> float:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Area of the intersection over area of the union, in [0, 1]."""
-    common = _common(a, b)
+    """Return the intersection over union of two boxes, in [0, 1]."""
+    common = _intersection(a, b)
     return common / (_area(a) + _area(b) - common)
 
 
-def _common(a: Box, b: Box) -> float:
+def _intersection(a: Box, b: Box) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
@@ -50,17 +50,18 @@ def _area(box: Box) -> float:
 
 
 def relation_score(relation: str, a: Detection, b: Detection) -> float:
-    """How far A stands in a relation to B, in [0, 1].
+    """Return how well the relation of A to B holds, in [0, 1].
 
-    Beside: 1 where the centres differ most along the right axis in the right direction, times ``OVERLAP / IoU`` where
-    the boxes overlap by more than ``OVERLAP``. Near: 1 within ``NEAR`` pixels along either axis, then falling with the
-    larger distance. In front, behind and hidden: 1 where the mean depths differ in the right direction and the boxes
-    overlap by more than ``OVERLAP_3D``, ``IoU / OVERLAP_3D`` where they overlap by less.
+    - Left, right, top, bottom: 1 if the centres differ most along the right axis, in the right direction; multiplied by
+      ``OVERLAP / IoU`` if the IoU is above ``OVERLAP``.
+    - Near, next to, on side of: 1 within ``NEAR`` pixels along either axis, else ``NEAR`` over the larger distance.
+    - In front of, behind, hidden by: 0 unless the mean depths differ in the right direction, else
+      ``IoU / OVERLAP_3D``, at most 1.
     """
     offset = [(b.box[i] + b.box[i + 2] - a.box[i] - a.box[i + 2]) / 2 for i in (0, 1)]
     overlap = iou(a.box, b.box)
-    if relation in BESIDE:
-        axis, sign = BESIDE[relation]
+    if relation in PLANAR:
+        axis, sign = PLANAR[relation]
         right = offset[axis] * sign > 0 and abs(offset[axis]) > abs(offset[1 - axis])
         return float(right) if overlap < OVERLAP else right * OVERLAP / overlap
     if relation in ("in front of", "behind", "hidden by"):
@@ -71,14 +72,14 @@ def relation_score(relation: str, a: Detection, b: Detection) -> float:
 
 
 def spatial_score(truth: Mapping[str, Any], detections: Sequence[Detection]) -> float:
-    """Score of a prompt about two objects in a relation, in [0, 1].
+    """Return the score of a prompt about two objects in a relation, in [0, 1].
 
-    A quarter of each object's confidence, and half of `relation_score` where both are there. For relations in the plane
-    whatever stays below one half is 0, as published; for those in depth it is kept.
+    A quarter of each object's confidence, plus half of `relation_score` if both are detected. As published, a score
+    below 0.5 becomes 0, except for depth relations.
 
     Args:
         truth: ``{"include": [A, B], "relation": ...}`` of the prompt.
-        detections: What was found; the first of each class counts.
+        detections: The detections; the first of each class counts.
     """
     first, second = (_first(item["class"], detections) for item in truth["include"])
     score = 0.25 * sum(thing.score for thing in (first, second) if thing)
@@ -94,14 +95,14 @@ def _first(noun: str, detections: Sequence[Detection]) -> Detection | None:
 
 
 def numeracy_score(truth: Mapping[str, Any], detections: Sequence[Detection]) -> float:
-    """Score of a prompt about numbers of things, in [0, 1].
+    """Return the score of a prompt about counts of objects, in [0, 1].
 
-    Each kind of object has an equal share: half of it for being there, half for being there in the right number.
-    Of detections of one class that lie in each other, see ``SAME_BOX``, one counts.
+    Each class has an equal share: half of it for being detected, half for the right count. Detections of one class that
+    overlap by more than ``SAME_BOX`` count once.
 
     Args:
         truth: ``{"include": [{"class", "count"}]}`` of the prompt.
-        detections: What was found.
+        detections: The detections.
     """
     seen: list[Detection] = []
     for thing in detections:
@@ -116,23 +117,23 @@ def numeracy_score(truth: Mapping[str, Any], detections: Sequence[Detection]) ->
 
 
 def _same_box(a: Box, b: Box) -> bool:
-    return _common(a, b) > SAME_BOX * min(_area(a), _area(b))
+    return _intersection(a, b) > SAME_BOX * min(_area(a), _area(b))
 
 
 def three_in_one(parts: Sequence[float]) -> float:
-    """Score of a complex prompt: the mean of the parts that apply to it.
+    """Return the score of a complex prompt: the mean of the parts that apply to it.
 
     Args:
-        parts: The attribute score, and the spatial score, the CLIPScore of the action, or both: what the prompt has.
+        parts: The attribute score, then the spatial score, the CLIPScore of the action, or both.
     """
     return sum(parts) / len(parts)
 
 
 def score_compbench(images: Sequence[ImageAnswers]) -> list[Score]:
-    """The score of each image by the rule of its prompt's category, which is its tag.
+    """Score each image by the rule of its prompt's category, which becomes the tag.
 
     Raises:
-        ValueError: When a prompt is of no such category, lacks the truth its rule needs, or an answer does.
+        ValueError: A prompt has an unknown category, or its truth or an answer lacks what the rule needs.
     """
     return [Score(image.cluster, image.prompt.category, _rule(image)(image)) for image in images]
 

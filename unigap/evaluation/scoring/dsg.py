@@ -1,4 +1,4 @@
-"""DSG's dependency rule (arXiv 2310.18235), and DPG-Bench's published program (arXiv 2403.05135) with its faults."""
+"""DSG's dependency rule (arXiv 2310.18235), and DPG-Bench's published program (arXiv 2403.05135) with its errors."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from unigap.evaluation.scoring.answers import ImageAnswers, Score
 
 Parents = Mapping[int, Sequence[int]]
-"""By the number of a question: those it depends on, in the order of the questions."""
+"""The questions that each question depends on, by question number, in the order of the questions."""
 
 
 def valid_scores(yes: Mapping[int, bool], parents: Parents) -> dict[int, float]:
-    """1 for each question answered yes, but 0 where one of its parents was answered no.
+    """Return 1 for each question answered yes, or 0 if it or one of its parents was answered no.
 
-    A parent's own answer decides, whatever its parents' were, as in the authors' program. A parent that is not asked
-    cannot be answered no.
+    Only the parents' own answers count, not those of their parents, as in the authors' program. A parent that is not
+    among the answers does not count as a no.
 
     Args:
         yes: Whether each question was answered yes.
-        parents: What each depends on.
+        parents: The parents of each question.
 
     >>> valid_scores({1: False, 2: True, 3: True}, {1: [], 2: [1], 3: [2]})
     {1: 0.0, 2: 0.0, 3: 1.0}
@@ -28,10 +28,10 @@ def valid_scores(yes: Mapping[int, bool], parents: Parents) -> dict[int, float]:
 
 
 def dpg_scores(yes: Mapping[int, bool], parents: Parents) -> dict[int, float]:
-    """`valid_scores` as DPG-Bench's program computes them: question by question, a 0 counting as a no from there on.
+    """Compute `valid_scores` as DPG-Bench's program does: in order, a question set to 0 counts as a no for later ones.
 
     Raises:
-        KeyError: When a parent is not asked.
+        KeyError: A parent is not among the answers.
     """
     scores = {name: float(answer) for name, answer in yes.items()}
     for name in yes:
@@ -41,14 +41,14 @@ def dpg_scores(yes: Mapping[int, bool], parents: Parents) -> dict[int, float]:
 
 
 def score_dsg(images: Sequence[ImageAnswers]) -> tuple[list[Score], list[Score]]:
-    """The score of each image, and of each question about it.
+    """Score each image, and each question about it.
 
     Returns:
-        The mean of its questions' `valid_scores` for each image, tagged with the part of the set its prompt is from;
-        and these scores themselves, tagged with the kind of question, e.g. ``"attribute"``.
+        For each image the mean of its questions' `valid_scores`, tagged with the prompt's part of the set; and the
+        scores of the questions, tagged with the kind of question, e.g. ``"attribute"``.
 
     Raises:
-        ValueError: When a prompt has no questions, or one was not answered.
+        ValueError: A prompt has no questions, or a question has no answer.
     """
     scores, kinds = [], []
     for image in images:
@@ -60,13 +60,13 @@ def score_dsg(images: Sequence[ImageAnswers]) -> tuple[list[Score], list[Score]]
 
 
 def score_dpg_as_published(images: Sequence[ImageAnswers], first: str) -> tuple[list[Score], list[Score]]:
-    """What DPG-Bench's program computes, for comparison with published figures only.
+    """Score as DPG-Bench's program does, for comparison with published figures only.
 
-    It skips the first row of the CSV, and with it every prompt whose other questions depend on that row; it tallies the
+    The program skips the first row of the CSV, and every prompt with a question that depends on that row. It counts the
     kinds of questions from the last image of each prompt only, and from the answers before the dependency rule.
 
     Args:
-        images: The answers, images of a prompt in the order drawn.
+        images: The answers, images of a prompt in the order sampled.
         first: Id of the first prompt of the CSV.
 
     Returns:

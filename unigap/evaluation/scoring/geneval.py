@@ -1,7 +1,7 @@
-"""GenEval's rules (arXiv 2310.11513): objects, counts, colours and positions, from what a detector found.
+"""GenEval's rules (arXiv 2310.11513): objects, counts, colours and positions, from detections.
 
-The published detector is Mask2Former (Swin-S, COCO) and the published colour classifier CLIP ViT-L/14 on masked crops;
-any that name COCO classes and GenEval's ten colours will do.
+The published detector is Mask2Former (Swin-S, COCO), the published colour classifier CLIP ViT-L/14 on masked crops. Any
+others that use the COCO classes and GenEval's ten colours can replace them.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from unigap.evaluation.scoring.answers import Box, Detection, ImageAnswers, Scor
 from unigap.prompt_sets.geneval import objects_of
 
 THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9
-"""The confidence above which a detection counts, and above which it does where objects are counted."""
+"""Confidence above which a detection counts: in general, and for prompts with the tag ``counting``."""
 MOST_OBJECTS = 16
-"""Detections of one class that are kept, the surest first."""
+"""Most detections of one class that are kept, by confidence."""
 MARGIN = 0.1
-"""Share of both objects' sizes by which their centres must differ before that counts as a direction."""
+"""Offset of two centres, as a share of the sum of the sizes, up to which there is no direction."""
 
 
 def relations(a: Box, b: Box, margin: float = MARGIN) -> frozenset[str]:
-    """Where A is as seen from B.
+    """Return the positions of A relative to B.
 
-    The offset of the centres, less ``margin`` times the sum of the two sizes along each axis, is divided by the length
-    of the full offset; a direction holds where that passes one half.
+    The offset of the centres is reduced by ``margin`` times the sum of the two sizes along each axis, then divided by
+    the length of the full offset. A direction holds if the result exceeds 0.5.
 
     Returns:
-        Any of ``"left of"``, ``"right of"``, ``"above"``, ``"below"``; at most one a axis.
+        Any of ``"left of"``, ``"right of"``, ``"above"``, ``"below"``; at most one for each axis.
 
     >>> sorted(relations((0, 0, 10, 10), (100, 0, 110, 10)))
     ['left of']
@@ -44,7 +44,7 @@ def relations(a: Box, b: Box, margin: float = MARGIN) -> frozenset[str]:
 
 
 def kept(detections: Sequence[Detection], tag: str) -> dict[str, list[Detection]]:
-    """The detections that count for a prompt of this tag, by class, the surest first."""
+    """Return the detections that count for a prompt with this tag, by class, sorted by confidence."""
     threshold = COUNTING_THRESHOLD if tag == "counting" else THRESHOLD
     found: dict[str, list[Detection]] = {}
     for detection in sorted(detections, key=lambda detection: -detection.score):
@@ -55,11 +55,11 @@ def kept(detections: Sequence[Detection], tag: str) -> dict[str, list[Detection]
 
 
 def is_right(truth: Mapping[str, Any], found: Mapping[str, Sequence[Detection]]) -> bool:
-    """Whether an image shows what the prompt asks for.
+    """Return whether an image shows what the prompt asks for.
 
-    Every item of ``include`` must hold: of the ``count`` surest detections of its class, as many as that must be there,
-    all of the colour asked for, and each in the relation asked for to each object matched by the earlier item. No item
-    of ``exclude`` may hold: fewer than ``count`` detections of its class.
+    Every item of ``include`` must hold: there are at least ``count`` detections of its class, and the ``count`` most
+    confident have the required colour and the required position relative to each object matched by the earlier item.
+    For every item of ``exclude`` there must be fewer than ``count`` detections of its class.
 
     Args:
         truth: ``{"include": [...], "exclude": [...]}`` of the prompt.
@@ -79,10 +79,10 @@ def is_right(truth: Mapping[str, Any], found: Mapping[str, Sequence[Detection]])
 
 
 def score_geneval(images: Sequence[ImageAnswers]) -> list[Score]:
-    """1 or 0 for each image, by tag; the published score is `tally.mean_of_tags`.
+    """Return 1 or 0 for each image, tagged with the prompt's tag; the published score is `tally.mean_of_tags`.
 
     Raises:
-        ValueError: When a prompt has no GenEval truth, or a detection that needs a colour has none.
+        ValueError: A prompt has no GenEval truth, or a detection that needs a colour has none.
     """
     scores = []
     for image in images:

@@ -1,4 +1,4 @@
-"""Means of scores, with intervals that resample whole prompts."""
+"""Means of scores, with bootstrap intervals that resample whole prompts."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from unigap.metrics.scores import share
 
 
 def by_tag(scores: Sequence[Score]) -> dict[str, Estimate]:
-    """The mean of each tag, in the order in which they first occur."""
+    """Return the mean of each tag, in the order of first occurrence."""
     tags = dict.fromkeys(score.tag for score in scores)
     return {tag: mean([score for score in scores if score.tag == tag]) for tag in tags}
 
 
 def mean(scores: Sequence[Score]) -> Estimate:
-    """The mean over images."""
+    """Return the mean over images."""
     return _weighted(scores, [1.0] * len(scores))
 
 
 def mean_of_tags(scores: Sequence[Score]) -> Estimate:
-    """The mean of the means of the tags, each of which counts the same however many images it has."""
+    """Return the unweighted mean of the tags' means."""
     sizes = Counter(score.tag for score in scores)
     return _weighted(scores, [1 / sizes[score.tag] for score in scores])
 
@@ -33,7 +33,7 @@ def _weighted(scores: Sequence[Score], weights: Sequence[float]) -> Estimate:
     number = {prompt: i for i, prompt in enumerate(dict.fromkeys(score.prompt for score in scores))}
     prompt_S = torch.tensor([number[score.prompt] for score in scores])
     value_S = torch.tensor([score.value for score in scores], dtype=torch.float64)
-    if bool((value_S == 1).all()) or bool((value_S == 0).all()):  # a bootstrap would claim certainty
+    if bool((value_S == 1).all()) or bool((value_S == 0).all()):  # a bootstrap would give an interval of width 0
         return share(value_S.bool(), torch.ones_like(value_S).bool(), prompt_S)
     weight_S = torch.tensor(weights, dtype=torch.float64)
     return bootstrap_ratio(value_S * weight_S, weight_S, prompt_S)

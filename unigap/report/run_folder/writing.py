@@ -16,11 +16,11 @@ import torch
 from unigap.evaluation.gap import (
     Verdicts,
     compare,
-    exam_scores,
     gap_by,
     gap_scores,
     judge_scores,
     paired_share,
+    probe_scores,
     redrawn_scores,
     rejudged_scores,
 )
@@ -69,7 +69,7 @@ def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: ProbeSet
     figures = {
         when: gap_scores(look.verdicts)
         | judge_scores(logit_S, old.right_S, old.prompt_S, category_S=old.category_S)
-        | (exam_scores(exam, look.answers_E) if exam and look.answers_E is not None else {})
+        | (probe_scores(exam, look.answers_E) if exam and look.answers_E is not None else {})
         for when, (look, logit_S) in judged.items()
     }
     return {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from unigap.evaluation.known_pairs import KnownPairs
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.evaluation.probe_sources import ProbeSource
 from unigap.seeds import seed_of_part
-from unigap.worlds.shapes.exam import shapes_exam
+from unigap.worlds.shapes.probe_set import shapes_probe_set
 
 
-class ShapesPairs(KnownPairs):
+class ShapesPairs(ProbeSource):
     """Renders of the embedded world; what does not match differs in one attribute, count or relation.
 
     Args:
@@ -21,4 +21,4 @@ class ShapesPairs(KnownPairs):
 
     def load(self, n: int) -> ProbeSet:
         """Renders, every second one with its own prompt."""
-        return shapes_exam(self.split, n, self.seed)
+        return shapes_probe_set(self.split, n, self.seed)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from unigap.judges.questions import REMEMBERED, Question, QuestionSource
+from unigap.judges.questions import CACHED_PROMPTS, Question, QuestionSource
 from unigap.judges.self_judge import QUESTION
 from unigap.records import Prompt
 from unigap.worlds.shapes.grammar import RELATIONS, Description, parse
@@ -29,7 +29,7 @@ class GrammarQuestions(QuestionSource):
         return _grammar_questions(prompt.text)
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(CACHED_PROMPTS)
 def _grammar_questions(text: str) -> tuple[Question, ...]:
     wordings = dict.fromkeys([text, *(weaker.text for weaker in implied(parse(text)))])
     return tuple(Question(wording, QUESTION.replace("{prompt}", wording)) for wording in wordings)

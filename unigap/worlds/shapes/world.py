@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from unigap.world import World
 from unigap.worlds.shapes.contradictions import Contradictions
-from unigap.worlds.shapes.exam import shapes_exam
 from unigap.worlds.shapes.judge import OracleJudge
 from unigap.worlds.shapes.negatives import ShapesNegatives
 from unigap.worlds.shapes.pairs import ShapesPairs
@@ -17,11 +16,10 @@ WORLD = World(
     splits=tuple(SPLITS),
     prompts=prompts,
     external=OracleJudge,
-    known_pairs=ShapesPairs,
-    exam=shapes_exam,
+    probe_source=ShapesPairs,
     quiz=ShapesQuiz,
     classes={
-        "unigap.evaluation.known_pairs": (ShapesPairs,),
+        "unigap.evaluation.probe_sources": (ShapesPairs,),
         "unigap.evaluation.quizzes": (ShapesQuiz,),
         "unigap.judges": (GrammarQuestions, OracleJudge),
         "unigap.objectives.negatives": (ShapesNegatives,),

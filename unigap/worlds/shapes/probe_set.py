@@ -14,7 +14,7 @@ from unigap.worlds.shapes.prompt_sets import prompts
 from unigap.worlds.shapes.scenes import describes, imagine, render
 
 
-def shapes_exam(split: str, pictures: int, seed: int) -> ProbeSet:
+def shapes_probe_set(split: str, pictures: int, seed: int) -> ProbeSet:
     """Renders of a split's prompts, every second one with a hard negative in place of its prompt.
 
     Every category and difficulty is as likely as any other, as it is among the prompts that are drawn.
