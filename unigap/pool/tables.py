@@ -30,6 +30,9 @@ JUDGMENTS = pa.schema(
 )
 # one file, so that a candidate and its judgments become durable at the same time
 SHARD = pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(JUDGMENTS)))])
+_MASSLESS = JUDGMENTS.remove(JUDGMENTS.get_field_index("mass"))
+EARLIER = ((JUDGMENTS, _MASSLESS), (SHARD, pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(_MASSLESS)))])))
+"""Columns of tables written by earlier versions, which did not store the mass."""
 MAX_ROWS, MAX_VALUES, MAX_BYTES, MAX_TEXT = 1_000_000, 16_000_000, 2**28, 2**28
 """Maximum decompressed size of a small file; larger files may decompress to more."""
 
@@ -49,6 +52,9 @@ def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None
         schema: Names and types of all its columns.
         columns: Names of the columns to read; None reads all.
 
+    Returns:
+        The table; of an earlier version, without the mass of judgments.
+
     Raises:
         ValueError: The file is missing or damaged, has other columns, or would decompress to far more than its size.
     """
@@ -56,7 +62,7 @@ def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None
     try:
         check_plain(path)
         with pq.ParquetFile(path) as file:
-            _check_columns(path, file, schema)
+            stored = _stored_schema(path, file, schema)
         # read texts as dictionaries until their size is known: a small file can repeat a long text many times
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
             table = file.read(columns=columns)
@@ -66,14 +72,16 @@ def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} is damaged: {reason}") from error
     _refuse_more_than(path, "bytes of text", _text_bytes(table), max(MAX_TEXT, 1000 * path.stat().st_size))
-    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+    return table.cast(pa.schema([stored.field(name) for name in table.column_names]))
 
 
-def _check_columns(path: Path, file: pq.ParquetFile, schema: pa.Schema) -> None:
-    """Check that a Parquet file has the columns of ``schema`` and decompresses to a plausible size."""
+def _stored_schema(path: Path, file: pq.ParquetFile, schema: pa.Schema) -> pa.Schema:
+    """Return the schema of a file, ``schema`` or its earlier version; refuse an implausible decompressed size."""
     found = file.schema_arrow
     types = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in found]
-    if (found.names, types) != (schema.names, schema.types):
+    accepted = [schema, *(earlier for current, earlier in EARLIER if current == schema)]
+    stored = next((known for known in accepted if (found.names, types) == (known.names, known.types)), None)
+    if stored is None:
         raise ValueError(f"{path} has the columns {', '.join(found.names)[:80]!r} or other types; it is of no pool")
     size, meta = path.stat().st_size, file.metadata
     chunks = [meta.row_group(g).column(c) for g in range(meta.num_row_groups) for c in range(meta.num_columns)]
@@ -81,6 +89,7 @@ def _check_columns(path: Path, file: pq.ParquetFile, schema: pa.Schema) -> None:
     _refuse_more_than(path, "rows", meta.num_rows, max(MAX_ROWS, size))
     _refuse_more_than(path, "values", sum(chunk.num_values for chunk in chunks), max(MAX_VALUES, 600 * size))
     _refuse_more_than(path, "bytes", sum(c.total_uncompressed_size for c in chunks), max(MAX_BYTES, 100 * size))
+    return stored
 
 
 def _refuse_more_than(path: Path, unit: str, promised: int, most: int) -> None:
