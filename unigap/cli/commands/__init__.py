@@ -1,1 +1,1 @@
-"""The plain verbs of the command line, one in each file."""
+"""The plain verbs of the command line: functions whose signatures are the options."""
