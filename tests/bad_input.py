@@ -348,7 +348,7 @@ JUDGES = {
         ["judge", "import", "pool-altered", "stranger.csv"], ["judgments.parquet is damaged"]
     ),
     "agreement in nothing": judge("agreement", "nowhere", "nowhere", "no such folder"),
-    "agreement with a stranger": judge("agreement", ANOTHER, "no word of 'ann'", "oracle, self", judges="self,ann"),
+    "agreement with a stranger": judge("agreement", ANOTHER, "no verdict of 'ann'", "oracle, self", judges="self,ann"),
     "agreement of one": judge("agreement", ANOTHER, "two judges or more", judges="self,self"),
     "judge from a URL": run(
         "sft",

@@ -29,6 +29,7 @@ IN_SDIST = (
     "Makefile",
     "LICENSE",
     "evidence/__main__.py",
+    "unigap/worlds/shapes/checkpoints/show_o/model.safetensors",
 )
 IN_WHEEL = (
     "theory/__init__.py",
@@ -36,6 +37,9 @@ IN_WHEEL = (
     "unigap/worlds/shapes/checkpoints/janus/model.safetensors",
     "unigap/worlds/shapes/checkpoints/janus/README.md",
 )
+CHECKPOINTS = "unigap/worlds/shapes/checkpoints/"
+LARGEST_WHEEL = 12_000_000
+"""Bytes."""
 
 
 def build(hook: str, source: Path, out: Path) -> Path:
@@ -83,6 +87,9 @@ def main() -> None:
             check_parts("wheel", parts.namelist(), IN_WHEEL)
             strangers = {part.split("/")[0] for part in parts.namelist()} - {"unigap", "theory"}
             assert all(part.endswith(".dist-info") for part in strangers), f"the wheel holds {strangers}"
+            models = {part.removeprefix(CHECKPOINTS).split("/")[0] for part in parts.namelist() if CHECKPOINTS in part}
+            assert models == {"janus"}, f"the wheel carries the models {models}"
+        assert wheel.stat().st_size < LARGEST_WHEEL, f"the wheel has {wheel.stat().st_size} bytes"
         programs = install(wheel, folder / "venv")
 
         elsewhere = folder / "elsewhere"
@@ -99,6 +106,9 @@ def main() -> None:
         assert all(Path(path).is_relative_to(folder / "venv") for path in where), f"not the installed wheel: {where}"
         version = run("unigap", "--version").split()[1]
         assert f"-{version}-" in wheel.name, (version, wheel.name)
+        refused = [programs / "unigap", "gap", "--checkpoint", "shapes-emu3"]
+        done = subprocess.run(refused, cwd=elsewhere, env=away(), capture_output=True, text=True)
+        assert done.returncode == 2 and "only in the repository; clone it" in done.stderr, done.stderr
         run("unigap", "gap", "--candidates", "1", "--per_cell", "1", "--out", "gap.json")
         figures = json.loads((elsewhere / "gap.json").read_text())
         assert figures["generation"]["all"]["n"] == 15, figures["generation"]

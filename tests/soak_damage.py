@@ -13,7 +13,7 @@ import torch
 from kill_points import differences
 from tqdm import tqdm
 
-from unigap.cli.verbs import verify
+from unigap.cli.commands.pool_verify import pool_verify
 from unigap.files.journal import read_journal
 from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.pool import Pool
@@ -51,7 +51,7 @@ def words_about(run: Path) -> str:
 def _readers(run: Path) -> list[Callable[[], object]]:
     pool, last = run / "pool", run / "checkpoints/last.ckpt"
     return [
-        lambda: verify(str(pool)),
+        lambda: pool_verify(str(pool)),
         lambda: _read_pool(Pool.open(pool)),
         lambda: write_report(run, run / "report.html"),
         lambda: read_fit(run).readings,

@@ -85,7 +85,7 @@ def test_a_sheet_is_chosen_by_its_seed_and_says_what_the_model_said_when_asked_t
 
 def test_a_sheet_that_is_not_blind_holds_the_models_word(pool: Path, janus_folder: Path, capsys: Any) -> None:
     # this pool was judged by chance and by the oracle
-    expect_error(export("seen", janus_folder, blind="false"), capsys, "no word of 'self'", "blind")
+    expect_error(export("seen", janus_folder, blind="false"), capsys, "no verdict of 'self'", "blind")
     assert not Path("seen").exists()
     Pool.open(pool).annotate("self", {candidate.id: 0.5 for candidate in Pool.open(pool).candidates()})
     assert export("seen", janus_folder, n=3, blind="false") == 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,27 @@ def test_every_pin_is_exact_and_has_hashes(name: str) -> None:
     for line in requirements(text):
         assert re.match(r"[\w.-]+==[\w.!+]+( ; [^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+$", line), line[:120]
     assert "://" not in text and "index" not in text, "a pin says what is installed, not where from"
+
+
+def imported(folder: str) -> set[str]:
+    """Top-level names of the modules that a package imports, anywhere in its files."""
+    found: set[str] = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(str(node.module).split(".")[0])
+    return found - {*sys.stdlib_module_names, "unigap", "theory"}
+
+
+def test_every_package_that_is_imported_is_named() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = [line for line in config["options"]["install_requires"].splitlines() if line.strip()]
+    named, projects = names(lines), packages_distributions()
+    missing = {name for name in imported("unigap") | imported("theory") if not names(projects[name]) & named}
+    assert not missing, "list it in setup.cfg"
 
 
 def test_everything_that_is_named_is_pinned() -> None:

@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 from small_pools import PROMPTS, RECIPE, draw, fill, grow, judge, rows, tree
 
 from unigap.pool import Pool
-from unigap.pool.tables import JUDGMENTS, SHARD, judgments_of, merge_shards, shard_table
+from unigap.pool.tables import (
+    EARLIER,
+    JUDGMENTS,
+    SHARD,
+    judgments_of,
+    merge_shards,
+    parquet_bytes,
+    read_parquet,
+    shard_table,
+)
 from unigap.records import Candidate, Judgment, Prompt
 
 
@@ -273,6 +282,17 @@ def test_tables_from_before_masses_were_measured_are_read() -> None:
     _, judgments = merge_shards([new, old])
     assert judgments_of(judgments) == [Judgment(drawn(0).id, "self", 1.0, 0.5), Judgment(drawn(1).id, "self", 2.0)]
     assert [j.mass for j in judgments_of(judgments.drop_columns("mass"))] == [None, None]
+
+
+@pytest.mark.parametrize("schema", [JUDGMENTS, SHARD], ids=["judgments", "shard"])
+def test_files_from_before_masses_were_measured_open(schema: pa.Schema, tmp_path: Path) -> None:
+    (earlier,) = [old for current, old in EARLIER if current == schema]
+    path = tmp_path / "old.parquet"
+    path.write_bytes(parquet_bytes(earlier.empty_table()))
+    assert read_parquet(path, schema).schema == earlier
+    path.write_bytes(parquet_bytes(pa.table({"candidate_id": pa.array([], pa.string())})))
+    with pytest.raises(ValueError, match="has the columns 'candidate_id' or other types"):
+        read_parquet(path, schema)
 
 
 def drawn(index: int) -> Candidate:

@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-from small_runs import CHECKPOINT, CONFIGS, WATCHED, improve
+from small_runs import CHECKPOINT, CONFIGS, WATCHED, expect_error, improve
 
 from unigap.__main__ import main
 from unigap.evaluation.gap import gap_scores, measure
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.loop.plan import RoundPlan
 from unigap.models.families import load_model
+from unigap.models.files import location
 from unigap.models.files.location import SHIPPED, resolve
 from unigap.pool import Pool
 from unigap.prompt_sets.loading import load_prompts
@@ -54,6 +55,15 @@ def test_the_readme_starts_where_the_shipped_model_does() -> None:
     found = 100 * gap_scores(drawn)["generation"].value
     print(f"generation accuracy before training: README {told}, here {found:.1f}, tolerance {said}")
     assert abs(found - float(told)) <= float(said)
+
+
+def test_a_model_that_the_wheel_does_not_carry_is_refused_in_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(location, "files", lambda package: here / package)
+    for name, folder in SHIPPED.items():
+        expect_error(main(["gap", "--checkpoint", name]), capsys, f"checkpoint {name!r} is not in this installation")
+        expect_error(main(["gap", "--checkpoint", name]), capsys, "clone it", f"checkpoints/{folder}")
 
 
 @shipped

@@ -24,8 +24,8 @@ from kill_points import Killed, differences
 from small_pools import flip
 from small_runs import epochs, expect_error, improve
 
-from unigap import cli
 from unigap.__main__ import main
+from unigap.cli import lightning_verbs
 from unigap.cli.commands.demo import MARK
 from unigap.files import durable
 from unigap.files.seals import SEALS, read_sealed, write_sealed
@@ -54,7 +54,8 @@ def test_the_bombs_on_the_desk_are_live(name: str, here: Path, desk: Path) -> No
 def test_a_checkpoint_that_is_exchanged_after_the_check_is_not_run_either(
     here: Path, desk: Path, janus_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "open_lightning", lambda path, option: None)
+    for check in ("open_lightning", "check_continues", "finished"):
+        monkeypatch.setattr(lightning_verbs, check, lambda *arguments: None)
     status = improve(janus_folder, "sft", {"ckpt_path": desk / "bomb.ckpt"})
     expect_error(status, capsys, "nothing in it was run")
     assert not (here / EXECUTED).exists()

@@ -1,4 +1,4 @@
-"""The command line: picks the verb, and turns every user mistake into one line and exit status 2."""
+"""The command line: run a verb; report a user mistake in one line with exit status 2."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ VERBS = {
     "demo": ("unigap.cli.verbs", "watch the gap close on the embedded world, a few minutes on a CPU"),
     "fit": ("unigap.cli.lightning_verbs", "train a stage: --config configs/shapes/sft.yaml"),
     "validate": ("unigap.cli.lightning_verbs", "measure the gap of a stage's model on held-out prompts"),
-    "predict": ("unigap.cli.lightning_verbs", "draw and judge candidates into a pool"),
+    "predict": ("unigap.cli.lightning_verbs", "sample and judge candidates into a pool"),
     "gap": ("unigap.cli.verbs", "measure the gap of a checkpoint"),
-    "calibrate": ("unigap.cli.verbs", "find the threshold at which a judge is as precise as you want it"),
-    "report": ("unigap.cli.verbs", "make the HTML report of a run folder"),
+    "calibrate": ("unigap.cli.verbs", "find the threshold at which a judge reaches a given precision"),
+    "report": ("unigap.cli.verbs", "write the HTML report of a run folder"),
     "compare": ("unigap.cli.commands.compare", "compare RUN RUN...: runs side by side, in a table and on a page"),
-    "inspect": ("unigap.cli.verbs", "list what a config or folder would import and write, without importing it"),
+    "inspect": ("unigap.cli.verbs", "list the classes a config or folder would import and where it would write"),
     "judge": ("unigap.cli.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
     "pool": ("unigap.cli.verbs", "pool verify DIR: check every file of a pool"),
-    "prompts": ("unigap.cli.verbs", "prompts import|audit: what a prompt set holds, and what of it is evaluated on"),
-    "score": ("unigap.cli.verbs", "score geneval|compbench|dsg: figures of a benchmark from detections or answers"),
+    "prompts": ("unigap.cli.verbs", "prompts import|audit: list a prompt set, find training prompts in the test set"),
+    "score": ("unigap.cli.verbs", "score geneval|compbench|dsg: benchmark scores from detections or answers"),
     "export": ("unigap.cli.verbs", "export pool|model: a folder for the Hugging Face hub, with its card"),
 }
 HELP = "usage: unigap VERB [options]\n\n" + "".join(f"  {verb:<10} {text}\n" for verb, (_, text) in VERBS.items())
-HELP += "\nunigap VERB --help tells the options of a verb; --debug shows the traceback of an error.\n"
-HELP += "unigap --print_completion bash|zsh prints what makes the shell complete them.\n"
+HELP += "\nunigap VERB --help lists the options of a verb; --debug shows the traceback of an error.\n"
+HELP += "unigap --print_completion bash|zsh prints a script for shell completion.\n"
 EXPECTED = ("ArgumentError", "MisconfigurationException", "ModuleNotFoundError", "UnpicklingError", "UsageError")
-"""Errors of libraries that are the user's to mend, by name: their classes are costly to import."""
+"""Library errors caused by user mistakes. By name, because importing the classes takes seconds."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
-        argv: The words after ``unigap``; the process's own where left out.
+        argv: The words after ``unigap``; None takes those of the process.
 
     Returns:
-        The exit status: 0, or 2 after a user mistake.
+        The exit status: 0, 2 after a user mistake, or as ``answer`` says.
     """
     if argv is None:
         outlive_reader()
@@ -64,14 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def answer(words: Sequence[str], run: Callable[[Sequence[str]], int], debug: bool = False) -> int:
-    """Run a command and turn every user mistake into one line and an exit status.
+    """Run a command; report a user mistake in one line.
 
     Args:
         words: The words of the command.
-        run: Runs it.
-        debug: Let an error through, for its traceback.
+        run: Function that runs it and returns the exit status.
+        debug: Raise errors, for their tracebacks.
+
+    Returns:
+        The exit status: 0; 2 after a user mistake; 1 if another process of the run ended; 128 plus the signal's number
+        if a signal stopped the command.
     """
-    # W&B would wait for a key or the network otherwise; whoever started a sweep has both
+    # without this, W&B waits for an API key or the network; a sweep has both
     if "WANDB_SWEEP_ID" not in os.environ:
         os.environ.setdefault("WANDB_MODE", "offline")
     if os.environ.get("WANDB_MODE") == "offline":

@@ -1,4 +1,4 @@
-"""The nouns that travel from room to room: a prompt, what was drawn for it, what was said of the drawing."""
+"""The records shared by all packages: prompt, candidate, judgment and pair."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Prompt:
     """One text-to-image prompt.
 
     Attributes:
-        id: Stable name, unique within its prompt set; seeds and pool rows are keyed by it.
-        text: What the model is asked to draw.
-        category: Kind of skill the prompt tests, e.g. ``"spatial"``.
-        difficulty: ``"easy"``, ``"medium"``, ``"hard"``, or ``"any"`` where the set has no tiers.
-        split: The part of the set it belongs to, e.g. ``"test"``.
-        truth: Structured truth as JSON where the set has one, else ``""``.
+        id: Stable name, unique within its prompt set; the key of seeds and pool rows.
+        text: Text that the model gets.
+        category: Skill that the prompt tests, e.g. ``"spatial"``.
+        difficulty: ``"easy"``, ``"medium"``, ``"hard"``, or ``"any"`` if the set has no difficulties.
+        split: Split of the set, e.g. ``"test"``.
+        truth: Structured truth as JSON; ``""`` if the set has none.
     """
 
     id: str
@@ -31,14 +31,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One image the model drew for a prompt, kept as the codes it sampled (never re-encoded).
+    """One image sampled for a prompt, stored as its image codes (never re-encoded).
 
     Attributes:
-        prompt: The prompt it was drawn for.
+        prompt: The prompt.
         round: Number of the sampling round, from 0.
-        index: Which of the round's N candidates for this prompt, from 0.
+        index: Number of the candidate among those of this prompt and round, from 0.
         seed: The sampling seed, a function of (run seed, round, prompt id, index) only.
-        codes: Image tokens, int32, shape (M,).
+        codes: Image codes, int32, shape (M,).
         logp: Log-likelihood of ``codes`` given the prompt at temperature 1 without guidance, in nats.
     """
 
@@ -57,13 +57,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What one judge said of one candidate.
+    """The judgment of one judge on one candidate.
 
     Attributes:
         candidate_id: The candidate's ``id``.
         judge: Name of the judge, e.g. ``"self"`` or ``"oracle"``.
-        logit: Log-odds of "yes, this is what was asked", in (-inf, inf).
-        mass: P(yes) + P(no) of a judge that answers in words, in [0, 1]; None of others, and where it was not measured.
+        logit: Log-odds of "yes, this image shows the prompt", in (-inf, inf).
+        mass: P(yes) + P(no) of a judge that answers in text, in [0, 1]; None for other judges, or if not measured.
     """
 
     candidate_id: str
@@ -82,8 +82,8 @@ class Pair:
     """A preference between two candidates for the same prompt.
 
     Attributes:
-        chosen: The candidate the judge was surest of.
-        rejected: The candidate the judge rejected most firmly.
+        chosen: The candidate with the highest logit.
+        rejected: The candidate with the lowest logit.
     """
 
     chosen: Candidate
@@ -91,5 +91,5 @@ class Pair:
 
     @property
     def prompt(self) -> Prompt:
-        """The prompt both were drawn for."""
+        """The prompt of both."""
         return self.chosen.prompt

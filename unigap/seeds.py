@@ -1,4 +1,4 @@
-"""Every seed of a run follows from ``seed_everything`` by a rule that has a name; each can still be set apart."""
+"""Seeds of the parts of a run: derived from ``seed_everything`` by a table, unless an option sets them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 from dataclasses import dataclass
 
 VARIABLE = "PL_GLOBAL_SEED"
-"""Where ``seed_everything`` of Lightning leaves the seed, also for the other processes of a run."""
+"""Environment variable in which Lightning's ``seed_everything`` stores the seed, also for the other processes."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a run that draws random numbers.
+    """A part of a run that uses random numbers.
 
     Attributes:
-        offset: Its seed is the run's seed plus this.
-        option: The option that sets it apart; empty where nothing does.
-        decides: What the seed decides.
+        offset: Difference between its seed and the run's seed.
+        option: The option that sets its seed; empty if there is none.
+        decides: What the seed determines.
     """
 
     offset: int
@@ -30,15 +30,15 @@ PARTS = {
     "order": Part(0, "data.init_args.seed", "order of the rows in an epoch"),
     "step": Part(0, "data.init_args.seed", "dropout, mask noise and extra questions of a training step"),
     "initialisation": Part(0, "", "LoRA adapters and untrained weights (torch's global generator)"),
-    "evaluation": Part(20_000, "model.init_args.eval_plan.seed", "images drawn for validation prompts"),
+    "evaluation": Part(20_000, "model.init_args.eval_plan.seed", "images sampled for validation prompts"),
     "probe set": Part(0, "data.init_args.exam_seed", "rendered images of validation"),
-    "test": Part(1_000_000, "summary.plan.seed", "images drawn for test prompts, before and after"),
+    "test": Part(1_000_000, "summary.plan.seed", "images sampled for test prompts, before and after"),
     "test probe set": Part(0, "summary.exam_seed", "rendered images of the test"),
     "rendered pairs": Part(1, "seed of ShapesPairs", "rendered images of known truth (Guard, Replay)"),
     "captioned pairs": Part(0, "seed of CaptionedFile, CaptionedDataset", "images of known truth from files"),
     "quiz": Part(0, "seed of ShapesQuiz", "rendered images of Retention"),
     "dynamics": Part(0, "seed of Dynamics", "which candidates Dynamics watches"),
-    "judge": Part(0, "seed of RandomJudge, FlippedJudge", "the coin of a control judge"),
+    "judge": Part(0, "seed of RandomJudge, FlippedJudge", "random verdicts of a control judge"),
     "lessons": Part(0, "data.init_args.seed of ShapesLessons", "lessons and steps of pretraining"),
 }
 """Every part by name; ``docs/seeds.md`` shows this table."""
@@ -54,7 +54,7 @@ def seed_of_part(part: str, given: int | None = None) -> int:
 
     Args:
         part: A name in ``PARTS``.
-        given: The seed that was set apart; ``None`` follows the rule.
+        given: The seed that an option sets; ``None`` derives it from the run's seed.
 
     >>> seed_of_part("evaluation", 5)
     5

@@ -1,4 +1,4 @@
-"""``fit``, ``validate`` and ``predict``: LightningCLI, with the rules that keep self-improvement runs right."""
+"""``fit``, ``validate`` and ``predict``: LightningCLI with run folders, resume, and checks before a run starts."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ from unigap.world import import_worlds
 
 SCHEDULE = "model.init_args.schedule"
 MOVED = {f"regrow.{name}": f"{SCHEDULE}.{name}" for name in ("every_n_epochs", "at_epochs", "patience", "redraw")}
-"""Options of earlier versions, with what they are called now."""
-RUN = """Folder of the run: pool, checkpoints, results, curves and logs lie in it, unless an option sets one apart."""
+"""New names of options of earlier versions."""
+RUN = """Folder of the run, for its pool, checkpoints, results, curves and logs; other options can move each of them."""
 SUBCOMMANDS = ("fit", "validate", "predict")
-RESUME = """Continue the run whose checkpoint lies in the run folder: "must" continues it or fails, "auto"
-continues it if it is there, "never" begins a new one and refuses to write over another (a job that SLURM requeued
-continues). A continued run keeps its recipe: docs/reliability.md lists what may change."""
+RESUME = """Continue the run whose checkpoint is in the run folder: "must" fails without one, "auto" begins a new run
+without one, "never" begins a new run and refuses to overwrite another (a job that SLURM requeued continues). A
+continued run keeps its recipe; docs/reliability.md lists the settings that may change."""
 
 
 class RunParser(ClearParser, LightningArgumentParser):
-    """Lightning's parser with errors that help."""
+    """Lightning's parser, with hints in errors."""
 
     def _hint(self, name: str) -> str:
         return f"; did you mean {MOVED[name]}, its new place?" if name in MOVED else super()._hint(name)
 
 
 class UnigapCLI(LightningCLI):
-    """LightningCLI in which the command line wins, with paths of their own for ``--regrow`` and the like."""
+    """LightningCLI with options for the callbacks of every run, in which options win over checkpoints."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what every run has beside model, data and trainer."""
-        # before Regrow: they write down the rows that an epoch trained on, not those of the next
+        """Add the options of every run in addition to model, data and trainer."""
+        # before Regrow: they record the rows that an epoch trained on, not those of the next
         parser.add_lightning_class_args(CurveLog, "curves")
         parser.add_lightning_class_args(RowLog, "rows")
         parser.add_lightning_class_args(Regrow, "regrow")
@@ -66,25 +66,25 @@ class UnigapCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The Lightning verbs unigap offers, each with the arguments that are no options of it."""
+        """Return the verbs, each with the arguments of its Trainer method that are no options."""
         known = LightningCLI.subcommands()
         return {name: known[name] for name in SUBCOMMANDS} | {"predict": known["predict"] | {"return_predictions"}}
 
     def _parse_ckpt_path(self) -> None:
-        # hyperparameters saved in a checkpoint would silently beat the command line (Lightning PL #21455)
+        # hyperparameters saved in a checkpoint would silently override the command line (Lightning PL #21455)
         return
 
     def before_instantiate_classes(self) -> None:
-        """Finds the checkpoint to continue from, refuses one that cannot be continued, and names the W&B run's group.
+        """Find the checkpoint to continue from, refuse one that cannot be continued, and name the group of a W&B run.
 
-        Lightning would start anew without a word, or end in a trace.
+        Without these checks, Lightning would silently start a new run, or end in a traceback.
         """
         config = self.config[self.subcommand]
         check_run_options(config)
         if config.get("gap_out"):
             check_figures(config["gap_out"], "--gap_out")
         place_run(config, find_run(str(self.subcommand), config))
-        self._yield_to_listed(config)
+        self._drop_listed_callbacks(config)
         if self.subcommand == "fit":
             is_named = bool(config["ckpt_path"])
             config["ckpt_path"] = checkpoint_to_resume(
@@ -96,69 +96,68 @@ class UnigapCLI(LightningCLI):
             content = open_lightning(config["ckpt_path"], "ckpt_path")
             if self.subcommand == "fit":
                 check_continues(content, self.recipe, config["ckpt_path"])
-                told = finished(content, self.recipe, config["ckpt_path"])
-                if told:
-                    raise (ValueError if config["resume"] == "must" or is_named else Finished)(told)
-        # Lightning would otherwise unpickle whatever lies in the file by the time it reads it
+                message = finished(content, self.recipe, config["ckpt_path"])
+                if message:
+                    raise (ValueError if config["resume"] == "must" or is_named else Finished)(message)
+        # the file may be replaced before Lightning reads it: never unpickle it
         config["weights_only"] = True
         arrange_runs(config)
 
     def before_fit(self) -> None:
-        """Has the checkpoints hold the recipe, against which a continued run is checked."""
-        keeper = run_checkpoint(self.trainer)
-        assert keeper is not None, "every run of the command line has one"
-        keeper.recipe = self.recipe
+        """Store the recipe in checkpoints; a continued run is checked against it."""
+        checkpoint = run_checkpoint(self.trainer)
+        assert checkpoint is not None, "every run of the command line has one"
+        checkpoint.recipe = self.recipe
 
-    def _yield_to_listed(self, config: Namespace) -> None:
-        """A callback of every run that ``trainer.callbacks`` lists as well is taken from there."""
+    def _drop_listed_callbacks(self, config: Namespace) -> None:
+        """Drop the default ``CurveLog`` or ``RowLog`` if ``trainer.callbacks`` lists one."""
         callbacks = config["trainer"]["callbacks"] or []
-        listed = {
-            one["class_path"].rpartition(".")[2] for one in (callbacks if isinstance(callbacks, list) else [callbacks])
-        }
-        own = self._parser(self.subcommand).callback_keys
+        specs = callbacks if isinstance(callbacks, list) else [callbacks]
+        listed = {spec["class_path"].rpartition(".")[2] for spec in specs}
+        defaults = self._parser(self.subcommand).callback_keys
         for key, name in (("curves", "CurveLog"), ("rows", "RowLog")):
             if name in listed:
-                own.remove(key)
+                defaults.remove(key)
 
     def predict(self, **options: Any) -> None:
-        """Draws and judges into the pool, and keeps nothing beside it."""
+        """Sample and judge candidates into the pool; return no predictions."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         if not any(isinstance(callback, PoolWriter) for callback in callbacks):
             callbacks.append(PoolWriter())
         self.trainer.predict(**options, return_predictions=False)
 
     def after_fit(self) -> None:
-        """Prints what a run changed, where it was measured, and how to see more of it."""
+        """Print the figures before and after training, and the command that shows more."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        measured = [one for one in callbacks if isinstance(one, RunSummary) and one.result]
-        for callback in measured:
-            print_comparison(callback.result)
-            print(f"\nto see it: unigap report {callback.folder}")
-        unheard = isinstance(self.model, ImproveStage) and self.model.external is None
-        if unheard and not measured and self.trainer.is_global_zero:
+        summaries = [callback for callback in callbacks if isinstance(callback, RunSummary) and callback.result]
+        for summary in summaries:
+            print_comparison(summary.result)
+            print(f"\nto see it: unigap report {summary.folder}")
+        lacks_external = isinstance(self.model, ImproveStage) and self.model.external is None
+        if lacks_external and not summaries and self.trainer.is_global_zero:
             print(no_external("--model.init_args.external"))
 
     def after_validate(self) -> None:
-        """Prints the gap, and writes it where asked."""
+        """Print the gap; write it as JSON if ``--gap_out`` names a file."""
         if not isinstance(self.model, ImproveStage) or not self.trainer.is_global_zero:
             return
         out = self.config[self.subcommand]["gap_out"]
-        if out:  # before they are printed, so that a closed pipe loses nothing
-            rows = {name: {g: e.to_dict() for g, e in found.items()} for name, found in self.model.results.items()}
+        if out:  # before printing, so that a closed pipe loses nothing
+            rows = {name: {g: e.to_dict() for g, e in groups.items()} for name, groups in self.model.results.items()}
             write_figures(out, rows)
         print_gap(self.model.results)
 
 
 def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | None:
-    """The checkpoint a run continues from.
+    """Return the path of the checkpoint that a run continues from; None for a new run.
 
     Args:
         resume: ``auto``, ``must`` or ``never``.
-        named: What ``--ckpt_path`` says, if anything.
-        last: Where an earlier run would have left one.
+        named: Value of ``--ckpt_path``.
+        last: Path of the last checkpoint of an earlier run, which may not exist.
 
     Raises:
-        ValueError: When there is none and must be one, when a new run would write over one, or when both options speak.
+        ValueError: ``must`` finds no checkpoint, a new run would overwrite one, or both options name one.
     """
     if resume == "never" and not named and last.exists() and is_requeued():
         return str(last)
@@ -176,15 +175,15 @@ def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | No
 
 
 def check_continues(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -> None:
-    """Make sure that a checkpoint is that of a run which can continue with a recipe.
+    """Check that a run can continue from a checkpoint.
 
     Args:
-        content: What the checkpoint holds.
-        recipe: The resolved config of the run that is to continue.
-        path: Where the checkpoint lies.
+        content: Content of the checkpoint.
+        recipe: Resolved config of the continued run.
+        path: Path of the checkpoint, for messages.
 
     Raises:
-        ValueError: It lacks a part of the run, its recipe is another one, or its pool is missing.
+        ValueError: The checkpoint lacks a part of the run, its recipe differs, or its pool is missing.
     """
     data = recipe["data"]["class_path"].rpartition(".")[2]
     state = (content.get("callbacks") or {}).get(RunCheckpoint.__name__) or {}
@@ -205,7 +204,7 @@ def check_continues(content: Mapping[str, Any], recipe: Mapping[str, Any], path:
 
 
 def finished(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -> str:
-    """That a run is finished and what can be done, given its checkpoint; empty where something is left to do."""
+    """Return a message that a run is finished and what to do, given its checkpoint; empty if it is not finished."""
     state = content["callbacks"][RunCheckpoint.__name__]
     if state["phase"] != Phase.DONE or length_options(state["recipe"]) != length_options(recipe):
         return ""
@@ -216,14 +215,14 @@ def finished(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -
 
 
 class Finished(Exception):
-    """Nothing is left to do in the run that was to continue if need be."""
+    """Raised by ``--resume auto`` if the run is finished."""
 
 
 @quiet_libraries()
 def run(words: Sequence[str]) -> int:
-    """Runs ``unigap fit|validate|predict ...``."""
+    """Run ``unigap fit|validate|predict ...``; return the exit status."""
     options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
-    # LightningCLI warns when it is given args beside sys.argv; the program's name starts the other processes
+    # LightningCLI warns about args that differ from sys.argv; ddp starts the other processes by sys.argv[0]
     argv, sys.argv = sys.argv, [sys.argv[0], *words]
     read_yaml_strictly()
     import_worlds()
@@ -238,7 +237,7 @@ def run(words: Sequence[str]) -> int:
             save_config_kwargs={"save_to_log_dir": False},
             parser_class=RunParser,
             parser_kwargs={"prog": "unigap", **options, **{name: options for name in SUBCOMMANDS}},
-            # the data module shares the work out itself
+            # the data module splits the work among processes itself
             trainer_defaults={
                 "num_sanity_val_steps": 0,
                 "use_distributed_sampler": False,
@@ -248,8 +247,8 @@ def run(words: Sequence[str]) -> int:
             },
             seed_everything_default=0,
         )
-    except Finished as told:
-        print(told)
+    except Finished as message:
+        print(message)
     finally:
         sys.argv = argv
     return 0

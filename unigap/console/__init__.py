@@ -1,1 +1,1 @@
-"""What the terminal says and takes: arguments, strict YAML, mistakes in one line."""
+"""Command-line arguments, strict YAML, one-line errors, signals and quiet libraries."""

@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process for what is needed next."""
+"""Tune glibc's allocator to keep freed memory in the process."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import ctypes
 import os
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Names of glibc's ``mallopt``."""
+"""Parameter numbers of glibc's ``mallopt``."""
 KEPT = 1 << 30
-"""Bytes of freed memory at the end of the heap that are not handed back."""
+"""Bytes of freed memory at the end of the heap that glibc keeps."""
 BLOCK = 1 << 28
-"""Bytes from which a block is handed back when it is freed, such as a large model's weights on their way to a GPU."""
+"""Size in bytes from which a freed block returns to the system, e.g. weights of a large model moved to a GPU."""
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep what tensors free; other systems and an allocation policy from the environment are left alone.
+    """Make glibc keep freed memory; do nothing on other systems or if a ``MALLOC_`` variable is set.
 
-    A step on a CPU frees and takes the same hundred megabytes. By default glibc hands them back each time, and a fifth
-    of the time goes into zeroed pages.
+    A training step on a CPU frees and allocates the same hundred megabytes. By default glibc returns them to the
+    system each time, and a fifth of the time goes into zeroing pages.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):

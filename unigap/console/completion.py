@@ -1,4 +1,7 @@
-"""Shell completion: a script for bash or zsh, made from what each verb's own help lists."""
+"""Shell completion: a script for bash or zsh, generated from the help of each verb.
+
+The script that jsonargparse makes with shtab expands the options of every subclass: 67 MB, generated in over a minute.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +30,16 @@ Main = Callable[[Sequence[str]], object]
 
 
 def completion(shell: str, verbs: Iterable[str], groups: Mapping[str, Iterable[str]], main: Main) -> str:
-    """A script to be sourced, after which the shell completes verbs, options and, for the rest, file names.
+    """Return a script to source; then the shell completes verbs, options and file names.
 
     Args:
         shell: ``bash`` or ``zsh``.
         verbs: The verbs.
         groups: The verbs of two words, with their second words.
-        main: Runs a command; of each verb's ``--help`` it takes what is printed.
+        main: Function that runs a command; called with ``--help`` for each verb.
 
     Raises:
-        ValueError: For another shell.
+        ValueError: The shell is another one.
     """
     if shell not in SHELLS:
         raise ValueError(f"no completion for {shell!r}{hint(shell, SHELLS)}")
@@ -53,7 +56,7 @@ def completion(shell: str, verbs: Iterable[str], groups: Mapping[str, Iterable[s
 
 
 def options(command: Sequence[str], main: Main) -> list[str]:
-    """The options that the help of a command lists, in its order."""
+    """Return the options in the help of a command, in its order."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         main([*command, "--help"])

@@ -1,4 +1,4 @@
-"""Turns what went wrong into one line that says what, where and what to do."""
+"""Errors as one line that says what, where and what to do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ATTEMPTS = (
     "a dict with",
     "Given value: NestedArg(",
 )
-"""How lines begin in which jsonargparse recounts every type it tried; what went wrong stands in the others."""
+"""Starts of the lines in which jsonargparse lists the types it tried; the other lines hold the actual error."""
 HINTED = re.compile("did you mean|choose one of|--help lists")
 MISSING = re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
 NO_PATH = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
@@ -38,16 +38,16 @@ PLAIN = {
 LONGEST, MOST_CHOICES = 400, 20
 
 LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
-"""What torch's messages hold when a collective cannot reach a process."""
+"""Parts of torch's messages when a collective cannot reach a process."""
 
 
 def one_line(error: BaseException) -> str:
-    """An error in one line of at most ``LONGEST`` characters, with a hint where a name is unknown."""
+    """Return an error as one line of at most ``LONGEST`` characters, with a hint if a name is unknown."""
     lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(ATTEMPTS)]
-    if len(told) == 1 and told[0].endswith(":"):  # nothing but attempts: the only one says what went wrong
-        told = [line for line in lines if line]
-    text = " ".join(line if line.endswith((":", ";")) else f"{line};" for line in told).rstrip(";:")
+    kept = [line for line in lines if line and not line.startswith(ATTEMPTS)]
+    if len(kept) == 1 and kept[0].endswith(":"):  # only a heading is left: the error is in the lines of attempts
+        kept = [line for line in lines if line]
+    text = " ".join(line if line.endswith((":", ";")) else f"{line};" for line in kept).rstrip(";:")
     text = text or type(error).__name__
     for wordy, plain in PLAIN.items():
         text = re.sub(wordy, plain, text)
@@ -57,11 +57,11 @@ def one_line(error: BaseException) -> str:
 
 
 def shortened(text: str, most: int = 200) -> str:
-    """Text in one line, cut behind a sentence or a word where it is too long.
+    """Return text as one line, cut after a sentence or a word if it is too long.
 
     Args:
         text: The text.
-        most: Most characters.
+        most: Maximum number of characters.
 
     >>> shortened("No connection. Check the network and try again.", 30), shortened("one two three", 9)
     ('No connection.', 'one ...')
@@ -74,7 +74,7 @@ def shortened(text: str, most: int = 200) -> str:
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """What else an unknown name may have meant, to be put behind the message.
+    """Return a hint for an unknown name, to append to an error message.
 
     >>> hint("colour", ["color", "shape"]), hint("x", ["color", "shape"])
     ("; did you mean 'color'?", '; choose one of: color, shape')
@@ -87,7 +87,7 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def _hint_of_class(text: str) -> str:
-    """The class or module an import path may have meant, out of what is loaded."""
+    """Return a hint for a wrong import path, from the loaded modules; empty if the text names none."""
     missing = MISSING.search(text)
     if missing and missing["module"] in sys.modules:
         module = sys.modules[missing["module"]]
@@ -95,12 +95,12 @@ def _hint_of_class(text: str) -> str:
     bare = NO_PATH.search(text)
     if bare is None:
         return ""
-    homes = [module for name, module in sys.modules.items() if name.startswith(("unigap.", "lightning.pytorch."))]
-    classes = {name for home in homes for name, value in vars(home).items() if isinstance(value, type)}
+    modules = [module for name, module in sys.modules.items() if name.startswith(("unigap.", "lightning.pytorch."))]
+    classes = {name for module in modules for name, value in vars(module).items() if isinstance(value, type)}
     near = difflib.get_close_matches(bare["name"], classes, 1)
     return f"; did you mean {near[0]!r}?" if near else "; give its import path, e.g. unigap.judges.SelfJudge"
 
 
 def is_lost_process(error: Exception) -> bool:
-    """Whether a collective failed because another process of the run is gone."""
+    """Whether a collective failed because another process of the run ended."""
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)

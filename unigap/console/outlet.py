@@ -1,4 +1,4 @@
-"""Standard output whose reader may leave: ``unigap fit | head`` trains to its end."""
+"""Standard output that survives a closed pipe: ``unigap fit | head`` trains to its end."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import sys
 
 
 class _Outlet(io.FileIO):
-    """A file descriptor that leads nowhere once the other end of the pipe is closed."""
+    """File descriptor that turns into the null device once the other end of the pipe is closed."""
 
     def write(self, data: object) -> int:
         try:
             return super().write(data)  # type: ignore[arg-type]
         except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
             return super().write(data)  # type: ignore[arg-type]
 
 
 def outlive_reader() -> None:
-    """Keep a command running when the reader of its standard output leaves."""
+    """Keep a command running when the reader of its standard output closes the pipe."""
     old = sys.stdout
     if not isinstance(old, io.TextIOWrapper):
         return

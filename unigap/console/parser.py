@@ -1,4 +1,4 @@
-"""The parser of every verb: options win over configs, configs are plain files, unknown options get a hint."""
+"""The parser of every verb: options override configs, configs are plain files, unknown options get a hint."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ CONFIG = re.compile("^(Problems parsing config: |Unexpected config: .*)", re.DOT
 
 
 MAX_CONFIG = 2**20
-"""Largest config in bytes."""
+"""Maximum size of a config in bytes."""
 CONFIG_OPTIONS = ("--config", "-c")
 
 
 class ClearParser(ArgumentParser):
-    """A jsonargparse parser whose errors name the config file and the nearest option there is."""
+    """A jsonargparse parser whose errors name the config file and the closest option."""
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parses the words of a command; options win over every ``--config``, wherever they stand.
+        """Parse the words of a command; options override every ``--config``, in any order.
 
         Raises:
-            ValueError: A word names a pipe, a socket or a device, or ``--out`` names nothing.
+            ValueError: A word names a pipe, a socket or a device, or ``--out`` is empty.
         """
         given, *others = args or (None,)
         words = list(sys.argv[1:] if given is None else given)
@@ -44,10 +44,10 @@ class ClearParser(ArgumentParser):
         return super().parse_args(_configs_first(words), *others, **kwargs)
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Reads a config file.
+        """Read a config file.
 
         Raises:
-            ValueError: It is not UTF-8, no mapping, or not clear; names the file.
+            ValueError: It is not UTF-8, no mapping, or ambiguous YAML; the message names the file.
         """
         try:
             refuse_special(Path(str(path)).expanduser(), f"config {str(path)!r}", "a YAML file", MAX_CONFIG)
@@ -55,14 +55,14 @@ class ClearParser(ArgumentParser):
         except UnicodeDecodeError as error:
             raise ValueError(f"config {str(path)!r}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
         except argparse.ArgumentError as error:
-            told = CONFIG.match(error.message)
-            if told is None:
+            prefix = CONFIG.match(error.message)
+            if prefix is None:
                 raise
-            reason = error.message[told.end() :] or "holds no options; write them as 'name: value'"
+            reason = error.message[prefix.end() :] or "holds no options; write them as 'name: value'"
             raise ValueError(f"config {str(path)!r}: {reason}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Ends the parsing; the message of an unknown option says what else there is."""
+        """End parsing; the message about an unknown option hints at existing ones."""
         for pattern in () if HINTED.search(message) else UNKNOWN:
             found = pattern.search(message)
             if found:
@@ -79,7 +79,7 @@ class ClearParser(ArgumentParser):
         return hint(name, known) if block in blocks or block == name else hint(block, blocks)
 
     def _known(self) -> list[str]:
-        """Every option, those of the sub-commands included."""
+        """Return every option, including those of subcommands."""
         known = [action.dest for action in self._actions if action.option_strings and action.dest != "help"]
         for action in self._actions:
             choices = getattr(action, "_name_parser_map", {})
@@ -89,22 +89,22 @@ class ClearParser(ArgumentParser):
 
 
 def _configs_first(words: Sequence[str]) -> list[str]:
-    """The words with every config moved before the first option, so that what the user types wins over a file.
+    """Return the words with every config moved before the first option, so that options override configs.
 
     >>> _configs_first(["fit", "--seed", "1", "--config", "a.yaml", "--config=b.yaml"])
     ['fit', '--config', 'a.yaml', '--config=b.yaml', '--seed', '1']
     """
     configs: list[str] = []
     others: list[str] = []
-    rest = iter(words)
-    for word in rest:
+    remaining = iter(words)
+    for word in remaining:
         if word in CONFIG_OPTIONS:
-            configs += [word, *([following] if (following := next(rest, None)) is not None else [])]
+            configs += [word, *([value] if (value := next(remaining, None)) is not None else [])]
         elif word.startswith("--config="):
             configs.append(word)
         else:
             others.append(word)
-    first = next((place for place, word in enumerate(others) if word.startswith("-")), len(others))
+    first = next((index for index, word in enumerate(others) if word.startswith("-")), len(others))
     return [*others[:first], *configs, *others[first:]]
 
 

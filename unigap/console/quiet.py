@@ -1,4 +1,4 @@
-"""Keeps library advice that does not hold here off the screen, so that what is left is worth reading."""
+"""Suppress library warnings and notes that do not apply here."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from contextlib import contextmanager
 ADVICE = (
     # pools are in memory: workers would only copy them
     ".*does not have many workers",
-    # all but the trunk is frozen, and in eval mode on purpose
+    # all modules but the shared LLM are frozen and in eval mode
     r"Found \d+ module\(s\) in eval mode at the start of training",
-    # the data modules begin at the batch that comes next
+    # the data modules resume at the next batch
     "You're resuming from a checkpoint that ended before the epoch ended",
-    # a continued run is held against the recipe of its checkpoint
+    # a continued run is compared with the recipe of its checkpoint
     "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
     # short epochs are usual here, and curves.json keeps every epoch
     "The number of training batches .* is smaller than the logging interval",
-    # stages refuse averaging where they shard
+    # stages refuse weight averaging with sharded weights
     "You're using the WeightAveraging callback with a model that overrides the configure_model",
     # Lightning 2.6 builds torch's LeafSpec, deprecated in torch 2.13
     r".isinstance\(treespec, LeafSpec\). is deprecated",
 )
-"""Warnings that stay away."""
+"""Warnings to suppress."""
 NOTES = re.compile(
     "💡 Tip: |[GT]PU available: False|`Trainer.fit` stopped: `max_(epochs|steps)=|`weights_only` was not set"
 )
-"""Notes of Lightning's that stay away: other products, devices that are not there, and what was asked for."""
+"""Log messages of Lightning to suppress: other products, missing devices, and limits that the user set."""
 NOTED_BY = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.rank_zero",
@@ -38,7 +38,7 @@ NOTED_BY = (
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Runs the body, or a function it decorates, without the advice and the notes."""
+    """Run the body, or the decorated function, without the warnings and notes above."""
     loggers = [logging.getLogger(name) for name in NOTED_BY]
     with warnings.catch_warnings():
         for message in ADVICE:
@@ -58,7 +58,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Runs the body without transformers' advice and its tables and bars of weights: what is wrong, the caller says."""
+    """Run the body without transformers' warnings, tables and progress bars of weights; the caller reports errors."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
 
@@ -66,7 +66,7 @@ def quiet_transformers() -> Iterator[None]:
     logging.set_verbosity_error()
     if bars:
         logging.disable_progress_bar()
-        enable_progress_bars()  # of downloads, which last
+        enable_progress_bars()  # of downloads, which take long
     try:
         yield
     finally:
@@ -77,7 +77,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """Runs the body without what ``datasets`` logs of a failure: what is wrong, the caller says."""
+    """Run the body without the error logs of ``datasets``; the caller reports errors."""
     from datasets.utils import logging
 
     verbosity = logging.get_verbosity()

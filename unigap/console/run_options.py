@@ -1,4 +1,4 @@
-"""Options of a run that could only fail later, told before anything is loaded, drawn or written."""
+"""Refuse options of a run that would fail later, before anything is loaded, sampled or written."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 SPAWNING = ("spawn", "fork", "forkserver", "notebook")
 PRECISIONS = ("32", "32-true", "bf16-mixed", "16-mixed", "bf16", "16", "bf16-true", "64", "64-true")
-"""The precisions a run may have; others make weights of a kind that the optimizer or the losses cannot take."""
+"""Precisions that a run supports; the optimizer or the losses cannot use the others."""
 AT_LEAST = {"accumulate_grad_batches": 1, "log_every_n_steps": 0, "max_epochs": -1, "max_steps": -1}
 
 
 def check_run_options(config: Mapping[str, Any]) -> None:
-    """Make sure that the resolved config of a run can work.
+    """Check the resolved config of a run.
 
     Args:
         config: The options of ``fit``, ``validate`` or ``predict``, classes as ``class_path`` and ``init_args``.
@@ -35,15 +35,15 @@ def check_run_options(config: Mapping[str, Any]) -> None:
 
 
 def check_folder(folder: str, option: str) -> None:
-    """Make sure that a folder can be made: neither it nor one above it is a file.
+    """Check that a folder can be created: neither it nor a parent is a file.
 
     Raises:
-        ValueError: One of them is.
+        ValueError: One of them is a file.
     """
     path = Path(folder)
-    found = next((place for place in (path, *path.parents) if place.exists()), None)
-    if found is not None and not found.is_dir():
-        raise ValueError(f"--{option} {folder!r}: {str(found)!r} is no folder; give another folder")
+    existing = next((parent for parent in (path, *path.parents) if parent.exists()), None)
+    if existing is not None and not existing.is_dir():
+        raise ValueError(f"--{option} {folder!r}: {str(existing)!r} is no folder; give another folder")
 
 
 def _check_strategy(strategy: Any) -> None:
@@ -58,7 +58,7 @@ def _check_strategy(strategy: Any) -> None:
 
 
 def _folders(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The folders a run is told to write to, with the options that name them."""
+    """Yield each option that names a folder to write, with the folder."""
     for block in ("checkpoint", "summary"):
         folder = (config.get(block) or {}).get("folder")
         if folder:

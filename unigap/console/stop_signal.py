@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1 as a request that is honoured where nothing is lost, not where it happens to arrive."""
+"""Handle SIGTERM, SIGINT and SIGUSR1 as a request to stop at the next point where nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Stopped(SystemExit):
-    """The run ends because it was asked to; the exit status is 128 plus the signal's number.
+    """Raised to end a run after a signal; the exit status is 128 plus the signal's number.
 
     Args:
-        number: The signal's.
-        remedy: How the run is continued.
+        number: Number of the signal.
+        remedy: How to continue the run, for the message.
     """
 
     code: int
@@ -29,10 +29,10 @@ class Stopped(SystemExit):
 
 @contextlib.contextmanager
 def stopped_at_once(remedy: str) -> Iterator[None]:
-    """Has SIGTERM end the body where it is, for work of which only whole pieces are ever written.
+    """Make SIGTERM end the body at once, for work that writes only complete pieces.
 
     Args:
-        remedy: How the work is continued.
+        remedy: How to continue the work, for the message.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -46,10 +46,10 @@ def stopped_at_once(remedy: str) -> Iterator[None]:
 
 
 class StopSignal:
-    """Remembers that the process was asked to stop; a second SIGINT stops it at once.
+    """Records that a signal asked the process to stop; a second SIGINT stops it at once.
 
     Args:
-        signals: Numbers of the signals that ask.
+        signals: Numbers of the signals to handle.
     """
 
     def __init__(self, signals: Iterable[int] = ASKING) -> None:
@@ -59,14 +59,14 @@ class StopSignal:
         self._children: Any = None
 
     def listen(self, launcher: Any = None) -> None:
-        """Takes the signals over; ``launcher`` is Lightning's, whose child processes are told as well."""
+        """Install the handlers; signals are also sent to the child processes of ``launcher``, Lightning's launcher."""
         self._children = launcher if hasattr(launcher, "procs") else None
-        # outside the main thread signals cannot be taken over, nor do they arrive
+        # only the main thread can install handlers, and only it receives signals
         with contextlib.suppress(ValueError):
             self._before = {number: signal.signal(number, self._ask) for number in self.signals}
 
     def leave(self) -> None:
-        """Gives the signals back."""
+        """Restore the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -80,10 +80,10 @@ class StopSignal:
         self.asked = number
 
     def check(self) -> None:
-        """Ends the run if it was asked to.
+        """Raise if a signal asked to stop.
 
         Raises:
-            Stopped: When it was.
+            Stopped: A signal arrived.
         """
         if self.asked:
             raise Stopped(self.asked)

@@ -1,4 +1,4 @@
-"""Reads YAML as it was meant: nothing said twice, nothing that grows out of a few lines, nothing nested for ever."""
+"""Strict YAML: refuse duplicate keys, aliases that multiply, and deep nesting."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _READER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class UnclearYAML(ValueError):
-    """YAML that a lenient reader would take for something else than was written."""
+    """YAML that is ambiguous or grows too large."""
 
 
 @dataclass
 class _Open:
-    """A list or mapping that is being read: its anchor, how many values it has grown to, and the keys seen."""
+    """A list or mapping that is being read: its anchor, its number of values so far, and its keys so far."""
 
     anchor: str | None = None
     keys: set[str] | None = None
@@ -29,16 +29,16 @@ class _Open:
 
 
 def check_yaml(text: str) -> None:
-    """Makes sure YAML text means what it shows.
+    """Check that YAML text is unambiguous and small.
 
     Raises:
-        UnclearYAML: A key occurs twice in a mapping, aliases multiply to more than ``MAX_VALUES`` values or contain
-            themselves, or it is nested deeper than ``MAX_DEPTH``.
-        yaml.YAMLError: It is no YAML at all.
+        UnclearYAML: A key occurs twice in a mapping, aliases expand to more than ``MAX_VALUES`` values or contain
+            themselves, or the nesting is deeper than ``MAX_DEPTH``.
+        yaml.YAMLError: It is not YAML.
     """
     grown: dict[str, int] = {}
     stack = [_Open()]
-    # events come one at a time and from a loop, so neither a deep text nor one that multiplies costs anything yet
+    # read events one by one, without recursion: deep or multiplying text costs nothing yet
     for event in yaml.parse(text, Loader=_READER):
         line = event.start_mark.line + 1
         if isinstance(event, yaml.ScalarEvent):
@@ -62,7 +62,7 @@ def check_yaml(text: str) -> None:
 
 
 def _count_key(parent: _Open, key: str | None, line: int) -> None:
-    """Takes the next child of a mapping, every other one of which is a key; ``None`` is a child that is no scalar."""
+    """Count a child of a mapping, whose children alternate between key and value; ``key`` is None for no scalar."""
     if parent.keys is None:
         return
     parent.children += 1
@@ -79,7 +79,7 @@ def _add(parent: _Open, anchor: str | None, values: int, grown: dict[str, int]) 
 
 
 def read_yaml_strictly() -> None:
-    """Lets jsonargparse refuse in every config what ``check_yaml`` refuses."""
+    """Make jsonargparse refuse every config that ``check_yaml`` refuses."""
     set_loader("yaml", _load, (yaml.YAMLError, UnclearYAML))
 
 

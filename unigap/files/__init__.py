@@ -1,1 +1,1 @@
-"""Files on disk: durable writes, sealed JSON, images."""
+"""Files on disk: durable writes, checksums, checked reads, images."""

@@ -1,4 +1,8 @@
-"""Files that know when they are damaged: durable writes, sealed JSON and sha256 manifests."""
+"""Durable writes, sealed JSON and sha256 manifests.
+
+A sealed JSON file holds ``content`` and the sha256 of ``content``. A manifest is a sealed file that lists the sha256 of
+other files.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +28,16 @@ REMEDIES = {
     errno.ENAMETOOLONG: "shorten the name",
     errno.EIO: "see to the disk",
 }
-"""What to do when a file cannot be written, by errno."""
+"""Remedy for a failed write, by errno."""
 
 
 @dataclass(frozen=True)
 class Sealed:
-    """What a sealed JSON file holds, once its seal has been checked.
+    """Content of a sealed JSON file, after the check of its digest.
 
     Attributes:
-        content: The JSON object inside.
-        sha256: Digest of ``content``, the one the file carries.
+        content: The JSON object.
+        sha256: Digest of ``content``, as stored in the file.
     """
 
     content: dict[str, Any]
@@ -41,19 +45,19 @@ class Sealed:
 
 
 def digest(data: bytes) -> str:
-    """sha256 of ``data`` in hexadecimal."""
+    """Return the sha256 of ``data`` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a regular file in hexadecimal, read in blocks."""
+    """Return the sha256 of a regular file in hexadecimal, read in blocks."""
     with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a read-only folder into one line that says what is safe and what to do."""
+    """Replace the message of an OSError in the body by one line that says what is safe and what to do."""
     try:
         yield
     except OSError as error:
@@ -66,7 +70,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable; a rename alone survives a killed process but not a power cut."""
+    """Flush the file names in ``folder`` to disk: a rename alone survives a killed process but not a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -75,7 +79,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create ``folder`` with its parents, durably; one that exists is fine.
+    """Create ``folder`` and its parents durably, if it does not exist.
 
     Raises:
         OSError: It cannot be created; the message says what to do.
@@ -86,10 +90,10 @@ def make_folder(folder: Path) -> None:
 
 
 def rename_durable(old: Path, new: Path) -> None:
-    """Rename a file or folder within its parent, durably and all at once.
+    """Rename a file or folder within its parent, durably and atomically.
 
     Raises:
-        OSError: The rename failed and ``new`` is as it was; the message says what to do.
+        OSError: The rename failed and ``new`` is unchanged; the message says what to do.
     """
     with explain_write_errors(new):
         os.replace(old, new)
@@ -97,12 +101,12 @@ def rename_durable(old: Path, new: Path) -> None:
 
 
 def write_durable(path: Path, data: bytes) -> None:
-    """Write a file so that ``path`` holds either all of ``data``, on disk, or what it held before.
+    """Write a file durably and atomically: ``path`` holds all of ``data`` or its previous content.
 
     Raises:
-        OSError: It cannot be written; ``path`` is as it was and the message says what to do.
+        OSError: It cannot be written; ``path`` is unchanged and the message says what to do.
     """
-    # The random part keeps ranks that write the same name from renaming each other's file away.
+    # the random part keeps ranks that write the same name from renaming each other's file
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with explain_write_errors(path), temporary.open("wb") as file:
@@ -116,10 +120,10 @@ def write_durable(path: Path, data: bytes) -> None:
 
 
 def check_empty_folder(path: Path) -> None:
-    """Make sure that a folder may be made at ``path``: it is empty or does not exist yet.
+    """Check that ``path`` is an empty folder or does not exist.
 
     Raises:
-        ValueError: There is something at ``path`` already.
+        ValueError: It is a symbolic link, a file, or a folder that is not empty.
     """
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link; give a folder that is empty or does not exist yet")
@@ -129,31 +133,31 @@ def check_empty_folder(path: Path) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which appears at ``path`` once the body is through, whole or not at all.
+    """Yield a temporary folder to fill; it is renamed to ``path`` when the body ends without an error.
 
     Raises:
-        ValueError: There is something at ``path`` already.
+        ValueError: ``path`` is not empty, see `check_empty_folder`.
         OSError: It cannot be written.
     """
     check_empty_folder(path)
-    place = path.absolute()
-    # a name of its own: what lies beside it under a fixed one could be the user's
-    aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
-    make_folder(aside / place.name)  # of its own name already, which what is written into it may state
+    target = path.absolute()
+    # a random name: a folder of a fixed name could be the user's
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    make_folder(aside / target.name)  # with its final name, which files written into it may mention
     try:
-        yield aside / place.name
-        rename_durable(aside / place.name, place)
+        yield aside / target.name
+        rename_durable(aside / target.name, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def is_temporary(name: str) -> bool:
-    """Whether ``name`` is a writer's lock, or was left by a durable write that was killed before its rename."""
+    """Whether ``name`` is a writer's lock, or the temporary file of a killed durable write."""
     return name == LOCK or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def render_json(content: Any) -> str:
-    """JSON in its one canonical form: sorted keys, ASCII only, no NaN.
+    """Return canonical JSON: sorted keys, ASCII only, no NaN.
 
     Raises:
         TypeError, ValueError: ``content`` is not plain JSON.
@@ -162,13 +166,13 @@ def render_json(content: Any) -> str:
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
-    """A JSON file that carries the digest of its own content."""
+    """Return the bytes of a sealed JSON file."""
     sealed = {"content": dict(content), "sha256": digest(render_json(dict(content)).encode())}
     return (render_json(sealed) + "\n").encode()
 
 
 def unseal(path: Path) -> Sealed:
-    """Read a sealed JSON file and check every byte of it.
+    """Read a sealed JSON file and check every byte.
 
     Raises:
         ValueError: The file is missing, damaged or no regular file.
@@ -180,7 +184,7 @@ def unseal(path: Path) -> Sealed:
         raise ValueError(f"{path} is missing") from None
     try:
         content = json.loads(raw)["content"]
-        # Sealing again, rather than comparing digests, also catches bytes that JSON does not care about.
+        # seal again instead of comparing digests: this also detects changed whitespace and key order
         intact = seal(content) == raw
     except (ValueError, TypeError, KeyError, RecursionError):
         intact = False
@@ -193,11 +197,11 @@ def altered_files(folder: Path, digests: Mapping[str, str]) -> list[str]:
     """Compare the files of ``folder`` with their manifest.
 
     Args:
-        folder: Where the files lie.
-        digests: File name to sha256, as written in the manifest.
+        folder: Folder of the files.
+        digests: sha256 by file name, from the manifest.
 
     Returns:
-        One line for each file that is missing, unreadable or altered; empty if all are as they were written.
+        One line for each file that is missing, unreadable or altered; empty if there is none.
     """
     lines = []
     for name, expected in sorted(digests.items()):

@@ -1,4 +1,4 @@
-"""Pictures between tensors in [-1, 1] and images as files and other libraries know them."""
+"""Convert images between tensors in [-1, 1], PIL images and files."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from unigap.files.outside import read_outside
 
 GREY = (127, 127, 127)
-"""What is put beside an image that is not square."""
+"""Padding of an image that is not square."""
 BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels: white, as in a browser and on paper."""
+"""Colour behind transparent pixels: white, as in a browser."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""The formats that are read, by what the file holds and not by its name."""
+"""Formats that are read; detected from the content, not from the file name."""
 WANTED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 MAX_IMAGE_BYTES = 256 * 2**20
 
 
 def to_image(pixels_CHW: torch.Tensor) -> Image.Image:
-    """A picture in [-1, 1], (3, H, W), as an RGB image of 8 bits a channel."""
+    """Convert pixels (3, H, W) in [-1, 1] to an RGB image with 8 bits per channel."""
     levels = ((pixels_CHW.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
     return Image.fromarray(np.ascontiguousarray(levels.permute(1, 2, 0).numpy()))
 
 
 def to_png(pixels_CHW: torch.Tensor) -> bytes:
-    """A picture in [-1, 1], (3, H, W), as a PNG file."""
+    """Encode pixels (3, H, W) in [-1, 1] as a PNG file."""
     sink = io.BytesIO()
     to_image(pixels_CHW).save(sink, "PNG")
     return sink.getvalue()
 
 
 def to_pixels(image: Image.Image, side: int) -> torch.Tensor:
-    """An image as a square picture in [-1, 1], float32 (3, side, side), grey beside what is not square."""
+    """Convert an image to float32 pixels (3, side, side) in [-1, 1], padded to a square with grey."""
     square = ImageOps.pad(to_rgb(image), (side, side), color=GREY)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read an image file as it is meant to be seen: upright, RGB, 8 bits a channel, see `to_rgb`.
+    """Read an image file as upright RGB with 8 bits per channel, see `to_rgb`.
 
     Args:
-        path: A file in one of ``FORMATS``, whatever its name. The first frame of an animation is taken.
+        path: A file in one of ``FORMATS``, with any name. Of an animation, the first frame is read.
 
     Raises:
-        ValueError: The file is missing, no plain file, of another format, damaged, has no range of brightness, or is so
-            large that it may be a decompression bomb.
+        ValueError: The file is missing, no plain file, of another format, damaged, of 32-bit pixels, or so large that
+            it may be a decompression bomb.
     """
     named = f"image {str(path)!r}"
     return decode_image(read_outside(path, named, f"a {WANTED} file", MAX_IMAGE_BYTES), named)
@@ -61,16 +61,16 @@ def decode_image(data: bytes, named: str) -> Image.Image:
 
     Args:
         data: The bytes.
-        named: What messages call it.
+        named: Name of the image in messages.
 
     Raises:
-        ValueError: As `read_image`.
+        ValueError: As for `read_image`.
     """
     try:
         with warnings.catch_warnings():
-            # an image so large that Pillow warns of it is taken for the bomb it may be
+            # refuse an image if Pillow warns that it may be a decompression bomb
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # other formats start programs (EPS runs Ghostscript) or are decoded by code that few people test
+            # other formats start programs (EPS runs Ghostscript) or use rarely tested decoders
             return to_rgb(Image.open(io.BytesIO(data), formats=FORMATS))
     except UnidentifiedImageError:
         raise ValueError(f"{named} cannot be read, its format is another; save it as {WANTED}") from None
@@ -89,13 +89,13 @@ def decode_image(data: bytes, named: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image as RGB with 8 bits a channel, turned as its EXIF orientation says.
+    """Convert an image to RGB with 8 bits per channel, rotated by its EXIF orientation.
 
-    Transparent pixels show ``BACKGROUND``. Of 16 bits a channel the upper 8 are kept. CMYK, YCbCr, LAB, palettes and
-    grey become RGB as Pillow converts them, without colour management.
+    Transparent pixels show ``BACKGROUND``. Of 16 bits per channel, the upper 8 are kept. Pillow converts CMYK, YCbCr,
+    LAB, palettes and grey to RGB, without colour management.
 
     Raises:
-        ValueError: The pixels are 32-bit numbers, whose range no header states.
+        ValueError: The pixels are 32-bit numbers, whose range is unknown.
     """
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode}: 32-bit pixels have no known range; save 8 or 16 bits a channel")
@@ -112,7 +112,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def check_side(side: int) -> None:
-    """Make sure that a picture has a size.
+    """Check the side of an image in pixels.
 
     Raises:
         ValueError: ``side`` is below 1.

@@ -1,4 +1,4 @@
-"""Files that grow by a JSON line at a time; each line carries the digest of its own content."""
+"""Append-only JSONL files; each line carries the sha256 of its content."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DIGEST = "sha256"
 
 @dataclass(frozen=True)
 class Journal:
-    """The lines of a file.
+    """Content of a journal file.
 
     Attributes:
-        records: What the sound lines hold, in order.
-        torn: The start of a last line that was cut off, as by a full disk or a power cut; empty where none was.
+        records: Contents of the intact lines, in order.
+        torn: Start of a last line that was cut off by a full disk or a power cut; empty if there is none.
     """
 
     records: list[dict[str, Any]]
@@ -29,12 +29,12 @@ class Journal:
 
 
 def line_of(record: Mapping[str, Any]) -> str:
-    """A record as a line with its digest."""
+    """Return a record as a line with its digest."""
     return json.dumps({**record, DIGEST: digest(json.dumps(record).encode())}) + "\n"
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Add a line, durably.
+    """Append a line durably.
 
     Raises:
         ValueError: The file is no regular file.
@@ -50,14 +50,14 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_journal(path: Path, keys: Collection[str]) -> Journal:
-    """Read every line and check every byte of it.
+    """Read every line and check every byte.
 
     Args:
         path: The file.
-        keys: What a record holds; lines of earlier versions hold this and no digest.
+        keys: Keys of a record. Lines of earlier versions hold these keys and no digest.
 
     Raises:
-        ValueError: A line is damaged, or the file is no regular file; the line is named.
+        ValueError: A line is damaged, or the file is no regular file; the message names the line.
     """
     records: list[dict[str, Any]] = []
     with open_plain(path) as file:
@@ -75,7 +75,7 @@ def read_journal(path: Path, keys: Collection[str]) -> Journal:
 
 
 def _record(raw: bytes, keys: Collection[str]) -> dict[str, Any] | None:
-    """What a line holds; None if it is damaged."""
+    """Return the content of a line; None if it is damaged."""
     try:
         line = raw.decode()
         record = json.loads(line)

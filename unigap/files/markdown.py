@@ -1,4 +1,4 @@
-"""Tables in Markdown."""
+"""Markdown tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
 
     Args:
         header: Names of the columns.
-        rows: Values of each row, one for each column; any value, shown as its text.
+        rows: Values of each row, one for each column; shown by ``str``.
 
     >>> print(table(["name", "share"], [["a", 0.5]]))
     | name | share |
@@ -23,5 +23,5 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return a value as text that cannot leave its cell."""
+    """Return a value as the text of one cell: one line, with vertical bars escaped."""
     return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""Files that ``--out`` names: each replaces what the same command wrote before it, and nothing else."""
+"""Checks of ``--out``: a command may replace its own earlier output and no other file."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from unigap.files.durable import write_durable
 from unigap.files.outside import special_kind
 
 POOL_FILE = "pool.json"
-"""Makes a folder a pool; no command writes its output into one."""
-MOST_BYTES = 16 * 2**20
-"""Larger files are nobody's figures and no page of ours."""
+"""File that marks a folder as a pool; no command writes its output into a pool."""
+MAX_BYTES = 16 * 2**20
+"""Maximum size in bytes of a file that can be an earlier output."""
 PAGE_MARKS = (
     b'<meta name="generator" content="unigap">',
-    # pages from before the mark, by a line that each of them has
+    # pages of earlier versions, by a line that each of them has
     b"content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">",
 )
 HEAD_BYTES = 4096
 
 
 def check_output(path: Path, option: str, wanted: str, is_ours: Callable[[bytes], bool]) -> None:
-    """Make sure that a file may be written: its place is free, or holds an empty file or an earlier one of its kind.
+    """Check that a file may be written: it does not exist, is empty, or is an earlier output of the same kind.
 
     Args:
         path: The file to write.
-        option: The option that names it, for the message.
-        wanted: What it will be, likewise.
-        is_ours: Whether the content of a file shows that it is one of that kind.
+        option: The option that names it, for messages.
+        wanted: The kind of output, for messages.
+        is_ours: Function that tells from the content of a file whether it is of that kind.
 
     Raises:
-        ValueError: Something else lies there, or it lies inside a pool.
+        ValueError: Another file exists there, or it is in a pool.
     """
-    told = f"{option} {str(path)!r}"
+    named = f"{option} {str(path)!r}"
     if path.is_symlink():
-        raise ValueError(f"{told} is a symbolic link; give the name of {wanted}")
+        raise ValueError(f"{named} is a symbolic link; give the name of {wanted}")
     refuse_inside_pool(path, option)
     try:
         status = path.stat()
@@ -45,27 +45,27 @@ def check_output(path: Path, option: str, wanted: str, is_ours: Callable[[bytes]
         return
     kind = special_kind(status.st_mode)
     if kind:
-        raise ValueError(f"{told} is {kind}; give the name of {wanted}")
-    if status.st_size and (status.st_size > MOST_BYTES or not is_ours(path.read_bytes())):
-        raise ValueError(f"{told} holds something else than {wanted} of unigap and stays as it is; give another name")
+        raise ValueError(f"{named} is {kind}; give the name of {wanted}")
+    if status.st_size and (status.st_size > MAX_BYTES or not is_ours(path.read_bytes())):
+        raise ValueError(f"{named} holds something else than {wanted} of unigap and stays as it is; give another name")
 
 
 def refuse_inside_pool(path: Path, option: str) -> None:
-    """Make sure that nothing is written into a pool, which would then be damaged.
+    """Check that a path is not in a pool; a foreign file would count as damage.
 
     Raises:
-        ValueError: The path is a pool or lies inside one.
+        ValueError: The path is a pool or in one.
     """
-    for folder in (place := Path(os.path.realpath(path)), *place.parents):
+    for folder in (target := Path(os.path.realpath(path)), *target.parents):
         if (folder / POOL_FILE).exists():
             raise ValueError(f"{option} {str(path)!r} lies in the pool {folder}; give a place outside it")
 
 
 def check_figures(out: str, option: str = "--out") -> None:
-    """Make sure that ``out`` names a JSON file for figures, see `check_output`.
+    """Check that ``out`` can be written as a JSON file of figures, see `check_output`.
 
     Raises:
-        ValueError: It does not.
+        ValueError: It cannot.
     """
     path = Path(out)
     if path.is_dir() or not path.parent.is_dir():
@@ -74,7 +74,7 @@ def check_figures(out: str, option: str = "--out") -> None:
 
 
 def write_figures(out: str, figures: Mapping[str, Any]) -> None:
-    """Write estimates as JSON, all or nothing.
+    """Write estimates as JSON, atomically.
 
     Args:
         out: The file, see `check_figures`.
@@ -84,7 +84,7 @@ def write_figures(out: str, figures: Mapping[str, Any]) -> None:
 
 
 def is_figures(data: bytes) -> bool:
-    """Whether the bytes are what `write_figures` writes."""
+    """Whether the bytes were written by `write_figures`."""
     try:
         return _holds_estimates(json.loads(data))
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Reads files that come from outside: a plain file of a bounded size, or one line that says what is wrong."""
+"""Read files that the user names: plain files of a bounded size, with one-line errors."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ KINDS = (
 
 
 def read_outside(path: str | Path, named: str, wanted: str, most: int) -> bytes:
-    """Read a whole file without waiting and without filling memory.
+    """Read a whole file; never wait for a pipe or fill the memory.
 
     Args:
-        path: The file; a symbolic link is followed.
-        named: What messages call it, e.g. ``"prompts 'mine.txt'"``.
-        wanted: What the user should give instead, e.g. ``"a .jsonl file"``.
-        most: Largest size in bytes.
+        path: The file, or a symbolic link to it.
+        named: Name of the file in messages, e.g. ``"prompts 'mine.txt'"``.
+        wanted: Remedy in messages, e.g. ``"a .jsonl file"``.
+        most: Maximum size in bytes.
 
     Returns:
-        Its bytes.
+        The bytes.
 
     Raises:
-        ValueError: There is no such file, it is a folder, pipe, socket or device, it is larger than ``most``, or it
-            cannot be read.
+        ValueError: The file does not exist, is a folder, pipe, socket or device, is larger than ``most``, or cannot be
+            read.
     """
     try:
-        # O_NONBLOCK: opening a pipe would otherwise wait until somebody writes into it
+        # O_NONBLOCK: otherwise opening a pipe waits for a writer
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
         raise ValueError(f"{named}: no such file; give {wanted}") from None
@@ -53,10 +53,10 @@ def read_outside(path: str | Path, named: str, wanted: str, most: int) -> bytes:
 
 
 def read_outside_text(path: str | Path, named: str, wanted: str, most: int) -> str:
-    """Read a whole UTF-8 file, see `read_outside`; a byte-order mark at its start is left out.
+    """Read a whole UTF-8 file, see `read_outside`; drop a byte-order mark and normalise line ends.
 
     Raises:
-        ValueError: As `read_outside`, or the file is not UTF-8.
+        ValueError: As for `read_outside`, or the file is not UTF-8.
     """
     try:
         text = read_outside(path, named, wanted, most).decode("utf-8-sig")
@@ -66,16 +66,16 @@ def read_outside_text(path: str | Path, named: str, wanted: str, most: int) -> s
 
 
 def refuse_special(path: str | Path, named: str, wanted: str, most: int | None = None) -> None:
-    """Make sure that a path names no pipe, socket, device or huge file, before a library opens it.
+    """Refuse a pipe, socket, device or huge file before a library opens it.
 
     Args:
-        path: The path; nothing may lie there, which the library will say.
-        named: What messages call it.
-        wanted: What the user should give instead.
-        most: Largest size in bytes, if there is one.
+        path: The path. A missing file passes: the library reports it.
+        named: Name of the file in messages.
+        wanted: Remedy in messages.
+        most: Maximum size in bytes; None for no limit.
 
     Raises:
-        ValueError: It names one.
+        ValueError: The path names one.
     """
     try:
         status = os.stat(path)
@@ -89,7 +89,7 @@ def refuse_special(path: str | Path, named: str, wanted: str, most: int | None =
 
 
 def special_kind(mode: int) -> str:
-    """What a file is by its ``st_mode`` where it is no plain file, e.g. ``"a pipe"``; ``""`` for a plain file."""
+    """Return the kind of a file from its ``st_mode``, e.g. ``"a pipe"``; ``""`` for a plain file."""
     return next((name for is_kind, name in KINDS if is_kind(mode)), "")
 
 

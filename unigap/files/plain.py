@@ -1,4 +1,4 @@
-"""Read regular files only: a pipe, a device or a file too large to hold is one clear line, not an endless wait."""
+"""Read regular files of a bounded size; refuse pipes and devices instead of waiting for them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from unigap.files.outside import special_kind
 
 MOST_TEXT = 64 * 2**20
-"""Largest JSON or YAML file that is read, in bytes; parsed it takes some twenty times as much memory."""
+"""Maximum size in bytes of a JSON or YAML file; parsing takes about twenty times as much memory."""
 
 
 def check_plain(path: Path) -> None:
-    """Make sure that a path is a regular file, or a link to one.
+    """Check that a path is a regular file, or a link to one.
 
     Raises:
         ValueError: It is a pipe, a socket or a device.
@@ -34,16 +34,16 @@ def open_plain(path: Path) -> io.BufferedReader:
         OSError: It does not exist or cannot be opened.
     """
     check_plain(path)
-    # should a pipe take the file's place after the check, opening it still does not wait for a writer
+    # O_NONBLOCK: if a pipe replaces the file after the check, opening it does not wait for a writer
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
 def read_plain(path: Path, most: int = MOST_TEXT) -> bytes:
-    """Read a regular file whole.
+    """Read a whole regular file.
 
     Args:
         path: The file.
-        most: Largest size in bytes that is accepted.
+        most: Maximum size in bytes.
 
     Raises:
         ValueError: It is no regular file, or larger than ``most``.

@@ -1,4 +1,4 @@
-"""PNG files that are whole and of a size a browser can take, or one clear line that says what is wrong."""
+"""Write PNG figures, and read PNG files after a check that they are complete and small enough for a browser."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MAX_IMAGE_BYTES, MAX_IMAGE_SIDE = 16 * 2**20, 4096
 
 
 def read_png(folder: Path, name: str) -> bytes:
-    """A PNG inside a folder.
+    """Read a PNG file in a folder.
 
     Args:
         folder: The folder.
-        name: Path of the file, relative to it.
+        name: Path of the file, relative to the folder.
 
     Raises:
         ValueError: It is missing, damaged, no PNG, too large, or outside the folder.
@@ -39,7 +39,7 @@ def read_png(folder: Path, name: str) -> bytes:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Save a figure as a PNG file, all or nothing.
+    """Save a figure as a PNG file, atomically.
 
     Raises:
         OSError: It cannot be written; the message names it.
@@ -51,21 +51,21 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels that the header of a PNG states."""
+    """Return width and height in pixels from the header of a PNG."""
     width, height = struct.unpack(">II", data[16:24])
     return width, height
 
 
 def check_png(data: bytes, path: Path) -> None:
-    """Make sure that bytes are one whole PNG image of a size a browser can take.
+    """Check that bytes are one complete PNG image of at most ``MAX_IMAGE_SIDE`` pixels on a side.
 
     Raises:
-        ValueError: They are not, or its header promises more than ``MAX_IMAGE_SIDE`` pixels a side.
+        ValueError: They are not.
     """
     if not data.startswith(PNG) or data[12:16] != b"IHDR" or not data.endswith(LAST_CHUNK):
         raise ValueError(f"{path} is not a whole PNG image; make it again")
     width, height = image_size(data)
-    # before anything is unpacked: a few bytes can promise gigabytes of pixels
+    # before decompression: a few bytes can expand to gigabytes of pixels
     if not (0 < width <= MAX_IMAGE_SIDE and 0 < height <= MAX_IMAGE_SIDE):
         raise ValueError(f"{path} is {width} x {height} pixels; at most {MAX_IMAGE_SIDE} a side are shown, shrink it")
     try:

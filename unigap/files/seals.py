@@ -1,7 +1,7 @@
-"""Files that stay plain for other programs, and whose every change is noticed: digests kept beside them.
+"""Detect damage to plain files that other programs also read, by digests in a separate file.
 
-``seals.json`` in a folder holds the sha256 of each sealed file of that folder. While a file is replaced it holds the
-old and the new digest, so a kill at any point leaves both files sound.
+``seals.json`` in a folder holds the sha256 of each sealed file of that folder. While a file is replaced, it holds the
+old and the new digest, so a kill at any point leaves both files valid.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from unigap.files.writer_lock import WriterLock
 
 SEALS = "seals.json"
 Digests = dict[str, list[str]]
-"""The digests a file may have, by its name."""
+"""Valid digests by file name."""
 
 
 def write_sealed(path: Path, data: bytes) -> None:
-    """Write a file and its digest durably; killed meanwhile, the old file stays or the new one is there.
+    """Write a file and its digest durably; a kill leaves either the old or the new file.
 
     Raises:
-        ValueError: The seals of the folder are damaged, or another process is writing it and does not come to an end.
+        ValueError: The seals of the folder are damaged, or another process keeps writing the folder.
         OSError: It cannot be written; the old file stays.
     """
     make_folder(path.parent)
@@ -35,10 +35,10 @@ def write_sealed(path: Path, data: bytes) -> None:
 
 
 def read_sealed(path: Path) -> bytes:
-    """Read a file and check every byte of it; one that was written without a seal is read as it is.
+    """Read a file and check every byte; a file without a seal is read without a check.
 
     Raises:
-        ValueError: It is missing though it was written, is not as it was written, or is no regular file.
+        ValueError: It has a seal but is missing or altered, or it is no regular file.
         OSError: It does not exist or cannot be read.
     """
     for _ in range(3):  # a writer may replace the file between the two reads
@@ -58,7 +58,7 @@ def read_sealed(path: Path) -> bytes:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a change of a file, or its loss, would be noticed.
+    """Whether a file has a seal, so that its change or loss is detected.
 
     Raises:
         ValueError: The seals of its folder are damaged.
@@ -67,12 +67,12 @@ def is_sealed(path: Path) -> bool:
 
 
 def was_written(path: Path) -> bool:
-    """Whether there is a file, or there was one when its folder was sealed."""
+    """Whether a file exists or has a seal."""
     return path.exists() or is_sealed(path)
 
 
 def warn_unsealed(path: Path) -> None:
-    """Say so in one line if a file that is there carries no seal, as those of earlier versions."""
+    """Print a warning if a file exists without a seal, as files of earlier versions do."""
     if path.exists() and not is_sealed(path):
         print(f"warning: {path} carries no seal, so damage to it would not be noticed", file=sys.stderr)
 

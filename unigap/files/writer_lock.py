@@ -1,4 +1,4 @@
-"""One writing process for each folder; a second one waits or is told which process it waits for."""
+"""Lock of a folder: one process writes at a time; a second waits, or gets an error that names the first."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from filelock import FileLock, Timeout
 from unigap.files.durable import LOCK, explain_write_errors
 
 PATIENCE = 60.0
-"""Seconds to wait for a writer that is done in a moment."""
+"""Seconds to wait for a short write of another process."""
 
 
 class WriterLock:
-    """Keeps other processes from writing a folder while it is held; readers need no lock.
+    """Lock that keeps other processes from writing a folder; readers need no lock.
 
     It belongs to the process: a second ``WriterLock`` of the same folder in the same process is granted at once. The
-    system releases it when the process ends, however it ends.
+    operating system releases it when the process ends, even by a kill.
 
     Args:
         folder: The folder, which exists.
@@ -36,7 +36,7 @@ class WriterLock:
         self._lock = FileLock(self._path, is_singleton=True, thread_local=False)
 
     def acquire(self) -> None:
-        """Take the lock and write down who holds it.
+        """Acquire the lock, and record the process in the lock file.
 
         Raises:
             ValueError: Another process holds it; the message names it.
@@ -50,15 +50,15 @@ class WriterLock:
                 raise ValueError(
                     f"{self._folder} is being written by {holder}; wait until that is done, or give another folder"
                 ) from None
-        with suppress(OSError):  # on a full disk the lock holds without a name
+        with suppress(OSError):  # on a full disk, the lock works without the record
             command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:100]
             since = datetime.now().isoformat(" ", "seconds")
             self._path.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since} ({command})")
 
     def release(self) -> None:
-        """Give the lock back; without effect where it is not held."""
+        """Release the lock; do nothing if it is not held."""
         if self._lock.lock_counter == 1:
-            with suppress(OSError):  # the folder may be gone
+            with suppress(OSError):  # the folder may have been deleted
                 os.truncate(self._path, 0)
         self._lock.release()
 

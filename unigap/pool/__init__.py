@@ -1,3 +1,3 @@
-"""The pool: an append-only, checksummed folder of rounds."""
+"""The pool: an append-only folder of rounds with checksums."""
 
 from unigap.pool.pool import Pool as Pool

@@ -1,4 +1,4 @@
-"""What judges said of a pool's candidates after their rounds were committed."""
+"""Judgments that are added to a pool after its rounds were committed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unigap.records import Judgment
 
 
 class Annotations:
-    """Late judgments of a pool; there is nothing on disk before the first.
+    """Judgments added to a pool later; the folder is created with the first.
 
     Args:
         pool: Folder of the pool.
@@ -23,7 +23,7 @@ class Annotations:
 
     @property
     def judges(self) -> list[str]:
-        """Who said something, sorted.
+        """Names of the judges with annotations, sorted.
 
         Raises:
             ValueError: The manifest is missing, damaged or older than the pool's head.
@@ -36,20 +36,20 @@ class Annotations:
         return []
 
     def read(self, judge: str | None) -> list[Judgment]:
-        """What one judge said, or all of them.
+        """Read the judgments of one judge, or of all if ``judge`` is None.
 
         Raises:
-            ValueError: A file is damaged; the file is named.
+            ValueError: A file is damaged; the message names it.
         """
         names = [name for name in self.judges if judge in (None, name)]
         return [Judgment(id, name, logit) for name in names for id, logit in self._sidecar.read(name).items()]
 
     def add(self, judge: str, logits: Mapping[str, float]) -> None:
-        """Store log-odds of yes by candidate id; all of them or none.
+        """Store log-odds of yes by candidate id, all of them or none.
 
         Raises:
-            ValueError: A value is not finite, or another one is stored for the same candidate.
-            OSError: The folder cannot be written; what was stored before is safe.
+            ValueError: A value is not finite, or differs from the stored one of the same candidate.
+            OSError: The folder cannot be written; earlier annotations are safe.
         """
         self._sidecar.create()
         self._sidecar.add(judge, logits)

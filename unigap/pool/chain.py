@@ -1,4 +1,4 @@
-"""The chain of a pool's manifests: each names the one before, so the last one covers every byte of all rounds."""
+"""The chain of a pool's manifests: each holds the digest of the one before, so the last covers every byte of a pool."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from unigap.pool.layout import HEAD, ROUND_FILES, round_folder
 
 
 class Chain:
-    """The manifests of a pool's committed rounds; each is read once, and so are the files it names.
+    """The manifests of a pool's committed rounds; each manifest, and the files it lists, is checked once.
 
     Args:
         folder: Folder of the pool.
-        identity: What ``pool.json`` says, which the first manifest names.
-        head: What the pool holds at least; None in pools of earlier versions.
+        identity: Content of ``pool.json``; the first manifest holds its digest.
+        head: Content of ``head.json``; None in pools of earlier versions.
     """
 
     def __init__(self, folder: Path, identity: Sealed, head: Head | None) -> None:
@@ -25,10 +25,10 @@ class Chain:
         self._intact: set[int] = set()
 
     def digest(self, count: int) -> str:
-        """Digest that covers the first ``count`` rounds: that of the last of their manifests.
+        """Return a digest that covers the first ``count`` rounds: that of the manifest of the last one.
 
         Raises:
-            ValueError: A manifest is damaged, does not follow the one before, or is not the one the head names.
+            ValueError: A manifest is damaged, does not follow the one before, or is not the one in ``head.json``.
         """
         for round in range(len(self._links) - 1, count):
             manifest = unseal(round_folder(self._folder, round) / MANIFEST)
@@ -42,10 +42,10 @@ class Chain:
         return self._links[count].sha256
 
     def checked(self, round: int) -> Path:
-        """Folder of a committed round, whose files are the very ones its manifest names.
+        """Return the folder of a committed round, after a check of its files against the manifest.
 
         Raises:
-            ValueError: A file is damaged or missing; it is named.
+            ValueError: A file is damaged or missing; the message names it.
         """
         self.digest(max(round + 1, self._head.rounds if self._head else 0))
         folder = round_folder(self._folder, round)
@@ -59,13 +59,13 @@ class Chain:
 
 
 def chain_fault(pool: Path, round: int, manifest: Sealed, previous: str | None) -> str | None:
-    """What is wrong with the place of a round in the chain of manifests; None if nothing.
+    """Return the fault of a round's manifest in the chain; None if there is none.
 
     Args:
         pool: Folder of the pool.
         round: Number of the round.
         manifest: Its manifest.
-        previous: Digest of the manifest before, or of ``pool.json`` for round 0; None where it is not known.
+        previous: Digest of the manifest before, or of ``pool.json`` for round 0; None if unknown.
     """
     files = manifest.content.get("files")
     if not isinstance(files, dict) or files.keys() != ROUND_FILES:

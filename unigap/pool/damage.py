@@ -1,4 +1,4 @@
-"""Finding what is damaged, missing or out of place in a pool, by reading every byte of it."""
+"""Find damaged, missing and foreign files in a pool by reading every byte."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from unigap.pool.sidecar import index_faults
 
 
 def find_damage(pool: str | Path) -> list[str]:
-    """Read every byte of a pool, even of one too damaged to open.
+    """Read every byte of a pool, even of a pool that is too damaged to open.
 
     Args:
         pool: Folder of the pool.
 
     Returns:
-        One line for each file that is damaged, missing or does not belong there; empty if the pool is sound. What
-        killed writes left behind is no damage.
+        One line for each damaged, missing or foreign file; empty if the pool is sound. Files that a killed write left
+        are no damage.
     """
     pool = Path(pool)
     if not pool.is_dir():
         return [f"{pool} is missing"]
     lines: list[str] = []
-    head = _head(pool, lines)  # first: another process may be writing, and the pool has at least what it names
+    head = _head(pool, lines)  # first: another process may be adding rounds, but never removes what the head lists
     committed, partial = find_rounds(pool), find_rounds(pool, ".partial")
     sealed = {-1: _unseal(pool / POOL_FILE, lines)}
     lines += _missing_rounds(pool, committed, head)
@@ -42,7 +42,7 @@ def find_damage(pool: str | Path) -> list[str]:
     known = {POOL_FILE, HEAD, REFERENCES, ANNOTATIONS}
     for stage in ("", ".partial", ".sealing"):
         known |= {round_folder(pool, round, stage).name for round in find_rounds(pool, stage)}
-    return lines + [line for path, line in _strangers(pool, known) if not is_temporary(path.name)]
+    return lines + [line for path, line in _foreign(pool, known) if not is_temporary(path.name)]
 
 
 def _head(pool: Path, lines: list[str]) -> Head | None:
@@ -56,7 +56,7 @@ def _head(pool: Path, lines: list[str]) -> Head | None:
 
 
 def _missing_rounds(pool: Path, committed: list[int], head: Head | None) -> list[str]:
-    """One line for each gap between the committed rounds, and for what the head names beyond them."""
+    """Return one line for each gap between the committed rounds, and one if the head lists more rounds."""
     lines, expected = [], 0
     for round in committed:
         if round > expected:
@@ -67,7 +67,7 @@ def _missing_rounds(pool: Path, committed: list[int], head: Head | None) -> list
 
 
 def _inspect_round(pool: Path, round: int, previous: Sealed | None, lines: list[str]) -> Sealed | None:
-    """Add what is wrong with a committed round to ``lines``; returns its manifest if that can be read."""
+    """Append the faults of a committed round to ``lines``; return its manifest, or None if it cannot be read."""
     folder = round_folder(pool, round)
     manifest = _unseal(folder / MANIFEST, lines)
     if manifest is None:
@@ -77,12 +77,12 @@ def _inspect_round(pool: Path, round: int, previous: Sealed | None, lines: list[
     digests = manifest.content.get("files")
     if isinstance(digests, dict):
         lines += altered_files(folder, digests)
-        lines += [line for _, line in _strangers(folder, {MANIFEST, *digests})]
+        lines += [line for _, line in _foreign(folder, {MANIFEST, *digests})]
     return manifest
 
 
 def _partial_damage(folder: Path) -> list[str]:
-    """What would keep a partial round from being continued; one killed before its recipe was written is fine."""
+    """Return the faults that keep a partial round from being continued; a missing recipe without shards is none."""
     lines: list[str] = []
     shards = sorted(folder.glob("shard-*.parquet"))
     if shards or (folder / RECIPE).exists():
@@ -97,7 +97,7 @@ def _sidecar_damage(pool: Path, name: str, owners: str, head: Head | None) -> li
         begun = is_begun(folder)
     except ValueError as error:
         return [str(error)]
-    if not begun and name == ANNOTATIONS:  # begun with the first annotation
+    if not begun and name == ANNOTATIONS:  # created with the first annotation
         return lost_tables(pool, head, name, ()) if head else []
     index = _unseal(folder / MANIFEST, lines)
     if index is None:
@@ -107,8 +107,8 @@ def _sidecar_damage(pool: Path, name: str, owners: str, head: Head | None) -> li
         return faults
     lines += lost_tables(pool, head, name, index.content["files"]) if head else []
     lines += altered_files(folder, index.content["files"])
-    for path, line in _strangers(folder, {MANIFEST, *index.content["files"]}):
-        # A table that is whole but not in the manifest was written just before a kill: nobody has been promised it.
+    for path, line in _foreign(folder, {MANIFEST, *index.content["files"]}):
+        # an intact table that is not in the manifest was written just before a kill; it never counted as stored
         if not is_temporary(path.name) and shard_damage(path):
             lines.append(line)
     return lines
@@ -124,6 +124,6 @@ def _unseal(path: Path, lines: list[str]) -> Sealed | None:
     return None
 
 
-def _strangers(folder: Path, known: set[str]) -> list[tuple[Path, str]]:
+def _foreign(folder: Path, known: set[str]) -> list[tuple[Path, str]]:
     paths = sorted(path for path in folder.iterdir() if path.name not in known)
     return [(path, f"{path} does not belong to the pool") for path in paths]

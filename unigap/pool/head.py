@@ -1,7 +1,7 @@
-"""What a pool holds at least: the file that notices when rounds, annotations or references were deleted or rolled back.
+"""``head.json`` of a pool: the rounds and tables that must exist. It detects deleted or rolled-back files.
 
-Everything in a pool only grows, so ``head.json`` is written after what it names, and a pool with more in it is sound.
-Pools of earlier versions have none until they are written to.
+A pool only grows, and ``head.json`` is written after the files it lists, so a pool may hold more than it lists. Pools
+of earlier versions have no ``head.json`` until the next write.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from unigap.pool.layout import ANNOTATIONS, HEAD, REFERENCES, find_rounds, is_be
 
 @dataclass(frozen=True)
 class Head:
-    """What a pool held when it was last written to.
+    """Content of a pool after its last write.
 
     Attributes:
         rounds: Number of committed rounds.
-        sha256: Digest of the manifest of the last of them, or of ``pool.json`` where there is none.
+        sha256: Digest of the manifest of the last round, or of ``pool.json`` if there is no round.
         annotations: Names of the tables of annotations, sorted.
         references: Names of the tables of references, sorted.
     """
@@ -35,12 +35,12 @@ class Head:
     references: list[str]
 
     def tables(self, sidecar: str) -> list[str]:
-        """Names of the tables of ``annotations`` or ``references``."""
+        """Return the names of the tables of ``annotations`` or ``references``."""
         return self.annotations if sidecar == ANNOTATIONS else self.references
 
 
 def read_head(pool: Path) -> Head | None:
-    """Read the head of a pool; None where there is none.
+    """Read the head of a pool; return None if there is none.
 
     Raises:
         ValueError: It is damaged.
@@ -58,11 +58,11 @@ def write_first_head(pool: Path, identity: str) -> None:
 
 
 def advance_head(pool: Path) -> None:
-    """Bring the head up to date with what the pool holds.
+    """Update the head to the current content of the pool.
 
     Raises:
-        ValueError: The pool lacks what its head names.
-        OSError: It cannot be written; the old head stays, which is true of the pool.
+        ValueError: The pool lacks a file that its head lists.
+        OSError: It cannot be written; the old head stays and is still valid.
     """
     with WriterLock(pool):
         old, new = read_head(pool), _present(pool)
@@ -73,7 +73,7 @@ def advance_head(pool: Path) -> None:
 
 
 def lost_rounds(pool: Path, head: Head, rounds: int) -> list[str]:
-    """Say so in one line if a pool has fewer rounds, counted from 0 without gaps, than its head names."""
+    """Return one line if a pool has fewer rounds, counted from 0 without gaps, than its head lists; else no line."""
     if rounds >= head.rounds:
         return []
     return [
@@ -83,7 +83,7 @@ def lost_rounds(pool: Path, head: Head, rounds: int) -> list[str]:
 
 
 def exchanged_round(pool: Path, head: Head, last: str) -> list[str]:
-    """Say so in one line if ``last``, the digest of the last manifest the head covers, is not the one it names."""
+    """Return one line if ``last``, the digest of the last manifest that the head covers, differs; else no line."""
     if last == head.sha256:
         return []
     where = round_folder(pool, head.rounds - 1) / MANIFEST if head.rounds else pool / POOL_FILE
@@ -94,7 +94,7 @@ def exchanged_round(pool: Path, head: Head, last: str) -> list[str]:
 
 
 def lost_tables(pool: Path, head: Head, sidecar: str, present: Collection[str]) -> list[str]:
-    """Say so in one line if a sidecar lacks tables that the head names."""
+    """Return one line if a sidecar lacks tables that the head lists; else no line."""
     lost = {*head.tables(sidecar)} - {*present}
     if not lost:
         return []

@@ -12,28 +12,28 @@ REFERENCES, ANNOTATIONS = "references", "annotations"
 RECIPE = "recipe.json"
 CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE = "candidates.parquet", "judgments.parquet", "prompts.parquet"
 ROUND_FILES = frozenset({CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE, RECIPE})
-"""What the manifest of a round names."""
+"""Files that the manifest of a round lists."""
 
 _ROUND = re.compile(r"round-(\d{5,})(\.partial|\.sealing|)")
 
 
 def round_folder(pool: Path, round: int, stage: str = "") -> Path:
-    """Folder of a round: committed (``stage`` empty), still being drawn (``.partial``) or merged (``.sealing``)."""
+    """Return the folder of a round: committed (``""``), being sampled (``.partial``) or being merged (``.sealing``)."""
     return pool / f"round-{round:05d}{stage}"
 
 
 def find_rounds(pool: Path, stage: str = "") -> list[int]:
-    """Numbers of the rounds of a pool that are in ``stage``, ascending."""
+    """Return the numbers of the rounds of a pool that are in ``stage``, ascending."""
     found = [(_ROUND.fullmatch(path.name), path) for path in pool.iterdir() if path.is_dir()]
     numbers = [(int(match[1]), path) for match, path in found if match and match[2] == stage]
     return sorted(number for number, path in numbers if path == round_folder(pool, number, stage))
 
 
 def is_begun(sidecar: Path) -> bool:
-    """Whether there is more in a folder of annotations or references than a killed write leaves.
+    """Whether a folder of annotations or references holds more than a killed write leaves.
 
     Raises:
-        ValueError: It is no folder.
+        ValueError: It is not a folder.
     """
     if not sidecar.exists():
         return False

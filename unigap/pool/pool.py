@@ -1,4 +1,4 @@
-"""The pool: an append-only folder of rounds, each a few Parquet tables under a manifest; it knows no model."""
+"""The pool: an append-only folder of rounds, each a few Parquet tables with a manifest; independent of any model."""
 
 from __future__ import annotations
 
@@ -8,49 +8,27 @@ from typing import Any
 
 import pyarrow as pa
 
-from unigap.files.durable import (
-    MANIFEST,
-    Sealed,
-    digest,
-    is_temporary,
-    make_folder,
-    render_json,
-    seal,
-    unseal,
-    write_durable,
-)
+from unigap.files.durable import Sealed, unseal
 from unigap.files.outputs import POOL_FILE
-from unigap.files.writer_lock import WriterLock
 from unigap.pool.annotations import Annotations
 from unigap.pool.chain import Chain
 from unigap.pool.damage import find_damage
-from unigap.pool.head import lost_rounds, read_head, write_first_head
-from unigap.pool.layout import (
-    CANDIDATES_FILE,
-    HEAD,
-    JUDGMENTS_FILE,
-    PROMPTS_FILE,
-    RECIPE,
-    REFERENCES,
-    find_rounds,
-    round_folder,
-)
+from unigap.pool.head import lost_rounds, read_head
+from unigap.pool.identity import read_identity, references_of, write_empty_pool
+from unigap.pool.layout import CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE, RECIPE, find_rounds, round_folder
 from unigap.pool.shards import RoundWriter, plain_recipe
-from unigap.pool.sidecar import Sidecar
 from unigap.pool.tables import CANDIDATES, JUDGMENTS, PROMPTS, candidates_of, judgments_of, prompts_of, read_parquet
 from unigap.records import Candidate, Judgment, Prompt
 
-FORMAT = "unigap-pool-1"
-
 
 class Pool:
-    """An append-only folder of rounds; open one with ``Pool.open``, begin one with ``Pool.create``.
+    """An append-only folder of rounds; made by ``Pool.open`` or ``Pool.create``.
 
     A committed round is checked against its manifest the first time this object reads it. Rounds that other processes
-    commit meanwhile are seen at once; partial rounds are never seen.
+    commit are visible at once; partial rounds are never visible.
 
     Attributes:
-        folder: Where the pool lies.
+        folder: Folder of the pool.
         model: Fingerprint of the model family whose codes it holds.
     """
 
@@ -59,54 +37,38 @@ class Pool:
         self.model = str(identity.content["model"])
         self._head = read_head(folder)
         self._chain = Chain(folder, identity, self._head)
-        self._references = _references(folder)
+        self._references = references_of(folder)
         self._annotations = Annotations(folder)
 
     @classmethod
     def create(cls, folder: str | Path, model: str) -> Pool:
-        """Begin an empty pool.
+        """Create an empty pool.
 
         Args:
-            folder: A folder that is empty or does not exist yet.
-            model: Fingerprint of the model family the codes will belong to.
+            folder: A folder that is empty or does not exist.
+            model: Fingerprint of the model family of the codes.
 
         Raises:
             ValueError: The folder is not empty, or is a file.
             OSError: The folder cannot be written.
         """
-        folder = Path(folder)
-        _check_unused(folder)
-        make_folder(folder)
-        identity = {"format": FORMAT, "model": model}
-        with WriterLock(folder):
-            _check_unused(folder)  # another process may have begun one meanwhile
-            _references(folder).create()
-            write_first_head(folder, digest(render_json(identity).encode()))
-            # The last file written makes the folder a pool; killed before it, create begins again.
-            write_durable(folder / POOL_FILE, seal(identity))
+        write_empty_pool(Path(folder), model)
         return cls.open(folder, model)
 
     @classmethod
     def open(cls, folder: str | Path, model: str | None = None) -> Pool:
-        """Open a pool that exists.
+        """Open an existing pool.
 
         Args:
-            folder: Where it lies.
-            model: Fingerprint of the model that is going to use it; None accepts the pool of any model.
+            folder: Folder of the pool.
+            model: Fingerprint of the model that will use it; None accepts the pool of any model.
 
         Raises:
             ValueError: There is no pool, its ``pool.json`` or ``head.json`` is damaged, or its codes belong to another
                 model.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            raise ValueError(f"there is no pool at {folder}: no such folder; check the path")
-        if not (folder / POOL_FILE).exists():
-            raise ValueError(f"{folder} is not a pool: it has no {POOL_FILE}; check the path")
-        identity = unseal(folder / POOL_FILE)
-        if identity.content.get("format") != FORMAT or "model" not in identity.content:
-            raise ValueError(f"{folder} is not a pool this version can read: its format is not {FORMAT!r}")
-        pool = cls(folder, identity)
+        pool = cls(folder, read_identity(folder))
         if model is not None and model != pool.model:
             raise ValueError(
                 f"the pool at {folder} belongs to model {pool.model!r}, not to {model!r}: its codes mean nothing to "
@@ -119,7 +81,7 @@ class Pool:
         """Numbers of the committed rounds: 0, 1, ... without gaps.
 
         Raises:
-            ValueError: A round is missing, also one from the end that ``head.json`` names.
+            ValueError: A round is missing, including one from the end that ``head.json`` lists.
         """
         found = find_rounds(self.folder)
         for expected, number in enumerate(found):
@@ -132,12 +94,12 @@ class Pool:
         return tuple(found)
 
     def writer(self, round: int, recipe: Mapping[str, Any], lead: bool = True) -> RoundWriter:
-        """Begin the next round, or continue it where a killed process left it.
+        """Begin the next round, or continue it after a kill.
 
         Args:
-            round: Number of the round; it must be the one after the last committed.
+            round: Number of the round; must be the one after the last committed round.
             recipe: Everything the candidates depend on (seed, sampling, judge, weights), as plain JSON.
-            lead: Keep other runs from writing the round until it is committed; one process of a run does.
+            lead: Lock the round against other runs until it is committed; true in one process of a run.
 
         Raises:
             ValueError: The round is committed or not the next one, was begun with another recipe, or is being written
@@ -152,63 +114,63 @@ class Pool:
         return RoundWriter(self.folder, round, plain_recipe(recipe), self._chain.digest(len(rounds)), lead)
 
     def candidates(self, upto: int | None = None) -> list[Candidate]:
-        """Candidates of rounds 0 to ``upto`` inclusive, sorted by round, prompt id and index.
+        """Read the candidates of rounds 0 to ``upto`` inclusive, sorted by round, prompt id and index.
 
         Args:
             upto: Last round to read; None reads all committed rounds, -1 none.
 
         Raises:
-            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
+            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the message names it.
         """
         return [
             row for round in self._upto(upto) for row in candidates_of(self._table(round, CANDIDATES_FILE, CANDIDATES))
         ]
 
     def judgments(self, judge: str | None = None, upto: int | None = None) -> list[Judgment]:
-        """Judgments of rounds 0 to ``upto`` inclusive, in the order of ``candidates``, then by judge.
+        """Read the judgments of rounds 0 to ``upto`` inclusive, in the order of ``candidates``, then by judge.
 
-        What was said of them later, by ``annotate``, is among them.
+        Judgments added later by ``annotate`` are included.
 
         Args:
-            judge: Only what this judge said; None for all judges.
+            judge: Name of the judge; None reads all judges.
             upto: Last round to read; None reads all committed rounds, -1 none.
 
         Raises:
-            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
+            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the message names it.
         """
         rows = [
             row for round in self._upto(upto) for row in judgments_of(self._table(round, JUDGMENTS_FILE, JUDGMENTS))
         ]
         rows = [row for row in rows if judge in (None, row.judge)]
-        late = self._annotations.read(judge)
-        if late:
+        annotations = self._annotations.read(judge)
+        if annotations:
             order = {candidate.id: i for i, candidate in enumerate(self.candidates(upto))}
-            rows += [row for row in late if row.candidate_id in order]
+            rows += [row for row in annotations if row.candidate_id in order]
             rows.sort(key=lambda row: (order[row.candidate_id], row.judge))
         return rows
 
     def logits(self, judge: str, upto: int | None = None) -> dict[str, float]:
-        """Log-odds of yes by candidate id: what ``judge`` said of the candidates of rounds 0 to ``upto`` inclusive.
+        """Read the log-odds of yes of one judge, by candidate id, for rounds 0 to ``upto`` inclusive.
 
         Args:
-            judge: Name of the judge; one that said nothing gives an empty dict.
+            judge: Name of the judge; a judge without judgments gives an empty dict.
             upto: Last round to read; None reads all committed rounds, -1 none.
 
         Raises:
-            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
+            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the message names it.
         """
         return {judgment.candidate_id: judgment.logit for judgment in self.judgments(judge, upto)}
 
     def prompts(self, upto: int | None = None) -> dict[int, list[Prompt]]:
-        """Prompts asked in each of the rounds 0 to ``upto`` inclusive, in the order they were given to ``commit``.
+        """Read the prompts of each of the rounds 0 to ``upto`` inclusive, in the order given to ``commit``.
 
         Raises:
-            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the file is named.
+            ValueError: Round ``upto`` is not in the pool, or a file is damaged; the message names it.
         """
         return {round: prompts_of(self._table(round, PROMPTS_FILE, PROMPTS)) for round in self._upto(upto)}
 
     def recipe(self, round: int) -> dict[str, Any]:
-        """How a committed round was drawn.
+        """Read the recipe of a committed round.
 
         Raises:
             ValueError: The round is not in the pool, or its files are damaged.
@@ -218,67 +180,67 @@ class Pool:
         return unseal(self._chain.checked(round) / RECIPE).content
 
     def references(self, model_key: str) -> dict[str, float]:
-        """Log-likelihoods of candidates under a reference model, by candidate id, in nats.
+        """Read log-likelihoods of candidates under a reference model, by candidate id, in nats.
 
         Args:
             model_key: Name of the reference model, e.g. a digest of its weights.
 
         Raises:
-            ValueError: A file is damaged; the file is named.
+            ValueError: A file is damaged; the message names it.
         """
         return self._references.read(model_key)
 
     def add_references(self, model_key: str, logps: Mapping[str, float]) -> None:
-        """Store reference log-likelihoods; all of them are durable when this returns, or none is stored.
+        """Store reference log-likelihoods durably, all of them or none.
 
-        One process of a run calls it; another run that does so at the same time waits.
+        Call it in one process of a run; another run that calls it at the same time waits.
 
         Args:
             model_key: Name of the reference model.
-            logps: Log-likelihood by candidate id, in nats; one that is stored already with the same value is fine.
+            logps: Log-likelihood by candidate id, in nats. Storing the same value again is allowed.
 
         Raises:
-            ValueError: A value is not finite, or another one is stored for the same candidate.
-            OSError: The disk is full or the folder read-only; what was stored before is safe.
+            ValueError: A value is not finite, or differs from the stored one of the same candidate.
+            OSError: The disk is full or the folder read-only; earlier references are safe.
         """
         self._references.add(model_key, logps)
 
     def annotate(self, judge: str, logits: Mapping[str, float]) -> None:
-        """Store what a judge said after the rounds were committed; all of it is durable on return, or none is stored.
+        """Store judgments on candidates of committed rounds durably, all of them or none.
 
-        Another process that does so at the same time waits. The state a checkpoint stores does not change.
+        Another process that calls it at the same time waits. ``state`` does not change.
 
         Args:
-            judge: Its name; none that spoke while a round was drawn.
-            logits: Log-odds of yes by candidate id; one that is stored already with the same value is fine.
+            judge: Name of the judge; must differ from the judges of the rounds.
+            logits: Log-odds of yes by candidate id. Storing the same value again is allowed.
 
         Raises:
-            ValueError: The name is empty or taken, a candidate is not in the pool, a value is not finite, or another
-                one is stored for the same candidate.
-            OSError: The disk is full or the folder read-only; what was stored before is safe.
+            ValueError: The name is empty or taken, a candidate is not in the pool, or a value is not finite or differs
+                from the stored one of the same candidate.
+            OSError: The disk is full or the folder read-only; earlier annotations are safe.
         """
-        spoke = {row.judge for row in self.judgments()} - {*self._annotations.judges}
-        if not judge or judge in spoke:
+        judges_of_rounds = {row.judge for row in self.judgments()} - {*self._annotations.judges}
+        if not judge or judge in judges_of_rounds:
             raise ValueError(
                 f"{judge!r} cannot name annotations of {self.folder}: it is empty, or a judge of its rounds is called "
                 "so; choose another name"
             )
-        strangers = sorted({*logits} - {candidate.id for candidate in self.candidates()})
-        if strangers:
+        unknown = sorted({*logits} - {candidate.id for candidate in self.candidates()})
+        if unknown:
             raise ValueError(
-                f"{len(strangers)} of the candidates are not in {self.folder}, first {strangers[0][:80]!r}; "
+                f"{len(unknown)} of the candidates are not in {self.folder}, first {unknown[0][:80]!r}; "
                 "give the pool they were exported from"
             )
         self._annotations.add(judge, logits)
 
     def state(self, upto: int | None = None) -> dict[str, int | str]:
-        """What a checkpoint stores to find the same data again.
+        """Return the state of the pool for a checkpoint, see ``check_state``.
 
         Args:
             upto: Last round the checkpoint was trained on; None for all committed rounds, -1 for none.
 
         Returns:
-            ``rounds``, their number, and ``sha256``, a digest that covers every byte of them.
+            ``rounds``, the number of rounds, and ``sha256``, a digest that covers every byte of them.
 
         Raises:
             ValueError: Round ``upto`` is not in the pool, or a manifest is damaged.
@@ -287,10 +249,10 @@ class Pool:
         return {"rounds": count, "sha256": self._chain.digest(count)}
 
     def check_state(self, state: Mapping[str, int | str]) -> None:
-        """Check that the rounds named by ``state`` are all there, byte for byte; newer rounds do not matter.
+        """Check that the rounds of ``state`` exist unchanged, byte for byte; newer rounds are ignored.
 
         Raises:
-            ValueError: A round is missing or altered; the remedy is named.
+            ValueError: A round is missing or altered; the message names the remedy.
         """
         count, expected = state.get("rounds"), state.get("sha256")
         if not isinstance(count, int) or count < 0 or not isinstance(expected, str):
@@ -314,8 +276,8 @@ class Pool:
         """Read every byte of the pool again.
 
         Returns:
-            One line for each file that is damaged, missing or does not belong there; empty if the pool is sound.
-            What killed writes left behind is no damage.
+            One line for each damaged, missing or foreign file; empty if the pool is sound. Files that a killed write
+            left are no damage.
         """
         return find_damage(self.folder)
 
@@ -328,20 +290,3 @@ class Pool:
 
     def _table(self, round: int, name: str, schema: pa.Schema) -> pa.Table:
         return read_parquet(self._chain.checked(round) / name, schema)
-
-
-def _references(folder: Path) -> Sidecar:
-    return Sidecar(folder, REFERENCES, "reference", "logp", "models")
-
-
-def _check_unused(folder: Path) -> None:
-    """Make sure that a folder does not exist, or is empty but for what a killed ``Pool.create`` leaves."""
-    if not folder.exists() or (folder.is_dir() and _is_unused(folder)):
-        return
-    raise ValueError(f"cannot create a pool at {folder}: it is not an empty folder; open it or choose another")
-
-
-def _is_unused(folder: Path) -> bool:
-    names = {path.name for path in folder.iterdir() if not is_temporary(path.name)}
-    inside = {path.name for path in (folder / REFERENCES).glob("*") if not is_temporary(path.name)}
-    return names <= {REFERENCES, HEAD} and inside <= {MANIFEST}

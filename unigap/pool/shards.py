@@ -1,4 +1,4 @@
-"""Writing a round of the pool, shard by shard, so that a kill at any point loses no shard."""
+"""Write a round of the pool shard by shard; a kill at any point loses no finished shard."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ from unigap.pool.tables import (
 from unigap.records import Candidate, Judgment, Prompt
 
 KEY = ("prompt_id", "index")
-"""Columns that tell the candidates of a round apart."""
+"""Columns that identify a candidate within a round."""
 Key = tuple[str, int]
 
 
 def plain_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe as it reads back from disk: tuples are lists, keys are text.
+    """Return a recipe as it is read back from disk: tuples become lists, keys become text.
 
     Raises:
-        ValueError: A value is not plain JSON; the key is named.
+        ValueError: A value is not plain JSON; the message names the key.
     """
     for key, value in recipe.items():
         try:
@@ -66,7 +66,7 @@ def plain_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shard_damage(path: Path) -> str | None:
-    """What is wrong with a shard, whose name carries the digest of its bytes; None if nothing."""
+    """Return the fault of a shard, whose name holds the digest of its bytes; None if it is intact."""
     try:
         intact = path.name.endswith(f"-{file_digest(path)}.parquet")
     except OSError as error:
@@ -77,17 +77,17 @@ def shard_damage(path: Path) -> str | None:
 
 
 class RoundWriter:
-    """Writes one round; made by ``Pool.writer``, one for each rank.
+    """Writer of one round; made by ``Pool.writer``, one for each rank.
 
-    Shards lie in ``round-NNNNN.partial`` and are safe as soon as ``write`` returns. ``commit`` merges them into tables
-    that depend on the records alone, not on ranks, shards or kills, and renames the round into place.
+    Shards are written to ``round-NNNNN.partial`` and are durable when ``write`` returns. ``commit`` merges them into
+    tables that depend only on the records, not on ranks, shards or kills, and renames the folder.
 
     Args:
         pool: Folder of the pool.
         round: Number of the round.
-        recipe: How the round is drawn, as ``plain_recipe`` returns it.
+        recipe: How the round is sampled, as ``plain_recipe`` returns it.
         previous: Digest of the manifest of the round before, or of ``pool.json``; the manifests form a chain.
-        lead: Whether this process keeps others than its run's from writing the round, until it is committed.
+        lead: Whether this process locks the round against other runs until it is committed.
 
     Raises:
         ValueError: Another run writes the round, or a partial round was begun with another recipe or is damaged.
@@ -110,12 +110,12 @@ class RoundWriter:
         self.done()
 
     def done(self) -> Set[Key]:
-        """Prompt id and index of each candidate that is safe in a shard, those of other ranks included.
+        """Return prompt id and index of each candidate in the shards of all ranks.
 
-        It grows while other ranks write, so split the prompts among the ranks first and skip what is done after.
+        The set grows while other ranks write: first split the prompts among the ranks, then skip those done.
 
         Raises:
-            ValueError: A shard is damaged; the file is named.
+            ValueError: A shard is damaged; the message names it.
         """
         for path in self._shards():
             if path.name not in self._read:
@@ -124,31 +124,29 @@ class RoundWriter:
         return self._done
 
     def verdicts(self, judge: str) -> dict[Key, float]:
-        """Log-odds of yes that a judge gave to the candidates that are safe in shards, by prompt id and index.
+        """Return a judge's log-odds of yes for the candidates in the shards, by prompt id and index.
 
         Raises:
-            ValueError: A shard is damaged; the file is named.
+            ValueError: A shard is damaged; the message names it.
         """
-        found: dict[Key, float] = {}
+        logits: dict[Key, float] = {}
         for path in self._shards():
             table = _read_shard(path, [*KEY, "judgments"])
             rows = zip(_keys(table), table["judgments"].to_pylist(), strict=True)
-            found.update((key, one["logit"]) for key, said in rows for one in said if one["judge"] == judge)
-        return found
+            logits.update((key, row["logit"]) for key, judged in rows for row in judged if row["judge"] == judge)
+        return logits
 
     def write(self, candidates: Sequence[Candidate], judgments: Sequence[Judgment], rank: int = 0) -> None:
-        """Add one shard; it is durable when this returns, and either all there or not at all.
-
-        Without candidates nothing is written.
+        """Write one shard durably and atomically; without candidates, write nothing.
 
         Args:
-            candidates: What was drawn and is not yet ``done``.
-            judgments: What was said of these candidates, by any number of judges.
-            rank: The writing process.
+            candidates: Sampled candidates that are not yet ``done``.
+            judgments: Judgments on these candidates, of any number of judges.
+            rank: Rank of the writing process.
 
         Raises:
-            ValueError: A record is malformed, comes twice, belongs to another round or names an unknown candidate.
-            OSError: The disk is full or the folder read-only; the shards before this one are safe.
+            ValueError: A record is malformed, duplicated, of another round, or names an unknown candidate.
+            OSError: The disk is full or the folder read-only; earlier shards are safe.
         """
         self._refuse_if_committed()
         for candidate in candidates:
@@ -168,25 +166,25 @@ class RoundWriter:
         self._read.add(name)
 
     def commit(self, prompts: Sequence[Prompt]) -> None:
-        """Merge the shards, write the manifest last and rename the round into place.
+        """Merge the shards, write the manifest last, and rename the folder of the round.
 
-        Rank 0 calls it once, after every rank has written. A kill before the rename leaves the shards as they were.
+        Call it once, on rank 0, after every rank has written. A kill before the rename leaves the shards unchanged.
 
         Args:
-            prompts: Every prompt asked in this round, in order, also those for which nothing was kept.
+            prompts: All prompts of this round in order, including those without candidates.
 
         Raises:
-            ValueError: A shard is damaged, a candidate was written twice or belongs to no asked prompt.
+            ValueError: A shard is damaged, a candidate was written twice, or its prompt is not in ``prompts``.
             OSError: The disk is full or the folder read-only; the shards are safe.
         """
         self._refuse_if_committed()
-        asked = prompt_table(prompts)
+        table = prompt_table(prompts)
         candidates, judgments = merge_shards([_read_shard(path) for path in self._shards()])
-        self._check_drawn(candidates, prompts)
+        self._check_candidates(candidates, prompts)
         contents = {
             CANDIDATES_FILE: parquet_bytes(candidates),
             JUDGMENTS_FILE: parquet_bytes(judgments),
-            PROMPTS_FILE: parquet_bytes(asked),
+            PROMPTS_FILE: parquet_bytes(table),
             RECIPE: seal(self._recipe),
         }
         digests = {name: digest(data) for name, data in contents.items()}
@@ -197,7 +195,7 @@ class RoundWriter:
         for name, data in contents.items():
             write_durable(sealing / name, data)
         rename_durable(sealing, round_folder(self._pool, self._round))
-        # From here on the round is safe; what an earlier kill kept from being tidied away goes too.
+        # the round is safe now; also delete partial folders that an earlier kill left
         for number in find_rounds(self._pool, ".partial"):
             if number <= self._round:
                 shutil.rmtree(round_folder(self._pool, number, ".partial"), ignore_errors=True)
@@ -226,18 +224,18 @@ class RoundWriter:
         if round_folder(self._pool, self._round).exists():
             raise ValueError(f"round {self._round} of {self._pool} is committed; committed rounds are never changed")
 
-    def _check_drawn(self, candidates: pa.Table, prompts: Sequence[Prompt]) -> None:
-        asked = {prompt.id: prompt for prompt in prompts}
+    def _check_candidates(self, candidates: pa.Table, prompts: Sequence[Prompt]) -> None:
+        by_id = {prompt.id: prompt for prompt in prompts}
         distinct = candidates.select(PROMPTS.names).group_by(PROMPTS.names, use_threads=False).aggregate([])
         for prompt in prompts_of(distinct):
-            if asked.get(prompt.id) != prompt:
-                fault = "is not among the prompts asked" if prompt.id not in asked else "differs from the one asked"
+            if by_id.get(prompt.id) != prompt:
+                fault = "is not among the prompts asked" if prompt.id not in by_id else "differs from the one asked"
                 raise ValueError(
                     f"prompt {prompt.id!r} in the shards of round {self._round} {fault}; use the prompt set the round "
                     f"was begun with, or delete the folder {self._partial} to draw it anew"
                 )
-        for (prompt_id, index), after in pairwise(_keys(candidates)):
-            if (prompt_id, index) == after:
+        for (prompt_id, index), following in pairwise(_keys(candidates)):
+            if (prompt_id, index) == following:
                 raise ValueError(
                     f"candidate {index} of prompt {prompt_id!r} lies in two shards of round {self._round}; give each "
                     f"prompt to one rank only, and delete the folder {self._partial} to draw the round anew"

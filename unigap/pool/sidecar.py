@@ -1,4 +1,4 @@
-"""Numbers about a pool's candidates that come after their round, kept beside the rounds."""
+"""Numbers by candidate id that are added to a pool after the rounds were committed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from unigap.pool.tables import number_schema, number_table, parquet_bytes, read_
 
 
 class Sidecar:
-    """An append-only folder of numbers by candidate id, one table for each addition under one manifest.
+    """Append-only folder of numbers by candidate id: one table for each addition, and one manifest.
 
-    Each number belongs to a key: the reference model whose log-likelihood it is, or the judge whose log-odds.
+    Each number has a key: the reference model of a log-likelihood, or the judge of log-odds.
 
     Args:
         pool: Folder of the pool.
         name: Name of the folder inside it.
-        noun: What a number is called in messages, e.g. ``"reference"``.
-        value: Name of its column, e.g. ``"logp"``.
-        owners: What the manifest calls the keys, e.g. ``"models"``.
+        noun: Name of a number in messages, e.g. ``"reference"``.
+        value: Name of the column, e.g. ``"logp"``.
+        owners: Name of the table of keys in the manifest, e.g. ``"models"``.
     """
 
     def __init__(self, pool: Path, name: str, noun: str, value: str, owners: str) -> None:
@@ -31,24 +31,24 @@ class Sidecar:
 
     @property
     def begun(self) -> bool:
-        """Whether anything is in it; a kill before its first manifest leaves nothing."""
+        """Whether the folder has been created with its manifest."""
         return is_begun(self.folder)
 
     def create(self) -> None:
-        """Begin an empty folder; one that is begun stays as it is.
+        """Create the folder with an empty manifest, if it has not been created.
 
         Raises:
-            ValueError: It is no folder, or another process is writing it.
+            ValueError: It is not a folder, or another process is writing it.
             OSError: The folder cannot be written.
         """
         if not self.begun:
             make_folder(self.folder)
             with WriterLock(self.folder):
-                if not self.begun:  # another process may have begun it meanwhile
+                if not self.begun:  # another process may have created it before the lock was granted
                     write_durable(self.folder / MANIFEST, seal({"files": {}, self.owners: {}}))
 
     def keys(self) -> list[str]:
-        """Every key there is a number under, sorted.
+        """Return every key with a number, sorted.
 
         Raises:
             ValueError: The manifest is missing, damaged or older than the pool's head.
@@ -56,10 +56,10 @@ class Sidecar:
         return sorted(set(self._index()[self.owners].values()))
 
     def read(self, key: str) -> dict[str, float]:
-        """What is stored under one key, by candidate id.
+        """Read the numbers of one key, by candidate id.
 
         Raises:
-            ValueError: A file is damaged; the file is named.
+            ValueError: A file is damaged; the message names it.
         """
         index = self._index()
         numbers: dict[str, float] = {}
@@ -71,12 +71,12 @@ class Sidecar:
         return numbers
 
     def add(self, key: str, numbers: Mapping[str, float]) -> None:
-        """Store numbers; the manifest comes last, so all of them are stored or none.
+        """Store numbers, all of them or none: the manifest is written last.
 
         Raises:
-            ValueError: A value is not finite, another one is stored for the same candidate, or another process is
-                writing the folder and does not come to an end.
-            OSError: The folder cannot be written; what was stored before is safe.
+            ValueError: A value is not finite or differs from the stored one of the same candidate, or another process
+                keeps writing the folder.
+            OSError: The folder cannot be written; earlier numbers are safe.
         """
         with WriterLock(self.folder):
             self._add(key, numbers)
@@ -94,7 +94,7 @@ class Sidecar:
         if not fresh:
             return
         data = parquet_bytes(number_table(fresh, self.value, self.noun))
-        # Both parts are digests: equal tables of two keys stay apart, and no user's text becomes a path.
+        # digests of key and data: equal tables of two keys get two files, and no user's text becomes a path
         name = f"{digest(key.encode())[:16]}-{digest(data)}.parquet"
         write_durable(self.folder / name, data)
         index = self._index()
@@ -103,7 +103,7 @@ class Sidecar:
         write_durable(self.folder / MANIFEST, seal(index))
 
     def _index(self) -> dict[str, Any]:
-        head = read_head(self.pool)  # before the manifest, which is written first
+        head = read_head(self.pool)  # read before the manifest, because it is written after the manifest
         index = unseal(self.folder / MANIFEST).content
         for fault in index_faults(self.folder, index, self.owners):
             raise ValueError(fault)
@@ -113,7 +113,7 @@ class Sidecar:
 
 
 def index_faults(folder: Path, index: Mapping[str, Any], owners: str) -> list[str]:
-    """Say so in one line if a manifest does not name the owner of each of its tables."""
+    """Return one line if a manifest does not name the owner of each table; else no line."""
     files, names = index.get("files"), index.get(owners)
     if isinstance(files, dict) and isinstance(names, dict) and files.keys() == names.keys():
         return []

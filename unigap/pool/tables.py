@@ -1,4 +1,4 @@
-"""Records as Parquet tables, and back."""
+"""Convert records to Parquet tables and back."""
 
 from __future__ import annotations
 
@@ -28,36 +28,42 @@ CANDIDATES = pa.schema(
 JUDGMENTS = pa.schema(
     [("candidate_id", pa.string()), ("judge", pa.string()), ("logit", pa.float64()), ("mass", pa.float32())]
 )
-# A shard is one file, so that a candidate and what was said of it become durable in the same instant.
+# one file, so that a candidate and its judgments become durable at the same time
 SHARD = pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(JUDGMENTS)))])
-MOST_ROWS, MOST_VALUES, MOST_BYTES, MOST_TEXT = 1_000_000, 16_000_000, 2**28, 2**28
-"""What any table may unpack to; larger files may unpack to more."""
+_MASSLESS = JUDGMENTS.remove(JUDGMENTS.get_field_index("mass"))
+EARLIER = ((JUDGMENTS, _MASSLESS), (SHARD, pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(_MASSLESS)))])))
+"""Columns of tables written by earlier versions, which did not store the mass."""
+MAX_ROWS, MAX_VALUES, MAX_BYTES, MAX_TEXT = 1_000_000, 16_000_000, 2**28, 2**28
+"""Maximum decompressed size of a small file; larger files may decompress to more."""
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as a Parquet file with a checksum on every page; equal tables give equal bytes."""
+    """Return a table as a Parquet file with a checksum on every page; equal tables give equal bytes."""
     sink = pa.BufferOutputStream()
     pq.write_table(table.combine_chunks(), sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
 
 
 def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, checking each page against its checksum.
+    """Read a Parquet file and check each page against its checksum.
 
     Args:
         path: The file.
         schema: Names and types of all its columns.
-        columns: Those to read; None reads all.
+        columns: Names of the columns to read; None reads all.
+
+    Returns:
+        The table; of an earlier version, without the mass of judgments.
 
     Raises:
-        ValueError: The file is missing or damaged, has other columns, or would unpack to far more than its size.
+        ValueError: The file is missing or damaged, has other columns, or would decompress to far more than its size.
     """
     texts = [field.name for field in schema if field.type == pa.string()]
     try:
         check_plain(path)
         with pq.ParquetFile(path) as file:
-            _check_columns(path, file, schema)
-        # texts stay dictionaries until their size is known: a small file can repeat a long text without end
+            stored = _stored_schema(path, file, schema)
+        # read texts as dictionaries until their size is known: a small file can repeat a long text many times
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
             table = file.read(columns=columns)
     except FileNotFoundError:
@@ -65,42 +71,45 @@ def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} is damaged: {reason}") from error
-    _refuse_more_than(path, "bytes of text", _text_bytes(table), max(MOST_TEXT, 1000 * path.stat().st_size))
-    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+    _refuse_more_than(path, "bytes of text", _text_bytes(table), max(MAX_TEXT, 1000 * path.stat().st_size))
+    return table.cast(pa.schema([stored.field(name) for name in table.column_names]))
 
 
-def _check_columns(path: Path, file: pq.ParquetFile, schema: pa.Schema) -> None:
-    """Make sure a Parquet file has the columns of ``schema``, and no more in them than its size can hold."""
+def _stored_schema(path: Path, file: pq.ParquetFile, schema: pa.Schema) -> pa.Schema:
+    """Return the schema of a file, ``schema`` or its earlier version; refuse an implausible decompressed size."""
     found = file.schema_arrow
     types = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in found]
-    if (found.names, types) != (schema.names, schema.types):
+    accepted = [schema, *(earlier for current, earlier in EARLIER if current == schema)]
+    stored = next((known for known in accepted if (found.names, types) == (known.names, known.types)), None)
+    if stored is None:
         raise ValueError(f"{path} has the columns {', '.join(found.names)[:80]!r} or other types; it is of no pool")
     size, meta = path.stat().st_size, file.metadata
     chunks = [meta.row_group(g).column(c) for g in range(meta.num_row_groups) for c in range(meta.num_columns)]
-    # a row has a seed or a name of its own, an image token hundreds of like ones at most
-    _refuse_more_than(path, "rows", meta.num_rows, max(MOST_ROWS, size))
-    _refuse_more_than(path, "values", sum(chunk.num_values for chunk in chunks), max(MOST_VALUES, 600 * size))
-    _refuse_more_than(path, "bytes", sum(c.total_uncompressed_size for c in chunks), max(MOST_BYTES, 100 * size))
+    # each row has a distinct seed or name, and an image code repeats at most a few hundred times in a row
+    _refuse_more_than(path, "rows", meta.num_rows, max(MAX_ROWS, size))
+    _refuse_more_than(path, "values", sum(chunk.num_values for chunk in chunks), max(MAX_VALUES, 600 * size))
+    _refuse_more_than(path, "bytes", sum(c.total_uncompressed_size for c in chunks), max(MAX_BYTES, 100 * size))
+    return stored
 
 
-def _refuse_more_than(path: Path, what: str, promised: int, most: int) -> None:
+def _refuse_more_than(path: Path, unit: str, promised: int, most: int) -> None:
     if promised > most:
         size = path.stat().st_size
-        raise ValueError(f"{path} promises {promised:,} {what} in a file of {size:,} bytes, which no sound table does")
+        raise ValueError(f"{path} promises {promised:,} {unit} in a file of {size:,} bytes, which no sound table does")
 
 
 def _text_bytes(table: pa.Table) -> int:
-    """Bytes that the columns of dictionaries take once each row has its own text."""
+    """Return the size in bytes of the dictionary columns when decoded to one text for each row."""
     chunks = [chunk for column in table.columns if pa.types.is_dictionary(column.type) for chunk in column.chunks]
     lengths = [pc.binary_length(chunk.dictionary).take(chunk.indices) for chunk in chunks]
     return sum(pc.sum(length.cast(pa.int64())).as_py() or 0 for length in lengths)
 
 
 def prompt_table(prompts: Sequence[Prompt]) -> pa.Table:
-    """Prompts as a table, in the order given.
+    """Convert prompts to a table, in the order given.
 
     Raises:
-        ValueError: An id is empty or comes twice, or a field is not text that can be stored.
+        ValueError: An id is empty or duplicated, or a field is not text that can be stored.
     """
     _refuse_duplicates("prompt", [prompt.id for prompt in prompts])
     for prompt in prompts:
@@ -109,11 +118,11 @@ def prompt_table(prompts: Sequence[Prompt]) -> pa.Table:
 
 
 def shard_table(candidates: Sequence[Candidate], judgments: Iterable[Judgment]) -> pa.Table:
-    """Candidates and their judgments as one table, a row for each candidate.
+    """Convert candidates and their judgments to one table with a row for each candidate.
 
     Raises:
-        ValueError: A record comes twice, holds a number that is not finite or out of range, or a judgment names no
-            candidate among ``candidates``.
+        ValueError: A record is duplicated, a number is not finite or out of range, or a judgment names no candidate in
+            ``candidates``.
     """
     _refuse_duplicates("candidate", [candidate.id for candidate in candidates])
     verdicts: dict[str, dict[str, Judgment]] = {candidate.id: {} for candidate in candidates}
@@ -138,31 +147,31 @@ def shard_table(candidates: Sequence[Candidate], judgments: Iterable[Judgment]) 
         "seed": [int(candidate.seed) for candidate in candidates],
         "codes": pa.ListArray.from_arrays(offsets, np.concatenate([np.empty(0, np.int32), *codes])),
         "logp": [float(candidate.logp) for candidate in candidates],
-        "judgments": [[_judgment_row(judgment) for _, judgment in sorted(said.items())] for said in verdicts.values()],
+        "judgments": [[_judgment_row(given[judge]) for judge in sorted(given)] for given in verdicts.values()],
     }
     return pa.table(columns, schema=SHARD)
 
 
 def merge_shards(shards: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:
-    """Join shards into one table of candidates and one of judgments.
+    """Merge shards into a table of candidates and a table of judgments.
 
-    Both are sorted by prompt id and index (judgments also by judge), so they do not depend on who wrote which shard.
+    Both are sorted by prompt id and index (judgments also by judge), so they do not depend on ranks and shards.
     """
-    # shards of a round that was begun before masses were measured hold none
+    # shards of a round begun by an earlier version have no column for the mass
     rows = pa.concat_tables([SHARD.empty_table(), *shards], promote_options="default")
     rows = rows.sort_by([("prompt_id", "ascending"), ("index", "ascending")]).combine_chunks()
-    said = pc.list_flatten(rows["judgments"])
-    judgments = pa.table([pc.struct_field(said, name) for name in JUDGMENTS.names], schema=JUDGMENTS)
+    flat = pc.list_flatten(rows["judgments"])
+    judgments = pa.table([pc.struct_field(flat, name) for name in JUDGMENTS.names], schema=JUDGMENTS)
     return rows.select(CANDIDATES.names), judgments
 
 
 def number_table(numbers: Mapping[str, float], value: str, noun: str) -> pa.Table:
-    """Numbers by candidate id as a table, sorted by id.
+    """Convert numbers by candidate id to a table, sorted by id.
 
     Args:
         numbers: Number by candidate id.
-        value: Name of its column, beside ``candidate_id``.
-        noun: What a number is called in messages.
+        value: Name of the column of numbers.
+        noun: Name of a number in messages.
 
     Raises:
         ValueError: A number is not finite.
@@ -176,21 +185,21 @@ def number_table(numbers: Mapping[str, float], value: str, noun: str) -> pa.Tabl
 
 
 def number_schema(value: str) -> pa.Schema:
-    """Columns of a table of numbers by candidate id."""
+    """Return the columns of a table of numbers by candidate id."""
     return pa.schema([("candidate_id", pa.string()), (value, pa.float64())])
 
 
 def prompts_of(table: pa.Table) -> list[Prompt]:
-    """Prompts of a table, in its order; rows that repeat a prompt share one object."""
+    """Return the prompts of a table, in its order; rows with the same prompt share one object."""
     seen: dict[tuple[str, ...], Prompt] = {}
     rows = zip(*(table[name].to_pylist() for name in PROMPTS.names), strict=True)
     return [seen.setdefault(row, Prompt(*row)) for row in rows]
 
 
 def candidates_of(table: pa.Table) -> list[Candidate]:
-    """Candidates of a table, in its order."""
+    """Return the candidates of a table, in its order."""
     lists = table["codes"].combine_chunks()
-    # One copy a table: Arrow's memory is read-only, and torch warns about every array it cannot write to.
+    # copy once for each table: Arrow's memory is read-only, and torch warns about read-only arrays
     flat = lists.values.to_numpy().copy()
     starts = lists.offsets.to_numpy()
     numbers = zip(*(table[name].to_pylist() for name in ("round", "index", "seed", "logp")), strict=True)
@@ -203,8 +212,8 @@ def candidates_of(table: pa.Table) -> list[Candidate]:
 
 
 def judgments_of(table: pa.Table) -> list[Judgment]:
-    """Judgments of a table, in its order."""
-    if "mass" not in table.column_names:  # written before it was measured
+    """Return the judgments of a table, in its order."""
+    if "mass" not in table.column_names:  # written by an earlier version
         table = table.append_column("mass", pa.nulls(len(table), pa.float32()))
     return [Judgment(*row) for row in zip(*(table[name].to_pylist() for name in JUDGMENTS.names), strict=True)]
 
@@ -227,11 +236,11 @@ def _refuse_duplicates(noun: str, names: Sequence[str]) -> None:
         seen.add(name)
 
 
-def _check_text(what: str, text: str) -> None:
+def _check_text(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{what} holds a lone surrogate, which is not text: {text[:80]!r}; replace it") from None
+        raise ValueError(f"{name} holds a lone surrogate, which is not text: {text[:80]!r}; replace it") from None
 
 
 def _check_prompt(prompt: Prompt) -> None:

@@ -1,1 +1,1 @@
-"""What a verb of the command line does, one a file."""
+"""The plain verbs of the command line: functions whose signatures are the options."""

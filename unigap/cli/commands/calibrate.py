@@ -1,4 +1,4 @@
-"""``unigap calibrate``: the threshold at which a judge is as precise as asked."""
+"""``unigap calibrate``: the threshold at which a judge reaches a given precision."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def calibrate(
     device: str | None = None,
     dtype: str | None = None,
 ) -> None:
-    """Find the lowest threshold at which enough of what a checkpoint's own judge accepts is right.
+    """Find the lowest threshold at which a checkpoint's own judge reaches a given precision.
 
     Args:
         checkpoint: ``shapes`` (the default) or another shipped model, a folder, a hub id, or a run of ``unigap fit``.
-        precision: Least share of the accepted images that are right, in (0, 1].
-        captions: ``.jsonl`` file of images with captions, ``{"image": path, "caption": text}``, every second of which
-            is given another's caption; null takes the known pairs of ``world``.
-        n: Pairs; the threshold is chosen on one half and examined on the other.
-        seed: Which pairs.
-        world: The world whose known pairs are taken where there are no ``captions``.
-        model: A model of your own by its class path, in place of ``checkpoint``.
-        device: Where it runs, e.g. ``cuda:1``; the GPU where there is one, else the CPU, where left out.
+        precision: Smallest share of the accepted images that must be right, in (0, 1].
+        captions: ``.jsonl`` file of images with captions, ``{"image": path, "caption": text}``. Every second image
+            gets the caption of another. Default: images and captions of ``world``.
+        n: Number of image-caption pairs. The threshold is chosen on one half and measured on the other.
+        seed: Seed of the choice of pairs.
+        world: World that provides the pairs if there are no ``captions``.
+        model: A model of your own by its class path, instead of ``checkpoint``.
+        device: Device to run on, e.g. ``cuda:1``. Default: the GPU if there is one, else the CPU.
         dtype: Precision of the weights of ``checkpoint``, ``float32`` or ``bfloat16``.
     """
     known = find_world(world)

@@ -1,4 +1,4 @@
-"""``unigap compare``: a table in the terminal, and the page."""
+"""``unigap compare``: runs side by side, in a table and on an HTML page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from unigap.report.run_folder.findings import Metric, amount, interval
 
 
 def print_contenders(runs: Sequence[Contender]) -> None:
-    """Prints the main figures of each run, and how far they are from the first run's."""
+    """Print the main figures of each run and their differences to the first run."""
     shown = [metric for metric in SHOWN if any(metric.key in run.after for run in runs)]
-    table = Table(title="After training, in % with 95 % intervals; below, the difference to A")
+    table = Table(title="After training, in % with 95 % intervals; second line: difference to A")
     table.add_column("run")
     for metric in shown:
         table.add_column(metric.name.lower(), justify="right")
@@ -48,11 +48,12 @@ def _with_interval(reading: Reading, signed: bool) -> str:
 
 
 def run(words: Sequence[str]) -> int:
-    """Runs ``unigap compare RUN RUN... [--out PAGE]``."""
+    """Run ``unigap compare RUN RUN... [--out PAGE]``; return the exit status."""
+    # not in the table of plain verbs: jsonargparse reads a positional list as one JSON value
     parser = ClearParser(prog="unigap compare", description="Compare runs.", exit_on_error=False, allow_abbrev=False)
-    told = "Run folders of unigap demo or unigap fit; the first is what the others are measured against."
-    parser.add_argument("runs", nargs="+", type=str, help=told)
-    parser.add_argument("--out", type=str, default="compare.html", help="The page to write.")
+    folders = "Run folders of unigap demo or unigap fit; the others are compared with the first."
+    parser.add_argument("runs", nargs="+", type=str, help=folders)
+    parser.add_argument("--out", type=str, default="compare.html", help="The HTML file to write.")
     options = parser.parse_args(list(words[1:]))
     runs = read_contenders(options.runs)
     path = write_comparison(runs, options.out)

@@ -1,4 +1,4 @@
-"""The whole loop on the embedded world in a few minutes: gap before, self-improvement with replay, gap after."""
+"""``unigap demo``: measure the gap, self-improve with replay, measure again, on the embedded world in minutes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ LoggerName = Literal["csv", "wandb"]
 
 @dataclasses.dataclass(frozen=True)
 class DemoPlan:
-    """What a demonstration run does.
+    """Settings of a demo.
 
     Attributes:
-        checkpoint: The model, a shipped one by its name or a folder.
-        seed: Seed of candidates, training order and evaluation drawings.
+        checkpoint: The model: a shipped one by its name, or a folder.
+        seed: Seed of candidates, training order and test images.
         per_cell: Training prompts for each (category, difficulty).
-        candidates: Images drawn for each training prompt.
+        candidates: Images sampled for each training prompt.
         epochs: Epochs of training; discarded prompts are redrawn after each but the last.
         lr: Learning rate.
-        batch_size: Rows a step.
+        batch_size: Rows in a step.
         eval_per_cell: Test prompts for each (category, difficulty).
-        eval_candidates: Images drawn for each test prompt.
-        exam: Rendered pictures on which understanding is examined.
+        eval_candidates: Images sampled for each test prompt.
+        exam: Rendered images of the probe set that measures understanding.
     """
 
     checkpoint: str = "shapes"
@@ -70,17 +70,17 @@ def demo(
 
     Args:
         out: Folder for the report, the summary and the pool.
-        seed: Seed of everything that is drawn.
+        seed: Seed of all random numbers, in [0, 2 ** 32).
         checkpoint: ``shapes`` (the default) or another shipped model, a folder, or a run of ``unigap fit``.
-        logger: Where curves go: ``csv``, or ``wandb`` in offline mode (``wandb sync`` uploads it).
+        logger: Logger of the curves: ``csv``, or ``wandb`` in offline mode (``wandb sync`` uploads it).
         overwrite: Replace an earlier demo in ``out``.
-        model: A model of your own by its class path, in place of ``checkpoint``.
+        model: A model of your own by its class path, instead of ``checkpoint``.
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed must be in [0, 2 ** 32), got {seed}")
     plan = DemoPlan(checkpoint=type(model).__name__ if model else checkpoint or DEFAULT, seed=seed)
     folder = check_demo_folder(out, overwrite, [field.name for field in dataclasses.fields(plan)])
-    chosen = ModelChoice(checkpoint, model).load()  # before an earlier demonstration is removed
+    chosen = ModelChoice(checkpoint, model).load()  # before an earlier demo is removed
     empty_demo_folder(folder)
     summary = _run(chosen, plan, folder, logger, SelfJudge(), SFT(keep=4))
     page = write_report(out)
@@ -96,9 +96,15 @@ def run_demo(
     objective: Objective,
     choice: ModelChoice | None = None,
 ) -> dict[str, Any]:
-    """Measures, improves, measures again; writes summary, curves and gallery, and returns the summary.
+    """Measure, train, and measure again; write summary, curves and gallery, and return the summary.
 
-    ``choice`` names the model; None is the plan's checkpoint.
+    Args:
+        plan: The settings.
+        folder: Folder of the demo.
+        logger: Name of the logger.
+        judge: The judge that selects.
+        objective: The objective to train.
+        choice: The model; None takes the checkpoint of ``plan``.
     """
     return _run((choice or ModelChoice(plan.checkpoint)).load(), plan, folder, logger, judge, objective)
 
@@ -114,7 +120,7 @@ def _run(
         "objective": type(objective).__name__,
     }
     write_durable(folder / MARK, json.dumps(recipe, indent=1).encode())
-    # every other seed is given to its owner
+    # initial weights; every other seed is passed as an argument
     torch.manual_seed(plan.seed)
     data = PoolData(
         pool=str(folder / "pool"),

@@ -1,4 +1,4 @@
-"""The folder of a demonstration: an earlier one is replaced where the user asks for it, and nothing else ever is."""
+"""The folder of a demo: ``--overwrite`` replaces an earlier demo and never any other file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unigap.files.outputs import refuse_inside_pool
 from unigap.files.seals import SEALS
 
 MARK = "demo.json"
-"""The plan of a demonstration, written before anything else."""
+"""Settings of the demo, the first file written; it marks a folder as a demo's."""
 FILES = (MARK, "summary.json", "curves.json", "rows.jsonl", "gallery.json", "rejudged.json", "report.html", SEALS, LOCK)
 FOLDERS = {
     "pool": (".parquet", ".json"),
@@ -21,40 +21,43 @@ FOLDERS = {
     "gallery": (".png",),
     "rejudged": (".png",),
 }
-"""What a demonstration writes: folders, with the endings of the files inside."""
+"""Folders that a demo writes, with the suffixes of the files inside."""
 LOGS = "wandb"
-"""The folder in which W&B keeps offline runs, as it likes."""
+"""Folder of W&B's offline runs; any file may be in it."""
 
 
 def check_demo_folder(out: str, overwrite: bool, plan: Collection[str]) -> Path:
-    """Make sure that a demonstration may be written to a folder.
+    """Check that a demo may be written to a folder.
 
     Args:
         out: The folder.
-        overwrite: Whether an earlier demonstration may be replaced.
-        plan: The keys that the file ``demo.json`` of every demonstration has.
+        overwrite: Whether to replace an earlier demo.
+        plan: Keys of every demo's ``demo.json``.
+
+    Returns:
+        The folder.
 
     Raises:
-        ValueError: It holds something, and that is not the whole of an earlier demonstration or is to stay.
+        ValueError: It is not empty, and ``overwrite`` is off or it holds files that no demo writes.
     """
-    folder, told = Path(out), f"--out {out!r}"
+    folder, option = Path(out), f"--out {out!r}"
     if os.path.lexists(folder) and not folder.is_dir():
-        raise ValueError(f"{told} is a file; give a folder")
+        raise ValueError(f"{option} is a file; give a folder")
     refuse_inside_pool(folder, "--out")
     if not folder.exists() or not any(folder.iterdir()):
         return folder
     if not overwrite or not _is_mark(folder / MARK, plan):
-        raise ValueError(f"{told} is not empty; choose another folder, or --overwrite an earlier demo there")
-    strangers = [path for path in sorted(folder.rglob("*")) if not _is_own(path.relative_to(folder), path)]
-    if strangers:
+        raise ValueError(f"{option} is not empty; choose another folder, or --overwrite an earlier demo there")
+    foreign = [path for path in sorted(folder.rglob("*")) if not _is_own(path.relative_to(folder), path)]
+    if foreign:
         raise ValueError(
-            f"{told} also holds {str(strangers[0].relative_to(folder))!r}, which no demo writes; move it away first"
+            f"{option} also holds {str(foreign[0].relative_to(folder))!r}, which no demo writes; move it away first"
         )
     return folder
 
 
 def empty_demo_folder(folder: Path) -> None:
-    """Remove what `check_demo_folder` found, the mark last, so that a killed removal still leaves a demo's folder."""
+    """Empty a folder that `check_demo_folder` accepted; ``MARK`` last, so that it stays a demo folder if killed."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name == MARK) if folder.exists() else ():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -74,13 +77,13 @@ def _is_mark(path: Path, plan: Collection[str]) -> bool:
 
 
 def _is_own(name: Path, path: Path) -> bool:
-    """Whether a demonstration writes such a file or folder."""
+    """Whether a demo writes such a file or folder."""
     if path.is_symlink():
         return False
     top = name.parts[0]
     if top == LOGS:
         return True
     if len(name.parts) == 1:
-        # durable writes that were killed leave hidden files
+        # killed durable writes leave hidden .tmp files
         return top in (FOLDERS if path.is_dir() else FILES) or (top.startswith(".") and top.endswith(".tmp"))
     return top in FOLDERS and (path.is_dir() or path.name == LOCK or path.suffix in (*FOLDERS[top], ".tmp"))

@@ -1,4 +1,4 @@
-"""What a run trained, as a checkpoint or an adapter for the Hugging Face hub, with its card and its recipe."""
+"""``unigap export model``: a trained checkpoint or adapter for the Hugging Face hub, with its card and recipe."""
 
 from __future__ import annotations
 
@@ -19,21 +19,17 @@ from unigap.stages.base import load_stage
 
 CARD = "README.md"
 RECIPE = "unigap.yaml"
-"""The resolved config in the folder: ``unigap fit --config unigap.yaml`` trains it again."""
+"""The resolved config in the folder: ``unigap fit --config unigap.yaml`` repeats the training."""
 
 
-def export_model(run: str, out: str, license: str, adapter: bool) -> None:
-    """Writes what a run of ``unigap fit`` trained as a checkpoint or a LoRA adapter, with its card and its recipe.
+def export_model(run: str, *, out: str, license: str = "unknown", adapter: bool = False) -> None:
+    """Export the trained model of a run for the Hugging Face hub: a checkpoint or an adapter, its card and its recipe.
 
     Args:
-        run: The run folder, or its Lightning checkpoint.
-        out: Folder to write, all or nothing.
-        license: Licence of the weights, as the hub writes it.
-        adapter: Write the LoRA adapter alone instead of merging it.
-
-    Raises:
-        ValueError: There is no such run, it trained nothing that can be exported, ``out`` is not empty, or an option is
-            wrong.
+        run: The run folder of ``unigap fit``, or its Lightning checkpoint.
+        out: Folder to write; must be empty or not exist.
+        license: Licence of the weights as the hub writes it, e.g. apache-2.0.
+        adapter: Write the LoRA adapter alone instead of merging it into the weights.
     """
     check_license(license)
     check_empty_folder(Path(out))
@@ -48,10 +44,11 @@ def export_model(run: str, out: str, license: str, adapter: bool) -> None:
         card = with_run(card_of(model, aside, fit), facts)
         write_durable(aside / CARD, card.encode())
         write_durable(aside / RECIPE, (fit.checkpoint.parent / CONFIG).read_bytes())
+    print(f"model: {out}")
 
 
 def card_of(model: UnifiedModel, folder: Path, fit: FitFolder) -> str:
-    """The card that a model wrote when it was saved, or a plain one where its class writes none."""
+    """Return the card that a model wrote when it was saved, or a plain card if its class writes none."""
     card = folder / CARD
     if card.is_file():
         return card.read_text(encoding="utf-8")
@@ -62,7 +59,7 @@ def card_of(model: UnifiedModel, folder: Path, fit: FitFolder) -> str:
 
 
 def run_facts(fit: FitFolder, content: Mapping[str, Any], license: str) -> RunFacts:
-    """What the card says of a run, given what its Lightning checkpoint holds."""
+    """Return the facts of a run for its card, given the content of its Lightning checkpoint."""
     return RunFacts(
         license=license,
         judge=str(fit.recipe.get("model.judge", "self")),

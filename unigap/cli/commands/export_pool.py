@@ -1,4 +1,4 @@
-"""A pool as a data set for the Hugging Face hub: Parquet files with pictures and every verdict, and a card."""
+"""``unigap export pool``: a data set for the Hugging Face hub, Parquet files with images and verdicts, and a card."""
 
 from __future__ import annotations
 
@@ -31,45 +31,45 @@ from unigap.report.run_folder.contents import Readings
 from unigap.report.run_folder.fit_folder import flat
 
 ROWS_PER_FILE = 2_000
-"""Images of 384 x 384 pixels in one Parquet file, about the half gigabyte the hub recommends."""
+"""Images in one Parquet file: at 384 x 384 pixels about the half gigabyte that the hub recommends."""
 ROWS_AT_ONCE = 100
-"""Rows of one row group: what the hub's viewer reads for a page."""
+"""Rows in one row group, which the hub's viewer reads for one page."""
 TEXTS = ("prompt", "category", "difficulty", "split", "prompt_id", "candidate_id")
 NUMBERS = ("round", "index", "seed")
 NO_SAMPLING = ("weights", "judges", SELECTS)
-"""Keys of a recipe that say nothing of how images were drawn."""
+"""Keys of a recipe that do not describe how images were sampled."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a pool holds, ready to be told.
+    """The candidates and judgments of a pool.
 
     Attributes:
-        candidates: The images, as image tokens.
-        judge: The judge that selects.
-        said: Judgments by judge and candidate id; the judge that selects comes first, and may not have judged all.
-        threshold: Least probability of yes that counts as accepted.
+        candidates: The candidates.
+        judge: Name of the judge that selects training data.
+        judgments: Judgments by judge, then by candidate id. ``judge`` comes first; it may not have judged all.
+        threshold: Smallest probability of yes that accepts a candidate.
     """
 
     candidates: Sequence[Candidate]
     judge: str
-    said: Mapping[str, Mapping[str, Judgment]]
+    judgments: Mapping[str, Mapping[str, Judgment]]
     threshold: float
 
     @property
     def external(self) -> list[str]:
-        """The judges that only measure."""
-        return [name for name in self.said if name != self.judge]
+        """Names of the judges that do not select training data."""
+        return [name for name in self.judgments if name != self.judge]
 
     def accepted(self, candidate: Candidate) -> bool | None:
-        """Whether the judge that selects says yes; None where it has not judged the candidate."""
-        judgment = self.said[self.judge].get(candidate.id)
+        """Whether the selecting judge accepts a candidate; None if it has not judged it."""
+        judgment = self.judgments[self.judge].get(candidate.id)
         return None if judgment is None else judgment.logit >= threshold_logit(self.threshold)
 
     def row(self, candidate: Candidate, png: bytes) -> dict[str, Any]:
-        """A candidate as a row of the data set."""
+        """Return a candidate as a row of the data set."""
         prompt = candidate.prompt
-        verdicts = {name: said[candidate.id].p_yes for name, said in self.said.items() if candidate.id in said}
+        verdicts = {name: given[candidate.id].p_yes for name, given in self.judgments.items() if candidate.id in given}
         return {
             "image": {"bytes": png, "path": None},
             "prompt": prompt.text,
@@ -89,63 +89,74 @@ class Judged:
 
 
 def export_pool(
-    folder: str, out: str, license: str, choice: ModelChoice, threshold: float, judge: str | None = None
+    pool: str,
+    *,
+    out: str,
+    license: str = "unknown",
+    checkpoint: str | None = None,
+    threshold: float = 0.5,
+    judge: str | None = None,
+    model: UnifiedModel | None = None,
+    device: str | None = None,
 ) -> None:
-    """Writes a pool as a data set with pictures, ready for ``push_to_hub`` and ``load_dataset``.
+    """Export a pool as a data set for the Hugging Face hub: Parquet files with images and every verdict, and a card.
 
     Args:
-        folder: The pool.
-        out: Folder to write, all or nothing.
-        license: Licence of the data, as the hub writes it.
-        choice: The model whose image tokens the pool holds; it turns them into pictures.
-        threshold: Least probability of yes that counts as accepted, in (0, 1).
-        judge: Judge that selects; None takes the one that the pool records.
-
-    Raises:
-        ValueError: The pool is damaged, empty or another model's, ``out`` is not empty, or an option is wrong.
+        pool: The pool.
+        out: Folder to write; must be empty or not exist.
+        license: Licence of the data as the hub writes it, e.g. cc-by-4.0.
+        checkpoint: The model that sampled the pool, which decodes its image tokens to pixels: a shipped model, a
+            folder, a hub id, or a run of ``unigap fit``. Default: the model of the run that holds the pool, else
+            ``shapes``.
+        threshold: Smallest probability of yes that the card and the column ``accepted`` count as accepted, in (0, 1).
+        judge: Name of the judge that selects, e.g. human. Default: the one that the pool records.
+        model: A model of your own by its class path, instead of ``checkpoint``.
+        device: Device to run on, e.g. ``cuda:1``. Default: the GPU if there is one, else the CPU.
     """
+    choice = ModelChoice(checkpoint, model, device)
     check_license(license)
     check_empty_folder(Path(out))
     refuse_inside_pool(Path(out), "--out")
     threshold_logit(threshold)
-    Pool.open(folder)  # a wrong folder shows at once, not after the model is loaded
-    model, base = choice.load_for_pool(folder)
-    pool = Pool.open(folder, model.codebook_digest())
-    judged = read_judged(pool, threshold, judge)
-    card = pool_card(pool_facts(pool, judged, Path(out).name, license, base, model.exact_likelihood))
+    Pool.open(pool)  # refuse a wrong folder before loading the model
+    chosen, base = choice.load_for_pool(pool)
+    source = Pool.open(pool, chosen.codebook_digest())
+    judged = read_judged(source, threshold, judge)
+    card = pool_card(pool_facts(source, judged, Path(out).name, license, base, chosen.exact_likelihood))
     with whole_folder(Path(out)) as aside:
-        write_parquet(model, judged, aside / "data")
+        write_parquet(chosen, judged, aside / "data")
         write_durable(aside / "README.md", card.encode())
+    print(f"data set: {out}")
 
 
 def read_judged(pool: Pool, threshold: float, judge: str | None = None) -> Judged:
-    """Read everything in a pool.
+    """Read the candidates and judgments of a pool.
 
     Args:
         pool: The pool.
-        threshold: Least probability of yes that counts as accepted.
-        judge: Judge that selects; None takes the one that the first round records.
+        threshold: Smallest probability of yes that accepts a candidate.
+        judge: Name of the judge that selects; None takes the one that the first round records.
 
     Raises:
-        ValueError: The pool is damaged, holds no images, does not say who judged them, or holds nothing by ``judge``.
+        ValueError: The pool is damaged, holds no images, records no judge, or holds no verdict of ``judge``.
     """
     candidates = pool.candidates()
     if not candidates:
         raise ValueError(f"pool {pool.folder} holds no images; draw a round first")
     selects = judge or recorded_judge(pool)
-    said: dict[str, dict[str, Judgment]] = {selects: {}}
+    judgments: dict[str, dict[str, Judgment]] = {selects: {}}
     for judgment in pool.judgments():
-        said.setdefault(judgment.judge, {})[judgment.candidate_id] = judgment
-    if not said[selects]:
-        raise ValueError(f"pool {pool.folder} holds no verdict of {selects!r}{hint(selects, [*said][1:])}")
-    later = [name for name, rows in said.items() if name != selects and len(rows) < len(candidates)]
-    if judge is None and later:
-        print(f"note: {selects!r} counts as the judge that selects; if {later[0]!r} does, add --judge {later[0]}")
-    return Judged(candidates, selects, said, threshold)
+        judgments.setdefault(judgment.judge, {})[judgment.candidate_id] = judgment
+    if not judgments[selects]:
+        raise ValueError(f"pool {pool.folder} holds no verdict of {selects!r}{hint(selects, [*judgments][1:])}")
+    partial = [name for name, given in judgments.items() if name != selects and len(given) < len(candidates)]
+    if judge is None and partial:
+        print(f"note: {selects!r} counts as the judge that selects; if {partial[0]!r} does, add --judge {partial[0]}")
+    return Judged(candidates, selects, judgments, threshold)
 
 
 def recorded_judge(pool: Pool) -> str:
-    """Name of the judge that selects, as the first round records it.
+    """Return the name of the judge that selects, as the first round records it.
 
     Raises:
         ValueError: It records none.
@@ -159,12 +170,12 @@ def recorded_judge(pool: Pool) -> str:
 
 
 def pool_facts(pool: Pool, judged: Judged, name: str, license: str, base: str, exact_likelihood: bool) -> PoolFacts:
-    """What the card says."""
+    """Return the facts of a pool for its card."""
     rounds = []
     for number, prompts in pool.prompts().items():
-        drawn = [candidate for candidate in judged.candidates if candidate.round == number]
-        verdicts = [judged.accepted(candidate) for candidate in drawn]
-        rounds.append(RoundFacts(len(prompts), len(drawn), verdicts.count(True), verdicts.count(None)))
+        candidates = [candidate for candidate in judged.candidates if candidate.round == number]
+        verdicts = [judged.accepted(candidate) for candidate in candidates]
+        rounds.append(RoundFacts(len(prompts), len(candidates), verdicts.count(True), verdicts.count(None)))
     return PoolFacts(
         name=name,
         license=license,
@@ -183,25 +194,26 @@ def pool_facts(pool: Pool, judged: Judged, name: str, license: str, base: str, e
 
 
 def figures_of(judged: Judged) -> Readings:
-    """What the verdicts say of the images, clustered by prompt; the first external judge counts as the truth."""
-    own, truth = judged.said[judged.judge], judged.said[judged.external[0]] if judged.external else {}
-    seen = [c for c in judged.candidates if c.id in own]
-    known = [c for c in seen if c.id in truth] or seen
-    prompt_S = torch.tensor(prompt_numbers(c.prompt for c in known))
-    own_S = torch.tensor([own[c.id].logit for c in known])
-    found = {"yes_rate": scores.yes_rate(own_S, prompt_S, judged.threshold)}
+    """Compute the card's figures from the verdicts, clustered by prompt; the first external judge is the truth."""
+    own = judged.judgments[judged.judge]
+    truth = judged.judgments[judged.external[0]] if judged.external else {}
+    by_own = [c for c in judged.candidates if c.id in own]
+    by_both = [c for c in by_own if c.id in truth] or by_own
+    prompt_S = torch.tensor(prompt_numbers(c.prompt for c in by_both))
+    own_S = torch.tensor([own[c.id].logit for c in by_both])
+    figures = {"yes_rate": scores.yes_rate(own_S, prompt_S, judged.threshold)}
     if judged.judge == "self":
-        found["non_unification"] = scores.non_unification_score(own_S, prompt_S, judged.threshold)
+        figures["non_unification"] = scores.non_unification_score(own_S, prompt_S, judged.threshold)
     if truth:
-        right_S = torch.tensor([truth[c.id].logit > 0 for c in known])
-        found["generation"] = scores.generation_accuracy(right_S, prompt_S)
-        found["judge_precision"] = scores.judge_precision(own_S, right_S, prompt_S, judged.threshold)
-    return readings_of({name: estimate.to_dict() for name, estimate in found.items()})
+        right_S = torch.tensor([truth[c.id].logit > 0 for c in by_both])
+        figures["generation"] = scores.generation_accuracy(right_S, prompt_S)
+        figures["judge_precision"] = scores.judge_precision(own_S, right_S, prompt_S, judged.threshold)
+    return readings_of({name: estimate.to_dict() for name, estimate in figures.items()})
 
 
 def write_parquet(model: UnifiedModel, judged: Judged, folder: Path) -> None:
-    """Writes the rows as ``train-*.parquet``, a batch of pictures in memory at a time."""
-    schema, count = schema_of(list(judged.said)), len(judged.candidates)
+    """Write the rows as ``train-*.parquet``, with one batch of images in memory at a time."""
+    schema, count = schema_of(list(judged.judgments)), len(judged.candidates)
     files = range(0, count, ROWS_PER_FILE)
     make_folder(folder)
     with tqdm(total=count, unit="image", desc="export", leave=False) as bar:
@@ -214,7 +226,7 @@ def write_parquet(model: UnifiedModel, judged: Judged, folder: Path) -> None:
 
 
 def rows_of(model: UnifiedModel, judged: Judged, candidates: Sequence[Candidate]) -> Iterator[list[dict[str, Any]]]:
-    """Rows of candidates, decoded in batches that fit."""
+    """Yield rows of candidates, decoded in batches that fit into memory."""
     device = next(model.parameters()).device
 
     def rows(batch: slice) -> list[dict[str, Any]]:
@@ -227,7 +239,7 @@ def rows_of(model: UnifiedModel, judged: Judged, candidates: Sequence[Candidate]
 
 
 def schema_of(judges: Sequence[str]) -> pa.Schema:
-    """The columns, with the types by which ``datasets`` knows the pictures again."""
+    """Return the columns, with the metadata by which ``datasets`` recognises images."""
     from datasets import Features, Image, List, Value
 
     return Features(

@@ -39,48 +39,48 @@ def gap(
     device: str | None = None,
     dtype: str | None = None,
 ) -> None:
-    """Measure the gap of a checkpoint: how often its own judge rejects what it draws, and who is right.
+    """Measure the gap of a checkpoint: how often its own judge rejects its images, and how often the judge is right.
 
     Args:
         checkpoint: ``shapes`` (the default) or another shipped model, a folder, a hub id, or a run of ``unigap fit``.
         prompts: ``shapes``, a published set as ``NAME:PATH``, or a ``.txt`` or ``.jsonl`` file.
         split: Split of the prompts.
-        per_cell: At most this many prompts for each (category, difficulty).
-        candidates: Images drawn for each prompt.
-        cfg: Classifier-free guidance scale, >= 1; that of the checkpoint where left out.
+        per_cell: Maximum number of prompts of each (category, difficulty).
+        candidates: Images sampled for each prompt.
+        cfg: Classifier-free guidance scale, >= 1. Default: that of the checkpoint.
         temperature: Sampling temperature, >= 0.
-        seed: Seed of the drawings.
-        out: JSON file for the figures.
-        external: The external judge by its class path, e.g. ``unigap.judges.VQAJudge``; where left out, the one that
-            knows the truth of ``shapes``, and none for other prompts.
-        model: A model of your own by its class path, in place of ``checkpoint``.
-        device: Where it runs, e.g. ``cuda:1``; the GPU where there is one, else the CPU, where left out.
+        seed: Sampling seed.
+        out: JSON file for the figures. Default: write none.
+        external: The external judge by its class path, e.g. ``unigap.judges.VQAJudge``. Default: the oracle for
+            ``shapes``, and none for other prompts.
+        model: A model of your own by its class path, instead of ``checkpoint``.
+        device: Device to run on, e.g. ``cuda:1``. Default: the GPU if there is one, else the CPU.
         dtype: Precision of the weights of ``checkpoint``, ``float32`` or ``bfloat16``.
     """
     if out:
         check_figures(out)
-    # before the weights are loaded: what is out of range is told at once
+    # refuse values out of range before loading the weights
     sampling = SamplingRecipe(temperature, 1.0 if cfg is None else cfg)
     plan = RoundPlan(candidates, sampling, seed=seed)
-    world, asked = find_world(prompts), load_prompts(prompts, split, per_cell)
+    world, prompt_list = find_world(prompts), load_prompts(prompts, split, per_cell)
     if external is not None:
         check_speaks_at_once(external)
         warn_of_own_external(SelfJudge(), external)
     chosen = ModelChoice(checkpoint, model, device, dtype).load()
     if cfg is None:
         plan = replace(plan, sampling=replace(sampling, cfg=chosen.usual_cfg))
-    verdicts = _draw_and_judge(chosen, asked, plan, external or (world.external() if world else None))
+    verdicts = _sample_and_judge(chosen, prompt_list, plan, external or (world.external() if world else None))
     figures = _figures(verdicts)
     if world:
         exam = world.probe_source(split, seed).load(EXAM_PICTURES)
         scored = probe_scores(exam, probe_logits(chosen, exam, SelfJudge()))
         figures |= {name: {"all": value} for name, value in scored.items()}
-    if out:  # before they are printed, so that a closed pipe loses nothing
+    if out:  # before printing, so that a closed pipe loses nothing
         write_figures(out, {n: {group: e.to_dict() for group, e in found.items()} for n, found in figures.items()})
     print_gap(figures, "--external")
 
 
-def _draw_and_judge(
+def _sample_and_judge(
     model: UnifiedModel, prompts: Sequence[Prompt], plan: RoundPlan, external: Judge | None
 ) -> Verdicts:
     with tqdm(total=len(prompts) * plan.candidates, unit="image", desc="gap") as bar:
@@ -88,7 +88,7 @@ def _draw_and_judge(
 
 
 def _figures(verdicts: Verdicts) -> dict[str, dict[str, Estimate]]:
-    """Every figure by name, then for all drawings and for each category and difficulty."""
+    """Return estimates by name, then by group: ``"all"``, each category and each difficulty."""
     figures = {name: {"all": value} for name, value in gap_scores(verdicts).items()}
     for attribute in ("category", "difficulty"):
         for group, found in gap_by(verdicts, attribute).items():

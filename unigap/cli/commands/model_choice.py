@@ -1,4 +1,4 @@
-"""Which model a verb works with: the one that is named, or that of the run or pool it is given."""
+"""The model of a verb: the one that its options name, or that of a run or pool."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from unigap.report.run_folder.fit_folder import CONFIG, LAST, FitFolder, read_co
 from unigap.stages.base import load_stage
 
 DEFAULT = "shapes"
-"""The shipped model that is taken where nothing names one."""
+"""The shipped model that is used if no option names one."""
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """What the options of a verb say of its model.
+    """The options of a verb that choose its model.
 
     Attributes:
-        checkpoint: A shipped model, a folder, a hub id, or a run of ``unigap fit``; None where it was not given.
-        model: A model that was made from a class path, in place of ``checkpoint``.
-        device: Where it runs; None is the GPU where there is one, else the CPU.
-        dtype: Precision of the weights that ``checkpoint`` names; None is the default of its class.
+        checkpoint: A shipped model, a folder, a hub id, or a run of ``unigap fit``; None if not given.
+        model: A model made from a class path, instead of ``checkpoint``.
+        device: Device to run on; None is the GPU if there is one, else the CPU.
+        dtype: Precision of the weights of ``checkpoint``; None is the default of its class.
+
+    Raises:
+        ValueError: ``model`` and ``checkpoint`` or ``dtype`` are both given, or the device does not exist.
     """
 
     checkpoint: str | None = None
@@ -48,7 +51,7 @@ class ModelChoice:
             check_device(self.device)
 
     def load(self) -> UnifiedModel:
-        """The model that is named, with the weights a run trained where that is a run.
+        """Load the named model, in eval mode on its device; for a run, with its trained weights.
 
         Raises:
             ValueError: There is no such checkpoint or run, or an option is wrong.
@@ -56,7 +59,10 @@ class ModelChoice:
         return self._placed(self._named(self.checkpoint or DEFAULT))
 
     def load_for_pool(self, pool: str) -> tuple[UnifiedModel, str]:
-        """The model that drew a pool, and its name: the one that is named, else that of the run the pool lies in.
+        """Load the model that sampled a pool: the named one, else that of the run whose folder holds the pool.
+
+        Returns:
+            The model, and its name for messages and cards.
 
         Raises:
             ValueError: There is no such checkpoint, the run's config is damaged, or an option is wrong.
@@ -82,36 +88,40 @@ class ModelChoice:
         return load_model(checkpoint, **({} if self.dtype is None else {"dtype": self.dtype}))
 
     def _placed(self, model: UnifiedModel) -> UnifiedModel:
-        """The model in eval mode on its device; one that its class has put elsewhere than the CPU stays there."""
-        elsewhere = any(parameter.device.type != "cpu" for parameter in model.parameters())
-        if self.device is not None or not elsewhere:
+        """Move a model to its device and set eval mode; without ``device``, a model that is off the CPU stays there."""
+        on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+        if self.device is not None or on_cpu:
             model.to(self.device or default_device())
         return model.eval()
 
 
 def default_device() -> str:
-    """Return the device a model runs on where none is named: the GPU if there is one."""
+    """Return the default device: the GPU if there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def model_of(fit: FitFolder, dtype: str | None = None) -> UnifiedModel:
-    """The model a run trained, with the weights it started from.
+    """Build the model of a run, with the weights before training.
 
     Args:
         fit: The run.
-        dtype: Precision of its weights; None is that of the run.
+        dtype: Precision of the weights; None is that of the run.
 
     Raises:
-        ValueError: Its stage trains no unified model, or the config is wrong.
+        ValueError: The stage trains no unified model, or the config is wrong.
     """
     return build_model(model_spec(fit.config, fit.path), dtype)
 
 
 def model_spec(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    """The class of a run's model and its arguments, from the resolved config.
+    """Return the class path and arguments of a run's model, from its resolved config.
+
+    Args:
+        config: The config.
+        where: Path of the run, for messages.
 
     Raises:
-        ValueError: Its stage trains no unified model; ``where`` is named.
+        ValueError: The stage trains no unified model.
     """
     stage = config.get("model") or {}
     spec = (stage.get("init_args") or {}).get("model")
@@ -123,7 +133,7 @@ def model_spec(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
 
 
 def build_model(spec: Mapping[str, Any], dtype: str | None = None) -> UnifiedModel:
-    """Make a model from its class path and arguments, as ``unigap fit`` does.
+    """Build a model from its class path and arguments, as ``unigap fit`` does.
 
     Raises:
         ValueError: There is no such class, or an argument is wrong.
@@ -139,19 +149,19 @@ def build_model(spec: Mapping[str, Any], dtype: str | None = None) -> UnifiedMod
 
 
 def name_of(spec: Mapping[str, Any]) -> str:
-    """What a model is called where one line has to name it: its checkpoint, or its class."""
+    """Return the name of a model for messages and cards: its checkpoint, or its class."""
     return str((spec.get("init_args") or {}).get("checkpoint") or spec["class_path"])
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a path is a run of ``unigap fit``, its folder of checkpoints, or one of these."""
+    """Whether a path is a run of ``unigap fit``, its folder of checkpoints, or a checkpoint."""
     if path.is_file():
         return path.suffix == ".ckpt"
     return any((folder / LAST).is_file() for folder in (path, path / "checkpoints"))
 
 
 def _checkpoint_of_demo(run: Path) -> str | None:
-    """The checkpoint a demonstration began with; None where the folder is none of a demonstration."""
+    """Return the checkpoint that a demo started from; None if the folder is not a demo's."""
     if not (run / MARK).is_file():
         return None
     plan: dict[str, Any] = read_json(run / MARK, dict[str, Any])

@@ -1,4 +1,4 @@
-"""``unigap prompts``: what a set holds, as a file of prompts, and what of it would be trained and evaluated on."""
+"""``unigap prompts``: list a prompt set, convert it to JSONL, and find training prompts that are evaluated on."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ from unigap.prompt_sets.loading import load_prompts, of_split, read_prompts
 from unigap.records import Prompt
 
 TRAINED_ON = ("pretrain", "improve", "train")
-"""The names of splits that are trained on; prompts of every other named split are held out."""
+"""Names of the splits to train on; every other named split is held out."""
 TIERS = ("easy", "medium", "hard")
-"""The order in which difficulties are shown; what a set calls otherwise comes behind."""
+"""Order of the difficulties in tables; other difficulties follow in alphabetical order."""
 
 
-def import_prompts(source: str, out: str, split: str | None) -> None:
-    """Prints what a source holds, and writes it as JSONL without what both its training and its held-out part hold."""
+def prompts_import(source: str, *, out: str = "", split: str | None = None) -> None:
+    """List a prompt set by category, difficulty and split, and convert it to JSONL.
+
+    Training prompts that are also in a held-out split are dropped.
+
+    Args:
+        source: ``NAME:PATH``, e.g. ``geneval:evaluation_metadata.jsonl``, or a ``.txt`` or ``.jsonl`` file.
+        out: JSONL file to write. Default: write none.
+        split: Keep only this split.
+    """
     prompts = read_prompts(source)
     train = [prompt for prompt in prompts if prompt.split in TRAINED_ON]
     held_out = [prompt for prompt in prompts if prompt.split and prompt.split not in TRAINED_ON]
@@ -38,26 +46,41 @@ def import_prompts(source: str, out: str, split: str | None) -> None:
         print(f"prompts: {out} ({len(kept)})")
 
 
-def audit_prompts(
-    train_source: str, held_out_source: str, train_split: str, held_out_split: str, near: float, out: str
+def prompts_audit(
+    train: str,
+    evaluation: str,
+    *,
+    out: str = "",
+    near: float = 0.9,
+    train_split: str = "improve",
+    evaluation_split: str = "validation",
 ) -> None:
-    """Prints which training prompts are evaluated on, the same or nearly, and writes the others."""
-    train = load_prompts(train_source, train_split)
-    held_out = load_prompts(held_out_source, held_out_split)
-    overlaps = find_overlaps(train, held_out, near)
-    again = repeats(train)
+    """List training prompts that equal or nearly equal an evaluation prompt, and write the others.
+
+    Args:
+        train: Source of the training prompts.
+        evaluation: Source of the evaluation prompts.
+        out: JSONL file for the training prompts that remain, each text once. Default: write none.
+        near: Two texts are nearly equal if they share at least this part of their six-letter runs, in (0, 1].
+        train_split: Split to train on.
+        evaluation_split: Split to evaluate on.
+    """
+    training = load_prompts(train, train_split)
+    held_out = load_prompts(evaluation, evaluation_split)
+    overlaps = find_overlaps(training, held_out, near)
+    repeated = repeats(training)
     _print_overlaps(overlaps)
     same = sum(overlap.same for overlap in overlaps)
     print(
-        f"{len(train)} training prompts, {len(held_out)} held out: {same} the same, "
-        f"{len(overlaps) - same} nearly the same (>= {near}), {len(again)} repeated in training"
+        f"{len(training)} training prompts, {len(held_out)} held out: {same} the same, "
+        f"{len(overlaps) - same} nearly the same (>= {near}), {len(repeated)} repeated in training"
     )
     if out:
-        dropped = {overlap.train.id for overlap in overlaps} | {prompt.id for prompt in again}
-        kept = [prompt for prompt in train if prompt.id not in dropped]
+        dropped = {overlap.train.id for overlap in overlaps} | {prompt.id for prompt in repeated}
+        kept = [prompt for prompt in training if prompt.id not in dropped]
         if not kept:
             raise ValueError(
-                f"all {len(train)} training prompts are evaluated on, so {out!r} would be empty; audit against the "
+                f"all {len(training)} training prompts are evaluated on, so {out!r} would be empty; audit against the "
                 "prompts you name as data.eval_prompts"
             )
         write_prompt_file(kept, out)
@@ -72,17 +95,17 @@ def _print_contents(source: str, prompts: Sequence[Prompt]) -> None:
     for split in splits:
         table.add_column(split or "any split", justify="right")
     for category in dict.fromkeys(prompt.category for prompt in prompts):
-        tiers = sorted({prompt.difficulty for prompt in prompts if prompt.category == category}, key=_by_tier)
+        tiers = sorted({prompt.difficulty for prompt in prompts if prompt.category == category}, key=_tier_order)
         for tier in tiers:
             table.add_row(category, tier, *(str(counts[category, tier, split]) for split in splits))
     Console(markup=False).print(table)
 
 
-def _by_tier(difficulty: str) -> tuple[int, str]:
+def _tier_order(difficulty: str) -> tuple[int, str]:
     return (TIERS.index(difficulty) if difficulty in TIERS else len(TIERS), difficulty)
 
 
 def _print_overlaps(overlaps: Sequence[Overlap]) -> None:
-    for found in overlaps:
-        kind = "same" if found.same else f"{found.similarity:.2f}"
-        print(f"{kind}  {found.train.id} {found.train.text!r}  =  {found.held_out.id} {found.held_out.text!r}")
+    for overlap in overlaps:
+        kind = "same" if overlap.same else f"{overlap.similarity:.2f}"
+        print(f"{kind}  {overlap.train.id} {overlap.train.text!r}  =  {overlap.held_out.id} {overlap.held_out.text!r}")

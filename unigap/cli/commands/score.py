@@ -1,40 +1,71 @@
-"""``unigap score``: figures of a published benchmark from detections or answers, in one table."""
+"""``unigap score``: scores of a published benchmark from detections or answers, in one table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from unigap.evaluation.scoring.answers import ImageAnswers, read_answers
-from unigap.evaluation.scoring.compbench import score_compbench
-from unigap.evaluation.scoring.dsg import score_dpg_as_published, score_dsg
-from unigap.evaluation.scoring.geneval import score_geneval
+from unigap.evaluation.scoring import compbench, geneval
+from unigap.evaluation.scoring.answers import ImageAnswers, Score, read_answers
+from unigap.evaluation.scoring.dsg import score_dpg_as_published
+from unigap.evaluation.scoring.dsg import score_dsg as score_questions
 from unigap.evaluation.scoring.tally import by_tag, mean, mean_of_tags
 from unigap.files.outputs import check_figures, write_figures
 from unigap.metrics.intervals import Estimate
 from unigap.prompt_sets.loading import read_prompts
+from unigap.records import Prompt
+
+Scoring = Callable[[Sequence[ImageAnswers], Sequence[Prompt]], dict[str, Estimate]]
 
 
-def score_benchmark(benchmark: str, prompts: str, answers: str, out: str) -> None:
-    """Prints the table of a benchmark, and writes its figures as JSON where asked.
+def score_geneval(*, prompts: str, answers: str, out: str = "") -> None:
+    """Compute GenEval's score from detections: objects, counts, colours, positions, and the mean of the tags.
 
     Args:
-        benchmark: ``geneval``, ``compbench``, ``dsg``, or ``dpg-as-published``.
-        prompts: Source of the prompts with their truth.
-        answers: JSONL file of detections or answers.
-        out: The JSON file; ``""`` writes none.
+        prompts: Source of the prompts, e.g. ``geneval:evaluation_metadata.jsonl``.
+        answers: JSONL file with one line for each image: its prompt's ``id`` and the ``objects`` detected in it.
+        out: JSON file for the figures. Default: write none.
     """
+    _score("geneval", lambda images, _: _tags(geneval.score_geneval(images)), prompts, answers, out)
+
+
+def score_compbench(*, prompts: str, answers: str, out: str = "") -> None:
+    """Compute T2I-CompBench++'s scores by category from detections and answers.
+
+    Args:
+        prompts: Source of the prompts, e.g. ``t2i-compbench:FOLDER``.
+        answers: JSONL file with one line for each image: its prompt's ``id`` and what the rule of its category needs.
+        out: JSON file for the figures. Default: write none.
+    """
+    _score("compbench", lambda images, _: _tags(compbench.score_compbench(images)), prompts, answers, out)
+
+
+def score_dsg(*, prompts: str, answers: str, out: str = "", as_published_dpg: bool = False) -> None:
+    """Compute the score of DSG or DPG-Bench from answers to yes/no questions; a question counts 0 if its parent does.
+
+    Args:
+        prompts: Source of the prompts, e.g. ``dsg:dsg-1k-anns.csv`` or ``dpg:dpg_bench.csv``.
+        answers: JSONL file with one line for each image: its prompt's ``id`` and the ``answers`` by question number.
+        out: JSON file for the figures. Default: write none.
+        as_published_dpg: Reproduce the faults of DPG-Bench's program, to compare with published figures.
+    """
+    name = "dpg-as-published" if as_published_dpg else "dsg"
+    _score(name, _published_dpg if as_published_dpg else _questions, prompts, answers, out)
+
+
+def _score(benchmark: str, scoring: Scoring, source: str, answers: str, out: str) -> None:
+    """Print the table of a benchmark, and write its figures as JSON if ``out`` is not empty."""
     if out:
         check_figures(out)
-    asked = read_prompts(prompts)
-    images = read_answers(answers, asked)
-    figures = _figures(benchmark, images, asked[0].id)
-    if out:  # before they are printed, so that a closed pipe loses nothing
+    prompts = read_prompts(source)
+    images = read_answers(answers, prompts)
+    figures = scoring(images, prompts)
+    if out:  # before printing, so that a closed pipe loses nothing
         write_figures(out, {tag: estimate.to_dict() for tag, estimate in figures.items()})
     answered = len({image.prompt.id for image in images})
-    print(f"{benchmark}: {len(images)} images for {answered} of {len(asked)} prompts")
+    print(f"{benchmark}: {len(images)} images for {answered} of {len(prompts)} prompts")
     table = Table("tag")
     table.add_column("score [95 % interval]", justify="right")
     for tag, estimate in figures.items():
@@ -42,11 +73,19 @@ def score_benchmark(benchmark: str, prompts: str, answers: str, out: str) -> Non
     Console(markup=False).print(table)
 
 
-def _figures(benchmark: str, images: Sequence[ImageAnswers], first: str) -> dict[str, Estimate]:
-    if benchmark in ("geneval", "compbench"):
-        scores = (score_geneval if benchmark == "geneval" else score_compbench)(images)
-        return {**by_tag(scores), "mean of tags": mean_of_tags(scores)}
-    scores, kinds = score_dsg(images) if benchmark == "dsg" else score_dpg_as_published(images, first)
+def _tags(scores: Sequence[Score]) -> dict[str, Estimate]:
+    return {**by_tag(scores), "mean of tags": mean_of_tags(scores)}
+
+
+def _questions(images: Sequence[ImageAnswers], prompts: Sequence[Prompt]) -> dict[str, Estimate]:
+    return _images_and_kinds(*score_questions(images))
+
+
+def _published_dpg(images: Sequence[ImageAnswers], prompts: Sequence[Prompt]) -> dict[str, Estimate]:
+    return _images_and_kinds(*score_dpg_as_published(images, prompts[0].id))
+
+
+def _images_and_kinds(scores: Sequence[Score], kinds: Sequence[Score]) -> dict[str, Estimate]:
     if not scores:
         raise ValueError("the published program leaves out every image that was given; answer other prompts too")
     questions = {f"questions: {kind}": estimate for kind, estimate in by_tag(kinds).items()}
