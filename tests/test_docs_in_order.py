@@ -10,21 +10,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmark_files import lay_sets
 from small_runs import POOL, SUMMARY, TRAINER
 from test_docs import DOCS, ROOT, commands
+from test_model_configs import PROMPTS
 
 from unigap.__main__ import main
 
 SMALL_SHAPES = {**POOL, **SUMMARY, **TRAINER, "summary.folder": "null", "trainer.max_epochs": 1}
 SMALL_GAP = {"per_cell": 1, "candidates": 1}
+ALONE = ("demo ", "gap --per_cell")
+"""Commands that no other one depends on and that other tests run."""
 SMALL_JANUS_PRO = {
     "model.init_args.judge": "unigap.judges.RandomJudge",
     "model.init_args.eval_plan.candidates": 1,
     "trainer.accelerator": "cpu",
     "trainer.devices": 1,
-    "trainer.strategy.init_args.data_parallel_size": 1,
-    "trainer.max_steps": 1,
+    "trainer.strategy": "auto",
+    "model.init_args.model.init_args.dtype": "float32",
+    "trainer.max_epochs": 1,
+    "trainer.limit_train_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
     "trainer.log_every_n_steps": 1,
     "trainer.enable_progress_bar": "false",
 }
@@ -65,15 +70,15 @@ def test_the_quickstart_runs_in_order(clone: Path, small_demo: Path, capsys: pyt
     shutil.copytree(small_demo, clone / "runs/demo")
     small = {verb: SMALL_SHAPES for verb in ("fit", "validate", "predict")} | {"gap": SMALL_GAP}
     for command in commands(DOCS / "quickstart.md"):
-        if not command.startswith("demo "):
+        if not command.startswith(ALONE):
             assert run(command, small) in (0, None), (command, capsys.readouterr().err)
 
 
 def test_the_reproduction_runs_in_order(clone: Path, janus_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (clone / "data").mkdir()
-    lay_sets(clone / "data")
+    (clone / "data/t2i_compbench").mkdir(parents=True)
+    for name, lines in PROMPTS.items():
+        (clone / f"data/t2i_compbench/{name}.txt").write_text("\n".join(lines))
     checkpoints = [f"model.init_args.{part}.init_args.checkpoint" for part in ("model", "external")]
-    sizes = SMALL_JANUS_PRO | dict.fromkeys(checkpoints, janus_folder)
+    small = dict.fromkeys(("fit", "validate"), SMALL_JANUS_PRO | dict.fromkeys(checkpoints, janus_folder))
     for command in commands(DOCS / "reproduce.md"):
-        small = {"fit": sizes, "validate": {k: v for k, v in sizes.items() if "max_steps" not in k}}
         assert run(command, small) in (0, None), (command, capsys.readouterr().err)
