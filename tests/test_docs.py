@@ -292,12 +292,19 @@ def test_the_theory_example_prints_what_the_page_says(capsys: pytest.CaptureFixt
     assert f"```text\n{capsys.readouterr().out}```" in (DOCS / "theory.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("script", "picture"), [("gap_picture", "gap"), ("samples_picture", "before_after")])
-def test_a_picture_is_drawn_from_a_run(script: str, picture: str, small_demo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "picture", "limit"),
+    [
+        ("gap_picture", "gap", 150_000),
+        # images of an untrained model are noise, which compresses badly
+        ("samples_picture", "before_after", 200_000),
+    ],
+)
+def test_a_picture_is_drawn_from_a_run(script: str, picture: str, limit: int, small_demo: Path, tmp_path: Path) -> None:
     draw = runpy.run_path(str(DOCS / f"{script}.py"))["draw_picture"]
     draw(small_demo, tmp_path / f"{picture}.png")
     for path in (tmp_path / f"{picture}.png", DOCS / "images" / f"{picture}.png"):
-        assert path.stat().st_size < 150_000
+        assert path.stat().st_size < limit
         with Image.open(path) as picture:
             assert picture.format == "PNG" and picture.width > 1000
 

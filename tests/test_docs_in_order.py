@@ -23,6 +23,7 @@ ALONE = ("demo ", "gap --per_cell")
 SMALL_JANUS_PRO = {
     "model.init_args.judge": "unigap.judges.RandomJudge",
     "model.init_args.eval_plan.candidates": 1,
+    "regrow.plan.candidates": 4,
     "trainer.accelerator": "cpu",
     "trainer.devices": 1,
     "trainer.strategy": "auto",
