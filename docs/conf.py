@@ -1,4 +1,4 @@
-"""Sphinx: the pages of this folder, and the API reference from the docstrings. `make docs` builds it."""
+"""Sphinx settings for these pages and the API reference. `make docs` builds both."""
 
 import unigap
 

@@ -1,4 +1,4 @@
-"""Draws the gap before and after from the summary of a demonstration run: python docs/gap_picture.py RUN PICTURE."""
+"""Plot the gap of a demonstration run before and after training: python docs/gap_picture.py RUN PICTURE."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from matplotlib.figure import Figure
 
 BEFORE, AFTER, FAINT = "#9a4a12", "#17734a", "#d4d4d8"
 PANELS = {
-    "generation": "drawings an oracle finds right, %",
-    "non_unification": "drawings the model itself rejects, %",
+    "generation": "generated images that the oracle accepts, %",
+    "non_unification": "generated images that the model itself rejects, %",
 }
 
 
 def rows(summary: dict[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Readings before and after by the label of their row, all prompts first."""
+    """Return the figures before and after by row label, all prompts first."""
     parts = {**summary["by_category"], **summary["by_difficulty"]}
-    found = {"all prompts": (summary["before"], summary["after"])}
-    return found | {name: (part["before"], part["after"]) for name, part in parts.items()}
+    overall = {"all prompts": (summary["before"], summary["after"])}
+    return overall | {name: (part["before"], part["after"]) for name, part in parts.items()}
 
 
 def draw_panel(axes: Axes, summary: dict[str, Any], figure: str) -> None:
-    """One figure: a line for each part from before to after, with 95 % intervals."""
+    """Plot one figure: a line for each row from before to after, with 95 % intervals."""
     parts = rows(summary)
-    for place, (before, after) in enumerate(parts.values()):
+    for y, (before, after) in enumerate(parts.values()):
         old, new = before[figure], after[figure]
-        axes.plot([100 * old["value"], 100 * new["value"]], [place, place], color=FAINT, linewidth=5, zorder=1)
-        for reading, colour, marker in ((old, BEFORE, "o"), (new, AFTER, "D")):
-            low, high = (100 * abs(reading["value"] - reading[end]) for end in ("low", "high"))
-            axes.errorbar(100 * reading["value"], place, xerr=[[low], [high]], color=colour, marker=marker, capsize=2)
+        axes.plot([100 * old["value"], 100 * new["value"]], [y, y], color=FAINT, linewidth=5, zorder=1)
+        for estimate, colour, marker in ((old, BEFORE, "o"), (new, AFTER, "D")):
+            low, high = (100 * abs(estimate["value"] - estimate[end]) for end in ("low", "high"))
+            axes.errorbar(100 * estimate["value"], y, xerr=[[low], [high]], color=colour, marker=marker, capsize=2)
     axes.set_yticks(range(len(parts)), list(parts))
     axes.set_xlim(0, 100)
     axes.set_xlabel(PANELS[figure])
@@ -43,7 +43,7 @@ def draw_panel(axes: Axes, summary: dict[str, Any], figure: str) -> None:
 
 
 def draw_picture(run: Path, out: Path) -> None:
-    """Reads ``summary.json`` of the run and writes the picture."""
+    """Read ``summary.json`` of the run and write the picture."""
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -54,7 +54,7 @@ def draw_picture(run: Path, out: Path) -> None:
     handles = [left.plot([], [], color=c, marker=m, linestyle="")[0] for c, m in ((BEFORE, "o"), (AFTER, "D"))]
     right.legend(handles, ["before", "after"], loc="lower right", frameon=False)
     figure.suptitle(
-        f"{n:,} drawings for prompts never trained on, before and after {seconds:.0f} s of self-improvement "
+        f"{n:,} images for prompts never trained on, before and after {seconds:.0f} s of self-improvement "
         f"(seed {summary['seed']}, 95 % intervals)",
         x=0.01,
         ha="left",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import pkgutil
 import random
 import re
 import runpy
@@ -292,10 +293,37 @@ def test_the_theory_example_prints_what_the_page_says(capsys: pytest.CaptureFixt
     assert f"```text\n{capsys.readouterr().out}```" in (DOCS / "theory.md").read_text(encoding="utf-8")
 
 
-def test_the_picture_of_the_gap_is_drawn_from_a_run(small_demo: Path, tmp_path: Path) -> None:
-    draw = runpy.run_path(str(DOCS / "gap_picture.py"))["draw_picture"]
-    draw(small_demo, tmp_path / "gap.png")
-    for path in (tmp_path / "gap.png", DOCS / "images" / "gap.png"):
-        assert path.stat().st_size < 150_000
+@pytest.mark.parametrize(
+    ("script", "picture", "limit"),
+    [
+        ("gap_picture", "gap", 150_000),
+        # images of an untrained model are noise, which compresses badly
+        ("samples_picture", "before_after", 200_000),
+    ],
+)
+def test_a_picture_is_drawn_from_a_run(script: str, picture: str, limit: int, small_demo: Path, tmp_path: Path) -> None:
+    draw = runpy.run_path(str(DOCS / f"{script}.py"))["draw_picture"]
+    draw(small_demo, tmp_path / f"{picture}.png")
+    for path in (tmp_path / f"{picture}.png", DOCS / "images" / f"{picture}.png"):
+        assert path.stat().st_size < limit
         with Image.open(path) as picture:
             assert picture.format == "PNG" and picture.width > 1000
+
+
+def test_the_picture_of_samples_shows_every_changed_verdict_that_fits() -> None:
+    select = runpy.run_path(str(DOCS / "samples_picture.py"))["select"]
+
+    def gallery(*changed: int) -> list[dict[str, Any]]:
+        return [{"n": n, "before": {"external": True}, "after": {"external": n not in changed}} for n in range(24)]
+
+    assert [sample["n"] for sample in select(gallery(5, 6, 23))] == [2, 5, 6, 8, 12, 16, 20, 23]
+    assert [sample["n"] for sample in select(gallery(*range(4, 20)))] == [5, 7, 9, 11, 13, 15, 17, 19]
+
+
+def test_the_glossary_names_what_exists() -> None:
+    names = re.findall(r"`((?:unigap|theory)\.[\w.]+)`", (DOCS / "glossary.md").read_text(encoding="utf-8"))
+    assert len(names) > 30
+    for name in names:
+        found = pkgutil.resolve_name(name.removesuffix(".exact_likelihood"))
+        assert found is not None
+        assert not name.endswith(".exact_likelihood") or "exact_likelihood" in found.__annotations__

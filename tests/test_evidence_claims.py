@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -304,10 +305,20 @@ def test_saturation_finds_the_limit_and_says_nothing_of_three_rounds() -> None:
     assert math.isnan(saturation(noisy[:3]))
 
 
+def by_arm(text: str) -> dict[str, dict[str, str]]:
+    """Return the cells by column of each row of the table whose first column is ``arm``."""
+    (table,) = re.findall(r"^\| arm \|.*\n(?:\|.*\n?)+", text, re.MULTILINE)
+    names, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
+    return {row[0]: dict(zip(names[1:], row[1:], strict=True)) for row in rows}
+
+
 def test_the_readme_shows_what_was_measured() -> None:
     root = Path(__file__).parents[1]
     headline = (root / "docs/evidence/headline.md").read_text().strip()
-    assert headline in (root / "README.md").read_text()
+    measured, shown_rows = (by_arm(text) for text in (headline, (root / "README.md").read_text()))
+    assert 1 <= len(shown_rows) <= 5
+    for arm, cells in shown_rows.items():
+        assert cells.items() <= measured[arm].items() and len(cells) >= 3, arm
     rows = json.loads((root / "docs/evidence/evidence.json").read_text())["rows"]
     lines = headline.splitlines()[2:]
     shown = [(claim, arm) for claim in ("improvement", "recommended") for arm in CLAIMS[claim].arms]
