@@ -34,7 +34,7 @@ def claims_evidence(setting: Setting, only: Sequence[str], seeds: int | None, jo
     """
     claims = _claims(only)
     wanted = seeds_of(claims, seeds)
-    setting = setting.as_the_checkpoint_asks()
+    setting = setting.with_model_defaults()
     sets = {ARMS[arm].prompts for arm in wanted}
     most = max(wanted.values())
     bases = {
