@@ -100,11 +100,10 @@ def fit(config: str, run: Path, overrides: Overrides) -> TrainedRun:
         overrides: Options that differ from the config, applied in order.
 
     Raises:
-        ValueError: The config or an option is wrong, or the run cannot train.
+        ValueError: An option is wrong, or the run cannot train.
         Stopped: A signal ended the run.
     """
-    words = ["fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run", str(run)]
-    words += [f"--{name}={_word(value)}" for name, value in (QUIET | dict(overrides)).items()]
+    words = command(config, run, QUIET | dict(overrides))
     # the tables that a run prints are not part of the evidence
     with contextlib.redirect_stdout(io.StringIO()), _seed_left_alone():
         try:
@@ -113,6 +112,12 @@ def fit(config: str, run: Path, overrides: Overrides) -> TrainedRun:
             raise Stopped(stopped.number, "the same command continues") from None
     folder = read_fit(run)
     return TrainedRun(folder, open_lightning(str(folder.checkpoint), "the checkpoint of the run"))
+
+
+def command(config: str, run: Path, overrides: Overrides) -> list[str]:
+    """Return the command line of a run, without the program's name."""
+    words = ["fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run", str(run)]
+    return words + [f"--{name}={_word(value)}" for name, value in overrides.items()]
 
 
 def read_shipped(config: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ REPLAY = spec(
 CONTRADICTIONS = spec("unigap.objectives.Contradictions")
 
 ALL: Overrides = {f"{SCHEDULE}.redraw": "all"}
-VALIDATED: Overrides = {"trainer.limit_val_batches": 1.0}
+VALIDATED: Overrides = {"trainer.limit_val_batches": None}
 """Validate after every epoch; arms that decide nothing by validation leave it out."""
 WATCHED: Overrides = VALIDATED | {
     "data.init_args.eval_per_cell": 24,
