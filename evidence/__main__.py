@@ -1,4 +1,4 @@
-"""``python -m evidence TOPIC``: repeats a measurement behind the documentation."""
+"""``python -m evidence TOPIC``: repeat a measurement behind the documentation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one topic.
 
     Args:
-        argv: The words after ``python -m evidence``; the process's own where left out.
+        argv: Arguments after ``python -m evidence``; ``None`` takes those of the process.
 
     Returns:
         The exit status: 0, or 2 after a user mistake.

@@ -1,4 +1,4 @@
-"""Arms of an experiment: each is measured once, kept in one Parquet file, and not measured again on the next call."""
+"""Measure the arms of an experiment once and keep the results in one Parquet file."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def run_arms(path: Path, recipe: Mapping[str, Any], arms: Arms, jobs: int = 1) -
 
     Args:
         path: The Parquet file of all results of the page.
-        recipe: Everything the results depend on, as plain JSON.
-        arms: How to measure each, by name; with one job, an arm may use what earlier ones left behind.
-        jobs: How many are measured at once, each in a process of one thread.
+        recipe: Everything that the results depend on, as plain JSON.
+        arms: Function that measures an arm, by name of the arm. With one job, an arm may use files of earlier arms.
+        jobs: Number of arms measured at once, each in a process of one thread.
 
     Returns:
         The results of ``arms`` by name.
 
     Raises:
-        ValueError: When the file holds results of another recipe; the message says what differs.
+        ValueError: The file holds results of another recipe; the message says what differs.
     """
     file = ResultsFile(path)
     kept = file.begin(recipe)
@@ -67,7 +67,7 @@ def _measure_apart(file: ResultsFile, arms: Arms, jobs: int) -> Iterator[str]:
             for done in as_completed([pool.submit(_measure_one, file, *arm) for arm in arms.items()]):
                 yield done.result()
         except BaseException:
-            # an arm is written whole or not at all, and its trainer would take a gentler signal for itself
+            # a result is written whole or not at all, and a trainer in the worker would intercept SIGTERM
             for worker in multiprocessing.active_children():
                 worker.kill()
             raise

@@ -16,32 +16,29 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from evidence.arms import run_arms
+from evidence.fit import COUNTED, Overrides, fit, spec
 from evidence.guard_page import guard_page, guard_rows
-from unigap.callbacks import Guard, Regrow
+from evidence.results_file import Result
 from unigap.console.quiet import quiet_libraries
-from unigap.data import PoolData
 from unigap.evaluation.gap import Verdicts, measure
-from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.files.durable import write_durable
-from unigap.judges import AlwaysYesJudge, FlippedJudge, InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
 from unigap.loop.plan import RoundPlan
 from unigap.metrics.intervals import paired_difference
 from unigap.models.janus import Janus
-from unigap.objectives import SFT
 from unigap.prompt_sets.loading import load_prompts
 from unigap.stages import SFTStage
-from unigap.stages.quiet_trainer import quiet_trainer
 
-ARMS: dict[str, Callable[[int], Judge]] = {
-    "clean": lambda seed: SelfJudge(),
-    "flipped-10": lambda seed: FlippedJudge(SelfJudge(), 0.1, seed),
-    "flipped-30": lambda seed: FlippedJudge(SelfJudge(), 0.3, seed),
-    "flipped-50": lambda seed: FlippedJudge(SelfJudge(), 0.5, seed),
-    "random": lambda seed: RandomJudge(seed=seed),
-    "always-yes": lambda seed: AlwaysYesJudge(),
-    "inverted": lambda seed: InvertedJudge(SelfJudge()),
+SELF = spec("unigap.judges.SelfJudge")
+ARMS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "clean": lambda seed: SELF,
+    "flipped-10": lambda seed: spec("unigap.judges.FlippedJudge", judge=SELF, share=0.1, seed=seed),
+    "flipped-30": lambda seed: spec("unigap.judges.FlippedJudge", judge=SELF, share=0.3, seed=seed),
+    "flipped-50": lambda seed: spec("unigap.judges.FlippedJudge", judge=SELF, share=0.5, seed=seed),
+    "random": lambda seed: spec("unigap.judges.RandomJudge", seed=seed),
+    "always-yes": lambda seed: spec("unigap.judges.AlwaysYesJudge"),
+    "inverted": lambda seed: spec("unigap.judges.InvertedJudge", judge=SELF),
 }
-"""Who selects in each arm, given the seed of the run."""
+"""The selecting judge of each arm, given the seed of the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,43 +89,48 @@ class GuardPlan:
 
 
 class TruthLog(Callback):
-    """Draws for test prompts before training and at every validation, and has the oracle say what they are worth.
+    """Sample images for test prompts before training and at every validation, and log what the oracle accepts.
 
     Args:
-        plan: The setting.
+        per_cell: Test prompts for each (category, difficulty).
+        candidates: Images sampled for each of them.
     """
 
-    def __init__(self, plan: GuardPlan) -> None:
-        self.prompts = load_prompts("shapes", "test", plan.test_per_cell)
-        self.draws = RoundPlan(plan.test_candidates, seed=1_000_000)
+    def __init__(self, per_cell: int, candidates: int) -> None:
+        self.prompts = load_prompts("shapes", "test", per_cell)
+        self.plan = RoundPlan(candidates, seed=1_000_000)
         self.rows: list[dict[str, Any]] = []
         self._start: Verdicts | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures the model before training."""
-        self._look(pl_module, 0)
+        """Measure the model before training."""
+        self._measure(pl_module, 0)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures the model after an epoch."""
+        """Measure the model after an epoch."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self._look(pl_module, trainer.current_epoch + 1)
+            self._measure(pl_module, trainer.current_epoch + 1)
 
-    def _look(self, module: LightningModule, epoch: int) -> None:
+    def _measure(self, module: LightningModule, epoch: int) -> None:
         assert isinstance(module, SFTStage)
-        found = measure(module.model, self.prompts, self.draws, module.own_judge, module.external)
-        start = self._start = self._start or found
-        ones_S = torch.ones_like(found.own_S)
+        now = measure(module.model, self.prompts, self.plan, module.own_judge, module.external)
+        start = self._start = self._start or now
+        ones_S = torch.ones_like(now.own_S)
         change = paired_difference(
-            (start.truth_S.double(), ones_S, start.prompt_S), (found.truth_S.double(), ones_S, found.prompt_S)
+            (start.truth_S.double(), ones_S, start.prompt_S), (now.truth_S.double(), ones_S, now.prompt_S)
         )
         self.rows.append(
             {
                 "epoch": epoch,
-                "generation": found.truth_S.double().mean().item(),
+                "generation": now.truth_S.double().mean().item(),
                 "generation_change": change.to_dict(),
-                "non_unification": (found.own_S < 0).double().mean().item(),
+                "non_unification": (now.own_S < 0).double().mean().item(),
             }
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, which the evidence reads from the checkpoint."""
+        return {"rows": self.rows}
 
 
 def guard_evidence(plan: GuardPlan, jobs: int, out: Path) -> list[Path]:
@@ -156,32 +158,35 @@ def guard_evidence(plan: GuardPlan, jobs: int, out: Path) -> list[Path]:
 
 
 @quiet_libraries()
-def guarded_run(plan: GuardPlan, arm: str, seed: int) -> dict[str, Any]:
-    """One run to its end, with a guard that only notes down what it would do."""
+def guarded_run(plan: GuardPlan, arm: str, seed: int) -> Result:
+    """Train to the end with a guard that warns and does not act."""
     began = time.perf_counter()
-    # every other seed is given to its owner
-    torch.manual_seed(seed)
-    guard, truth = Guard("warn", ShapesPairs(seed=1 + seed), plan.pairs), TruthLog(plan)
-    stage = SFTStage(
-        Janus(plan.checkpoint),
-        SFT(keep=4),
-        judge=ARMS[arm](seed),
-        external=OracleJudge(),
-        lr=plan.lr,
-        eval_plan=RoundPlan(plan.drawn_candidates, seed=0),
-        warmup_steps=10,
-    )
-    regrow = Regrow(RoundPlan(plan.candidates, seed=seed))
     with tempfile.TemporaryDirectory() as folder:
-        data = PoolData(
-            pool=f"{folder}/pool",
-            batch_size=plan.batch_size,
-            per_cell=plan.per_cell,
-            eval_per_cell=plan.drawn_per_cell,
-            exam_pictures=0,
-            seed=seed,
-        )
-        quiet_trainer([regrow, guard, truth], max_epochs=plan.epochs).fit(stage, datamodule=data)
-    (drawn,) = regrow.counts
+        trained = fit("sft", Path(folder) / "run", _options(plan, arm, seed))
+        (drawn,) = trained.rounds
+    guard, truth = trained.callback_state("Guard")["history"], trained.callback_state("TruthLog")["rows"]
     seconds = round(time.perf_counter() - began, 1)
-    return {"arm": arm, "seed": seed, "drawn": drawn, "guard": guard.history, "truth": truth.rows, "seconds": seconds}
+    return {"arm": arm, "seed": seed, "drawn": drawn, "guard": guard, "truth": truth, "seconds": seconds}
+
+
+def _options(plan: GuardPlan, arm: str, seed: int) -> Overrides:
+    pairs = spec("unigap.evaluation.probe_sources.ShapesPairs", seed=1 + seed)
+    return COUNTED | {
+        "seed_everything": seed,
+        "model.init_args.model.init_args.checkpoint": plan.checkpoint,
+        "model.init_args.judge": ARMS[arm](seed),
+        "model.init_args.external": "unigap.judges.OracleJudge",
+        "model.init_args.lr": plan.lr,
+        "model.init_args.warmup_steps": 10,
+        "model.init_args.eval_plan": {"candidates": plan.drawn_candidates, "seed": 0},
+        "regrow.plan.candidates": plan.candidates,
+        "data.init_args.per_cell": plan.per_cell,
+        "data.init_args.batch_size": plan.batch_size,
+        "data.init_args.eval_per_cell": plan.drawn_per_cell,
+        "data.init_args.exam_pictures": 0,
+        "trainer.max_epochs": plan.epochs,
+        "trainer.callbacks": [
+            spec("unigap.callbacks.Guard", action="warn", pairs=pairs, n=plan.pairs),
+            spec("evidence.guard.TruthLog", per_cell=plan.test_per_cell, candidates=plan.test_candidates),
+        ],
+    }

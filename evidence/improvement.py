@@ -1,46 +1,51 @@
-"""Self-improvement of the embedded model, watched: the arm every other arm of a seed builds on."""
+"""Self-improvement of the embedded model with `Dynamics`: the other theory arms of a seed use its pool and weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
+from evidence.fit import fit, spec
 from evidence.results_file import Result
 from evidence.theory_plan import TheoryPlan
-from unigap.callbacks import Dynamics, Regrow
-from unigap.data import PoolData
-from unigap.judges import OracleJudge
-from unigap.loop.plan import RoundPlan
-from unigap.models.janus import Janus
-from unigap.objectives import SFT
-from unigap.stages import SFTStage
-from unigap.stages.quiet_trainer import quiet_trainer
 
 
 def improve(plan: TheoryPlan, seed: int, folder: Path) -> Result:
-    """Algorithm 1 with SFT; leaves the pool and the trained trunk in ``folder``.
+    """Train by Algorithm 1 with SFT; ``folder`` becomes the run folder and keeps the pool and the trained trunk.
+
+    A run that was stopped there continues.
 
     Returns:
-        ``rows`` of the ``Dynamics`` callback: predictions along AdamW's steps, and kernels.
+        ``rows`` of `Dynamics` (predictions along AdamW's steps, and kernels) and the number of ``steps``.
     """
-    # every other seed is given to its owner
-    torch.manual_seed(seed)
-    model = Janus(plan.checkpoint)
-    data = PoolData(
-        pool=str(folder / "pool"),
-        batch_size=plan.batch_size,
-        per_cell=plan.per_cell,
-        eval_per_cell=1,
-        exam_pictures=0,
-        seed=seed,
+    watch = spec(
+        "unigap.callbacks.Dynamics",
+        step_every=plan.watch_every,
+        gram_every=5 * plan.watch_every,
+        per_group=8,
     )
-    watch = Dynamics(
-        str(folder / "dynamics"), step_every=plan.watch_every, gram_every=5 * plan.watch_every, per_group=8, seed=seed
+    trained = fit(
+        "sft",
+        folder,
+        {
+            "resume": "auto",
+            "seed_everything": seed,
+            "model.init_args.model.init_args.checkpoint": plan.checkpoint,
+            "model.init_args.objective.init_args.keep": plan.keep,
+            "model.init_args.external": "unigap.judges.OracleJudge",
+            "model.init_args.lr": plan.lr,
+            "regrow.plan.candidates": plan.candidates,
+            "data.init_args.per_cell": plan.per_cell,
+            "data.init_args.batch_size": plan.batch_size,
+            "data.init_args.eval_per_cell": 1,
+            "data.init_args.exam_pictures": 0,
+            "summary.prompts": None,
+            "trainer.accelerator": "cpu",
+            "trainer.max_epochs": plan.epochs,
+            "trainer.limit_val_batches": 0,
+            "trainer.callbacks": [watch],
+        },
     )
-    regrow = Regrow(RoundPlan(plan.candidates, seed=seed))
-    trainer = quiet_trainer([regrow, watch], max_epochs=plan.epochs, accelerator="cpu", limit_val_batches=0)
-    trainer.fit(SFTStage(model, SFT(keep=plan.keep), external=OracleJudge(), lr=plan.lr), datamodule=data)
-    save_file(model.trainable_state(), folder / "trained.safetensors")
-    return {"rows": watch.rows, "steps": trainer.global_step}
+    save_file(trained.model().trainable_state(), folder / "trained.safetensors")
+    return {"rows": trained.callback_state("Dynamics")["rows"], "steps": trained.steps}

@@ -1,4 +1,4 @@
-"""Estimates as the evidence pages write them."""
+"""Format estimates for the evidence pages."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from unigap.metrics.intervals import Estimate
 
 
 def percent(estimate: Estimate, nothing: str = "-") -> str:
-    """A share in percent with its interval, e.g. ``46.2 [41.8, 50.6]``."""
+    """Format a share in percent with its interval, e.g. ``46.2 [41.8, 50.6]``."""
     if not estimate.n or math.isnan(estimate.value):
         return nothing
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def points(estimate: Estimate, nothing: str = "-") -> str:
-    """A change in percentage points with its interval, in bold where the interval leaves zero out."""
+    """Format a change in percentage points with its interval, in bold if the interval excludes zero."""
     if not estimate.n or math.isnan(estimate.value):
         return nothing
     value = f"{100 * estimate.value:+.1f}"
@@ -25,13 +25,13 @@ def points(estimate: Estimate, nothing: str = "-") -> str:
     return f"**{shown}**" if estimate.side() else shown
 
 
-def shown(told: Estimate, digits: int = 3) -> str:
-    """An estimate with its interval, e.g. ``0.912 [0.88, 0.94]``; a dash where there is none."""
-    if math.isnan(told.value):
+def shown(estimate: Estimate, digits: int = 3) -> str:
+    """Format an estimate with its interval, e.g. ``0.912 [0.88, 0.94]``; a dash if there is no estimate."""
+    if math.isnan(estimate.value):
         return "-"
-    if math.isnan(told.low):
-        return _number(told.value, digits)
-    return f"{_number(told.value, digits)} [{_number(told.low, digits)}, {_number(told.high, digits)}]"
+    if math.isnan(estimate.low):
+        return _number(estimate.value, digits)
+    return f"{_number(estimate.value, digits)} [{_number(estimate.low, digits)}, {_number(estimate.high, digits)}]"
 
 
 def _number(value: float, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""All results of a page in one Parquet file, which several processes may add to at once."""
+"""Keep all results of a page in one Parquet file that several processes can write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from filelock import FileLock
 from unigap.files.durable import make_folder, write_durable
 
 Result = dict[str, Any]
-"""What an arm found: plain JSON."""
+"""Result of an arm: plain JSON."""
 
 RECIPE = b"recipe"
 
@@ -25,8 +25,8 @@ RECIPE = b"recipe"
 class ResultsFile:
     """The results of a page's arms: a row each, with the columns ``name`` and ``result`` (JSON text).
 
-    The recipe that all results share lies in the metadata of the file. Every change rewrites the file as a whole,
-    under a lock and with an atomic rename, so a reader sees the old file or the new one.
+    The metadata of the file holds the recipe that all results share. Every change rewrites the whole file under a lock
+    and renames it atomically, so a reader sees either the old file or the new one.
 
     Attributes:
         path: The file; it and its folder need not exist yet.
@@ -35,10 +35,10 @@ class ResultsFile:
     path: Path
 
     def begin(self, recipe: Mapping[str, Any]) -> dict[str, Result]:
-        """Make sure that the file holds results of this recipe, or none.
+        """Create the file, or check that it holds results of this recipe.
 
         Returns:
-            The results it holds, by name.
+            The stored results by name.
 
         Raises:
             ValueError: It holds results of another recipe.
@@ -59,26 +59,26 @@ class ResultsFile:
         return self.results()
 
     def add(self, name: str, result: Result) -> None:
-        """Store the result of an arm, in place of an earlier one of that name."""
+        """Store the result of an arm; replace an earlier one of that name."""
         text = json.dumps(result)
         with self._locked():
             table = _read(self.path)
             self._write(_recipe(table), _texts(table) | {name: text})
 
     def remove(self, name: str) -> None:
-        """Forget the result of an arm, so that it is measured again."""
+        """Remove the result of an arm, so that it is measured again."""
         with self._locked():
             table = _read(self.path)
             self._write(_recipe(table), {other: text for other, text in _texts(table).items() if other != name})
 
     def results(self) -> dict[str, Result]:
-        """Every result by name; none where there is no file."""
+        """Return every result by name; an empty mapping if there is no file."""
         if not self.path.exists():
             return {}
         return {name: json.loads(text) for name, text in _texts(_read(self.path)).items()}
 
     def recipe(self) -> dict[str, Any]:
-        """What all results depend on."""
+        """Return the recipe that all results share."""
         return _recipe(_read(self.path))
 
     def _write(self, recipe: Mapping[str, Any], texts: Mapping[str, str]) -> None:

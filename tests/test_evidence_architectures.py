@@ -13,13 +13,14 @@ from evidence.__main__ import main
 from evidence.architectures import plan as plan_module
 from evidence.architectures.plan import ARMS, ArchitecturesPlan
 from evidence.claims import recipes
-from evidence.claims.arm import Arm, spec
+from evidence.claims.arm import Arm
+from evidence.fit import spec
 from evidence.results_file import ResultsFile
 from evidence.two_models import TwoModels
 from unigap.models.families import load_model
 
 TINY = functools.partial(ArchitecturesPlan, per_cell=1, test_per_cell=1, exam=10, probes=4)
-FICKLE = spec("unigap.judges.RandomJudge", yes_rate=0.4)
+FICKLE = spec("unigap.judges.RandomJudge", yes_rate=0.4, seed=0)
 NAMES = ("two Januses", "Janus", "Show-o", "Emu3", "Emu3, question first")
 
 
@@ -27,7 +28,8 @@ NAMES = ("two Januses", "Janus", "Show-o", "Emu3", "Emu3, question first")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "ArchitecturesPlan", TINY)
     for name in ARMS:
-        monkeypatch.setitem(recipes.ARMS, name, Arm(judge=FICKLE, candidates=2, epochs=1, lr=1e-3))
+        small = {recipes.JUDGE: FICKLE, recipes.CANDIDATES: 2, recipes.EPOCHS: 1, recipes.LR: 1e-3}
+        monkeypatch.setitem(recipes.ARMS, name, Arm(recipes.ARMS[name].config, small))
 
 
 def test_one_command_compares_three_families_and_two_copies(

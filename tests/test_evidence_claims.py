@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,36 +16,37 @@ from small_runs import CONFIGS, expect_error
 
 from evidence.__main__ import main
 from evidence.claims import command, listing, plan, setting
-from evidence.claims.arm import Arm, build, spec
+from evidence.claims.arm import Arm
 from evidence.claims.ceiling import saturation
 from evidence.claims.contrasts import contrasts
 from evidence.claims.goals import goals_section
 from evidence.claims.plan import CLAIMS, Claim, run_name, seeds_of
 from evidence.claims.readings import Resampling, gather, readings
-from evidence.claims.recipes import ARMS, PHRASINGS
+from evidence.claims.recipes import ALL, ARMS, CANDIDATES, EPOCHS, JUDGE, PHRASINGS, VALIDATED
 from evidence.claims.run import run_arm
 from evidence.claims.verdicts import STATEMENTS, verdicts_section
+from evidence.fit import command as fit_command
+from evidence.fit import spec
 from evidence.results_file import ResultsFile
-from unigap.callbacks import Regrow
+from unigap.__main__ import main as unigap
 from unigap.judges.self_judge import QUESTION
 from unigap.metrics.intervals import Estimate, bootstrap_ratio, paired_difference
 from unigap.metrics.win_rate import win_rate
-from unigap.objectives import Joint
-from unigap.stages import RedrawSchedule
+from unigap.report.run_folder.fit_folder import flat
 
 TINY = functools.partial(setting.Setting, per_cell=1, skip=3, test_per_cell=1, test_candidates=2, exam=10, batch_size=4)
-SMALL = {"candidates": 3, "epochs": 2}
-FICKLE = spec("unigap.judges.RandomJudge", yes_rate=0.4)
+FICKLE = spec("unigap.judges.RandomJudge", yes_rate=0.4, seed=0)
+SMALL = {JUDGE: FICKLE, CANDIDATES: 3, EPOCHS: 2}
+RECORDED = Path(__file__).parents[1] / "docs" / "evidence"
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three arms, one of which is a control that takes the steps of another."""
-    every = {"every_n_epochs": 1, "redraw": "all"}
     arms = {
-        "random": Arm(judge=FICKLE, **SMALL),
-        "random, redrawn": Arm(judge=FICKLE, regrow=every, **SMALL),
-        "random, steps": Arm(judge=FICKLE, steps_of="random, redrawn", **SMALL),
+        "random": Arm("sft", SMALL),
+        "random, redrawn": Arm("c_sft", {**SMALL, **ALL}),
+        "random, steps": Arm("sft", SMALL, steps_of="random, redrawn"),
     }
     claims = {
         "redrawing": Claim(
@@ -123,23 +125,18 @@ def test_one_command_runs_what_is_missing_and_writes_the_page(
     assert now == stored, "the others are kept"
 
     old = kept["random-seed-0"]
-    file.add("random-seed-0", old | {"recipe": old["recipe"] | {"lr": 7.0}})
+    file.add("random-seed-0", old | {"recipe": old["recipe"] | {"prompts": "hard"}})
     expect_error(main(words), capsys, "random-seed-0", "another recipe", f"forget {file.path.relative_to(here)}")
     expect_error(main([*words, "--only", "redraw"]), capsys, "unknown claim 'redraw'", "redrawing")
 
 
-def test_every_arm_can_be_built_and_every_claim_has_its_arms() -> None:
+def test_every_claim_has_its_arms() -> None:
     for name, arm in ARMS.items():
-        assert build(arm.objective) and build(arm.judge) and all(build(callback) for callback in arm.callbacks)
-        redraw = dict(build(arm.regrow))
-        Regrow(allocation=redraw.pop("allocation", None))
-        assert not redraw or RedrawSchedule(**redraw), name
-        assert not arm.steps_of or (ARMS[arm.steps_of].regrow and not ARMS[arm.steps_of].steps_of), name
+        assert not arm.steps_of or not ARMS[arm.steps_of].steps_of, name
         assert json.loads(json.dumps(arm.recipe())) == arm.recipe()
     assert len({json.dumps(arm.recipe(), sort_keys=True) for arm in ARMS.values()}) == len(ARMS), "equal arms run once"
     assert len({run_name(name, 0) for name in ARMS}) == len(ARMS)
     assert sum(seeds_of(CLAIMS).values()) < 4 * 60 * 2, "a minute each, two at once: within four hours"
-    assert isinstance(build(ARMS["joint: swaps and pairs"].objective), Joint)
     named = {
         arm for claim in CLAIMS.values() for arm in (*claim.arms, *(arm for pair in claim.contrasts for arm in pair))
     }
@@ -150,13 +147,41 @@ def test_every_arm_can_be_built_and_every_claim_has_its_arms() -> None:
     assert {"SFT, random accepts", "SFT, steps of C-SFT", "SFT, oracle accepts"} <= controls
 
 
+def arms_that_differ() -> Iterator[str]:
+    """Arms that together hold every config, every option and every class of the others."""
+    seen: set[str] = set()
+    for name, arm in ARMS.items():
+        classes = re.findall(r'"class_path": "([^"]*)"', json.dumps(arm.overrides))
+        parts = {arm.config, *arm.overrides, *classes}
+        if not parts <= seen:
+            yield name
+        seen |= parts
+
+
+@pytest.mark.parametrize("name", list(arms_that_differ()))
+def test_what_an_arm_records_is_what_fit_is_given(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arm = ARMS[name]
+    with pytest.raises(SystemExit, match="0"):
+        unigap([*fit_command(arm.config, here, arm.overrides), "--print_config"])
+    resolved = flat(yaml.safe_load(capsys.readouterr().out))
+    recorded = arm.recipe()["options"]
+    assert recorded.keys() <= resolved.keys(), "every option reaches the run"
+    for option, value in recorded.items():
+        if "class_path" not in str(value):
+            assert resolved[option] == value, option
+
+
+def test_recorded_arms_are_recognised() -> None:
+    kept = ResultsFile(RECORDED / "claims.parquet").results()
+    wanted = {run_name(arm, seed): arm for arm, seeds in seeds_of(CLAIMS).items() for seed in range(seeds)}
+    assert {name for name in kept.keys() - wanted.keys() if not name.startswith("base-")} == set()
+    assert [name for name, arm in wanted.items() if kept[name]["recipe"] != ARMS[arm].recipe()] == []
+
+
 def test_the_recommended_config_is_what_was_measured() -> None:
-    arm, config = ARMS["recommended"], yaml.safe_load((CONFIGS / "best.yaml").read_text())
-    stage, regrow = config["model"]["init_args"], config["regrow"]
-    assert (stage["objective"], stage["lr"], stage.get("judge")) == (arm.objective, arm.lr, None)
-    assert regrow == {"plan": {"candidates": arm.candidates}} and stage["schedule"] == arm.regrow
-    assert config["trainer"]["max_epochs"] == arm.epochs
-    assert tuple(config["trainer"]["callbacks"][:1]) == arm.callbacks
+    assert ARMS["recommended"] == Arm("best")
+    config = yaml.safe_load((CONFIGS / "best.yaml").read_text())
+    assert config["model"]["init_args"]["warmup_steps"] == 10
     assert config["data"]["init_args"]["batch_size"] == setting.Setting().batch_size
 
 
@@ -168,11 +193,15 @@ def test_the_phrasings_are_in_words_the_embedded_model_was_taught() -> None:
 
 def test_an_arm_may_calibrate_share_out_order_guard_and_average(janus_folder: Path) -> None:
     small = TINY(str(janus_folder))
-    regrow = {"every_n_epochs": 1, "redraw": "all", "allocation": spec("unigap.loop.allocation.UntilAccepted", wave=1)}
-    watched = spec("unigap.callbacks.Guard", n=20)
-    averaged = spec("unigap.callbacks.WeightEMA", decay=0.5)
-    arm = Arm(judge=FICKLE, regrow=regrow, callbacks=(watched, averaged), order="easy_first", precision=0.5, **SMALL)
-    result = run_arm(small, arm, 0, max_steps=1)
+    changes = {
+        **SMALL,
+        **ALL,
+        **VALIDATED,
+        "regrow.allocation": spec("unigap.loop.allocation.UntilAccepted", wave=1),
+        "data.init_args.order": "easy_first",
+        "trainer.callbacks": [spec("unigap.callbacks.Guard", n=20), spec("unigap.callbacks.WeightEMA", decay=0.5)],
+    }
+    result = run_arm(small, Arm("c_sft", changes, precision=0.5), 0, max_steps=1)
     assert result["steps"] == 1 and 0 < result["threshold"] < 1 and result["threshold"] != 0.5
     (round,) = result["rounds"]
     assert round["prompts"] <= round["candidates"] < 3 * round["prompts"], "no more for prompts with an accepted image"
@@ -258,7 +287,7 @@ def test_goals_are_held_against_what_was_measured() -> None:
     assert gain.startswith("**+30.0 [") and verdict == "yes"
     share, verdict = told["95 % of the gain with the oracle accepting"]
     assert share.startswith("60.0 [") and verdict == "no"
-    assert told["TNR on the fixed drawings rises"] == ["+0.0 [+0.0, +0.0]", "no significant difference"]
+    assert told["TNR on the fixed images rises"] == ["+0.0 [+0.0, +0.0]", "no significant difference"]
     assert told["understanding on renders does not fall"][1] == "no fall seen"
 
 
@@ -278,10 +307,10 @@ def test_what_is_reproduced_is_read_from_the_differences() -> None:
     gaps = {"improvement": contrasts(claim, measured, found)}
     section = verdicts_section(found, gaps, Estimate(0.9, 0.8, 0.95, 100))
     verdict = {cells[0]: cells[-1] for cells in (line.strip("| ").split(" | ") for line in section.splitlines())}
-    assert verdict["most of what the model rejects is drawn wrong"] == "reproduced"
-    assert verdict["SFT on own judgments draws better"] == "reproduced"
-    assert verdict["DPO on own judgments draws better"] == "the opposite"
-    assert verdict["SFT unifies"] == "no significant difference", "both judge their drawings alike"
+    assert verdict["most images that the model rejects are wrong"] == "reproduced"
+    assert verdict["SFT on own judgments improves generation"] == "reproduced"
+    assert verdict["DPO on own judgments improves generation"] == "the opposite"
+    assert verdict["SFT lowers non-unification"] == "no significant difference", "both judge their drawings alike"
     assert not any("replay" in says for says in verdict), "what was not measured is not spoken of"
 
 

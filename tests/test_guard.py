@@ -210,7 +210,7 @@ def test_the_embedded_worlds_pairs_are_balanced_and_true_to_the_truth() -> None:
 
 def test_a_run_is_guarded_by_the_users_pairs(janus_folder: Path, captioned: Path) -> None:
     pairs = {
-        "class_path": "unigap.evaluation.known_pairs.CaptionedFile",  # the module's former name, as in older configs
+        "class_path": "unigap.evaluation.probe_sources.CaptionedFile",
         "init_args": {"path": str(captioned), "side": 32},
     }
     assert guarded(janus_folder, {"action": "warn", "n": 12, "pairs": pairs}) == 0

@@ -30,7 +30,7 @@ def architectures_evidence(plan: ArchitecturesPlan, jobs: int, out: Path) -> lis
     Raises:
         ValueError: When a checkpoint is missing, or the file holds results of another plan or other weights.
     """
-    settings = {name: setting.as_the_checkpoint_asks() for name, setting in plan.settings().items()}
+    settings = {name: setting.with_model_defaults() for name, setting in plan.settings().items()}
     recipe = {name: setting.recipe() for name, setting in settings.items()} | {"probes": plan.probes}
     arms: dict[str, partial[Result]] = {}
     for seed in range(plan.seeds):

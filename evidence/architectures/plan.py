@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evidence.claims.setting import Setting
-from evidence.two_models import TwoModels
-from unigap.models.base import UnifiedModel
+from evidence.fit import spec
 
 ARMS = ("SFT", "SFT, random accepts", "SFT, oracle accepts", "DPO")
 """Arms by their names among the claims; the first is held against the two behind it."""
@@ -35,11 +34,12 @@ class Architecture:
 
 
 class ApartSetting(Setting):
-    """A setting in which nothing is shared."""
+    """The setting of an architecture in which the branches share nothing."""
 
-    def open(self, **options: Any) -> UnifiedModel:
-        """One copy draws, the other judges."""
-        return TwoModels(super().open(**options), super().open(**options))
+    def model_spec(self) -> dict[str, Any]:
+        """Return two copies of the model: one samples images, the other judges them."""
+        copies = super().model_spec()
+        return spec("evidence.two_models.TwoModels", drawing=copies, judging=copies)
 
 
 @dataclass(frozen=True)

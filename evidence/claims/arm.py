@@ -1,37 +1,17 @@
-"""One arm of the evidence: a recipe of self-improvement as plain data, and what it becomes."""
+"""One arm of the evidence: a shipped config of ``unigap fit`` and the options in which the arm differs from it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
-Spec = Mapping[str, Any]
-"""A class as configs name it: ``class_path`` and ``init_args``."""
+from evidence.fit import Overrides, read_shipped
+from unigap.report.run_folder.fit_folder import flat
 
-
-def spec(class_path: str, **init_args: Any) -> dict[str, Any]:
-    """A class with arguments, as a config would name it."""
-    return {"class_path": class_path, "init_args": init_args}
-
-
-def build(value: Any) -> Any:
-    """Makes what a spec names; lists and mappings are searched, anything else is itself."""
-    if isinstance(value, Mapping):
-        made = {name: build(inner) for name, inner in value.items()}
-        if set(value) != {"class_path", "init_args"}:
-            return made
-        module, _, name = value["class_path"].rpartition(".")
-        return getattr(import_module(module), name)(**made["init_args"])
-    return [build(inner) for inner in value] if isinstance(value, list) else value
-
-
-SFT = spec("unigap.objectives.SFT", keep=4)
-DPO = spec("unigap.objectives.DPO", per_prompt=2)
-SELF = spec("unigap.judges.SelfJudge")
+SHARED = ("run", "summary", "data", "model.model", "model.external", "model.warmup_steps")
+"""Options that the setting decides for all arms, by short name."""
 
 
 @dataclass(frozen=True)
@@ -39,38 +19,48 @@ class Arm:
     """How a model is improved in one arm.
 
     Attributes:
-        objective: What is learned.
-        judge: Who selects.
-        model: Options of the model.
-        regrow: Options of ``RedrawSchedule``, and the ``allocation`` of ``Regrow``; empty draws one round.
-        callbacks: Further callbacks.
-        candidates: Images drawn for each prompt of a round.
-        epochs: Epochs.
-        lr: Learning rate.
+        config: Name of a config in ``configs/shapes``.
+        overrides: Options of ``unigap fit`` in which the arm differs from the config.
         prompts: ``standard`` or ``hard`` training and test prompts.
-        order: Order of the rows in an epoch.
-        precision: Share of what is accepted that shall be right on rendered pictures, to which the threshold is
-            calibrated; 0 keeps the objective's.
-        steps_of: Name of the arm whose number of optimizer steps this one takes; ``""`` counts epochs.
+        precision: Share of the accepted rendered images that must be right; the threshold is calibrated to it.
+            0 keeps the threshold of the config.
+        steps_of: Name of another arm; train for as many optimizer steps as that arm took. ``""`` counts epochs.
     """
 
-    objective: Spec = field(default_factory=lambda: SFT)
-    judge: Spec = field(default_factory=lambda: SELF)
-    model: Mapping[str, Any] = field(default_factory=dict)
-    regrow: Mapping[str, Any] = field(default_factory=dict)
-    callbacks: tuple[Spec, ...] = ()
-    candidates: int = 8
-    epochs: int = 4
-    lr: float = 1.5e-4
+    config: str
+    overrides: Overrides = field(default_factory=dict)
     prompts: str = "standard"
-    order: Literal["random", "easy_first"] = "random"
     precision: float = 0.0
     steps_of: str = ""
 
-    def but(self, **changes: Any) -> Arm:
-        """The same arm with some things changed."""
-        return dataclasses.replace(self, **changes)
+    def but(self, overrides: Overrides | None = None, **changes: Any) -> Arm:
+        """Return the same arm with more overrides and other fields changed."""
+        return dataclasses.replace(self, overrides={**self.overrides, **(overrides or {})}, **changes)
 
     def recipe(self) -> dict[str, Any]:
-        """Everything the arm's results depend on, beside the setting and the seed, as plain JSON."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """Return everything that the arm's results depend on apart from the setting and the seed, as plain JSON.
+
+        Options have short names, and classes their name without the module, so that neither a moved module nor an
+        option moved from the overrides to the config makes recorded results stale.
+        """
+        options = {name: value for name, value in flat(read_shipped(self.config)).items() if not _is_shared(name)}
+        for option, value in self.overrides.items():
+            name = option.replace(".init_args", "")
+            options = {kept: old for kept, old in options.items() if not f"{kept}.".startswith(f"{name}.")}
+            options |= flat({name: value})
+        options = {name: _without_modules(value) for name, value in sorted(options.items())}
+        return {"options": options, "prompts": self.prompts, "precision": self.precision, "steps_of": self.steps_of}
+
+
+def _is_shared(name: str) -> bool:
+    return any(f"{name}.".startswith(f"{shared}.") for shared in SHARED)
+
+
+def _without_modules(value: Any) -> Any:
+    """Replace the class paths inside of lists by class names."""
+    if isinstance(value, Mapping):
+        return {
+            name: inner.rpartition(".")[2] if name == "class_path" else _without_modules(inner)
+            for name, inner in value.items()
+        }
+    return [_without_modules(inner) for inner in value] if isinstance(value, list) else value

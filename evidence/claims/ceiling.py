@@ -1,4 +1,4 @@
-"""Rounds until nothing is gained: what was drawn, accepted and right in each, and the limit the curve runs to."""
+"""Many rounds in a row: shares accepted and right in each round, and the fitted limit of the curve."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from unigap.files.markdown import table
 from unigap.metrics.intervals import Estimate
 
 RATES = torch.logspace(-2, 0.7, 200, dtype=torch.float64)
-"""Candidate rates of approach, per round."""
+"""Grid of the rate b, per round."""
 
 
 def saturation(values: Sequence[float]) -> float:
-    """The limit c of c - a exp(-b r) fitted to values of rounds r = 0, 1, ... by least squares; nan below four rounds.
+    """Return the limit c of c - a exp(-b r) that least squares fits to values of rounds r = 0, 1, ...
+
+    NaN below four rounds.
 
     >>> curve = [0.8 - 0.3 * math.exp(-0.5 * r) for r in range(10)]
     >>> round(saturation(curve), 2)
@@ -41,7 +43,7 @@ def saturation(values: Sequence[float]) -> float:
 
 
 def by_round(m: Measured) -> dict[str, Tensor]:
-    """Shares of each round's candidates, (seeds, rounds): said yes to, right, and right among those said yes to."""
+    """Return shares of each round's candidates, (seeds, rounds): accepted, right, and right among the accepted."""
     counts = {
         name: torch.tensor([[row[name] for row in rounds] for rounds in m.rounds], dtype=torch.float64)
         for name in ("candidates", "accepted", "right", "truly_right")
@@ -54,7 +56,7 @@ def by_round(m: Measured) -> dict[str, Tensor]:
 
 
 def ceiling_section(claim: Claim, measured: Mapping[str, Measured]) -> str:
-    """Round by round, and the fitted limits."""
+    """Return a table of the shares by round and the fitted limits."""
     parts = []
     for arm in claim.arms:
         shares = by_round(measured[arm])
@@ -64,7 +66,7 @@ def ceiling_section(claim: Claim, measured: Mapping[str, Measured]) -> str:
             for number in range(shares["right"].shape[1])
         ]
         rows.append(["fitted limit", *(_limit(limit) for limit in limits.values())])
-        parts.append(f"{arm}: every prompt drawn for again after each epoch.\n\n" + table(("round", *shares), rows))
+        parts.append(f"{arm}: new images for every prompt after each epoch.\n\n" + table(("round", *shares), rows))
     return "\n\n".join(parts)
 
 

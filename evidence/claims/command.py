@@ -1,4 +1,4 @@
-"""``python -m evidence claims``: lists the arms, runs those that are not there yet, writes the page and its numbers."""
+"""``python -m evidence claims``: list the arms, run the missing ones, write the page and its numbers."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from evidence.results_file import Result, ResultsFile
 
 
 def claims_evidence(setting: Setting, only: Sequence[str], seeds: int | None, jobs: int, out: Path) -> list[Path]:
-    """Run what is missing of the named claims and write what all results in ``out/claims.parquet`` say.
+    """Run the missing arms of the named claims and write the page from the results in ``out/claims.parquet``.
 
     Args:
-        setting: What all arms share.
+        setting: The setting that all arms share.
         only: Names of claims; empty means all.
-        seeds: Seeds of every arm in place of the claims' own number; ``None`` keeps it.
-        jobs: Arms run at once, each on one thread.
+        seeds: Seeds of every arm; ``None`` takes the number of each claim.
+        jobs: Number of arms run at once, each on one thread.
         out: Folder of the page and of the results.
 
     Raises:
-        ValueError: For an unknown claim, or when the file holds results of another setting or recipe.
+        ValueError: A claim is unknown, or the file holds results of another setting or recipe.
     """
     claims = _claims(only)
     wanted = seeds_of(claims, seeds)
-    setting = setting.as_the_checkpoint_asks()
+    setting = setting.with_model_defaults()
     sets = {ARMS[arm].prompts for arm in wanted}
     most = max(wanted.values())
     bases = {
@@ -54,16 +54,16 @@ def claims_evidence(setting: Setting, only: Sequence[str], seeds: int | None, jo
 
 
 def list_claims(only: Sequence[str], seeds: int | None, jobs: int, out: Path) -> str:
-    """Return the arms of the named claims, which are there, and how long the others will take; run nothing.
+    """Return a list of the arms of the named claims, which results exist, and how long the others take; run nothing.
 
     Args:
         only: Names of claims; empty means all.
-        seeds: Seeds of every arm in place of the claims' own number; ``None`` keeps it.
+        seeds: Seeds of every arm; ``None`` takes the number of each claim.
         jobs: Arms run at once.
         out: Folder of the page and of the results.
 
     Raises:
-        ValueError: For an unknown claim.
+        ValueError: A claim is unknown.
     """
     claims = _claims(only)
     return listing(claims, seeds_of(claims, seeds), jobs, ResultsFile(out / "claims.parquet").results())

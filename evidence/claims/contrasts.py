@@ -1,4 +1,4 @@
-"""Arms against their controls, paired on what both have in common."""
+"""Compare arms with their controls, paired by seed and prompt."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from unigap.metrics.intervals import Estimate, Resampled
 Readings = Mapping[str, Mapping[str, Resampled]]
 """Figures of every arm."""
 CONTRASTED = ("generation", "non-unification", "precision of yes", "AUROC", "TNR", "understanding on renders")
-"""Figures in which an arm is held against its control, and whose changes the README shows."""
+"""Figures in which an arm is compared with its control, and of which the README shows the change."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """An arm against its control.
+    """Difference between an arm and its control.
 
     Attributes:
         arm: The arm.
-        control: What it is held against.
-        seeds: On how many seeds.
+        control: Its control.
+        seeds: Number of seeds that both have.
         estimates: The differences, by figure.
     """
 
@@ -33,12 +33,12 @@ class Contrast:
 
     @property
     def name(self) -> str:
-        """Both, as the page says it."""
+        """Name of the comparison on the page."""
         return f"{self.arm} minus {self.control}"
 
 
 def contrasts(claim: Claim, measured: Mapping[str, Measured], found: Readings) -> list[Contrast]:
-    """Every arm of a claim against its control, on the seeds that both have."""
+    """Compare every arm of a claim with its control, on the seeds that both have."""
 
     def read(arm: str, seeds: int) -> Mapping[str, Resampled]:
         return found[arm] if measured[arm].seeds == seeds else readings(measured[arm].first(seeds))

@@ -1,4 +1,4 @@
-"""One picture a claim: how far each arm moved generation, and how far the judge, beside each other."""
+"""Plot for each claim how far every arm moved generation and the judge."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PANELS = {
     "change of generation": "generation (oracle)",
     "change of non-unification": "non-unification",
     "change of precision of yes": "precision of yes",
-    "change of AUROC": "AUROC, fixed drawings",
+    "change of AUROC": "AUROC, fixed images",
 }
 
 
 def draw_claim(claim: Claim, found: Mapping[str, Mapping[str, Resampled]], path: Path) -> None:
-    """Draws the changes of every arm of a claim with their intervals, in points."""
+    """Plot the changes of every arm of a claim with their intervals, in points."""
     figure = Figure(figsize=(11, 1.2 + 0.32 * len(claim.arms)), layout="constrained")
     axes = figure.subplots(1, len(PANELS), sharey=True)
     places = range(len(claim.arms))

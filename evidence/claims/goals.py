@@ -1,4 +1,4 @@
-"""What the recommended recipe was to reach, and what it reached."""
+"""The goals of the recommended recipe, and whether it reached them."""
 
 from __future__ import annotations
 
@@ -14,37 +14,42 @@ from unigap.metrics.intervals import Estimate
 GAIN = 0.2
 """Generation above the base: the paper's largest gain on a single task."""
 SHARE = 0.95
-"""Part of the gain that the same recipe has where the oracle accepts."""
+"""Share of the gain of the same recipe with the oracle as judge."""
 
 
 def goals_section(found: Readings, measured: Mapping[str, Measured]) -> str:
-    """Every goal with what was reached."""
+    """Return a table of every goal, the measured value and whether it was reached."""
     ours, ceiling = found[RECOMMENDED], found[f"{RECOMMENDED}, oracle accepts"]
     gain = ours["change of generation"]
+    gained = gain.estimate()
     share = gain.over(ceiling["change of generation"]).estimate()
     precision, tnr, renders = (
         ours[f"change of {name}"].estimate() for name in ("precision of yes", "TNR", "understanding on renders")
     )
     rows = [
-        [f"generation {100 * GAIN:.0f} points above the base", points(gain.estimate()), _told(gain.estimate(), GAIN)],
-        [f"{100 * SHARE:.0f} % of the gain with the oracle accepting", percent(share), _told(share, SHARE)],
-        ["precision of yes rises", points(precision), _told(precision)],
-        ["TNR on the fixed drawings rises", points(tnr), _told(tnr)],
+        [
+            f"generation {100 * GAIN:.0f} points above the base",
+            points(gained),
+            _reached(gained, GAIN),
+        ],
+        [f"{100 * SHARE:.0f} % of the gain with the oracle accepting", percent(share), _reached(share, SHARE)],
+        ["precision of yes rises", points(precision), _reached(precision)],
+        ["TNR on the fixed images rises", points(tnr), _reached(tnr)],
         ["understanding on renders does not fall", points(renders), "no" if renders.side() < 0 else "no fall seen"],
     ]
-    drawn = {arm: _images(measured[arm]) for arm in (RECOMMENDED, "C-SFT")}
+    sampled = {arm: _images(measured[arm]) for arm in (RECOMMENDED, "C-SFT")}
     return (
-        "What it was to reach on internal signals alone, at the sampling budget of C-SFT "
-        f"({drawn[RECOMMENDED]:,.0f} images a seed against {drawn['C-SFT']:,.0f}):\n\n"
+        "Goals on internal signals alone, at the sampling budget of C-SFT "
+        f"({sampled[RECOMMENDED]:,.0f} images a seed against {sampled['C-SFT']:,.0f}):\n\n"
         + table(("goal", "measured", "reached"), rows)
     )
 
 
-def _told(figure: Estimate, goal: float = 0) -> str:
-    """Whether the whole interval lies above the goal, or below."""
+def _reached(figure: Estimate, goal: float = 0) -> str:
+    """Return on which side of the goal the whole interval lies."""
     return ("no significant difference", "yes", "no")[figure.side(goal)]
 
 
 def _images(m: Measured) -> float:
-    """Images drawn for training, mean over seeds."""
+    """Return the number of images sampled for training, mean over seeds."""
     return sum(row["candidates"] for rounds in m.rounds for row in rounds) / m.seeds

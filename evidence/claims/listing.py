@@ -1,4 +1,4 @@
-"""What the claims need before anything is run: arms, seeds, what is there already, and how long the rest will take."""
+"""List the arms and seeds that the claims need, the results that exist, and how long the others take."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from evidence.results_file import Result
 
 
 def listing(claims: Mapping[str, Claim], wanted: Mapping[str, int], jobs: int, kept: Mapping[str, Result]) -> str:
-    """One line an arm, under the first claim that needs it, and what remains to be done.
+    """Return one line for each arm, under the first claim that needs it, and a line for the remaining work.
 
-    The time of a run is the mean of the arm's runs that are there, or of all runs where it has none.
+    The time of a run is the mean over the finished runs of the arm, or over all finished runs if it has none.
 
     Args:
         claims: The claims, by name.
         wanted: Seeds of each arm.
         jobs: Arms run at once.
-        kept: The results that are there, by name.
+        kept: The stored results by name.
     """
     took = {name: result["seconds"] for name, result in kept.items()}
     left = dict(wanted)

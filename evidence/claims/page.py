@@ -1,4 +1,4 @@
-"""The page of the claims: every number and every sentence with a number in it comes from what was measured."""
+"""Write the page of the claims; every number on it comes from the recorded results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_page(
     results: Mapping[str, Result],
     out: Path,
 ) -> list[Path]:
-    """Writes ``claims.md``, its figures and ``evidence.json`` (rows of claim, arm, metric, value, interval, n, seeds).
+    """Write ``claims.md``, its figures and ``evidence.json`` (rows of claim, arm, metric, value, interval, n, seeds).
 
     Returns:
         The page, the README's table, and the numbers.
@@ -67,12 +67,12 @@ def _head(setting: Setting, measured: Mapping[str, Measured], results: Mapping[s
         f"Made by `python -m evidence claims`; nothing here is typed by hand. {arms} runs of {len(measured)} arms from "
         f"`{setting.checkpoint}` (weights {setting.weights[:12]}), {minutes:.0f} minutes on one thread each. Training: "
         f"at most {setting.per_cell} prompts for each category and tier. Measured on {_prompts(setting)}, "
-        f"{setting.test_candidates} drawings each; understanding on {setting.exam} rendered pictures. Every arm of a "
-        "seed is measured on the same prompts and drawing seeds. Figures are percent, changes are points, brackets are "
-        "95 % intervals that resample prompts and seeds together, paired between arms; bold leaves zero out, as one in "
-        "twenty does by chance where there is nothing. The external judge is the world's oracle, and trains nothing "
-        "except where an arm's name says so. *Fixed drawings* are those of the base for the same prompts, judged again "
-        "after training."
+        f"{setting.test_candidates} images each; understanding on {setting.exam} rendered images. Every arm of a seed "
+        "is measured on the same prompts and sampling seeds. Figures are percent, changes are points, brackets are "
+        "95 % intervals that resample prompts and seeds together, paired between arms. Bold intervals exclude zero; "
+        "one in twenty does so by chance where there is no effect. The external judge is the oracle of the embedded "
+        "world; it selects training data only in the arms whose name says so. *Fixed images* are those that the base "
+        "model sampled for the same prompts, judged again after training."
     )
 
 
@@ -80,11 +80,11 @@ def _prompts(setting: Setting) -> str:
     count = len(setting.test_prompts("standard"))
     if setting.split != "test":
         return f"{count} {setting.split} prompts"
-    return f"{count} test prompts that no setting was ever tuned on (after the first {setting.skip} of each cell)"
+    return f"{count} test prompts that no setting was tuned on (after the first {setting.skip} of each cell)"
 
 
 def _headline(claims: Mapping[str, Claim], measured: Mapping[str, Measured], found: Readings) -> str:
-    """The changes of some claims' arms, as the README shows them."""
+    """Return the table of the README: the changes of the arms of some claims."""
     rows = [
         [arm, str(measured[arm].seeds), *(points(found[arm][f"change of {name}"].estimate()) for name in CONTRASTED)]
         for claim in claims.values()
@@ -95,7 +95,7 @@ def _headline(claims: Mapping[str, Claim], measured: Mapping[str, Measured], fou
 
 
 def _origin(m: Measured) -> str:
-    """Where the gap comes from: the base by category and tier."""
+    """Return the section on the base model by category and tier."""
     rows = [
         [group, percent(found["generation before"].estimate()), percent(found["non-unification before"].estimate())]
         for attribute in (0, 1)
@@ -104,10 +104,10 @@ def _origin(m: Measured) -> str:
     base = {name: figure(m, m.base).estimate() for name, figure in DRAWING.items()}
     return (
         "## Where the gap comes from\n\n"
-        f"The base draws {percent(base['generation'])} % of its pictures right and rejects "
-        f"{percent(base['non-unification'])} %. Of those it rejects, the oracle rejects "
+        f"{percent(base['generation'])} % of the images of the base model are right, and it rejects "
+        f"{percent(base['non-unification'])} %. Of the images it rejects, the oracle rejects "
         f"{percent(base['weak-generation share'])} % too: that share of the gap is weak generation. "
-        f"Of those it accepts, {percent(base['precision of yes'])} % are right.\n\n"
+        f"Of the images it accepts, {percent(base['precision of yes'])} % are right.\n\n"
         + table(("prompts", "generation", "non-unification"), rows)
     )
 
@@ -115,7 +115,7 @@ def _origin(m: Measured) -> str:
 def section(
     claim: Claim, measured: Mapping[str, Measured], found: Readings, gaps: Sequence[Contrast], figure: str
 ) -> str:
-    """A claim's picture and its tables: drawing, judging, and arms against their controls."""
+    """Return the section of a claim: its plot and the tables on generation, judging and controls."""
     parts = [f"## {claim.title}", f"![{claim.title}]({figure})", _drawing_table(claim, measured, found)]
     parts.append(_judging_table(claim, found))
     if gaps:
@@ -124,7 +124,7 @@ def section(
 
 
 def _drawing_table(claim: Claim, measured: Mapping[str, Measured], found: Readings) -> str:
-    header = ("arm", "seeds", "steps", "accepted, of these right", *DRAWING, "change of generation", "of non-unif.")
+    header = ("arm", "seeds", "steps", "accepted, right among these", *DRAWING, "change of generation", "of non-unif.")
     rows = []
     for arm in claim.arms:
         m, figures = measured[arm], {name: reading.estimate() for name, reading in found[arm].items()}
@@ -133,11 +133,11 @@ def _drawing_table(claim: Claim, measured: Mapping[str, Measured], found: Readin
         rows.append(
             [arm, str(m.seeds), f"{steps:.0f}", _accepted(m), *(percent(figures[name]) for name in DRAWING), *changes]
         )
-    return "Drawing:\n\n" + table(header, rows)
+    return "Generation:\n\n" + table(header, rows)
 
 
 def _accepted(m: Measured) -> str:
-    """Share of the candidates that were accepted, and how many of those the oracle accepts, over all rounds."""
+    """Return the share of accepted candidates, and the share of right ones among them, over all rounds."""
     drawn, accepted, right = (
         sum(count[name] for rounds in m.rounds for count in rounds)
         for name in ("candidates", "accepted", "truly_right")
@@ -157,7 +157,7 @@ def _judging_table(claim: Claim, found: Readings) -> str:
         changes = [points(figures[f"change of {name}"]) for name in ("AUROC", "AUROC within categories", "TNR", "TPR")]
         moved = [_nats(figures[f"log-odds moved on {kind} positives"]) for kind in ("true", "false")]
         rows.append([arm, *wins, *changes, *moved, points(figures["change of understanding on renders"])])
-    return "Judging the fixed drawings, and renders:\n\n" + table(header, rows)
+    return "Judging the fixed images and rendered images:\n\n" + table(header, rows)
 
 
 def _nats(estimate: Estimate) -> str:
@@ -170,7 +170,7 @@ def _contrast_table(claim: Claim, gaps: Sequence[Contrast]) -> str:
         for gap in gaps
     ]
     header = ("arm minus control", "seeds", *CONTRASTED, f"{claim.decides} is")
-    return "Against controls, on the seeds both have:\n\n" + table(header, rows)
+    return "Compared with controls, on the seeds that both have:\n\n" + table(header, rows)
 
 
 def _verdict(gap: Estimate) -> str:
@@ -180,7 +180,7 @@ def _verdict(gap: Estimate) -> str:
 def claim_rows(
     claim: Claim, measured: Mapping[str, Measured], found: Readings, gaps: Sequence[Contrast]
 ) -> list[dict[str, Any]]:
-    """Every figure of a claim's arms and contrasts as rows of claim, arm, metric, value, interval, n and seeds."""
+    """Return every figure of a claim's arms and contrasts: claim, arm, metric, value, interval, n and seeds."""
     rows = [
         {"claim": claim.title, "arm": arm, "metric": name, **reading.estimate().to_dict(), "seeds": measured[arm].seeds}
         for arm in claim.arms

@@ -1,4 +1,4 @@
-"""The claims, the arms and controls that decide each, and how often each arm has to be run for them."""
+"""The claims, the arms and controls that decide each claim, and the number of seeds of every arm."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from evidence.claims.recipes import ARMS
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim and what decides it.
+    """A claim and the comparison that decides it.
 
     Attributes:
         title: The claim.
         arms: Names of the arms.
-        seeds: How many seeds its arms have at the least.
+        seeds: Least number of seeds of its arms.
         contrasts: Pairs of an arm and its control; their difference is shown.
-        decides: The figure by which an arm is higher or lower than its control.
+        decides: Name of the figure that is compared between an arm and its control.
         headline: Whether the README shows its arms.
     """
 
@@ -34,14 +34,14 @@ def _against(control: str, arms: tuple[str, ...]) -> tuple[tuple[str, str], ...]
 
 
 def _replay(name: str) -> tuple[tuple[str, str], ...]:
-    """Each schedule of replay against equally many steps without it, and with prompts that need it no more."""
+    """Return each replay schedule against equally many steps without replay, and with replay of solved prompts."""
     schedules = ("C-SFT", "C-SFT, epoch 1", "C-SFT, epoch 3", "C-SFT, when progress stalls")
     controls = ("SFT, steps of C-SFT", "C-SFT on solved prompts")
     return tuple((name + schedule, name + control) for schedule in schedules for control in controls)
 
 
 def _named(*words: str) -> tuple[str, ...]:
-    """The arms whose names begin or end with one of the words."""
+    """Return the arms whose names begin or end with one of the words."""
     return tuple(name for name in ARMS if name.startswith(words) or name.endswith(words))
 
 
@@ -113,13 +113,13 @@ CLAIMS: Mapping[str, Claim] = {
         (("12 rounds", "12 rounds, oracle accepts"),),
     ),
     "better-acceptance": Claim(
-        "Better than the paper: what is drawn, accepted and learned first",
+        "Better than the paper: sampling, acceptance and order of training",
         ("C-SFT", *ACCEPTANCE),
         3,
         _against("C-SFT", ACCEPTANCE),
     ),
     "better-questions": Claim(
-        "Better than the paper: understanding taught beside generation",
+        "Better than the paper: training understanding along with generation",
         ("C-SFT", *_named("joint: ")),
         3,
         _against("C-SFT", _named("joint: ")),
@@ -149,15 +149,15 @@ CLAIMS: Mapping[str, Claim] = {
         headline=True,
     ),
 }
-"""The claims by the name of their stage."""
+"""The claims by name."""
 
 
 def seeds_of(claims: Mapping[str, Claim], seeds: int | None = None) -> dict[str, int]:
-    """How many seeds each arm needs: the most any claim asks of it, or an arm that takes its steps.
+    """Return the number of seeds of each arm: the most that a claim, or an arm that takes its steps, needs.
 
     Args:
         claims: The claims.
-        seeds: Seeds of every arm in place of the claims' own number; ``None`` keeps it.
+        seeds: Seeds of every arm; ``None`` takes the number of each claim.
     """
     wanted: dict[str, int] = {}
     for claim in claims.values():
@@ -170,11 +170,11 @@ def seeds_of(claims: Mapping[str, Claim], seeds: int | None = None) -> dict[str,
 
 
 def run_name(arm: str, seed: int) -> str:
-    """Name of a run: small letters, digits, dots and dashes."""
+    """Return the name of a run: lower-case letters, digits, dots and dashes."""
     words = "".join(char if char.isalnum() or char == "." else " " for char in f"{arm} seed {seed}").split()
     return "-".join(words).lower()
 
 
 def base_name(prompts: str, seed: int) -> str:
-    """Name of what the base draws for a set of prompts."""
+    """Return the name of the measurement of the base model on a set of prompts."""
     return run_name(f"base {prompts}", seed)

@@ -1,6 +1,6 @@
-"""What is read from arms over their seeds: figures, changes and contrasts, by resampling prompts and seeds.
+"""Figures of an arm over its seeds and their changes, with intervals that resample prompts and seeds.
 
-Shapes: K seeds, P prompts, N drawings a prompt, E rendered pictures, R resamples.
+Shapes: K seeds, P prompts, N images a prompt, E rendered images, R resamples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Drawn:
-    """Drawings for the test prompts and both verdicts.
+    """Images for the test prompts with both verdicts.
 
     Attributes:
         own_KPN: Log-odds of yes by the model's own judge.
@@ -34,16 +34,16 @@ class Drawn:
 
     @property
     def yes_KPN(self) -> Tensor:
-        """Where the own judge says yes."""
+        """Images that the own judge accepts."""
         return self.own_KPN >= 0
 
     def part(self, keep_P: Tensor) -> Drawn:
-        """Some of the prompts."""
+        """Return the images of some prompts."""
         return Drawn(self.own_KPN[:, keep_P], self.right_KPN[:, keep_P])
 
 
 class Resampling:
-    """Which prompts and which seeds each resample draws, the same ones for every arm.
+    """Prompts and seeds of each bootstrap resample, equal for all arms.
 
     Args:
         seeds: K.
@@ -55,7 +55,7 @@ class Resampling:
         self.prompt_RP = cluster_weights(prompts, RESAMPLES, seed=2)
 
     def ratio(self, hit_KPN: Tensor, counted_KPN: Tensor) -> Resampled:
-        """Sum of hits among what counts over the number that counts."""
+        """Return the sum of hits among the counted images over the number of counted images."""
         hit_KP = (hit_KPN * counted_KPN).double().sum(-1)
         counted_KP = counted_KPN.double().sum(-1)
         total = counted_KP.sum()
@@ -67,13 +67,13 @@ class Resampling:
         return ((self.seed_RK @ value_KP) * self.prompt_RP).sum(1)
 
     def auroc(self, score_KPN: Tensor, truth_KPN: Tensor, stratum_P: Tensor | None = None) -> Resampled:
-        """Mean over seeds of the area under the ROC curve; with strata, of drawings of one stratum only."""
-        drawings = score_KPN.shape[-1]
-        weight_RS = self.prompt_RP.repeat_interleave(drawings, 1)
-        every = torch.ones_like(weight_RS[:1])
-        stratum_S = None if stratum_P is None else stratum_P.repeat_interleave(drawings)
+        """Return the mean over seeds of the area under the ROC curve; with strata, within each stratum."""
+        images = score_KPN.shape[-1]
+        weight_RS = self.prompt_RP.repeat_interleave(images, 1)
+        ones_1S = torch.ones_like(weight_RS[:1])
+        stratum_S = None if stratum_P is None else stratum_P.repeat_interleave(images)
         sides = [(s.flatten().double(), t.flatten().double()) for s, t in zip(score_KPN, truth_KPN, strict=True)]
-        value = torch.cat([weighted_auroc(*side, every, stratum_S) for side in sides]).mean().item()
+        value = torch.cat([weighted_auroc(*side, ones_1S, stratum_S) for side in sides]).mean().item()
         area_RK = torch.stack([weighted_auroc(*side, weight_RS, stratum_S) for side in sides], 1)
         draws_R = (area_RK * self.seed_RK).sum(1) / self.seed_RK.sum(1)
         return Resampled(value, draws_R, score_KPN.numel(), score_KPN.shape[1])
@@ -81,15 +81,15 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Measured:
-    """An arm over its seeds, and the base beside it on the same prompts and seeds.
+    """Results of an arm over its seeds, and of the base model on the same prompts and seeds.
 
     Attributes:
-        base: What the base drew.
-        drawn: What the improved model drew for the same prompts and seeds.
-        fixed_KPN: Log-odds of yes that the improved judge gives to what the base drew.
-        renders_KE: Log-odds of yes for claims about rendered pictures.
-        base_renders_KE: The same by the base.
-        renders_truth_E: Which claims are true, bool.
+        base: Images of the base model.
+        drawn: Images of the trained model for the same prompts and seeds.
+        fixed_KPN: Log-odds of yes that the trained judge gives to the images of the base model.
+        renders_KE: Log-odds of yes for captions of rendered images.
+        base_renders_KE: The same of the base model.
+        renders_truth_E: Which captions are true, bool.
         cells: Category and difficulty of each prompt.
         steps: Optimizer steps of each seed.
         rounds: Counts of each round, for each seed.
@@ -111,29 +111,29 @@ class Measured:
         return len(self.steps)
 
     def first(self, seeds: int) -> Measured:
-        """The same of the first so many seeds."""
+        """Return the results of the first ``seeds`` seeds."""
         base, drawn = (Drawn(d.own_KPN[:seeds], d.right_KPN[:seeds]) for d in (self.base, self.drawn))
         cut = {name: getattr(self, name)[:seeds] for name in ("fixed_KPN", "renders_KE", "base_renders_KE")}
         return replace(self, base=base, drawn=drawn, steps=self.steps[:seeds], rounds=self.rounds[:seeds], **cut)
 
     @property
     def category_P(self) -> Tensor:
-        """Number of each prompt's category."""
+        """Index of each prompt's category, int64 (P,)."""
         return torch.tensor([CATEGORIES.index(category) for category, _ in self.cells])
 
     @cached_property
     def resampling(self) -> Resampling:
-        """Of prompts and seeds."""
+        """Resamples of prompts and seeds."""
         return Resampling(*self.drawn.own_KPN.shape[:2])
 
     @cached_property
     def renders_resampling(self) -> Resampling:
-        """Of rendered pictures and seeds."""
+        """Resamples of rendered images and seeds."""
         return Resampling(*self.renders_KE.shape)
 
 
 def gather(bases: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> Measured:
-    """Puts the results of an arm, one a seed, beside those of the base."""
+    """Stack the results of an arm and of the base model, one of each for a seed."""
 
     def stack(rows: Sequence[Mapping[str, Any]], name: str) -> Tensor:
         value_KS = torch.tensor([row[name] for row in rows], dtype=torch.float64)
@@ -166,7 +166,7 @@ DRAWING: dict[str, Figure] = {
     "precision of yes": lambda m, d: m.resampling.ratio(d.right_KPN, d.yes_KPN),
     "weak-generation share": lambda m, d: m.resampling.ratio(~d.right_KPN, ~d.yes_KPN),
 }
-"""Figures of what a model draws, judged by itself and by the oracle."""
+"""Figures of the images of a model, judged by itself and by the oracle."""
 
 JUDGING: dict[str, Callable[[Measured, Tensor], Resampled]] = {
     "TNR": lambda m, logit_KPN: m.resampling.ratio(logit_KPN < 0, ~m.base.right_KPN),
@@ -174,11 +174,11 @@ JUDGING: dict[str, Callable[[Measured, Tensor], Resampled]] = {
     "AUROC": lambda m, logit_KPN: m.resampling.auroc(logit_KPN, m.base.right_KPN),
     "AUROC within categories": lambda m, logit_KPN: m.resampling.auroc(logit_KPN, m.base.right_KPN, m.category_P),
 }
-"""Figures of a judge on the fixed set: what the base drew before any training."""
+"""Figures of a judge on the fixed images, which the base model sampled before any training."""
 
 
 def readings(m: Measured) -> dict[str, Resampled]:
-    """Every figure of an arm, and its change from the base."""
+    """Return every figure of an arm and its change from the base model."""
     found: dict[str, Resampled] = {}
     for name, figure in DRAWING.items():
         found[name] = figure(m, m.drawn)
@@ -193,7 +193,7 @@ def readings(m: Measured) -> dict[str, Resampled]:
 
 
 def base_readings(m: Measured) -> dict[str, Resampled]:
-    """Figures of the model before any arm."""
+    """Return the figures of the base model."""
     drawn = {name: figure(m, m.base) for name, figure in DRAWING.items()}
     judged = {name: figure(m, m.base.own_KPN) for name, figure in JUDGING.items()}
     return {**drawn, **judged, "understanding on renders": _understanding(m, m.base_renders_KE)}
@@ -205,7 +205,7 @@ def _understanding(m: Measured, logit_KE: Tensor) -> Resampled:
 
 
 def _drift(m: Measured) -> dict[str, Resampled]:
-    """The paper's win rate, what it is at the base judge's yes-rate, and how far log-odds moved."""
+    """Return the win rate of the paper, the win rate at the yes-rate of the base judge, and the change of log-odds."""
     before_KPN, after_KPN, truth_KPN = m.base.yes_KPN, m.fixed_KPN >= 0, m.base.right_KPN
     matched = [
         matched_yes(logit_PN.flatten(), int(yes_PN.sum())).view_as(yes_PN)
@@ -228,10 +228,10 @@ HITS: dict[str, Callable[[Drawn], Tensor]] = {
 
 
 def by_cell(m: Measured, attribute: int) -> dict[str, dict[str, Resampled]]:
-    """Figures of the drawings for each category (0) or difficulty (1), before and after."""
+    """Return figures of the images for each category (0) or difficulty (1), before and after training."""
     found: dict[str, dict[str, Resampled]] = {}
-    there = {cell[attribute] for cell in m.cells}
-    for name in [name for name in (CATEGORIES, DIFFICULTIES)[attribute] if name in there]:
+    present = {cell[attribute] for cell in m.cells}
+    for name in [name for name in (CATEGORIES, DIFFICULTIES)[attribute] if name in present]:
         keep_P = torch.tensor([cell[attribute] == name for cell in m.cells])
         counted_KPN = keep_P[None, :, None].expand_as(m.base.right_KPN)
         found[name] = {
