@@ -19,7 +19,8 @@ from small_runs import CHECKPOINT, POOL, TRAINER, words
 from unigap.pool import Pool
 
 HERE = Path(__file__).parent
-# a run that draws once, and one that draws again; SFT without redrawing takes the path of DPO in every kill point
+# a run that draws once, and one that draws again; SFT adds no path: its rows are those of C-SFT, its single round is
+# that of DPO, and test_resume.py kills it in one process
 STAGES = ("dpo", "c_sft")
 DDP = {"trainer.devices": 2, "trainer.strategy": "ddp"}
 
