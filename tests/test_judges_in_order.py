@@ -1,4 +1,4 @@
-"""Who selects decides what is gained: the oracle, then the model itself, then chance, then a judge that is wrong."""
+"""The gain of generation by the judge that selects: oracle, then self-judge, then random, then inverted."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def content(tensor: torch.Tensor) -> tuple[torch.Size, bytes]:
 
 
 def test_better_judges_make_better_drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # gains are measured on test prompts; nobody looks at the validation after each epoch, whose samples cost a quarter
+    # gains are measured on test prompts; no assertion reads the validation after each epoch, so keep it small
     monkeypatch.setattr(demo, "PoolData", lambda **options: PoolData(**{**options, "eval_per_cell": 1}))
     monkeypatch.setattr(Janus, "sample_images", sampled_once(Janus.sample_images, Janus("shapes").trainable_state()))
     monkeypatch.setattr(Janus, "decode", decoded_once(Janus.decode))

@@ -1,4 +1,4 @@
-"""Two processes: exact after kills, one message for all of them, and nobody is left behind."""
+"""Two processes: exact after kills, one error line, and no process is left running."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ def test_when_one_process_dies_the_other_ends_with_one_line(lost: str, janus_fol
         assert not alive(survivor)
         status = process.wait(10)
         assert status != 0
-        told = process.communicate()[1].splitlines()
+        lines = process.communicate()[1].splitlines()
         if lost == "first" or status == 1:
-            assert [line for line in told if line.startswith("error: ")] == [told[-1]]
-            assert "--resume must" in told[-1]
-        assert not any("Traceback" in line for line in told), told[-5:]
+            assert [line for line in lines if line.startswith("error: ")] == [lines[-1]]
+            assert "--resume must" in lines[-1]
+        assert not any("Traceback" in line for line in lines), lines[-5:]
     finally:
         for pid in (process.pid, *children(process.pid)):
             subprocess.run(["kill", "-9", str(pid)], capture_output=True)
