@@ -1,4 +1,4 @@
-"""A small model of each family, random weights in a folder with its real processor, and a demonstration run."""
+"""Fixtures for all tests: a small untrained model of each family with its real processor, and a small demo run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import torch
 from unigap.console.allocator import keep_freed_memory
 from unigap.seeds import VARIABLE
 
-# as every command does, also for the tests that train without one
+# every command does this; tests that train without a command need it too
 keep_freed_memory()
 
-# on a busy machine a single example can take any time
+# a single example can take long on a busy machine
 hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
 def janus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder in transformers' layout; copy it before you break it."""
+    """A checkpoint folder in transformers' layout; copy it before changing it."""
     from unigap.worlds.shapes.untrained.janus import make_model, make_processor
 
     folder = tmp_path_factory.mktemp("small-janus")
@@ -39,7 +39,7 @@ def janus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_janus(janus_folder: Path) -> Callable[..., Any]:
-    """Loads the small Janus afresh, for tests that change it; takes the options of ``Janus``."""
+    """Load a new small Janus, for tests that change it; takes the options of ``Janus``."""
     from unigap.models.janus import Janus
 
     return lambda **options: Janus(str(janus_folder), **options)
@@ -47,13 +47,13 @@ def new_janus(janus_folder: Path) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def janus(new_janus: Callable[..., Any]) -> Any:
-    """The small Janus that all tests share; leave it as it is."""
+    """The small Janus that all tests share; do not change it."""
     return new_janus()
 
 
 @pytest.fixture(scope="session")
 def showo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder in the layout of ``ShowO.save``; copy it before you break it."""
+    """A checkpoint folder in the layout of ``ShowO.save``; copy it before changing it."""
     from small_showo import small_showo
 
     folder = tmp_path_factory.mktemp("small-showo")
@@ -63,7 +63,7 @@ def showo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_showo(showo_folder: Path) -> Callable[..., Any]:
-    """Loads the small Show-o afresh, for tests that change it; takes the options of ``ShowO``."""
+    """Load a new small Show-o, for tests that change it; takes the options of ``ShowO``."""
     from unigap.models.showo import ShowO
 
     return lambda **options: ShowO(str(showo_folder), **options)
@@ -71,13 +71,13 @@ def new_showo(showo_folder: Path) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def showo(new_showo: Callable[..., Any]) -> Any:
-    """The small Show-o that all tests share; leave it as it is."""
+    """The small Show-o that all tests share; do not change it."""
     return new_showo()
 
 
 @pytest.fixture(scope="session")
 def emu3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder in transformers' layout; copy it before you break it."""
+    """A checkpoint folder in transformers' layout; copy it before changing it."""
     from small_emu3 import save_small_emu3
 
     folder = tmp_path_factory.mktemp("small-emu3")
@@ -87,7 +87,7 @@ def emu3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_emu3(emu3_folder: Path) -> Callable[..., Any]:
-    """Loads the small Emu3 afresh, for tests that change it; takes the options of ``Emu3``."""
+    """Load a new small Emu3, for tests that change it; takes the options of ``Emu3``."""
     from unigap.models.emu3 import Emu3
 
     return lambda **options: Emu3(str(emu3_folder), **options)
@@ -95,13 +95,13 @@ def new_emu3(emu3_folder: Path) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def emu3(new_emu3: Callable[..., Any]) -> Any:
-    """The small Emu3 that all tests share; leave it as it is."""
+    """The small Emu3 that all tests share; do not change it."""
     return new_emu3()
 
 
 @pytest.fixture(autouse=True)
 def no_seed_of_an_earlier_run() -> Iterator[None]:
-    """A run leaves its seed in the environment for its other processes; the next test begins without one."""
+    """Remove the seed that a run leaves in the environment for its other processes."""
     yield
     os.environ.pop(VARIABLE, None)
 
@@ -115,7 +115,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def small_demo(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a demonstration run in seconds, with a judge that accepts at random; copy it before you write."""
+    """The folder of a small demo run with a random judge; copy it before changing it."""
     from unigap.cli.commands.demo import DemoPlan, run_demo
     from unigap.judges import RandomJudge
     from unigap.objectives import SFT
@@ -130,7 +130,7 @@ def small_demo(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def desk(janus_folder: Path, janus: Any, small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of everything a user could name by mistake; leave it as it is."""
+    """A folder of everything that a user could name by mistake; do not change it."""
     from desk import set_desk
 
     folder = tmp_path_factory.mktemp("desk")

@@ -1,4 +1,4 @@
-"""Small runs for the tests: the words of a command, the shipped configs in seconds, and what a run leaves behind."""
+"""Small runs for the tests: command lines, shipped configs in small, and the files of a run."""
 
 from __future__ import annotations
 
@@ -67,30 +67,30 @@ def words(verb: str, config: str, flags: Mapping[str, object]) -> list[str]:
 
 
 def improve(checkpoint: Path, config: str, flags: Mapping[str, object] | None = None, verb: str = "fit") -> int:
-    """Runs a shipped self-improvement config in small on a checkpoint; returns the exit status."""
+    """Run a shipped self-improvement config in small on a checkpoint; return the exit status."""
     return main(words(verb, config, {**TRAINER, **POOL, CHECKPOINT: checkpoint, **(flags or {})}))
 
 
 def epochs(run: Path) -> list[list[str]]:
-    """The rows each epoch trained on."""
+    """Return the rows that each epoch trained on."""
     lines = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(len(lines)))
     return [line["rows"] for line in lines]
 
 
 def state(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The weights in a Lightning checkpoint."""
+    """Return the weights in a Lightning checkpoint."""
     tensors: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
     return tensors
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder with its bytes."""
+    """Return the bytes of every file under a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def expect_error(status: object, capsys: pytest.CaptureFixture[str], *parts: str) -> None:
-    """A mistake gives exit status 2 and exactly one ``error:`` line, the last, that says these things."""
+    """Assert exit status 2 and exactly one ``error:`` line, the last one, which contains all parts."""
     lines = capsys.readouterr().err.splitlines()
     errors = [line for line in lines if "error" in line.lower()]
     assert status == 2, lines

@@ -27,6 +27,7 @@ LAST = Path("runs/guarded/checkpoints/last.ckpt")
 SMALL = {"n": 40, "patience": 1, "tolerance": 0.0}
 # an untrained judge that is trained this hard is wrong with certainty after a step or two
 SPOILT = {"model.init_args.lr": 0.05, "model.init_args.warmup_steps": 0}
+LORA = {f"model.init_args.model.init_args.lora_{k}": v for k, v in {"rank": 2, "dropout": 0.3}.items()}
 TEXTS = ["a red circle", "two green squares", "a blue ring", "a small red ring", "three yellow triangles", "a square"]
 
 
@@ -74,11 +75,21 @@ def test_drawings_the_judge_accepts_less_often_are_harm_and_more_often_are_not()
     assert judge_drift(sound, sound, truth, image, tolerance=0.6, drawings=(good, poor, prompt)).harms == ()
 
 
-def test_the_guard_looks_at_the_drawings_of_the_start(janus_folder: Path, here: Path) -> None:
-    assert guarded(janus_folder, {**SMALL, "action": "warn"}, {"trainer.max_epochs": 1}) == 0
-    (row,), drawn = guard_state()["history"], guard_state()["drawn"]
+@pytest.fixture(scope="module")
+def watched(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of a run whose guard only warns."""
+    folder = tmp_path_factory.mktemp("watched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert guarded(janus_folder, {**SMALL, "action": "warn"}, LORA) == 0
+    return folder
+
+
+def test_the_guard_looks_at_the_drawings_of_the_start(watched: Path) -> None:
+    found = guard_state(watched / LAST)
+    row, drawn = found["history"][0], found["drawn"]
     assert drawn["logit"].shape == drawn["sample"].shape and len(drawn["sample"]) == 4 * len(drawn["prompt"].unique())
-    logged = (here / "runs/guarded/logs/version_0/metrics.csv").read_text()
+    logged = (watched / "runs/guarded/logs/version_0/metrics.csv").read_text()
     assert "guard/accepted_change" in logged
     before = (drawn["logit"] >= 0).double().mean().item()
     assert row["now"]["accepted"] - row["change"]["accepted"]["value"] == pytest.approx(before, abs=1e-6)
@@ -120,15 +131,11 @@ def test_a_sound_epoch_is_what_is_gone_back_to(janus_folder: Path, here: Path) -
     assert not torch.load(LAST, weights_only=True)["optimizer_states"][0]["state"], "no moments lead astray again"
 
 
-def test_watching_changes_nothing(janus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lora = {f"model.init_args.model.init_args.lora_{k}": v for k, v in {"rank": 2, "dropout": 0.3}.items()}
-    found = []
-    for name, guard in (("with", {**SMALL, "action": "warn"}), ("without", None)):
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        assert guarded(janus_folder, guard, lora) == 0
-        found.append((state(LAST), Path("runs/guarded/rows.jsonl").read_text()))
-    assert same(found[0][0], found[1][0]) and found[0][1] == found[1][1]
+def test_watching_changes_nothing(watched: Path, janus_folder: Path, here: Path) -> None:
+    assert guarded(janus_folder, None, LORA) == 0
+    assert same(state(watched / LAST), state(LAST))
+    rows = Path("runs/guarded/rows.jsonl")
+    assert (watched / rows).read_text() == rows.read_text()
 
 
 def test_a_resumed_guard_is_the_uninterrupted_one(

@@ -23,7 +23,7 @@ FILES = {path.stem: path for path in sorted((CONFIGS.parent / "sweeps").glob("*.
 # the last point of each grid, and of one the first as well: every run costs ten seconds of a core
 RUNS = {"dpo_beta_lr": 2, "candidates_threshold": 1, "replay_schedule": 1}
 STAGES = {"dpo_beta_lr": "DPOStage", "candidates_threshold": "SFTStage", "replay_schedule": "CurriculumStage"}
-# an untrained judge is never sure of itself; this one is, and of every second image
+# an untrained judge is never certain; this one accepts half of the images with certainty
 COIN = {"model.init_args.judge": "unigap.judges.RandomJudge", "model.init_args.judge.init_args.yes_rate": 0.5}
 SMALL = {**TRAINER, **POOL, **COIN, "trainer.max_epochs": 2, "data.exam_pictures": 0}
 SECONDS = 600
@@ -31,11 +31,11 @@ SECONDS = 600
 
 @dataclass(frozen=True)
 class Swept:
-    """What came of the sweeps.
+    """The results of the sweeps.
 
     Attributes:
         folder: The working directory of the agents.
-        server: What the server heard.
+        server: The stand-in with everything it received.
         sweeps: The sweep of each file.
     """
 
@@ -45,7 +45,7 @@ class Swept:
 
 
 def in_small(path: Path, checkpoint: Path) -> str:
-    """A sweep file whose command ends in the options of a small run; nothing else is changed."""
+    """Return a sweep file with the options of a small run at the end of its command; nothing else is changed."""
     sweep = yaml.safe_load(path.read_text())
     flags = {**SMALL, CHECKPOINT: checkpoint}
     words = shlex.join([word for name, value in flags.items() for word in (f"--{name}", str(value))])
@@ -57,7 +57,7 @@ def in_small(path: Path, checkpoint: Path) -> str:
 
 @pytest.fixture(scope="module")
 def swept(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
-    """Runs of each file; the agents work at the same time."""
+    """Run each sweep file; the agents work at the same time."""
     folder = tmp_path_factory.mktemp("sweeps")
     (folder / "configs").symlink_to(CONFIGS.parent)
     with serving() as server:
@@ -90,15 +90,15 @@ def swept(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def run_sweeps(wandb: Callable[..., subprocess.Popen[str]], folder: Path, checkpoint: Path) -> dict[str, str]:
-    """Makes a sweep of each file and lets an agent work on it; the path of each sweep."""
+    """Create a sweep from each file and run an agent for it; return the path of each sweep."""
     made = {}
     for name, path in FILES.items():
         (folder / f"{name}.yaml").write_text(in_small(path, checkpoint))
         made[name] = wandb("sweep", f"{name}.yaml")
-    said = {name: process.communicate(timeout=SECONDS)[0] for name, process in made.items()}
-    told = {name: re.search(r"wandb agent (\S+)", text) for name, text in said.items()}
-    assert all(told.values()), said
-    paths = {name: found[1] for name, found in told.items() if found}
+    outputs = {name: process.communicate(timeout=SECONDS)[0] for name, process in made.items()}
+    matches = {name: re.search(r"wandb agent (\S+)", text) for name, text in outputs.items()}
+    assert all(matches.values()), outputs
+    paths = {name: found[1] for name, found in matches.items() if found}
     agents = {name: wandb("agent", "--count", str(RUNS[name]), path) for name, path in paths.items()}
     for name, process in agents.items():
         output = process.communicate(timeout=SECONDS)[0]
@@ -107,14 +107,14 @@ def run_sweeps(wandb: Callable[..., subprocess.Popen[str]], folder: Path, checkp
 
 
 def setting(config: Mapping[str, Any], name: str) -> Any:
-    """A value of a resolved config by its dotted name."""
+    """Return a value of a resolved config by its dotted name."""
     for part in name.split("."):
         config = config[part]
     return config
 
 
 def meant(value: Any) -> Any:
-    """A value of a sweep as the command line reads it."""
+    """Return a value of a sweep as the command line parses it."""
     return yaml.safe_load(value) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""Two processes: exact after kills, one message for all of them, and nobody is left behind."""
+"""Two processes: exact after kills, one error line, and no process is left running."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from small_runs import CHECKPOINT, POOL, TRAINER, words
 from unigap.pool import Pool
 
 HERE = Path(__file__).parent
-# a run that draws once, and one that draws again; SFT without redrawing takes the path of DPO in every kill point
+# a run that draws once, and one that draws again; SFT adds no path: its rows are those of C-SFT, its single round is
+# that of DPO, and test_resume.py kills it in one process
 STAGES = ("dpo", "c_sft")
 DDP = {"trainer.devices": 2, "trainer.strategy": "ddp"}
 
@@ -98,11 +99,11 @@ def test_when_one_process_dies_the_other_ends_with_one_line(lost: str, janus_fol
         assert not alive(survivor)
         status = process.wait(10)
         assert status != 0
-        told = process.communicate()[1].splitlines()
+        lines = process.communicate()[1].splitlines()
         if lost == "first" or status == 1:
-            assert [line for line in told if line.startswith("error: ")] == [told[-1]]
-            assert "--resume must" in told[-1]
-        assert not any("Traceback" in line for line in told), told[-5:]
+            assert [line for line in lines if line.startswith("error: ")] == [lines[-1]]
+            assert "--resume must" in lines[-1]
+        assert not any("Traceback" in line for line in lines), lines[-5:]
     finally:
         for pid in (process.pid, *children(process.pid)):
             subprocess.run(["kill", "-9", str(pid)], capture_output=True)

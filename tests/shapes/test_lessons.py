@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from plain_truths import DESCRIPTIONS, SCENES, is_true, meaning
 
 from unigap.worlds.shapes.grammar import CATEGORIES, DIFFICULTIES, MAX_OBJECTS, Description, parse
-from unigap.worlds.shapes.lessons import STATEMENTS, Lesson, crowd, looks, make_lesson, pictures, reword, slip, twist
+from unigap.worlds.shapes.lessons import (
+    STATEMENTS,
+    Lesson,
+    cell_labels,
+    crowd,
+    make_lesson,
+    pictures,
+    reword,
+    slip,
+    twist,
+)
 from unigap.worlds.shapes.prompt_sets import SPLITS, descriptions, prompts, split_of
 from unigap.worlds.shapes.scenes import GRID, JITTER, KINDS, Placed, imagine, render
 
@@ -155,7 +165,7 @@ def test_a_crowd_is_labelled_cell_by_cell() -> None:
     sizes, jitters = set(), set()
     for _ in range(300):
         scene = crowd(rng)
-        cells = looks(scene)
+        cells = cell_labels(scene)
         assert cells.shape == (GRID * GRID, 3)
         assert cells.dtype == torch.int64
         labelled = {

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from unigap.worlds.shapes.grammar import CATEGORIES, DIFFICULTIES, Description, parse
 from unigap.worlds.shapes.lessons import pictures, slip, twist
-from unigap.worlds.shapes.oracle import Reading, read, verdicts
+from unigap.worlds.shapes.oracle import Recognized, read, verdicts
 from unigap.worlds.shapes.prompt_sets import SPLITS, descriptions
 from unigap.worlds.shapes.scenes import CELL, GRID, JITTER, KINDS, Placed, imagine, render
 
@@ -36,7 +36,7 @@ def told() -> list[tuple[Description, tuple[Placed, ...]]]:
     return pairs
 
 
-def as_read(reading: Reading) -> list[Placed]:
+def as_read(reading: Recognized) -> list[Placed]:
     return sorted(reading.scene, key=lambda placed: (placed.row, placed.col))
 
 
@@ -88,7 +88,7 @@ def test_every_kind_is_read_in_every_cell_and_jitter() -> None:
     for row, col in itertools.product(range(GRID), repeat=2):
         scenes = [[Placed(p.thing, row, col, p.dy, p.dx)] for p in DRAWN]
         for scene, reading in zip(scenes, read(pictures(scenes)), strict=True):
-            assert reading == Reading(tuple(scene), 0)
+            assert reading == Recognized(tuple(scene), 0)
 
 
 def test_no_near_miss_is_accepted(told: list[tuple[Description, tuple[Placed, ...]]]) -> None:
@@ -187,8 +187,8 @@ def test_noise_and_flat_color_show_nothing() -> None:
     noise = torch.rand((64, 3, 32, 32), generator=generator) * 2 - 1
     flat = torch.linspace(-1, 0.5, 16)[:, None, None, None].expand(-1, 3, 32, 32)
     for reading in read(torch.cat([noise, noise.sign(), flat])):
-        assert reading == Reading((), GRID * GRID)
-    assert read(render([])[None]) == [Reading((), 0)]
+        assert reading == Recognized((), GRID * GRID)
+    assert read(render([])[None]) == [Recognized((), 0)]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

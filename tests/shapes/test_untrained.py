@@ -14,7 +14,7 @@ from unigap.__main__ import main
 from unigap.models.base import UnifiedModel
 from unigap.models.families import FAMILIES
 from unigap.worlds.shapes.lesson_data import CrowdBatch, crowd_batch
-from unigap.worlds.shapes.tokenizer_training.named_codes import LOOKS, code_of
+from unigap.worlds.shapes.tokenizer_training.named_codes import MIN_CODES, code_of
 from unigap.worlds.shapes.untrained import UntrainedEmu3, UntrainedJanus, UntrainedModel, UntrainedShowO
 
 NEWBORNS: dict[str, type[UntrainedModel]] = {"janus": UntrainedJanus, "emu3": UntrainedEmu3, "show-o": UntrainedShowO}
@@ -22,10 +22,10 @@ STEPS = 20
 
 
 def told_apart(model: UnifiedModel, batch: CrowdBatch) -> float:
-    """Share of pairs of cells whose codes differ just where their looks do; pairs that differ count half of it all."""
+    """Share of pairs of cells whose codes differ just where their labels do; pairs that differ count half of it all."""
     code_N = model.encode(batch.pixels_BCHW).flatten()
-    look_N = code_of(batch.looks_BK3).flatten()
-    alike, told_alike = look_N[:, None] == look_N, code_N[:, None] == code_N
+    label_N = code_of(batch.labels_BK3).flatten()
+    alike, told_alike = label_N[:, None] == label_N, code_N[:, None] == code_N
     return (told_alike[alike].float().mean() + (~told_alike[~alike]).float().mean()).item() / 2
 
 
@@ -64,19 +64,19 @@ def test_a_tokenizer_learns_what_cells_show(family: str) -> None:
     assert error(model, batch) < was_error / 2
 
 
-def test_every_look_has_a_code_of_its_own() -> None:
-    cells = crowd_batch(random.Random(0), 2000).looks_BK3.flatten(0, 1).unique(dim=0)
+def test_every_content_of_a_cell_has_its_own_code() -> None:
+    cells = crowd_batch(random.Random(0), 2000).labels_BK3.flatten(0, 1).unique(dim=0)
     codes = code_of(cells)
     assert len(cells) == 241 and len(codes.unique()) == 241
-    assert int(codes.max()) < LOOKS and codes[cells[:, 0] == 0].tolist() == [0]
+    assert int(codes.max()) < MIN_CODES and codes[cells[:, 0] == 0].tolist() == [0]
 
 
 @pytest.mark.parametrize(
     ("config", "n_codes", "message"),
     [
         ("pretrain_show_o", 250, "n_codes must be a power of 2, got 250; take 256"),
-        ("pretrain_show_o", 128, "n_codes must be >= 244, a code for every look of a cell, got 128"),
-        ("pretrain_emu3", 64, "n_codes must be >= 244, a code for every look of a cell, got 64"),
+        ("pretrain_show_o", 128, "n_codes must be >= 244, one for each possible content of a cell, got 128"),
+        ("pretrain_emu3", 64, "n_codes must be >= 244, one for each possible content of a cell, got 64"),
     ],
 )
 def test_codes_that_an_untrained_model_cannot_have_are_refused(

@@ -1,1 +1,1 @@
-"""Worlds: prompts with known truth, an external judge and exam questions, one folder a world."""
+"""Worlds: prompts with known truth, an external judge and a probe set, one folder per world."""

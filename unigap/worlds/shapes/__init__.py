@@ -1,1 +1,1 @@
-"""The embedded world: a small language of coloured shapes whose truth is known, and a model trained on it."""
+"""The embedded world: a small language of coloured shapes with known truth, and the pretraining of models on it."""

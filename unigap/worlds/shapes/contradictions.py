@@ -1,4 +1,4 @@
-"""Questions where a model contradicts itself about its own drawings, answered by whichever answer is the surer."""
+"""Claims on which a model contradicts itself about its own images, labelled by its more confident answer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from unigap.objectives.joint import Claims, ClaimSource
 from unigap.worlds.shapes.grammar import parse
 from unigap.worlds.shapes.questions import implied
 
-# Shape legend: I images, Q claims an image.
+# Shape legend: I images, Q claims per image.
 
 
 class Contradictions(ClaimSource):
-    """An image the model finds to show its prompt, but not something that follows from the prompt.
+    """Find images where the model answers yes to the prompt but no to a claim that the prompt implies.
 
-    One of the two answers is wrong. The surer one is believed: a yes to the prompt makes what follows true, a no to
-    what follows makes the prompt false. What follows from a prompt is known in the language of the embedded world (see
-    ``GrammarQuestions``); what an image shows, nobody says but the model.
+    One of the two answers is wrong, and the more confident one becomes the label: a yes to the prompt makes the
+    implied claim true, a no to the implied claim makes the prompt false. The grammar of the embedded world gives the
+    implied claims (see ``GrammarQuestions``). No external judge is used.
 
     Args:
-        images: At most this many images of a batch are looked at, >= 1.
+        images: Largest number of images of a batch that are questioned, >= 1.
     """
 
     def __init__(self, images: int = 16) -> None:
@@ -34,24 +34,27 @@ class Contradictions(ClaimSource):
         self.images = images
 
     def claims(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Claims | None:
-        """One claim for each image that is contradicted; ``None`` where none is."""
+        """Return one claim for each image with a contradiction, or ``None`` if there is no contradiction."""
         chosen = rng.sample(range(len(batch.texts)), min(self.images, len(batch.texts)))
         pixels_ICHW = model.decode(batch.codes_BM[chosen])
         claims = [_claims(batch.texts[i]) for i in chosen]
-        answered = zip(claims, _answers(model, pixels_ICHW, claims), strict=True)
-        found = {i: wrong for i, row in enumerate(answered) if (wrong := contradiction(*row))}
-        if not found:
+        answers = zip(claims, _logits(model, pixels_ICHW, claims), strict=True)
+        labelled = {i: label for i, answer in enumerate(answers) if (label := contradiction(*answer))}
+        if not labelled:
             return None
-        truth_I1 = torch.tensor([[float(true)] for _, true in found.values()], device=pixels_ICHW.device)
-        return Claims(pixels_ICHW[list(found)], [[claim] for claim, _ in found.values()], truth_I1)
+        truth_I1 = torch.tensor([[float(true)] for _, true in labelled.values()], device=pixels_ICHW.device)
+        return Claims(pixels_ICHW[list(labelled)], [[claim] for claim, _ in labelled.values()], truth_I1)
 
 
 def contradiction(claims: Sequence[str], logit_Q: Sequence[float]) -> tuple[str, bool] | None:
-    """The less sure side of a contradiction and whether it is true if the surer side is right; ``None`` without one.
+    """Return the claim with the less confident answer and its truth if the other answer is right.
 
     Args:
-        claims: A prompt, and what follows from it.
-        logit_Q: Log-odds of yes to each.
+        claims: A prompt, followed by the claims it implies.
+        logit_Q: Log-odds of "yes" for each.
+
+    Returns:
+        ``None`` if the answers do not contradict each other.
 
     >>> contradiction(["a red circle", "a circle"], [2.0, -1.0])
     ('a circle', True)
@@ -67,16 +70,16 @@ def contradiction(claims: Sequence[str], logit_Q: Sequence[float]) -> tuple[str,
 
 
 def _claims(text: str) -> list[str]:
-    """A prompt and what follows from it, if anything does."""
+    """Return a prompt, followed by the claims it implies, without duplicates."""
     return list(dict.fromkeys([text, *(weaker.text for weaker in implied(parse(text)))]))
 
 
 @torch.no_grad()
-def _answers(model: UnifiedModel, pixels_ICHW: torch.Tensor, claims: Sequence[Sequence[str]]) -> list[list[float]]:
-    """Log-odds of yes to the claims about each image, of which there may be unequally many."""
+def _logits(model: UnifiedModel, pixels_ICHW: torch.Tensor, claims: Sequence[Sequence[str]]) -> list[list[float]]:
+    """Return log-odds of "yes" for the claims about each image; images may have different numbers of claims."""
     most = max(map(len, claims))
-    # a pass asks every image equally often: one with fewer claims hears its first again
+    # judge_logit takes the same number of questions per image, so repeat the first claim as padding
     asked = [[QUESTION.replace("{prompt}", c) for c in (*row, *[row[0]] * (most - len(row)))] for row in claims]
     with evaluating(model):
-        said_IQ = model.judge_logit(pixels_ICHW, asked)
-    return [said[: len(row)] for said, row in zip(said_IQ.tolist(), claims, strict=True)]
+        logit_IQ = model.judge_logit(pixels_ICHW, asked)
+    return [logits[: len(row)] for logits, row in zip(logit_IQ.tolist(), claims, strict=True)]

@@ -1,4 +1,4 @@
-"""The language of the embedded world: what a prompt means, how it is written, and how it is read back."""
+"""The language of the embedded world: the meaning of a prompt, its text, and the parser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_OBJECTS = len(COUNTS)
 
 @dataclass(frozen=True, order=True)
 class Thing:
-    """A kind of object. An attribute that is ``""`` is left open: anything fits it."""
+    """A kind of object. An attribute of ``""`` is left open and matches any value."""
 
     shape: str
     color: str = ""
@@ -38,11 +38,11 @@ class Thing:
 
 @dataclass(frozen=True)
 class Description:
-    """What an image must show: exactly these objects, and nothing else.
+    """The exact content of an image: these objects and no others.
 
     Attributes:
-        groups: Pairs of (how many, what), in the order they are written.
-        relation: For two single objects, where the first lies as seen from the second; else ``""``.
+        groups: Pairs of (count, thing), in the order of the text.
+        relation: Position of the first of two single objects relative to the second; else ``""``.
     """
 
     groups: tuple[tuple[int, Thing], ...]
@@ -50,12 +50,12 @@ class Description:
 
     @property
     def things(self) -> tuple[Thing, ...]:
-        """One entry for each object, repeated by count."""
+        """One entry per object, repeated by count."""
         return tuple(thing for count, thing in self.groups for _ in range(count))
 
     @property
     def text(self) -> str:
-        """The prompt in words."""
+        """The text of the prompt."""
         phrases = [_phrase(count, thing) for count, thing in self.groups]
         if self.relation:
             return f"{phrases[0]} {self.relation} {phrases[1]}"
@@ -63,7 +63,7 @@ class Description:
 
     @property
     def key(self) -> str:
-        """The same for every wording of the same meaning: splits are made by it."""
+        """Canonical text, equal for all wordings of one meaning; ``split_of`` hashes it."""
         if self.relation in ("right of", "below"):
             mirrored = Description(self.groups[::-1], RELATIONS[self.relation])
             return mirrored.text
@@ -84,10 +84,10 @@ _GROUP = re.compile(
 
 
 def parse(text: str) -> Description:
-    """Reads a prompt back into its meaning; the inverse of ``Description.text``.
+    """Parse a prompt; the inverse of ``Description.text``.
 
     Raises:
-        ValueError: When the text is not a sentence of the embedded world; names the first word that does not fit.
+        ValueError: The text is not a sentence of the embedded world; the message names the first unknown word.
     """
     words = re.sub(r"\s+", " ", text.strip().lower().rstrip(" ."))
     for word in re.findall(r"[^\s,]+|,", words):

@@ -1,4 +1,4 @@
-"""The oracle of the embedded world as a judge: the role Qwen2.5-VL-72B plays in the paper."""
+"""The oracle of the embedded world as a judge, in the role of the paper's Qwen2.5-VL-72B."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unigap.worlds.shapes.oracle import verdicts
 
 
 class OracleJudge(Judge):
-    """Knows the truth of every drawing of the embedded world; for evaluation and the external-judge ceiling only."""
+    """Ground-truth judge of the embedded world, for evaluation and as an upper bound for external judges."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The data of pretraining: an endless, seeded stream of lessons, each batch a function of its number alone."""
+"""Data of the pretraining: a seeded sequence of batches; each batch depends only on the seed and its number."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from unigap.loop.progress import batches_behind, batches_trained
 from unigap.seeds import seed_of_part
 from unigap.worlds.shapes.grammar import CATEGORIES
-from unigap.worlds.shapes.lessons import EVEN, Lesson, crowd, looks, make_lesson, pictures
+from unigap.worlds.shapes.lessons import EVEN, Lesson, cell_labels, crowd, make_lesson, pictures
 
 JUDGING = tuple(3.0 if category == "spatial" else 1.0 for category in CATEGORIES)
-"""How often each category comes where only judging is taught: relations are learned last."""
+"""Relative frequency of the categories in the judging phase: relations are learned last, so they come more often."""
 
 
 @dataclass(frozen=True)
 class CrowdBatch:
-    """Crowded scenes for the image tokenizer: pixels (B, 3, 32, 32) in [-1, 1] and looks of the cells (B, 16, 3)."""
+    """Crowded scenes for the image tokenizer: pixels (B, 3, 32, 32) in [-1, 1] and cell labels (B, 16, 3)."""
 
     pixels_BCHW: torch.Tensor
-    looks_BK3: torch.Tensor
+    labels_BK3: torch.Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> CrowdBatch:
-        """The batch on another device (Lightning moves objects that have this method)."""
-        return CrowdBatch(self.pixels_BCHW.to(device), self.looks_BK3.to(device))
+        """Return the batch on another device; Lightning calls this method."""
+        return CrowdBatch(self.pixels_BCHW.to(device), self.labels_BK3.to(device))
 
 
 @dataclass(frozen=True)
 class LessonBatch:
-    """Lessons for the language model and their pictures (B, 3, 32, 32) in [-1, 1].
+    """Lessons for the language model and their images (B, 3, 32, 32) in [-1, 1].
 
-    With ``drawing`` it learns to draw and describe them too, without only to judge statements about them.
+    With ``drawing`` the model trains generation, captions and judging; without, only judging.
     """
 
     lessons: tuple[Lesson, ...]
@@ -44,18 +44,18 @@ class LessonBatch:
     drawing: bool = True
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LessonBatch:
-        """The batch on another device."""
+        """Return the batch on another device."""
         return LessonBatch(self.lessons, self.pixels_BCHW.to(device), self.drawing)
 
 
 def crowd_batch(rng: random.Random, size: int) -> CrowdBatch:
-    """Random crowded scenes."""
+    """Sample crowded scenes."""
     scenes = [crowd(rng) for _ in range(size)]
-    return CrowdBatch(pictures(scenes), torch.stack([looks(scene) for scene in scenes]))
+    return CrowdBatch(pictures(scenes), torch.stack([cell_labels(scene) for scene in scenes]))
 
 
 def lesson_batch(rng: random.Random, size: int, drawing: bool = True) -> LessonBatch:
-    """Random lessons of the pretraining split."""
+    """Sample lessons of the pretraining split."""
     lessons = tuple(make_lesson(rng, weights=EVEN if drawing else JUDGING) for _ in range(size))
     return LessonBatch(lessons, pictures([lesson.scene for lesson in lessons]), drawing)
 
@@ -76,7 +76,7 @@ class _Lessons(Dataset[CrowdBatch | LessonBatch]):
 
 
 class _Remaining(Sampler[int]):
-    """Numbers of the batches from ``start`` on, later of all; its length is that of all, which Lightning counts by."""
+    """Batch numbers: from ``start`` in the first epoch, all in later ones. The length is always that of all batches."""
 
     def __init__(self, steps: int, start: int) -> None:
         self.steps, self.start = steps, start
@@ -90,16 +90,16 @@ class _Remaining(Sampler[int]):
 
 
 class ShapesLessons(LightningDataModule):
-    """Pretraining batches of the embedded world: crowds for the image tokenizer, then lessons for the LLM.
+    """Pretraining batches of the embedded world: crowded scenes for the image tokenizer, then lessons for the LLM.
 
     Args:
-        tokenizer_steps: Batches of the first phase.
-        trunk_steps: Batches of the second phase, in which the LLM learns to draw, to describe and to judge.
-        judging_steps: Batches of the third phase, in which it learns to judge alone, and forgets most of its drawing.
-        recall_steps: Batches of the last phase, in which some of the drawing comes back, beside judging.
-        tokenizer_batch: Pictures a batch in the first phase.
-        trunk_batch: Lessons a batch in the others.
-        seed: Names the stream; batch k of a seed is always the same. Null follows the run's seed.
+        tokenizer_steps: Batches of the first phase, which trains the image tokenizer.
+        trunk_steps: Batches of the second phase, which trains generation, captions and judging.
+        judging_steps: Batches of the third phase, which trains only judging; the model forgets most of its generation.
+        recall_steps: Batches of the last phase, which trains generation again, with judging.
+        tokenizer_batch: Images per batch in the first phase, >= 1.
+        trunk_batch: Lessons per batch in the other phases, >= 1.
+        seed: Seed of all batches; batch k of a seed is always the same. Null follows the run's seed.
     """
 
     def __init__(
@@ -129,9 +129,9 @@ class ShapesLessons(LightningDataModule):
         return sum(self.phases)
 
     def train_dataloader(self) -> DataLoader[CrowdBatch | LessonBatch]:
-        """Batches in order, made as they are asked for."""
+        """Return the batches in order, made when they are needed."""
         return DataLoader(_Lessons(self), batch_size=None, sampler=_Remaining(len(self), batches_behind(self.trainer)))
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of the epoch begun last were trained on."""
+        """Return the number of batches trained on in the current epoch."""
         return {"batches": batches_trained(self.trainer)}

@@ -1,4 +1,4 @@
-"""What the embedded model is pretrained on: rendered scenes with captions and true or false statements about them."""
+"""Pretraining data of the embedded models: rendered scenes with captions and true or false statements about them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ EVEN = (1.0,) * len(CATEGORIES)
 
 @dataclass(frozen=True)
 class Lesson:
-    """One picture and what can be said of it.
+    """One scene with its caption and statements about it.
 
     Attributes:
-        caption: What the picture was imagined from.
-        scene: What it shows; after a slip this is not what the caption says.
-        statements: Descriptions with their truth for this scene.
+        caption: The description that the scene was sampled for.
+        scene: The objects in the image; after a slip they no longer match the caption.
+        statements: Descriptions, each with its truth for this scene.
     """
 
     caption: Description
@@ -43,17 +43,17 @@ class Lesson:
 
     @property
     def faithful(self) -> bool:
-        """Whether the scene shows what the caption says."""
+        """Whether the caption is true of the scene."""
         return describes(self.caption, self.scene)
 
     @property
     def captions(self) -> list[Description]:
-        """All wordings that may be drawn as this picture: true, and naming objects in the order they stand in."""
-        standing = sorted(self.scene, key=lambda placed: (placed.row, placed.col))
+        """Prompts for which this image is a training target: true, and naming objects in reading order."""
+        ordered = sorted(self.scene, key=lambda placed: (placed.row, placed.col))
         wordings = {d for d, true in self.statements if true}
         if not self.caption.relation:
             wordings = {
-                d for d in wordings if all(thing.fits(p.thing) for thing, p in zip(d.things, standing, strict=True))
+                d for d in wordings if all(thing.fits(p.thing) for thing, p in zip(d.things, ordered, strict=True))
             }
         return sorted(wordings, key=lambda d: d.text)
 
@@ -61,26 +61,27 @@ class Lesson:
 def make_lesson(
     rng: random.Random, split: str = "pretrain", slip_rate: float = 0.35, weights: Sequence[float] = EVEN
 ) -> Lesson:
-    """A random lesson whose captions and statements all come from one split.
+    """Sample a lesson whose captions and statements all come from one split.
 
     Args:
-        rng: Where chance comes from.
+        rng: Random generator.
         split: The split.
-        slip_rate: Share of pictures with a mistake in them.
-        weights: How often each of ``CATEGORIES`` comes, relative to the others.
+        slip_rate: Probability of one mistake in the scene.
+        weights: Relative frequency of each of ``CATEGORIES``.
     """
     cell = descriptions(rng.choices(CATEGORIES, weights)[0], rng.choice(DIFFICULTIES), split)
     caption = rng.choice(cell)
     scene = imagine(caption, rng)
     if rng.random() < slip_rate:
         scene = slip(scene, rng)
-    said = [caption, _in_split(lambda: reword(caption, rng), caption, split)]
-    said += [_in_split(lambda: twist(caption, rng), rng.choice(cell), split) for _ in range(STATEMENTS - len(said))]
-    return Lesson(caption, scene, tuple((d, describes(d, scene)) for d in said))
+    statements = [caption, _in_split(lambda: reword(caption, rng), caption, split)]
+    while len(statements) < STATEMENTS:
+        statements.append(_in_split(lambda: twist(caption, rng), rng.choice(cell), split))
+    return Lesson(caption, scene, tuple((d, describes(d, scene)) for d in statements))
 
 
 def _in_split(make: Callable[[], Description], fallback: Description, split: str, tries: int = 8) -> Description:
-    """The first made description of the split: statements must not leak the prompts of another one."""
+    """Return the first description made that is in the split: statements must not leak prompts of another split."""
     for _ in range(tries):
         made = make()
         if split_of(made) == split:
@@ -89,7 +90,7 @@ def _in_split(make: Callable[[], Description], fallback: Description, split: str
 
 
 def reword(description: Description, rng: random.Random) -> Description:
-    """A description that is true wherever this one is: mirrored, reordered, or with an attribute left open."""
+    """Return a description that this one implies: mirrored, reordered, or with one attribute left open."""
     if description.relation and rng.random() < 0.5:
         return Description(description.groups[::-1], RELATIONS[description.relation])
     groups = list(description.groups)
@@ -103,7 +104,7 @@ def reword(description: Description, rng: random.Random) -> Description:
 
 
 def twist(description: Description, rng: random.Random) -> Description:
-    """A hard negative: one attribute, count or relation changed (it may still be true by chance of a scene)."""
+    """Return a hard negative: one attribute, count or relation changed. It may still be true of a scene by chance."""
     groups = list(description.groups)
     ways = ["thing"] * 2
     ways += ["relation"] * 2 if description.relation else ["count"] * (2 if len(groups) == 1 else 1)
@@ -113,8 +114,8 @@ def twist(description: Description, rng: random.Random) -> Description:
     i = rng.randrange(len(groups))
     count, thing = groups[i]
     if way == "count" and count + MAX_OBJECTS - len(description.things) > 1:
-        room = MAX_OBJECTS - sum(n for n, _ in groups) + count
-        options = [n for n in range(1, room + 1) if n != count]
+        most = MAX_OBJECTS - sum(n for n, _ in groups) + count
+        options = [n for n in range(1, most + 1) if n != count]
         groups[i] = (rng.choice(sorted(options, key=lambda n: abs(n - count))[:2]), thing)
     else:
         groups[i] = (count, _altered(thing, rng))
@@ -129,7 +130,7 @@ def alternatives(text: str, count: int, seed: int) -> list[str]:
     while len(found) < count:
         other = twist(described, rng)
         if other.text in found:
-            described = twist(described, rng)  # few neighbours are left: look around one of them
+            described = twist(described, rng)  # few neighbours are left: go on from one of them
         else:
             found.append(other.text)
     return found
@@ -142,7 +143,7 @@ def _altered(thing: Thing, rng: random.Random) -> Thing:
 
 
 def slip(scene: Sequence[Placed], rng: random.Random) -> tuple[Placed, ...]:
-    """The scene with one mistake of the kind a weak generator makes: an object altered, moved, added or lost."""
+    """Return the scene with one mistake that a weak generator makes: an object altered, moved, added or lost."""
     placed = list(scene)
     free = [cell for cell in range(GRID * GRID) if cell not in {p.row * GRID + p.col for p in scene}]
     row, col = divmod(rng.choice(free), GRID)
@@ -161,7 +162,7 @@ def slip(scene: Sequence[Placed], rng: random.Random) -> tuple[Placed, ...]:
 
 
 def crowd(rng: random.Random) -> tuple[Placed, ...]:
-    """A crowded random scene: food for the image tokenizer."""
+    """Sample a crowded scene, for training the image tokenizer."""
     cells = rng.sample(range(GRID * GRID), rng.randint(1, 8))
     return tuple(
         Placed(rng.choice(KINDS), cell // GRID, cell % GRID, rng.randrange(JITTER), rng.randrange(JITTER))
@@ -169,8 +170,8 @@ def crowd(rng: random.Random) -> tuple[Placed, ...]:
     )
 
 
-def looks(scene: Sequence[Placed]) -> torch.Tensor:
-    """What each cell shows, int64 (16, 3): the number of the kind, 0 for empty, and its jitter (dy, dx)."""
+def cell_labels(scene: Sequence[Placed]) -> torch.Tensor:
+    """Return (kind, dy, dx) of each cell, int64 (16, 3); kind 0 is an empty cell."""
     cells = torch.zeros(GRID * GRID, 3, dtype=torch.long)
     for placed in scene:
         cells[placed.row * GRID + placed.col] = torch.tensor([KINDS.index(placed.thing) + 1, placed.dy, placed.dx])
@@ -178,5 +179,5 @@ def looks(scene: Sequence[Placed]) -> torch.Tensor:
 
 
 def pictures(scenes: Sequence[Sequence[Placed]]) -> torch.Tensor:
-    """Renders scenes, float32 (B, 3, 32, 32) in [-1, 1]."""
+    """Render scenes, float32 (B, 3, 32, 32) in [-1, 1]."""
     return torch.stack([render(scene) for scene in scenes])

@@ -10,8 +10,8 @@ from unigap.worlds.shapes.lessons import twist
 
 
 class ShapesNegatives(Negatives):
-    """One attribute, count or relation changed, in the language of the embedded world."""
+    """Change one attribute, count or relation of a prompt of the embedded world."""
 
     def alter(self, text: str, rng: random.Random) -> str | None:
-        """Always finds something to change."""
+        """Return a hard negative; every prompt has one."""
         return twist(parse(text), rng).text

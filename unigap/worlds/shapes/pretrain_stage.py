@@ -1,4 +1,4 @@
-"""Making the embedded model: first its image tokenizer, then everything else, in one schedule."""
+"""Pretraining of the embedded models: first the image tokenizer, then all other weights, in one schedule."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ CAPTION_REQUEST = "Describe this image."
 
 
 class PretrainStage(LightningModule):
-    """Trains a small genuine model of any family on the embedded world and writes it as a folder of that family.
+    """Pretrain a small model of any family on the embedded world and save it in the family's checkpoint format.
 
     Args:
         untrained: The untrained model.
-        out: Folder the checkpoint is written to; null is ``model`` in the run folder.
+        out: Folder of the checkpoint; null is ``model`` in the run folder.
         tokenizer_lr: Peak learning rate of the image tokenizer.
         trunk_lr: Peak learning rate of all other weights.
-        judging_lr: The same in the third phase, in which only judging is taught.
-        recall_lr: The same in the last phase, in which some of the drawing comes back.
-        judge_weight: Weight of the yes/no answers beside the image tokens.
+        judging_lr: The same in the third phase, which trains only judging.
+        recall_lr: The same in the last phase, which trains generation again.
+        judge_weight: Weight of the yes/no answers; the image tokens have weight 1.
         caption_weight: Weight of the captions.
-        prompt_dropout: Share of prompts replaced by the null prompt, which makes guidance possible.
-        rebuilt_share: Share of pictures that are judged and described as the tokenizer rebuilds them.
+        prompt_dropout: Share of prompts replaced by the null prompt, for classifier-free guidance.
+        rebuilt_share: Share of images that are judged and captioned after encoding and decoding by the tokenizer.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class PretrainStage(LightningModule):
 
     @property
     def lessons(self) -> ShapesLessons:
-        """The data module, which knows how long each phase lasts."""
+        """The data module, which holds the length of each phase."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, ShapesLessons):
-            raise ValueError("PretrainStage learns from ShapesLessons; name it under data.class_path")
+            raise ValueError("PretrainStage trains on ShapesLessons; set it as data.class_path")
         return data
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One AdamW for the tokenizer, one for the rest."""
+        """Return one AdamW for the tokenizer and one for all other weights."""
         tokenizer = list(self.tokenizer.parameters())
         taken = set(map(id, tokenizer))
         rest = [p for p in self.parameters() if id(p) not in taken]
@@ -76,11 +76,11 @@ class PretrainStage(LightningModule):
         ]
 
     def on_train_batch_start(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
-        """What is drawn at random in a step is a function of the step: a resumed run draws the same."""
+        """Seed the step by its number, so that a resumed run samples the same."""
         seed_step(self.trainer, self.lessons.seed, batch_idx)
 
     def training_step(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
-        """One step of whichever phase the batch belongs to."""
+        """Train one step of the phase that the batch belongs to."""
         optimizers: Any = self.optimizers()
         tokenizer_optimizer, rest_optimizer = optimizers
         tokenizing = isinstance(batch, CrowdBatch)
@@ -96,12 +96,12 @@ class PretrainStage(LightningModule):
             self.tokenizer.settle()
 
     def _rate(self, step: int) -> float:
-        """Learning rate: one warm-up and one cosine for each phase."""
+        """Return the learning rate of a step: one warm-up and one cosine decay per phase."""
         for peak, steps in zip(self.peaks, self.lessons.phases, strict=True):
             if step < steps:
                 return peak * warmup_cosine(step, steps)
             step -= steps
-        raise IndexError("the schedule has no such step")
+        raise IndexError("step is beyond the end of the schedule")
 
     def _tokenizer_loss(self, batch: CrowdBatch, step: int) -> torch.Tensor:
         loss: torch.Tensor = self.tokenizer(batch, step, self.lessons.phases[0])
@@ -144,13 +144,13 @@ class PretrainStage(LightningModule):
         return self.judge_weight * judged + self.caption_weight * captions
 
     def on_train_end(self) -> None:
-        """Writes the checkpoint, once, when the schedule has run to its end."""
+        """Save the checkpoint at the end of the schedule."""
         if self.trainer.is_global_zero and self.trainer.state.status == "running":
             self.model.save(self.out)
 
 
 def warmup_cosine(step: int, length: int, warmup: int = 200) -> float:
-    """Share of the peak learning rate at a step: linear up, then half a cosine down to zero."""
+    """Return the share of the peak learning rate at a step: linear warm-up, then cosine decay to zero."""
     rise = min(warmup, length // 10 + 1)
     if step < rise:
         return (step + 1) / rise

@@ -1,4 +1,4 @@
-"""The exam of the embedded world: rendered pictures with statements about them, half of them true."""
+"""The probe set of the embedded world: rendered images with statements about them, half of them true."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from unigap.worlds.shapes.scenes import describes, imagine, render
 
 
 def shapes_probe_set(split: str, pictures: int, seed: int) -> ProbeSet:
-    """Renders of a split's prompts, every second one with a hard negative in place of its prompt.
+    """Render prompts of a split, every second one with a hard negative in place of its prompt.
 
-    Every category and difficulty is as likely as any other, as it is among the prompts that are drawn.
+    Every (category, difficulty) is equally likely.
     """
     rng = random.Random(f"exam/{split}/{seed}")
     cells: dict[tuple[str, str], list[Prompt]] = {}

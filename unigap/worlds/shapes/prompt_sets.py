@@ -1,4 +1,4 @@
-"""All prompts of the embedded world and their disjoint splits, made by a hash of what a prompt means."""
+"""All prompts of the embedded world and their disjoint splits; a hash of a prompt's meaning chooses its split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_PROMPTS_PER_CELL = 2400
 
 
 def split_of(description: Description) -> str:
-    """The split a meaning belongs to; all wordings of it share one."""
+    """Return the split of a description; all wordings of one meaning share a split."""
     point = _digest("split", description.key) / 2**64
     for name, share in SPLITS.items():
         if point < share:
@@ -29,7 +29,7 @@ def _digest(salt: str, text: str) -> int:
 
 
 def _colors(difficulty: str) -> Iterator[Description]:
-    """One, two or three objects, told apart by their colours."""
+    """Yield one, two or three objects of different colours."""
     k = DIFFICULTIES.index(difficulty) + 1
     for colors in itertools.combinations(COLORS, k):
         for shapes in itertools.product(SHAPES, repeat=k):
@@ -37,7 +37,7 @@ def _colors(difficulty: str) -> Iterator[Description]:
 
 
 def _shapes(difficulty: str) -> Iterator[Description]:
-    """Two, three or four shapes that share their other attributes."""
+    """Yield two, three or four shapes that share their other attributes."""
     k = DIFFICULTIES.index(difficulty) + 2
     for shapes in itertools.combinations(SHAPES, k):
         for color, size in itertools.product(("", *COLORS), ("", *SIZES)):
@@ -45,7 +45,7 @@ def _shapes(difficulty: str) -> Iterator[Description]:
 
 
 def _sizes(difficulty: str) -> Iterator[Description]:
-    """One, two or three objects whose sizes are named; with more than one, both sizes occur."""
+    """Yield one, two or three objects with their sizes; of more than one object, both sizes occur."""
     k = DIFFICULTIES.index(difficulty) + 1
     colors = ("", *COLORS) if k < 3 else ("",)
     kinds = [Thing(shape, color, size) for shape in SHAPES for color in colors for size in SIZES]
@@ -55,14 +55,14 @@ def _sizes(difficulty: str) -> Iterator[Description]:
 
 
 def _counts(difficulty: str) -> Iterator[Description]:
-    """Two, three to four, or five to six objects of one kind."""
+    """Yield two, three to four, or five to six objects of one kind."""
     for count in {"easy": (2,), "medium": (3, 4), "hard": (5, 6)}[difficulty]:
         for shape, color, size in itertools.product(SHAPES, ("", *COLORS), ("", *SIZES)):
             yield Description(((count, Thing(shape, color, size)),))
 
 
 def _spatial(difficulty: str) -> Iterator[Description]:
-    """Two objects in a relation: shapes alone, with colours, or with colours and sizes."""
+    """Yield two objects in a relation: shapes alone, with colours, or with colours and sizes."""
     colors = ("",) if difficulty == "easy" else COLORS
     sizes = SIZES if difficulty == "hard" else ("",)
     kinds = [Thing(shape, color, size) for shape in SHAPES for color in colors for size in sizes]
@@ -76,20 +76,23 @@ _MAKERS = dict(zip(CATEGORIES, (_colors, _shapes, _sizes, _counts, _spatial), st
 
 @functools.cache
 def descriptions(category: str, difficulty: str, split: str) -> tuple[Description, ...]:
-    """The meanings of one cell of the world, in a fixed shuffled order, at most 2,400 over all splits."""
-    every = sorted(_MAKERS[category](difficulty), key=lambda d: _digest("order", d.text))
-    return tuple(d for d in every[:MAX_PROMPTS_PER_CELL] if split_of(d) == split)
+    """Return all descriptions of a cell that are in a split, in a fixed shuffled order.
+
+    The splits together hold at most ``MAX_PROMPTS_PER_CELL`` descriptions of a cell.
+    """
+    shuffled = sorted(_MAKERS[category](difficulty), key=lambda d: _digest("order", d.text))
+    return tuple(d for d in shuffled[:MAX_PROMPTS_PER_CELL] if split_of(d) == split)
 
 
 def prompts(split: str, per_cell: int | None = None) -> list[Prompt]:
-    """The prompts of a split, category by category and tier by tier.
+    """Return the prompts of a split, ordered by category and difficulty.
 
     Args:
         split: One of ``pretrain``, ``improve``, ``validation``, ``test``.
-        per_cell: At most this many for each (category, difficulty); ``None`` takes all.
+        per_cell: Largest number for each (category, difficulty), >= 1; ``None`` takes all.
 
     Raises:
-        ValueError: For an unknown split or ``per_cell`` below 1.
+        ValueError: The split is unknown, or ``per_cell`` is below 1.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r} of the embedded world; choose one of: {', '.join(SPLITS)}")

@@ -1,4 +1,4 @@
-"""The questions that prompts of the embedded world fall into."""
+"""Questions that a prompt of the embedded world is split into."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from unigap.worlds.shapes.grammar import RELATIONS, Description, parse
 
 
 class GrammarQuestions(QuestionSource):
-    """A prompt of the embedded world, and what follows from it: one question for each attribute and relation.
+    """Ask about a prompt of the embedded world and about each weaker description that it implies.
 
-    A description in this world is true of exactly its objects, so "a red circle" is false beside a second object, and
-    cannot be asked about a part of a picture. What follows from a prompt are weaker descriptions of the whole picture:
-    with one attribute left open, or the relation told from its other side. The model was pretrained on such wordings.
-    The prompt itself is among the questions, because its parts do not say what belongs to what.
+    A description in this world names all objects of an image, so "a red circle" is false when there is a second
+    object and cannot be asked about a part of an image. The weaker descriptions are of the whole image: one attribute
+    left open, or the relation stated from its other side. The embedded models are pretrained on such wordings. The
+    prompt itself is one of the questions, because no weaker description binds all attributes to their objects.
     """
 
     @property
@@ -36,7 +36,7 @@ def _grammar_questions(text: str) -> tuple[Question, ...]:
 
 
 def implied(description: Description) -> Iterator[Description]:
-    """What is true wherever ``description`` is: each attribute left open in turn, and the relation turned round."""
+    """Yield the descriptions that this one implies: each attribute left open in turn, and the mirrored relation."""
     groups = description.groups
     for i, (count, thing) in enumerate(groups):
         for attribute in ("color", "size"):

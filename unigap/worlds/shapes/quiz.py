@@ -1,4 +1,4 @@
-"""POPE's questions about renders of the embedded world."""
+"""A quiz in the style of POPE about renders of the embedded world."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from unigap.worlds.shapes.scenes import imagine, render
 
 NEGATIVES = ("random", "popular", "adversarial")
 AMONG = 3
-"""A popular or adversarial object is one of the first so many."""
+"""A popular or adversarial object is sampled from this many candidates of highest rank."""
 
 
 class ShapesQuiz(QuizSource):
     """Renders of the embedded world, with POPE's three settings of absent objects.
 
-    A description in this world is true of exactly its objects, so "a red circle" cannot be asked about one object of
-    several. The question names the whole picture instead, with the object that is there or, for a no, an absent one
-    (a shape in a colour) in its place: drawn at random, from the most frequent in the split, or from those that stand
-    most often beside what is in the picture.
+    A description in this world names all objects of an image, so "a red circle" cannot be asked about one object of
+    several. Each question therefore describes the whole image. For a "no", one object is replaced by an absent one (a
+    shape in a colour): sampled uniformly, from the most frequent ones in the split, or from those that occur most
+    often together with the objects in the image.
 
     Args:
-        split: Split of the prompts that are rendered; not one that is trained on.
-        pictures: How many; each is asked about four times.
-        seed: Which pictures; null follows the run's seed.
+        split: Split of the rendered prompts; use one that no model trains on.
+        pictures: Number of images, >= 1; each has four questions.
+        seed: Seed of the images; null follows the run's seed.
     """
 
     def __init__(self, split: str = "validation", pictures: int = 100, seed: int | None = None) -> None:
@@ -42,7 +42,7 @@ class ShapesQuiz(QuizSource):
         self.split, self.pictures, self.seed = split, pictures, seed_of_part("quiz", seed)
 
     def load(self) -> Quiz:
-        """Renders and questions."""
+        """Render the images and write their questions."""
         rng = random.Random(f"quiz/{self.split}/{self.seed}")
         tiers = [descriptions("color", difficulty, self.split) for difficulty in DIFFICULTIES]
         absent = _Absent(list(itertools.chain(*tiers)))
@@ -50,39 +50,39 @@ class ShapesQuiz(QuizSource):
         for _ in range(self.pictures):
             described = rng.choice(rng.choice(tiers))
             images.append(render(imagine(described, rng)))
-            place = rng.randrange(len(described.groups))
-            claims = [described, *(_with(described, place, thing) for thing in absent.of(described, rng))]
+            group = rng.randrange(len(described.groups))
+            claims = [described, *(_with(described, group, thing) for thing in absent.of(described, rng))]
             questions += [QUESTION.replace("{prompt}", claim.text) for claim in claims]
             truth += [True, False, False, False]
         number_Q = torch.arange(len(questions))
-        asked = 1 + len(NEGATIVES)
+        per_image = 1 + len(NEGATIVES)
         settings = {
-            name: number_Q[(number_Q % asked == 0) | (number_Q % asked == kind)]
+            name: number_Q[(number_Q % per_image == 0) | (number_Q % per_image == kind)]
             for kind, name in enumerate(NEGATIVES, 1)
         }
-        return Quiz(torch.stack(images), number_Q // asked, tuple(questions), torch.tensor(truth), settings)
+        return Quiz(torch.stack(images), number_Q // per_image, tuple(questions), torch.tensor(truth), settings)
 
 
 class _Absent:
-    """Knows which objects are frequent, and which stand beside which."""
+    """Choose absent objects by frequency and co-occurrence."""
 
     def __init__(self, described: Sequence[Description]) -> None:
-        together = [sorted(set(description.things)) for description in described]
-        self.seen = Counter(itertools.chain(*together))
-        self.beside = Counter(pair for things in together for pair in itertools.permutations(things, 2))
+        contents = [sorted(set(description.things)) for description in described]
+        self.frequency = Counter(itertools.chain(*contents))
+        self.together = Counter(pair for things in contents for pair in itertools.permutations(things, 2))
 
     def of(self, description: Description, rng: random.Random) -> list[Thing]:
-        """One object that is not there for each of ``NEGATIVES``."""
+        """Return one object that is not in the description for each of ``NEGATIVES``."""
         present = set(description.things)
         kinds = [Thing(shape, color) for shape, color in itertools.product(SHAPES, COLORS)]
         absent = [thing for thing in kinds if thing not in present]
-        near = {thing: sum(self.beside[thing, other] for other in present) for thing in absent}
-        popular = sorted(absent, key=lambda thing: -self.seen[thing])[:AMONG]
+        near = {thing: sum(self.together[thing, other] for other in present) for thing in absent}
+        popular = sorted(absent, key=lambda thing: -self.frequency[thing])[:AMONG]
         adversarial = sorted(absent, key=lambda thing: -near[thing])[:AMONG]
         return [rng.choice(absent), rng.choice(popular), rng.choice(adversarial)]
 
 
-def _with(description: Description, place: int, thing: Thing) -> Description:
+def _with(description: Description, group: int, thing: Thing) -> Description:
     groups = list(description.groups)
-    groups[place] = (1, thing)
+    groups[group] = (1, thing)
     return replace(description, groups=tuple(groups))

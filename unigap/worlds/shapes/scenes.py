@@ -1,4 +1,4 @@
-"""Scenes and their pictures: objects on a 4 x 4 grid, drawn as 32 x 32 anti-aliased images with sub-cell jitter."""
+"""Scenes and their images: objects on a 4 x 4 grid, rendered at 32 x 32 with anti-aliasing and sub-cell jitter."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KINDS = tuple(Thing(shape, color, size) for shape, color, size in itertools.prod
 
 @dataclass(frozen=True)
 class Placed:
-    """An object at a place: ``thing`` is fully specified, ``row`` and ``col`` lie in [0, 4), jitter in {0, 1}."""
+    """An object in a cell: ``thing`` is fully specified, ``row`` and ``col`` are in [0, 4), the jitter is in {0, 1}."""
 
     thing: Thing
     row: int
@@ -50,7 +50,7 @@ class Placed:
 
 @functools.cache
 def _coverage(shape: str, size: str, dy: int, dx: int) -> np.ndarray:
-    """Share of each pixel of a cell that the object covers, shape (8, 8), in [0, 1]."""
+    """Return the share of each pixel that the object covers, shape (8, 8), in [0, 1]."""
     fine = 8
     diameter = _DIAMETER[size]
     margin = (CELL - JITTER + 1 - diameter) // 2
@@ -63,7 +63,7 @@ def _coverage(shape: str, size: str, dy: int, dx: int) -> np.ndarray:
 
 @functools.cache
 def cell_picture(thing: Thing | None, dy: int = 0, dx: int = 0) -> np.ndarray:
-    """One cell as drawn, float32 (3, 8, 8) in [-1, 1]; ``None`` is the empty cell."""
+    """Render one cell, float32 (3, 8, 8) in [-1, 1]; ``None`` is the empty cell."""
     background = np.array(_BACKGROUND)[:, None, None]
     if thing is None:
         picture = np.broadcast_to(background, (3, CELL, CELL))
@@ -74,7 +74,7 @@ def cell_picture(thing: Thing | None, dy: int = 0, dx: int = 0) -> np.ndarray:
 
 
 def render(scene: Sequence[Placed]) -> torch.Tensor:
-    """Draws a scene, float32 (3, 32, 32) in [-1, 1]."""
+    """Render a scene, float32 (3, 32, 32) in [-1, 1]."""
     image = np.tile(cell_picture(None), (1, GRID, GRID))
     for placed in scene:
         top, left = placed.row * CELL, placed.col * CELL
@@ -83,16 +83,16 @@ def render(scene: Sequence[Placed]) -> torch.Tensor:
 
 
 def holds(relation: str, a: Placed, b: Placed) -> bool:
-    """Whether ``a`` lies ``relation`` of ``b``: the offset along the named axis must be the larger one."""
+    """Whether ``a`` is ``relation`` ``b``: the offset along the axis of the relation must be the larger one."""
     down, right = a.row - b.row, a.col - b.col
     along, across = (right, down) if relation in ("left of", "right of") else (down, right)
     return (along < 0 if relation in ("left of", "above") else along > 0) and abs(along) > abs(across)
 
 
 def imagine(description: Description, rng: random.Random) -> tuple[Placed, ...]:
-    """A random scene that the description is true of.
+    """Sample a scene that matches the description.
 
-    Open attributes are filled at random; objects stand in reading order, as they are named.
+    Open attributes are sampled uniformly. Without a relation, the objects are placed in reading order as named.
     """
     things = [
         Thing(thing.shape, thing.color or rng.choice(COLORS), thing.size or rng.choice(SIZES))
@@ -111,7 +111,7 @@ def imagine(description: Description, rng: random.Random) -> tuple[Placed, ...]:
 
 
 def describes(description: Description, scene: Sequence[Placed]) -> bool:
-    """Whether the description is exactly true of the scene: these objects, no others, in this relation."""
+    """Whether the scene has exactly the described objects, in the described relation."""
     wanted = description.things
     if len(wanted) != len(scene):
         return False
@@ -124,7 +124,7 @@ def describes(description: Description, scene: Sequence[Placed]) -> bool:
 
 
 def _assignable(wanted: Sequence[Thing], seen: Sequence[Thing]) -> bool:
-    """Whether each wanted kind can be given its own seen object (a perfect matching)."""
+    """Whether a perfect matching assigns a fitting object to each wanted kind."""
     if not wanted:
         return True
     return any(

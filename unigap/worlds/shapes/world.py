@@ -1,4 +1,4 @@
-"""The embedded world as the rest of the package sees it."""
+"""The embedded world, as the rest of the package uses it."""
 
 from __future__ import annotations
 

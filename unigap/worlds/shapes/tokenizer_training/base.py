@@ -1,4 +1,4 @@
-"""What training an image tokenizer takes: a view of it that is differentiable, and the losses of its kind of codes."""
+"""Interfaces for training image tokenizers: the differentiable parts of a tokenizer, and the trainer of its codes."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from unigap.worlds.shapes.scenes import cell_picture
 # Shape legend: B images, D latent width, V codes, C H W image or latent channels and sides.
 
 BLANK = 0
-"""The code of every empty cell."""
+"""Code of an empty cell."""
 
 
 class ImageTokenizer(nn.Module, ABC):
-    """An image tokenizer in its parts, all of them differentiable, pixels in [-1, 1]."""
+    """The differentiable parts of an image tokenizer; pixels are in [-1, 1]."""
 
     @property
     @abstractmethod
     def codes(self) -> torch.Tensor:
-        """The code vectors, (V, D)."""
+        """Code vectors, (V, D)."""
 
     @abstractmethod
     def latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """What is quantised, (B, D, H, W)."""
+        """Return the latents before quantisation, (B, D, H, W)."""
 
     @abstractmethod
     def rebuilt(self, code_BDHW: torch.Tensor) -> torch.Tensor:
-        """Pixels (B, 3, H, W) of code vectors (B, D, H, W)."""
+        """Decode code vectors (B, D, H, W) to pixels (B, 3, H, W)."""
 
 
 class TokenizerTrainer(nn.Module, ABC):
-    """The losses that teach a tokenizer to keep every object of a picture, and where in its cell it stands."""
+    """Losses that train a tokenizer to keep the kind and the jitter of every object."""
 
     @abstractmethod
     def forward(self, batch: CrowdBatch, step: int, steps: int) -> torch.Tensor:
-        """The loss of one step, a scalar.
+        """Return the loss of one step, a scalar.
 
         Args:
-            batch: Pictures and what their cells show.
+            batch: Images with the labels of their cells.
             step: Number of the step, from 0.
-            steps: How many there are.
+            steps: Total number of steps.
         """
 
     @abstractmethod
     def settle(self) -> None:
-        """Puts the codes where they belong after a step of the optimizer."""
+        """Apply the constraints on the codes after an optimizer step."""
 
 
-def rebuilding_loss(decoded_BCHW: torch.Tensor, pixels_BCHW: torch.Tensor, foreground: float) -> torch.Tensor:
-    """Mean squared error of pixels, in which those of objects count ``foreground`` times, a scalar."""
+def reconstruction_loss(decoded_BCHW: torch.Tensor, pixels_BCHW: torch.Tensor, foreground: float) -> torch.Tensor:
+    """Return the mean squared error of pixels, a scalar; pixels of objects have weight ``foreground``."""
     empty = torch.from_numpy(cell_picture(None)).to(pixels_BCHW)[:, :1, :1]
     weight = 1 + (foreground - 1) * ((pixels_BCHW - empty).abs().amax(1, keepdim=True) > 0.05)
     return (weight * (decoded_BCHW - pixels_BCHW).square()).mean()

@@ -1,4 +1,4 @@
-"""Untrained models of the embedded world, one family a file."""
+"""Untrained models of the embedded world, one file per family."""
 
 from unigap.worlds.shapes.untrained.base import UntrainedModel
 from unigap.worlds.shapes.untrained.emu3 import UntrainedEmu3

@@ -1,4 +1,4 @@
-"""What a family has to bring so that a small model of it can be pretrained on the embedded world."""
+"""The interface that a model family implements to pretrain a small model on the embedded world."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class UntrainedModel(ABC):
     """An untrained model of one family.
 
     Args:
-        hidden_size: Width of the trunk.
-        layers: Depth of the trunk.
+        hidden_size: Width of the shared LLM.
+        layers: Number of layers of the shared LLM.
         n_codes: Size of the image vocabulary.
     """
 
@@ -23,12 +23,12 @@ class UntrainedModel(ABC):
 
     @abstractmethod
     def model(self) -> UnifiedModel:
-        """A model with fresh weights, drawn from torch's global generator.
+        """Return a freshly initialised model; the weights come from torch's global generator.
 
         Raises:
-            ValueError: The family has no such model.
+            ValueError: The family has no model of this size.
         """
 
     @abstractmethod
     def tokenizer(self, model: Any) -> TokenizerTrainer:
-        """What trains the image tokenizer of a model that was made here."""
+        """Return the trainer of the image tokenizer of a model that ``model`` returned."""

@@ -1,4 +1,4 @@
-"""An untrained Emu3: text and image codes in one vocabulary, its processor, and a small network of transformers."""
+"""An untrained Emu3 of transformers, with text and image codes in one vocabulary, and its processor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAD, BOS, EOS = "<|endoftext|>", "<|extra_203|>", "<|extra_204|>"
 LINE_END, FRAME_END = "<|extra_200|>", "<|extra_201|>"
 IMAGE, IMAGE_START, IMAGE_END, WRAPPER = "<image>", "<|image start|>", "<|image end|>", "<|image token|>"
 CODE = "<|visual token {:06d}|>"
-"""What Emu3 calls an image code."""
+"""Emu3's token of an image code."""
 _MARKS = (PAD, BOS, EOS, UNK, LINE_END, FRAME_END, IMAGE, IMAGE_START, IMAGE_END, WRAPPER)
 _SIZES_AND_SPEAKERS = (*"0123456789*", "user", "assistant")
 _IMAGE_PART = "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
@@ -42,10 +42,10 @@ class UntrainedEmu3(UntrainedModel):
     """An Emu3 of about 2.4 M parameters.
 
     Args:
-        hidden_size: Width of the trunk.
-        layers: Depth of the trunk.
+        hidden_size: Width of the shared LLM.
+        layers: Number of layers of the shared LLM.
         n_codes: Size of the image vocabulary.
-        question_first: Show the image behind the question about it, as it stands behind the prompt it is drawn for.
+        question_first: Put the image after the question, as in generation, where the image follows its prompt.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Emu3Tokenizer(ImageTokenizer):
     """transformers' ``Emu3VQVAE`` for still images.
 
     Args:
-        pictures: How a model uses it.
+        pictures: The image tokenizer of an ``Emu3`` model.
     """
 
     def __init__(self, pictures: Emu3ImageTokenizer) -> None:
@@ -85,17 +85,17 @@ class Emu3Tokenizer(ImageTokenizer):
 
 
 def vocabulary(n_codes: int) -> list[str]:
-    """Marks, words and, last, image codes, in the order of their ids."""
+    """Return marks, words and image codes, in the order of their token ids."""
     return [*_MARKS, *dict.fromkeys([*_SIZES_AND_SPEAKERS, *SPEECH, *WORDS]), *map(CODE.format, range(n_codes))]
 
 
 def make_processor(words: Sequence[str], spread: float = 0.5, question_first: bool = False) -> Emu3Processor:
-    """Tokenizer, image processor and chat template of the embedded world.
+    """Return tokenizer, image processor and chat template of the embedded world.
 
     Args:
-        words: Those of ``vocabulary``, in any order.
-        spread: Standard deviation by which the image processor divides.
-        question_first: Show the image behind the question.
+        words: The words of ``vocabulary``, in any order.
+        spread: Standard deviation that the image processor divides by.
+        question_first: Put the image after the question.
     """
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=word_tokenizer(words),
@@ -135,7 +135,7 @@ def make_model(
     key_value_heads: int = 4,
     vq_widths: Sequence[int] = (1, 1, 2, 2),
 ) -> Emu3ForConditionalGeneration:
-    """An Emu3 with fresh weights, drawn from torch's global generator."""
+    """Return a freshly initialised Emu3; the weights come from torch's global generator."""
     tokenizer, base = processor.tokenizer, 32
     text = Emu3TextConfig(
         vocab_size=len(tokenizer),
@@ -151,7 +151,7 @@ def make_model(
     )
     codes = Emu3VQVAEConfig(
         codebook_size=n_codes,
-        # its layers over time work at this width: at 8 it learns several times slower
+        # its temporal layers have this width; at 8 training is several times slower
         embed_dim=32,
         latent_channels=32,
         base_channels=base,

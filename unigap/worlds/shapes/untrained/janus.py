@@ -1,4 +1,4 @@
-"""An untrained Janus: a small genuine one with its word-level tokenizer, processor and chat template."""
+"""An untrained Janus of transformers, with a word-level tokenizer, a processor and a chat template."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class UntrainedJanus(UntrainedModel):
     """A Janus of about 2.4 M parameters, with a vision encoder of two layers.
 
     Args:
-        hidden_size: Width of the trunk.
-        layers: Depth of the trunk.
+        hidden_size: Width of the shared LLM.
+        layers: Number of layers of the shared LLM.
         n_codes: Size of the image vocabulary.
     """
 
@@ -61,7 +61,7 @@ class UntrainedJanus(UntrainedModel):
 
 
 class JanusTokenizer(ImageTokenizer):
-    """transformers' ``JanusVQVAE``, whose ``forward`` gives the encoder no gradient.
+    """The parts of transformers' ``JanusVQVAE``; its own ``forward`` passes no gradient to the encoder.
 
     Args:
         vqmodel: The tokenizer.
@@ -83,7 +83,7 @@ class JanusTokenizer(ImageTokenizer):
 
 
 def make_processor(grid: int = GRID) -> JanusProcessor:
-    """Tokenizer, image processor and chat template of the embedded world, for images of ``grid`` x ``grid`` codes."""
+    """Return tokenizer, image processor and chat template for images of ``grid`` x ``grid`` codes."""
     words = [*_SPECIAL, *dict.fromkeys([*SPEECH, *WORDS])]
     core = word_tokenizer(words)
     core.post_processor = processors.TemplateProcessing(f"{BOS} $A", special_tokens=[(BOS, words.index(BOS))])
@@ -108,7 +108,7 @@ def make_processor(grid: int = GRID) -> JanusProcessor:
 def make_model(
     processor: JanusProcessor, hidden_size: int = 128, layers: int = 4, vision_layers: int = 2, n_codes: int = 256
 ) -> JanusForConditionalGeneration:
-    """A Janus with fresh weights, drawn from torch's global generator."""
+    """Return a freshly initialised Janus; the weights come from torch's global generator."""
     tokenizer, image_tokens = processor.tokenizer, processor.num_image_tokens
     side = processor.image_processor.size["height"]
     text = LlamaConfig(

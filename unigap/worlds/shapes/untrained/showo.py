@@ -1,4 +1,4 @@
-"""An untrained Show-o: the words of the embedded world with its marks, a small Phi, and a small image tokenizer."""
+"""An untrained Show-o: a small Phi, a small image tokenizer, and a word-level tokenizer with Show-o's marks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from unigap.worlds.shapes.untrained.words import BOS, EOS, PAD, SPEECH, UNK, wor
 
 _SPEAKERS = ("user", "assistant")
 CFG = 1.5
-"""Guidance scale the pretrained model draws best with, of those tried on validation prompts."""
+"""Guidance scale with the best images of the pretrained model, of those tried on validation prompts."""
 
 
 class UntrainedShowO(UntrainedModel):
     """A Show-o of about 1.7 M parameters.
 
     Args:
-        hidden_size: Width of the trunk.
-        layers: Depth of the trunk.
+        hidden_size: Width of the shared LLM.
+        layers: Number of layers of the shared LLM.
         n_codes: Size of the image vocabulary, a power of 2.
     """
 
@@ -45,7 +45,7 @@ class UntrainedShowO(UntrainedModel):
 
 
 class MagvitTokenizer(ImageTokenizer):
-    """MAGVIT-v2, whose codes are fixed.
+    """MAGVIT-v2, a tokenizer with a fixed codebook.
 
     Args:
         magvit: The tokenizer.
@@ -67,7 +67,7 @@ class MagvitTokenizer(ImageTokenizer):
 
 
 def make_words() -> PreTrainedTokenizerFast:
-    """A tokenizer of the embedded world, still without Show-o's marks."""
+    """Return a tokenizer of the embedded world's words, without Show-o's marks."""
     words = (PAD, BOS, EOS, UNK, *dict.fromkeys([*_SPEAKERS, *SPEECH, *WORDS]))
     return PreTrainedTokenizerFast(
         tokenizer_object=word_tokenizer(words),
@@ -81,7 +81,7 @@ def make_words() -> PreTrainedTokenizerFast:
 
 
 def small_magvit(bits: int) -> MagvitConfig:
-    """The image tokenizer, of eight pixels a token."""
+    """Return the config of an image tokenizer with 8 x 8 pixels per token."""
     widths, blocks = (1, 1, 2, 2), (1, 1, 1, 1)
     return MagvitConfig(
         bits=bits,
@@ -97,7 +97,7 @@ def small_magvit(bits: int) -> MagvitConfig:
 def make_network(
     words: PreTrainedTokenizerFast, magvit: MagvitConfig, hidden_size: int = 128, layers: int = 4, grid: int = GRID
 ) -> ShowONetwork:
-    """A Show-o with fresh weights, drawn from torch's global generator; ``words`` have its marks."""
+    """Return a freshly initialised Show-o (torch's global generator); ``words`` must include Show-o's marks."""
     llm = PhiConfig(
         vocab_size=len(words) + 2**magvit.bits + 1,
         hidden_size=hidden_size,

@@ -1,4 +1,4 @@
-"""The words that every untrained model knows, and a tokenizer to which each is one token."""
+"""The vocabulary shared by all untrained models, and a tokenizer with one token per word."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 SPEECH = (":", "\n", "?", ".", "does", "this", "image", "describe", "show", "is", "what", "it", "yes", "no", "in")
-"""What is said about pictures, beside what the grammar says of what they show."""
+"""Words of questions and answers about images that the grammar of prompts does not have."""
 
 
 def word_tokenizer(words: Sequence[str], unknown: str = UNK) -> Tokenizer:
-    """A tokenizer that knows these words, in the order of their ids; upper case is read as lower case."""
+    """Return a lower-casing tokenizer of these words, given in the order of their token ids."""
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=unknown))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[a-z]+|[^a-z ]"), behavior="removed", invert=True)
