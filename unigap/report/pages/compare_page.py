@@ -7,19 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from unigap.files.durable import make_folder, write_durable
 from unigap.files.outputs import check_output, is_page
 from unigap.report.pages.comparison import SHOWN, Contender, difference, drawn_alike, recipe_differences, unrecorded
 from unigap.report.pages.report_charts import curve, point
-from unigap.report.plots.charts import Point, line_chart, marker, told
-from unigap.report.plots.svg import WIDTH, Scale, canvas, coloured, horizontal_axis, rule, ticks, words
-from unigap.report.run_folder.findings import GAP, JUDGE, PERCENT, Cell, Metric, amount, change_cell, value_cell
+from unigap.report.pages.templates import fill
+from unigap.report.plots.charts import line_chart
+from unigap.report.plots.row_charts import interval_chart
+from unigap.report.run_folder.findings import GAP, JUDGE, PERCENT, Cell, Metric, change_cell, value_cell
 
-ROW = 38.0
-COLOURS = ("--generation", "--non-unification", "--third", "--before")
+COLOURS = ("generation", "non-unification", "third", "before")
 Row = tuple[str, Cell | None, Cell | None, Cell | None]
 
 
@@ -46,14 +45,8 @@ def write_comparison(runs: Sequence[Contender], out: str) -> Path:
 
 def render(runs: Sequence[Contender]) -> str:
     """The page as HTML; it needs no other file and no network."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("compare.html.j2").render(
+    return fill(
+        "compare.html.j2",
         runs=runs,
         glance=glance(runs),
         groups=groups(runs),
@@ -87,35 +80,11 @@ def glance(runs: Sequence[Contender]) -> list[tuple[str, Markup]]:
         points = [(run.letter, point(run.after[metric.key])) for run in runs if metric.key in run.after]
         found = [(letter, where) for letter, where in points if where is not None]
         if found:
-            colour = f"--{metric.key.replace('_', '-')}" if metric in GAP else "--third"
-            svg = interval_chart(f"glance-{metric.key}", metric.name, found, colour, f"{metric.name.lower()}, %")
+            colour = metric.key.replace("_", "-") if metric in GAP else "third"
+            axis = f"{metric.name.lower()}, %"
+            svg = interval_chart(f"glance-{metric.key}", metric.name, found, colour, axis, PERCENT)
             charts.append((metric.name, Markup(svg)))
     return charts
-
-
-def interval_chart(name: str, title: str, rows: Sequence[tuple[str, Point]], colour: str, axis: str) -> str:
-    """A value on its interval in each row, with a line through all rows where the first value lies.
-
-    Args:
-        name: Unique on the page.
-        title: Accessible title.
-        rows: Label and value of each row from the top, at least one; values in per cent.
-        colour: CSS custom property of the values.
-        axis: Name of the axis, with its unit.
-    """
-    ends = [end for _, p in rows for end in (p.value, p.low, p.high) if end is not None]
-    marks = ticks(min(ends), max(ends))
-    across, bottom = Scale(marks[0], marks[-1], 26, WIDTH - 50), ROW * len(rows)
-    first = across(rows[0][1].value)
-    line = coloured("--before", rule(first, 0, first, bottom, "join"))
-    drawn = [*horizontal_axis(across, marks, 0, bottom, axis), line]
-    for number, (label, where) in enumerate(rows):
-        middle = ROW * (number + 0.5)
-        drawn.append(words(0, middle + 4, label, "name strong ink"))
-        tip = f"{label}: {told(where, PERCENT)}"
-        drawn.append(coloured(colour, marker(where, across, middle, "full", amount(where.value / 100)), title=tip))
-    story = "; ".join(f"{label} {told(where, PERCENT)}" for label, where in rows)
-    return canvas(name, title, f"{story}.", bottom + 36, drawn)
 
 
 def curves(runs: Sequence[Contender]) -> list[tuple[str, Markup]]:

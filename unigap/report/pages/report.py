@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from unigap.files.durable import make_folder, write_durable
 from unigap.files.outputs import check_output, is_page
 from unigap.files.png import image_size
 from unigap.report.pages.report_charts import curve_charts, dynamics_charts, part_charts, round_charts, time_chart
+from unigap.report.pages.templates import fill
 from unigap.report.run_folder.contents import Drawing, Exhibit, Readings, RunFolder, read_run
 from unigap.report.run_folder.findings import GAP, TURNED, cautions, headline, table, table_row, turned_cell
 
@@ -154,14 +153,11 @@ def render(run: RunFolder) -> str:
     Raises:
         ValueError: An image of the run is missing or damaged.
     """
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     summary = run.summary
     headlined = [metric for metric in GAP[:2] if metric.key in summary.delta]
     by_part = [part_charts("category", summary.by_category), part_charts("difficulty", summary.by_difficulty)]
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
         summary=summary,
         claims=[headline(metric, summary.delta[metric.key]) for metric in headlined],
         cautions=cautions(summary),

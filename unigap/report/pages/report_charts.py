@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from unigap.report.plots.charts import Bar, Change, Line, Point, Segment, bar_chart, dumbbell_chart, line_chart
+from unigap.report.plots.charts import Line, Point, line_chart
+from unigap.report.plots.row_charts import Bar, Change, Segment, bar_chart, change_chart
 from unigap.report.run_folder.contents import Epoch, Part, Reading, Round, Watched
 from unigap.report.run_folder.findings import GAP, PERCENT
 
@@ -50,8 +51,8 @@ def part_charts(name: str, parts: Mapping[str, Part]) -> Charts:
         if rows:
             title = f"{metric.name} by {name}"
             axis = f"{metric.name.lower()}, %"
-            colour = f"--{metric.key.replace('_', '-')}"
-            svg = dumbbell_chart(f"{name}-{metric.key}", f"{title}, before and after", rows, colour, axis, PERCENT)
+            colour = metric.key.replace("_", "-")
+            svg = change_chart(f"{name}-{metric.key}", f"{title}, before and after", rows, colour, axis, PERCENT)
             charts.append((title, Markup(svg)))
     return charts
 
@@ -69,12 +70,12 @@ def curve(epochs: Sequence[Epoch], key: str, label: str, colour: str, scale: flo
 
 def curve_charts(epochs: Sequence[Epoch]) -> Charts:
     """Learning curves: (heading, SVG)."""
-    gap = curve(epochs, "generation", "generation", "--generation")
-    gap += curve(epochs, "non_unification", "non-unification", "--non-unification")
-    judge = curve(epochs, "understanding_renders", "understanding", "--third")
-    judge += curve(epochs, "judge_precision", "precision", "--generation")
-    judge += curve(epochs, "judge_tnr", "true negatives", "--non-unification")
-    loss = curve(epochs, "train_loss", "loss", "--before", scale=1)
+    gap = curve(epochs, "generation", "generation", "generation")
+    gap += curve(epochs, "non_unification", "non-unification", "non-unification")
+    judge = curve(epochs, "understanding_renders", "understanding", "third")
+    judge += curve(epochs, "judge_precision", "precision", "generation")
+    judge += curve(epochs, "judge_tnr", "true negatives", "non-unification")
+    loss = curve(epochs, "train_loss", "loss", "before", scale=1)
     wanted = (
         ("The gap", gap, "share of drawings, %", PERCENT),
         ("The judge", judge, "share of images, %", PERCENT),
@@ -89,13 +90,13 @@ def curve_charts(epochs: Sequence[Epoch]) -> Charts:
 
 def verdicts(one: Round) -> Bar:
     """How the candidates of a round were judged, in per cent of them."""
-    counts = [("accepted", one.accepted, "--generation", False)]
+    counts = [("accepted", one.accepted, "generation", False)]
     if one.truly_right is not None:
-        right = ("accepted, right", one.truly_right, "--generation", False)
-        counts = [right, ("accepted, wrong", one.accepted - one.truly_right, "--non-unification", True)]
-    counts.append(("rejected", one.candidates - one.unjudged - one.accepted, "--faint", False))
+        right = ("accepted, right", one.truly_right, "generation", False)
+        counts = [right, ("accepted, wrong", one.accepted - one.truly_right, "non-unification", True)]
+    counts.append(("rejected", one.candidates - one.unjudged - one.accepted, "faint", False))
     if one.unjudged:
-        counts.append(("not judged", one.unjudged, "--faint", True))
+        counts.append(("not judged", one.unjudged, "faint", True))
     whole = max(one.candidates, 1)
     segments = [Segment(label, 100 * count / whole, colour, hatched) for label, count, colour, hatched in counts]
     return Bar(f"Round {one.round}", f"{one.accepted:,} of {one.candidates:,} accepted", segments)
@@ -106,7 +107,7 @@ def round_charts(rounds: Sequence[Round]) -> Charts:
     if not rounds:
         return []
     rows = [
-        Bar(f"Round {one.round}", f"{one.pool_rows:,}", [Segment("pool rows", one.pool_rows, "--before")])
+        Bar(f"Round {one.round}", f"{one.pool_rows:,}", [Segment("pool rows", one.pool_rows, "before")])
         for one in rounds
     ]
     judged = [verdicts(one) for one in rounds]
@@ -120,7 +121,7 @@ def time_chart(wall_seconds: Mapping[str, float]) -> Markup | None:
     if not wall_seconds:
         return None
     bars = [
-        Bar(phase.replace("_", " "), duration(seconds), [Segment("seconds", seconds, "--before")])
+        Bar(phase.replace("_", " "), duration(seconds), [Segment("seconds", seconds, "before")])
         for phase, seconds in wall_seconds.items()
     ]
     return Markup(bar_chart("wall-seconds", "Wall-clock time by phase", bars, "seconds"))
@@ -136,12 +137,12 @@ def dynamics_charts(watched: Sequence[Watched]) -> Charts:
     """How well first order predicts steps, how the branches are coupled, and where the probes went."""
     steps = [one for one in watched if one.kind == "step"]
     kernels = [one for one in watched if one.kind == "kernel"]
-    fit = figure_line(steps, "fit/generation/r2", "generation", "--generation")
-    fit += figure_line(steps, "fit/understanding/r2", "understanding", "--third")
-    coupling = figure_line(kernels, "own_cosine/value", "own pairs", "--generation")
-    coupling += figure_line(kernels, "own_cosine/null", "by chance", "--before")
-    moved = figure_line(kernels, "co_improve", "improved", "--generation", 100)
-    moved += figure_line(kernels, "co_degrade", "degraded", "--non-unification", 100)
+    fit = figure_line(steps, "fit/generation/r2", "generation", "generation")
+    fit += figure_line(steps, "fit/understanding/r2", "understanding", "third")
+    coupling = figure_line(kernels, "own_cosine/value", "own pairs", "generation")
+    coupling += figure_line(kernels, "own_cosine/null", "by chance", "before")
+    moved = figure_line(kernels, "co_improve", "improved", "generation", 100)
+    moved += figure_line(kernels, "co_degrade", "degraded", "non-unification", 100)
     wanted = (
         ("Steps predicted by first order", fit, "R\N{SUPERSCRIPT TWO}; 1 is a perfect prediction", ""),
         ("Coupling of drawing and judging", coupling, "mean cosine of gradients", ""),

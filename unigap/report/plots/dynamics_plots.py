@@ -13,34 +13,7 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-INK, QUIET, HAIR = "#1c1e21", "#5c6168", "#e2e2dc"
-GENERATION, UNDERSTANDING, NULL = "#1663a6", "#b0520f", "#7b8088"
-GROUP_STYLE = {
-    "true accept": ("#1d7340", "o"),
-    "false accept": ("#b3261e", "X"),
-    "true reject": ("#7b8088", "X"),
-    "false reject": ("#1663a6", "o"),
-}
-"""Colour and marker of a probe group; images that show what was asked are round."""
-
-
-def panel(figure: Figure, title: str, x: str, y: str, place: tuple[int, int, int] = (1, 1, 1)) -> Axes:
-    """Axes in the house look: no box, faint grid, plain words."""
-    axes = figure.add_subplot(*place)
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_xlabel(x, fontsize=9, color=QUIET)
-    axes.set_ylabel(y, fontsize=9, color=QUIET)
-    axes.tick_params(labelsize=8, colors=QUIET, length=0)
-    axes.grid(color=HAIR, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    return axes
-
-
-def canvas(width: float = 5.0, height: float = 4.0) -> Figure:
-    """An empty figure; sizes in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+from unigap.report.plots.style import GENERATION, GROUP_STYLE, INK, NULL, QUIET, canvas, panel
 
 
 def prediction_plot(

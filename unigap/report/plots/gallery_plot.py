@@ -11,11 +11,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from unigap.report.plots.dynamics_plots import INK, QUIET, canvas
+from unigap.report.plots.style import INK, PALETTE, QUIET, canvas
 
 COLUMNS = 4
 VERDICTS = {True: "right", False: "wrong", None: "not asked"}
-COLOURS = {True: "#1d7340", False: "#b3261e", None: QUIET}
+COLOURS = {True: PALETTE["good"], False: PALETTE["bad"], None: QUIET}
 """The external verdict in words and in colour."""
 
 

@@ -15,20 +15,20 @@ from torch import Tensor
 
 from unigap.files.images import to_image
 from unigap.metrics.intervals import Estimate
-from unigap.report.plots.dynamics_plots import (
+from unigap.report.plots.style import (
     GENERATION,
-    GROUP_STYLE,
     HAIR,
     INK,
     NULL,
+    PALETTE,
     QUIET,
     UNDERSTANDING,
     canvas,
     panel,
 )
 
-RIGHT, WRONG = GROUP_STYLE["true accept"][0], GROUP_STYLE["false accept"][0]
-SERIES = (GENERATION, UNDERSTANDING, "#4f7a28", NULL)
+RIGHT, WRONG = PALETTE["good"], PALETTE["bad"]
+SERIES = (GENERATION, UNDERSTANDING, PALETTE["third"], NULL)
 """Colours of series, in their order."""
 
 
