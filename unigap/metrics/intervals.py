@@ -14,40 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unigap.estimate import Estimate as Estimate
+
 CONFIDENCE = 0.95
 _ELEMENTS_AT_ONCE = 2**22  # bounds the (R, S) work space of the AUROC to some 100 MB
 
 Arm = tuple[Tensor, Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, its 95 % interval and how many samples it rests on.
-
-    Attributes:
-        value: The estimate; nan where there was nothing to estimate it from.
-        low: Lower end of the interval; nan where fewer than two clusters leave it unknown.
-        high: Upper end of the interval; nan likewise.
-        n: Samples the value rests on, i.e. those that count in its denominator; 0 when the value is nan.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        """Value, interval and n on one line."""
-        return f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}] n={self.n}"
-
-    def side(self, of: float = 0) -> int:
-        """1 where the whole interval lies above a value, -1 where below, 0 where it holds it or is unknown."""
-        return (self.low > of) - (self.high < of)
-
-    def to_dict(self) -> dict[str, float | int | None]:
-        """The four numbers by name, with None for nan, which JSON does not know."""
-        ends = {"value": self.value, "low": self.low, "high": self.high}
-        return {**{name: None if math.isnan(end) else end for name, end in ends.items()}, "n": self.n}
 
 
 @dataclass(frozen=True)

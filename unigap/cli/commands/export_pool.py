@@ -26,8 +26,8 @@ from unigap.models.engine.memory import in_fitting_batches, items_that_fit
 from unigap.pool import Pool
 from unigap.prompt_sets.loading import prompt_numbers
 from unigap.records import Candidate, Judgment
-from unigap.report.cards import PoolFacts, RoundFacts, check_license, pool_card, readings_of
-from unigap.report.run_folder.contents import Readings
+from unigap.report.cards import PoolFacts, RoundFacts, check_license, pool_card
+from unigap.report.run_folder.contents import Estimates
 from unigap.report.run_folder.fit_folder import flat
 
 ROWS_PER_FILE = 2_000
@@ -182,7 +182,7 @@ def pool_facts(pool: Pool, judged: Judged, name: str, license: str, base: str, e
     )
 
 
-def figures_of(judged: Judged) -> Readings:
+def figures_of(judged: Judged) -> Estimates:
     """What the verdicts say of the images, clustered by prompt; the first external judge counts as the truth."""
     own, truth = judged.said[judged.judge], judged.said[judged.external[0]] if judged.external else {}
     seen = [c for c in judged.candidates if c.id in own]
@@ -196,7 +196,7 @@ def figures_of(judged: Judged) -> Readings:
         right_S = torch.tensor([truth[c.id].logit > 0 for c in known])
         found["generation"] = scores.generation_accuracy(right_S, prompt_S)
         found["judge_precision"] = scores.judge_precision(own_S, right_S, prompt_S, judged.threshold)
-    return readings_of({name: estimate.to_dict() for name, estimate in found.items()})
+    return found
 
 
 def write_parquet(model: UnifiedModel, judged: Judged, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The model card of a saved folder: what it was made from, what was trained, and how to load it."""
+"""Model card of a saved folder: base model, what was trained, recipe, and how to load it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 
 from unigap.files.markdown import table
@@ -15,46 +16,44 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def model_card(name: str, base: str, trained: str, loading: str, library: str, recipe: Mapping[str, Any]) -> str:
-    """The text of ``README.md``.
+    """Return the text of ``README.md``.
 
     Args:
         name: Name of the model.
-        base: What it was made from: a hub id, a folder, or a description.
-        trained: What of it was trained, in words.
-        loading: Python that loads it.
+        base: The base model: a hub id, a folder, or a description.
+        trained: The trained parts, as text.
+        loading: Python code that loads the model.
         library: ``transformers`` or ``peft``.
-        recipe: Settings by name of the training.
+        recipe: Training settings by name.
     """
-    known = [f"base_model: {base}"] if HUB_ID.fullmatch(base) and not Path(base).exists() else []
-    settings = table(["setting", "value"], list(recipe.items())) if recipe else "None was given when it was saved."
-    return "\n".join(
-        [
-            "---",
-            *known,
-            f"library_name: {library}",
-            "pipeline_tag: any-to-any",
-            "tags: [unigap, self-improvement]",
-            "---",
-            f"# {name}",
-            "",
-            f"Base model: `{base}`. Trained: {trained}.",
-            "",
-            "## Recipe",
-            "",
-            settings,
-            "",
-            "## Loading",
-            "",
-            "```python",
-            loading,
-            "```",
-            "",
-        ]
+    data = ModelCardData(
+        base_model=base if HUB_ID.fullmatch(base) and not Path(base).exists() else None,
+        library_name=library,
+        pipeline_tag="any-to-any",
+        tags=["unigap", "self-improvement"],
     )
+    settings = table(["setting", "value"], list(recipe.items())) if recipe else "None was given when it was saved."
+    body = [
+        f"# {name}",
+        "",
+        f"Base model: `{base}`. Trained: {trained}.",
+        "",
+        "## Recipe",
+        "",
+        settings,
+        "",
+        "## Loading",
+        "",
+        "```python",
+        loading,
+        "```",
+        "",
+    ]
+    return str(ModelCard("\n".join(["---", data.to_yaml(), "---", *body])))
 
 
 def what_trains(model: nn.Module) -> str:
-    """What a model card says was trained: the parts with parameters that train, by the names of the network below."""
+    """Name the trained parts for a model card: the modules with trainable parameters, by their names in the network."""
     names = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
     parts = {name.removeprefix("net.").removeprefix("model.") for name in names}
     return ", ".join(sorted({part.split(".")[0] for part in parts}))

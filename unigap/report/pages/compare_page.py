@@ -11,12 +11,13 @@ from markupsafe import Markup
 
 from unigap.files.durable import make_folder, write_durable
 from unigap.files.outputs import check_output, is_page
-from unigap.report.pages.comparison import SHOWN, Contender, difference, drawn_alike, recipe_differences, unrecorded
+from unigap.report.pages.comparison import Contender, difference, drawn_alike, recipe_differences, unrecorded
 from unigap.report.pages.report_charts import curve, point
 from unigap.report.pages.templates import fill
 from unigap.report.plots.charts import line_chart
 from unigap.report.plots.row_charts import interval_chart
-from unigap.report.run_folder.findings import GAP, JUDGE, PERCENT, Cell, Metric, change_cell, value_cell
+from unigap.report.run_folder.figures import FIGURES, GAP, GLANCE, HEADLINE, Metric
+from unigap.report.run_folder.findings import PERCENT, Cell, change_cell, value_cell
 
 COLOURS = ("generation", "non-unification", "third", "before")
 Row = tuple[str, Cell | None, Cell | None, Cell | None]
@@ -59,15 +60,15 @@ def render(runs: Sequence[Contender]) -> str:
 
 def groups(runs: Sequence[Contender]) -> list[tuple[Metric, list[Row]]]:
     """The table: of each metric that any run measured, a row a run."""
-    known = [metric for metric in (*GAP, *JUDGE) if any(metric.key in run.after for run in runs)]
+    known = [metric for metric in FIGURES.values() if any(metric.key in run.after for run in runs)]
     return [(metric, [row(metric, runs[0], run) for run in runs]) for metric in known]
 
 
 def row(metric: Metric, first: Contender, run: Contender) -> Row:
-    """A run's letter, with its reading before, after, and against the first run."""
-    before, after = (value_cell(metric, readings.get(metric.key)) for readings in (run.before, run.after))
-    reading, against = run.after.get(metric.key), first.after.get(metric.key)
-    if run is first or reading is None or against is None:
+    """A run's letter, with its estimate before, after, and against the first run."""
+    before, after = (value_cell(metric, estimates.get(metric.key)) for estimates in (run.before, run.after))
+    estimate, against = run.after.get(metric.key), first.after.get(metric.key)
+    if run is first or estimate is None or against is None:
         return run.letter, before, after, None
     change = change_cell(metric, difference(metric.key, first, run))
     return run.letter, before, after, replace(change, verdict=change.verdict.replace("change", "difference"))
@@ -76,7 +77,7 @@ def row(metric: Metric, first: Contender, run: Contender) -> Row:
 def glance(runs: Sequence[Contender]) -> list[tuple[str, Markup]]:
     """A chart of each main metric: (heading, SVG)."""
     charts = []
-    for metric in SHOWN:
+    for metric in GLANCE:
         points = [(run.letter, point(run.after[metric.key])) for run in runs if metric.key in run.after]
         found = [(letter, where) for letter, where in points if where is not None]
         if found:
@@ -90,7 +91,7 @@ def glance(runs: Sequence[Contender]) -> list[tuple[str, Markup]]:
 def curves(runs: Sequence[Contender]) -> list[tuple[str, Markup]]:
     """Learning curves of the gap, a line a run: (heading, SVG)."""
     charts: list[tuple[str, Any]] = []
-    for metric in GAP[:2]:
+    for metric in HEADLINE:
         lines = []
         for number, run in enumerate(runs):
             lines += curve(run.epochs, metric.key, run.letter, COLOURS[number % len(COLOURS)])

@@ -10,14 +10,11 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from unigap.estimate import Estimate
 from unigap.files.seals import was_written
-from unigap.report.run_folder.contents import Epoch, Reading, Readings, read_run
-from unigap.report.run_folder.findings import GAP, JUDGE
+from unigap.report.run_folder.contents import Epoch, Estimates, read_run
 from unigap.report.run_folder.fit_folder import read_fit
 from unigap.report.run_folder.measured import AFTER_TRAINING, Samples, check_alike
-
-SHOWN = (*GAP[:2], next(metric for metric in JUDGE if metric.key == "judge_precision"))
-"""What is shown at a glance."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,8 @@ class Contender:
     Attributes:
         letter: What it is called on the page.
         name: Its folder, as it was given.
-        before: Readings by metric before training; empty where the run took none.
-        after: Readings by metric at the end.
+        before: Estimates by metric before training; empty where the run took none.
+        after: Estimates by metric at the end.
         recipe: Settings by name.
         epochs: Its learning curves.
         measured_on: What its figures were measured on, as far as it is recorded.
@@ -37,8 +34,8 @@ class Contender:
 
     letter: str
     name: str
-    before: Readings
-    after: Readings
+    before: Estimates
+    after: Estimates
     recipe: Mapping[str, Any]
     epochs: Sequence[Epoch]
     measured_on: Mapping[str, Any]
@@ -99,12 +96,12 @@ def read_contender(letter: str, folder: str) -> Contender:
         on = {"figures": AFTER_TRAINING, **summary.measured_on}
         return Contender(letter, folder, summary.before, summary.after, recipe, run.epochs, on, summary.samples)
     fit = read_fit(folder)
-    if not fit.readings:
+    if not fit.estimates:
         raise ValueError(f"{folder} has measured nothing; keep unigap.callbacks.CurveLog among trainer.callbacks")
-    return Contender(letter, folder, {}, fit.readings, fit.recipe, fit.epochs, fit.measured_on)
+    return Contender(letter, folder, {}, fit.estimates, fit.recipe, fit.epochs, fit.measured_on)
 
 
-def difference(metric: str, first: Contender, other: Contender) -> Reading:
+def difference(metric: str, first: Contender, other: Contender) -> Estimate:
     """How far another run is from the first in a metric that both measured.
 
     Where both recorded their samples, the interval is paired: each resample draws the same prompts for both runs.
@@ -127,37 +124,35 @@ def drawn_alike(first: Contender, other: Contender) -> bool:
     )
 
 
-def unpaired_difference(first: Reading, other: Reading) -> Reading:
-    """How far another run's reading is from the first's, with an interval made of both intervals.
+def unpaired_difference(first: Estimate, other: Estimate) -> Estimate:
+    """How far another run's estimate is from the first's, with an interval made of both intervals.
 
     The method of variance estimates recovery (MOVER; Zou and Donner, Statistics in Medicine 2008), which takes the
-    readings for independent. Runs that drew for the same prompts vary together, so it is rather too wide than too
+    estimates for independent. Runs that drew for the same prompts vary together, so it is rather too wide than too
     narrow.
 
     Args:
-        first: Reading of the run that the other is measured against.
-        other: Reading of the other run.
+        first: Estimate of the run that the other is measured against.
+        other: Estimate of the other run.
 
     Returns:
-        Other minus first; without an interval where one of them has none, and null where one was not measured.
+        Other minus first; nan where one was not measured, and without an interval where one has none.
 
-    >>> unpaired_difference(Reading(0.4, 0.36, 0.44, 900), Reading(0.5, 0.47, 0.53, 800))
-    Reading(value=0.1, low=0.05, high=0.15, n=800)
+    >>> unpaired_difference(Estimate(0.4, 0.36, 0.44, 900), Estimate(0.5, 0.47, 0.53, 800))
+    Estimate(value=0.1, low=0.05, high=0.15, n=800)
     """
     n = min(first.n, other.n)
-    if first.value is None or other.value is None:
-        return Reading(None, None, None, n)
     value = other.value - first.value
-    if first.low is None or first.high is None or other.low is None or other.high is None:
-        return Reading(_share(value), None, None, n)
+    if not (first.has_interval and other.has_interval):
+        return Estimate(_share(value), math.nan, math.nan, n)
     low = value - math.hypot(other.value - other.low, first.high - first.value)
     high = value + math.hypot(other.high - other.value, first.value - first.low)
-    return Reading(_share(value), _share(low), _share(high), n)
+    return Estimate(_share(value), _share(low), _share(high), n)
 
 
 def _share(difference: float) -> float:
     """A difference of shares without what rounding added to it."""
-    return round(min(max(difference, -1.0), 1.0), 12)
+    return difference if math.isnan(difference) else round(min(max(difference, -1.0), 1.0), 12)
 
 
 @dataclass(frozen=True)

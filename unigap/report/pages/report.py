@@ -13,8 +13,9 @@ from unigap.files.outputs import check_output, is_page
 from unigap.files.png import image_size
 from unigap.report.pages.report_charts import curve_charts, dynamics_charts, part_charts, round_charts, time_chart
 from unigap.report.pages.templates import fill
-from unigap.report.run_folder.contents import Drawing, Exhibit, Readings, RunFolder, read_run
-from unigap.report.run_folder.findings import GAP, TURNED, cautions, headline, table, table_row, turned_cell
+from unigap.report.run_folder.contents import Drawing, Estimates, Exhibit, RunFolder, read_run
+from unigap.report.run_folder.figures import HEADLINE, TURNED
+from unigap.report.run_folder.findings import cautions, headline, table, table_row, turned_cell
 
 PIXELATED = 128  # images narrower than this are enlarged with sharp pixels
 VERDICTS = {
@@ -73,13 +74,13 @@ def gallery(run: RunFolder) -> list[dict[str, Any]]:
     ]
 
 
-def redrawn_summary(readings: Readings) -> str:
+def redrawn_summary(estimates: Estimates) -> str:
     """What became of all drawings, counted; empty where it was not."""
     told = []
     for key, was, now in (("wrong_to_right", "wrong", "right"), ("right_to_wrong", "right", "wrong")):
-        reading = readings.get(key)
-        if reading and reading.value is not None:
-            told.append(f"{round(reading.value * reading.n):,} of {reading.n:,} {was} drawings are {now} now")
+        estimate = estimates.get(key)
+        if estimate and estimate.measured:
+            told.append(f"{round(estimate.value * estimate.n):,} of {estimate.n:,} {was} drawings are {now} now")
     return f"{', and '.join(told)}. " if told else ""
 
 
@@ -101,8 +102,8 @@ def rejudged(run: RunFolder) -> list[dict[str, Any]]:
     """Each way in which the judge's verdict on old drawings turned round: how often, and some of the drawings."""
     ways = []
     for way in TURNED:
-        reading = run.summary.rejudged.get(way.metric.key)
-        if reading is None:
+        estimate = run.summary.rejudged.get(way.metric.key)
+        if estimate is None:
             continue
         pictures = []
         for one in run.rejudged:
@@ -111,7 +112,7 @@ def rejudged(run: RunFolder) -> list[dict[str, Any]]:
                 alt = f"Drawn before training for “{one.prompt}”. Judge: {before}, after training {after}. "
                 shown = image(run, one.image, f"{alt}External verdict: {external}.")
                 pictures.append(shown | {"drawing": one, "before": before, "after": after})
-        ways.append({"metric": way.metric, "cell": turned_cell(way, reading), "pictures": pictures})
+        ways.append({"metric": way.metric, "cell": turned_cell(way, estimate), "pictures": pictures})
     return ways
 
 
@@ -154,7 +155,7 @@ def render(run: RunFolder) -> str:
         ValueError: An image of the run is missing or damaged.
     """
     summary = run.summary
-    headlined = [metric for metric in GAP[:2] if metric.key in summary.delta]
+    headlined = [metric for metric in HEADLINE if metric.key in summary.delta]
     by_part = [part_charts("category", summary.by_category), part_charts("difficulty", summary.by_difficulty)]
     return fill(
         "report.html.j2",

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from unigap.estimate import Estimate
 from unigap.report.plots.charts import Line, Point, line_chart
 from unigap.report.plots.row_charts import Bar, Change, Segment, bar_chart, change_chart
-from unigap.report.run_folder.contents import Epoch, Part, Reading, Round, Watched
-from unigap.report.run_folder.findings import GAP, PERCENT
+from unigap.report.run_folder.contents import Epoch, Part, Round, Watched
+from unigap.report.run_folder.figures import HEADLINE
+from unigap.report.run_folder.findings import PERCENT
 
 Charts = list[tuple[str, Markup]]
 """Headings with their SVG."""
@@ -27,18 +29,18 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def point(reading: Reading) -> Point | None:
-    """A reading for a chart in per cent, None where there is nothing to draw."""
-    if reading.value is None:
+def point(estimate: Estimate) -> Point | None:
+    """A estimate for a chart in per cent, None where there is nothing to draw."""
+    if not estimate.measured:
         return None
-    low, high = (None if end is None else 100 * end for end in (reading.low, reading.high))
-    return Point(100 * reading.value, low, high)
+    ends = (100 * estimate.low, 100 * estimate.high) if estimate.has_interval else ()
+    return Point(100 * estimate.value, *ends)
 
 
 def part_charts(name: str, parts: Mapping[str, Part]) -> Charts:
     """Dumbbell charts of the gap by category or difficulty: (heading, SVG)."""
     charts = []
-    for metric in GAP[:2]:
+    for metric in HEADLINE:
         rows = []
         for label, part in parts.items():
             if metric.key not in part.before or metric.key not in part.after:

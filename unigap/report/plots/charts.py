@@ -59,6 +59,14 @@ class Line:
     points: Sequence[tuple[float, Point]]
 
 
+@dataclass(frozen=True)
+class Chart:
+    """A figure with one pair of axes."""
+
+    figure: Figure
+    axes: Axes
+
+
 def short(value: float) -> str:
     """Format a number for an axis or a label: grouped thousands, a true minus sign, no trailing zeros.
 
@@ -95,8 +103,8 @@ def ticks(low: float, high: float, whole: bool = False) -> list[float]:
     return [round(float(tick), 12) for tick in locator.tick_values(low, high)]
 
 
-def chart_axes(height: float, left: float, right: float, top: float, bottom: float) -> Axes:
-    """Return the axes of a new chart, without box and grid.
+def new_chart(height: float, left: float, right: float, top: float, bottom: float) -> Chart:
+    """Return an empty chart, without box and grid.
 
     Args:
         height: Height of the chart in px.
@@ -113,23 +121,22 @@ def chart_axes(height: float, left: float, right: float, top: float, bottom: flo
     axes.spines[:].set_visible(False)
     figure.patch.set_visible(False)
     axes.patch.set_visible(False)
-    return axes
+    return Chart(figure, axes)
 
 
-def write(axes: Axes, x: float, y: float, text: str, colour: str = INK, **options: Any) -> Text:
+def write(chart: Chart, x: float, y: float, text: str, colour: str = INK, **options: Any) -> Text:
     """Write text into a chart.
 
     Args:
-        axes: The axes of the chart.
+        chart: The chart.
         x: Position in px; the left end of the text unless ``ha`` says otherwise.
         y: Baseline in px.
         text: The text.
         colour: Its colour.
         options: Properties of matplotlib's ``Text``.
     """
-    figure = axes.figure
     style = {"color": colour, "size": 11, "va": "baseline", "zorder": 5, **options}
-    return figure.text(x, figure.bbox.height - y, legible(text), transform=IdentityTransform(), **style)
+    return chart.figure.text(x, chart.figure.bbox.height - y, legible(text), transform=IdentityTransform(), **style)
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -170,21 +177,22 @@ def line_chart(name: str, title: str, lines: Sequence[Line], x_label: str, y_lab
     lasts = [line.points[-1][1] for line in lines]
     values = [f"{short(point.value)}{unit}" for point in lasts]
     gutter = 14 + LETTER * max(map(len, [*values, *(line.label for line in lines)]))
-    axes = chart_axes(height, left, gutter, top, bottom)
+    chart = new_chart(height, left, gutter, top, bottom)
+    axes = chart.axes
     _scale(axes, lines)
-    write(axes, 0, 12, y_label, QUIET, size=10)
+    write(chart, 0, 12, y_label, QUIET, size=10)
     axes.set_xlabel(x_label, size=10, color=QUIET, labelpad=7)
     tips = {f"curve{number}": _curve(axes, line, number, x_label, unit) for number, line in enumerate(lines)}
     heights = [height - float(axes.transData.transform((0, point.value))[1]) for point in lasts]
     spots = spread(heights, 29, top + 6, height - bottom - 14)
     for line, value, y in zip(lines, values, spots, strict=True):
-        write(axes, WIDTH - gutter + 8, y + 1, line.label, PALETTE[line.colour])
-        write(axes, WIDTH - gutter + 8, y + 15, value, PALETTE[line.colour], weight="bold")
+        write(chart, WIDTH - gutter + 8, y + 1, line.label, PALETTE[line.colour])
+        write(chart, WIDTH - gutter + 8, y + 15, value, PALETTE[line.colour], weight="bold")
     story = "; ".join(
         f"{line.label} from {in_words(line.points[0][1], unit)} to {in_words(line.points[-1][1], unit)}"
         for line in lines
     )
-    return inline_svg(axes.figure, name, title, f"{story}.", tips)
+    return inline_svg(chart.figure, name, title, f"{story}.", tips)
 
 
 def _scale(axes: Axes, lines: Sequence[Line]) -> None:
@@ -206,9 +214,16 @@ def _curve(axes: Axes, line: Line, number: int, x_label: str, unit: str) -> list
     colour = PALETTE[line.colour]
     banded = [(x, *point.ends) for x, point in line.points if point.low is not None and point.high is not None]
     if len(banded) > 1:
-        axes.fill_between(*zip(*banded, strict=True), color=colour, alpha=0.13, linewidth=0, clip_on=False)
+        steps, low, high = zip(*banded, strict=True)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0, clip_on=False)
     x, y = zip(*((x, point.value) for x, point in line.points), strict=True)
     axes.plot(x, y, color=colour, linewidth=2, solid_joinstyle="round", clip_on=False)
-    marked = {"linestyle": "none", "marker": "o", "markersize": 5.2, "markeredgewidth": 0, "clip_on": False}
+    marked: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": "o",
+        "markersize": 5.2,
+        "markeredgewidth": 0,
+        "clip_on": False,
+    }
     axes.plot(x, y, color=colour, gid=f"curve{number}", **marked)
     return [f"{line.label}, {x_label} {short(x)}: {in_words(point, unit)}" for x, point in line.points]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import IdentityTransform, Transform
 
-from unigap.report.plots.charts import LETTER, WIDTH, Point, chart_axes, in_words, short, ticks, write
+from unigap.report.plots.charts import LETTER, WIDTH, Chart, Point, in_words, new_chart, short, ticks, write
 from unigap.report.plots.inline_svg import inline_svg, legible, page_style
 from unigap.report.plots.style import HAIR, PALETTE, PAPER, QUIET
 
@@ -84,26 +84,32 @@ def change_chart(name: str, title: str, changes: Sequence[Change], colour: str, 
     """
     points = [point for change in changes for point in (change.before, change.after)]
     marks = ticks(0, max(end for point in points for end in (point.value, point.ends[1])))
-    axes = _row_axes(marks, CHANGE_ROW * len(changes), x_label, left=8, right=12, first=16)
-    tips = {f"row{n}": [_draw_change(axes, n, change, colour, unit)] for n, change in enumerate(changes)}
+    chart = _rows(marks, CHANGE_ROW * len(changes), x_label, left=8, right=12, first=16)
+    tips = {f"row{n}": [_draw_change(chart, n, change, colour, unit)] for n, change in enumerate(changes)}
     story = "; ".join(f"{c.label} from {in_words(c.before, unit)} to {in_words(c.after, unit)}" for c in changes)
-    return inline_svg(axes.figure, name, title, f"{story}.", tips)
+    return inline_svg(chart.figure, name, title, f"{story}.", tips)
 
 
-def _draw_change(axes: Axes, number: int, change: Change, colour: str, unit: str) -> str:
+def _draw_change(chart: Chart, number: int, change: Change, colour: str, unit: str) -> str:
     """Draw one row: name and values above, two marks joined by a line below. Return its tooltip."""
     top, ink, gid = CHANGE_ROW * number, PALETTE[colour], f"row{number}"
-    label = write(axes, 0, top + 10, change.label, weight="bold")
-    beside = {"xycoords": label, "textcoords": "offset points", "annotation_clip": False, "size": 10, "color": QUIET}
-    axes.annotate(legible(change.note), (1, 0), xytext=(7, 0), va="bottom", **beside)
+    label = write(chart, 0, top + 10, change.label, weight="bold")
+    beside: dict[str, Any] = {
+        "xycoords": label,
+        "textcoords": "offset points",
+        "annotation_clip": False,
+        "size": 10,
+        "color": QUIET,
+    }
+    chart.axes.annotate(legible(change.note), (1, 0), xytext=(7, 0), va="bottom", **beside)
     values = f"{change.before.value:.0f} \N{RIGHTWARDS ARROW} {change.after.value:.0f}{unit}"
-    write(axes, WIDTH, top + 10, values, ink, weight="bold", ha="right")
+    write(chart, WIDTH, top + 10, values, ink, weight="bold", ha="right")
     first, second = top + 23, top + 35
     ends = [change.before.value, change.after.value]
-    axes.plot(ends, [first, second], color=ink, alpha=0.7, linewidth=1, clip_on=False, gid=gid)
+    chart.axes.plot(ends, [first, second], color=ink, alpha=0.7, linewidth=1, clip_on=False, gid=gid)
     before, after = ("before", "after") if number == 0 else ("", "")
-    _mark(axes, change.before, first, PALETTE["before"], gid, before, hollow=True)
-    _mark(axes, change.after, second, ink, gid, after)
+    _mark(chart, change.before, first, PALETTE["before"], gid, before, hollow=True)
+    _mark(chart, change.after, second, ink, gid, after)
     spans = f"{in_words(change.before, unit)} before, {in_words(change.after, unit)} after"
     return f"{change.label}: {spans}; {change.note}"
 
@@ -126,16 +132,16 @@ def interval_chart(
         SVG markup.
     """
     marks = ticks(min(point.ends[0] for _, point in rows), max(point.ends[1] for _, point in rows))
-    axes = _row_axes(marks, VALUE_ROW * len(rows), x_label, left=26, right=50)
-    axes.axvline(rows[0][1].value, color=PALETTE["before"], alpha=0.7, linewidth=1)
+    chart = _rows(marks, VALUE_ROW * len(rows), x_label, left=26, right=50)
+    chart.axes.axvline(rows[0][1].value, color=PALETTE["before"], alpha=0.7, linewidth=1)
     tips = {}
     for number, (label, point) in enumerate(rows):
         middle = VALUE_ROW * (number + 0.5)
-        write(axes, 0, middle + 4, label, weight="bold")
-        _mark(axes, point, middle, PALETTE[colour], f"row{number}", f"{point.value:.1f}")
+        write(chart, 0, middle + 4, label, weight="bold")
+        _mark(chart, point, middle, PALETTE[colour], f"row{number}", f"{point.value:.1f}")
         tips[f"row{number}"] = [f"{label}: {in_words(point, unit)}"]
     story = "; ".join(f"{label} {in_words(point, unit)}" for label, point in rows)
-    return inline_svg(axes.figure, name, title, f"{story}.", tips)
+    return inline_svg(chart.figure, name, title, f"{story}.", tips)
 
 
 @page_style
@@ -155,29 +161,30 @@ def bar_chart(name: str, title: str, bars: Sequence[Bar], x_label: str) -> str:
     top = 26.0 if len(kinds) > 1 else 0.0
     longest = max(sum(segment.value for segment in bar.segments) for bar in bars)
     marks = ticks(0, max(longest, 1), whole=True)
-    axes = _row_axes(marks, top + BAR_ROW * len(bars), x_label, left=1, right=16, first=top + 16)
+    chart = _rows(marks, top + BAR_ROW * len(bars), x_label, left=1, right=16, first=top + 16)
     if len(kinds) > 1:
-        _draw_key(axes, list(kinds.values()))
+        _draw_key(chart, list(kinds.values()))
     tips = {}
     for row, bar in enumerate(bars):
         y, done = top + BAR_ROW * row, 0.0
-        write(axes, 0, y + 10, bar.label, weight="bold")
-        write(axes, WIDTH, y + 10, bar.total, ha="right")
+        write(chart, 0, y + 10, bar.label, weight="bold")
+        write(chart, WIDTH, y + 10, bar.total, ha="right")
         for number, segment in enumerate(bar.segments):
             gid = f"bar{row}-{number}"
             tips[gid] = [f"{segment.label}: {short(segment.value)}"]
-            _fill(axes, (done, y + 17), segment.value, segment, gid)
+            _fill(chart, (done, y + 17), segment.value, segment, gid)
             done += segment.value
     story = "; ".join(
         f"{bar.label}: " + ", ".join(f"{segment.label} {short(segment.value)}" for segment in bar.segments)
         for bar in bars
     )
-    return inline_svg(axes.figure, name, title, f"{story}.", tips)
+    return inline_svg(chart.figure, name, title, f"{story}.", tips)
 
 
-def _row_axes(marks: Sequence[float], tall: float, x_label: str, left: float, right: float, first: float = 0) -> Axes:
-    """Axes above a horizontal scale: y is px from the top, and vertical grid lines start at ``first``."""
-    axes = chart_axes(tall + BELOW, left, right, 0, BELOW)
+def _rows(marks: Sequence[float], tall: float, x_label: str, left: float, right: float, first: float = 0) -> Chart:
+    """Return an empty chart with a horizontal scale; y is px from the top, vertical grid lines start at ``first``."""
+    chart = new_chart(tall + BELOW, left, right, 0, BELOW)
+    axes = chart.axes
     axes.set_xlim(marks[0], marks[-1])
     axes.set_ylim(tall, 0)
     axes.set_xticks(marks, [short(mark) for mark in marks])
@@ -185,33 +192,33 @@ def _row_axes(marks: Sequence[float], tall: float, x_label: str, left: float, ri
     axes.tick_params(axis="x", pad=6)
     axes.vlines(marks, first, tall, color=HAIR, linewidth=1, zorder=0, clip_on=False)
     axes.set_xlabel(x_label, size=10, color=QUIET, labelpad=6)
-    return axes
+    return chart
 
 
-def _mark(axes: Axes, point: Point, y: float, colour: str, gid: str, caption: str, hollow: bool = False) -> None:
+def _mark(chart: Chart, point: Point, y: float, colour: str, gid: str, caption: str, hollow: bool = False) -> None:
     """Draw a value on its interval, with a caption next to the interval if one is given."""
     low, high = point.ends
-    shared = {"clip_on": False, "gid": gid, "color": colour}
-    axes.plot([low, high], [y, y], linewidth=2, alpha=0.55, solid_capstyle="round", **shared)
+    shared: dict[str, Any] = {"clip_on": False, "gid": gid, "color": colour}
+    chart.axes.plot([low, high], [y, y], linewidth=2, alpha=0.55, solid_capstyle="round", **shared)
     face = PAPER if hollow else colour
-    axes.plot(point.value, y, marker="o", markersize=8.4, markerfacecolor=face, markeredgewidth=1.8, **shared)
+    chart.axes.plot(point.value, y, marker="o", markersize=8.4, markerfacecolor=face, markeredgewidth=1.8, **shared)
     if caption:
         # Beyond the right end there is no space for text; then there is some at the left end.
-        right, left = (float(axes.transData.transform((end, y))[0]) for end in (high, low))
+        right, left = (float(chart.axes.transData.transform((end, y))[0]) for end in (high, low))
         x, anchor = (right + 8, "left") if right + 50 < WIDTH else (left - 8, "right")
-        write(axes, x, y + 4, caption, colour, ha=anchor)
+        write(chart, x, y + 4, caption, colour, ha=anchor)
 
 
-def _draw_key(axes: Axes, kinds: Sequence[Segment]) -> None:
+def _draw_key(chart: Chart, kinds: Sequence[Segment]) -> None:
     x, pixels = 0.0, IdentityTransform()
     for kind in kinds:
-        _fill(axes, (x, axes.bbox.y1 - 13), 12, kind, transform=pixels)
-        write(axes, x + 17, 10.5, kind.label)
+        _fill(chart, (x, chart.axes.bbox.y1 - 13), 12, kind, transform=pixels)
+        write(chart, x + 17, 10.5, kind.label)
         x += 17 + LETTER * len(kind.label) + 14
 
 
 def _fill(
-    axes: Axes,
+    chart: Chart,
     corner: tuple[float, float],
     width: float,
     segment: Segment,
@@ -220,8 +227,10 @@ def _fill(
 ) -> None:
     """Draw a rectangle in the colour of a segment, or in stripes of it; data coordinates without a transform."""
     colour = PALETTE[segment.colour]
-    shared = {"linewidth": 0, "clip_on": False, "transform": transform or axes.transData}
+    shared: dict[str, Any] = {"linewidth": 0, "clip_on": False, "transform": transform or chart.axes.transData}
     alpha = 0.18 if segment.hatched else 1.0
-    axes.add_artist(Rectangle(corner, width, 13, facecolor=colour, alpha=alpha, gid=gid, **shared))
+    chart.axes.add_artist(Rectangle(corner, width, 13, facecolor=colour, alpha=alpha, gid=gid, **shared))
     if segment.hatched:
-        axes.add_artist(Rectangle(corner, width, 13, facecolor="none", edgecolor=colour, hatch="//////", **shared))
+        chart.axes.add_artist(
+            Rectangle(corner, width, 13, facecolor="none", edgecolor=colour, hatch="//////", **shared)
+        )

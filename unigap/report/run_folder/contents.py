@@ -10,10 +10,12 @@ here are ignored. ``seals.json`` holds the digests of these files.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unigap.estimate import Estimate
 from unigap.files.png import read_png
 from unigap.files.seals import warn_unsealed, was_written
 from unigap.files.typed_json import read_json
@@ -24,45 +26,36 @@ DYNAMICS = "dynamics"
 PICTURE = re.compile(r"(?P<kind>[a-z]+)-(?P<step>\d+)\.png")
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A measured value with its 95 % interval.
+Estimates = dict[str, Estimate]
 
-    Attributes:
-        value: A share in [0, 1] or a difference of shares in [-1, 1]; None if n is 0.
-        low: Lower end of the interval, None where there is none.
-        high: Upper end of the interval, None where there is none.
-        n: Number of samples that count.
+
+def check_shares(figures: Mapping[str, Estimate], where: str) -> None:
+    """Make sure that estimates are shares in [0, 1] or differences of shares in [-1, 1], with their ends in order.
+
+    Args:
+        figures: Estimates by name.
+        where: Their place, for the message.
+
+    Raises:
+        ValueError: One is not.
     """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-    def __post_init__(self) -> None:
-        if any(number is not None and abs(number) > 1 for number in (self.value, self.low, self.high)):
-            raise ValueError("rates must be shares, so no number may exceed 1")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError(f"the interval is upside down: low {self.low}, high {self.high}")
-
-    @property
-    def sign(self) -> int:
-        """Of a difference: 1 if it is surely above zero, -1 if surely below, 0 if its interval leaves that open."""
-        if self.low is None or self.high is None:
-            return 0
-        return (self.low > 0) - (self.high < 0)
-
-
-Readings = dict[str, Reading]
+    for name, found in figures.items():
+        if any(abs(number) > 1 for number in (found.value, found.low, found.high)):
+            raise ValueError(f"{where}{name}: rates must be shares, so no number may exceed 1")
+        if found.low > found.high:
+            raise ValueError(f"{where}{name}: the interval is upside down: low {found.low}, high {found.high}")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Readings by metric for one category or one difficulty."""
+    """Estimates by metric for one category or one difficulty."""
 
-    before: Readings
-    after: Readings
+    before: Estimates
+    after: Estimates
+
+    def __post_init__(self) -> None:
+        check_shares(self.before, "before.")
+        check_shares(self.after, "after.")
 
 
 @dataclass(frozen=True)
@@ -107,8 +100,8 @@ class Summary:
         seed: Seed of the run.
         model: Name or folder of the model.
         n_eval_prompts: Number of prompts evaluated on.
-        before: Readings by metric before training.
-        after: Readings by metric after training.
+        before: Estimates by metric before training.
+        after: Estimates by metric after training.
         delta: Paired differences, after minus before.
         rounds: The rounds in order.
         wall_seconds: Seconds by phase.
@@ -130,26 +123,29 @@ class Summary:
     seed: int
     model: str
     n_eval_prompts: int
-    before: Readings
-    after: Readings
-    delta: Readings
+    before: Estimates
+    after: Estimates
+    delta: Estimates
     rounds: list[Round]
     wall_seconds: dict[str, float]
     command: str
     versions: dict[str, str]
     by_category: dict[str, Part] = field(default_factory=dict)
     by_difficulty: dict[str, Part] = field(default_factory=dict)
-    redrawn: Readings = field(default_factory=dict)
-    rejudged: Readings = field(default_factory=dict)
+    redrawn: Estimates = field(default_factory=dict)
+    rejudged: Estimates = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     measured_on: dict[str, Any] = field(default_factory=dict)
     samples: Samples | None = None
 
     def __post_init__(self) -> None:
-        for name, readings in (("before", self.before), ("after", self.after), ("delta", self.delta)):
+        measured = {"before": self.before, "after": self.after, "delta": self.delta}
+        for name, estimates in {**measured, "redrawn": self.redrawn, "rejudged": self.rejudged}.items():
+            check_shares(estimates, f"{name}.")
+        for name, estimates in measured.items():
             needed = ["non_unification"] if self.without_external else ["generation", "non_unification"]
             for metric in needed:
-                if metric not in readings:
+                if metric not in estimates:
                     raise ValueError(f"{name} lacks {metric!r}")
         # A win rate alone mostly reads which way the judge's threshold drifted.
         if "win_rate" in self.after and not {"matched_win_rate", "delta_auroc"} <= self.after.keys():
@@ -158,7 +154,7 @@ class Summary:
     @property
     def without_external(self) -> bool:
         """Whether no external judge was asked, so that the figures that need one are not there."""
-        return not any("generation" in readings for readings in (self.before, self.after, self.delta))
+        return not any("generation" in estimates for estimates in (self.before, self.after, self.delta))
 
 
 @dataclass(frozen=True)

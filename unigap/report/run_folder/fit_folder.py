@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 
 from unigap.console.strict_yaml import UnclearYAML, check_yaml
+from unigap.estimate import Estimate
 from unigap.files.seals import read_sealed, warn_unsealed, was_written
-from unigap.files.typed_json import read_json
-from unigap.report.run_folder.contents import Epoch, Reading, Readings, Summary
+from unigap.files.typed_json import build, read_json
+from unigap.report.run_folder.contents import Epoch, Estimates, Summary, check_shares
 from unigap.report.run_folder.measured import IN_TRAINING
 
 CONFIG = "config.yaml"
@@ -73,12 +74,12 @@ class FitFolder:
         return {name: value for name, value in found.items() if value is not None}
 
     @property
-    def readings(self) -> Readings:
+    def estimates(self) -> Estimates:
         """What was measured after training: on test prompts where there is a summary, else in the last epoch."""
         if was_written(self.path / SUMMARY):
             summary: Summary = read_json(self.path / SUMMARY, Summary)
             return summary.after
-        return readings_of(self.rows[-1]) if self.rows else {}
+        return estimates_of(self.rows[-1]) if self.rows else {}
 
 
 def read_fit(path: str | Path) -> FitFolder:
@@ -167,11 +168,15 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def readings_of(row: Mapping[str, Any]) -> Readings:
-    """The readings in a row of the curves, where ``x``, ``x_low``, ``x_high`` and ``x_n`` belong together.
+def estimates_of(row: Mapping[str, Any]) -> Estimates:
+    """The estimates in a row of the curves, where ``x``, ``x_low``, ``x_high`` and ``x_n`` belong together.
 
     Raises:
         ValueError: A number is no share.
     """
     names = [name.removesuffix("_n") for name in row if name.endswith("_n")]
-    return {name: Reading(row[name], row[f"{name}_low"], row[f"{name}_high"], row[f"{name}_n"]) for name in names}
+    found = {name: {"value": row[name], "n": row[f"{name}_n"]} for name in names}
+    ends = {name: {end: row[f"{name}_{end}"] for end in ("low", "high")} for name in names}
+    estimates = {name: build(Estimate, found[name] | ends[name], name) for name in names}
+    check_shares(estimates, "")
+    return estimates

@@ -55,11 +55,11 @@ class Samples:
     exam_picture: list[int]
 
     def __post_init__(self) -> None:
-        verdicts = (column for column in (self.right, self.fixed_right) if column is not None)
-        drawn = {len(column) for column in (self.own, self.fixed_own, *verdicts)}
-        sat = {len(column) for column in (self.exam_own, self.exam_right, self.exam_picture)}
+        drawn = {len(self.own), len(self.fixed_own)}
+        drawn |= {len(column) for column in (self.right, self.fixed_right) if column is not None}
         drawn |= {len(self.category)} if self.category else set()
-        if len(drawn) > 1 or len(sat) > 1 or self.candidates < 1 or len(self.own) % self.candidates:
+        asked = {len(self.exam_own), len(self.exam_right), len(self.exam_picture)}
+        if len(drawn) > 1 or len(asked) > 1 or self.candidates < 1 or len(self.own) % self.candidates:
             raise ValueError("the samples are not of one length; write the run again")
 
 
