@@ -1,4 +1,4 @@
-"""Measures the gap before and after training and leaves what ``unigap report`` makes its page of."""
+"""Measure the gap before and after training, and write the files that ``unigap report`` reads."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ from unigap.seeds import seed_of_part
 from unigap.stages import ImproveStage
 from unigap.world import find_world
 
-# Shape legend: S drawings, M image tokens, E exam pictures.
+# Shape legend: S samples, M image tokens, E statements of the probe set.
 
 RESUMING = ("--resume", "--ckpt_path")
 BEFORE, AFTER = "gap_before", "gap_after"
 
 
 class RunSummary(Callback):
-    """Draws for test prompts before the first step and after the last, and writes down what has changed.
+    """Sample images for test prompts before the first step and after the last, and write what has changed.
 
-    The run folder gets ``summary.json``, ``gallery.json``, ``rejudged.json`` and their pictures. Training takes the
-    same course as without it.
+    Writes ``summary.json``, ``gallery.json``, ``rejudged.json`` and their images into the run folder. Training is not
+    affected.
 
     Args:
-        folder: Where they lie. Null is the run folder where ``prompts`` are given, and measures nothing otherwise;
+        folder: Folder of the files. Null is the run folder if ``prompts`` are given, otherwise it measures nothing;
             empty measures nothing.
-        prompts: Prompts to draw for, as in ``PoolData``; none of them may be trained on. Null takes those
-            that the run evaluates on, where a ``folder`` is given.
-        split: Their split.
-        per_cell: At most this many of them for each (category, difficulty).
-        plan: How the drawings are made; null draws 4 a prompt.
-        exam: Pictures on which understanding is examined, where the prompts are a world's.
-        exam_seed: Which pictures; null follows the run's seed.
-        gallery: Prompts that are shown before and after.
+        prompts: Test prompts, as in ``PoolData``; none of them may be trained on. Null takes the evaluation prompts
+            of the run if a ``folder`` is given.
+        split: Split of the prompts.
+        per_cell: Maximum number of prompts for each (category, difficulty).
+        plan: Sampling plan; null samples 4 images a prompt.
+        exam: Number of images in the probe set for understanding, if the prompts are a world's.
+        exam_seed: Seed of the probe set; null follows the run's seed.
+        gallery: Number of prompts shown before and after training.
     """
 
     def __init__(
@@ -85,16 +85,16 @@ class RunSummary(Callback):
         self._began: float | None = None
 
     def describe(self, model: str, recipe: dict[str, Any]) -> None:
-        """Says what the run is, for the report.
+        """Set the model and the recipe that the report names.
 
         Args:
-            model: Name or folder of the model it begins with.
+            model: Name or folder of the initial model.
             recipe: Settings by name, as plain JSON.
         """
         self.model, self.recipe = model, recipe
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Loads what is asked, and refuses prompts that are trained on."""
+        """Load prompts and probe set, and refuse prompts that are trained on."""
         if stage != "fit" or not self.folder or not isinstance(pl_module, ImproveStage):
             return
         source = self.source or pl_module.pool_data.eval_source
@@ -106,7 +106,7 @@ class RunSummary(Callback):
             self.exam = world.exam(self.split, self.pictures, self.exam_seed)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures the model as it is before training; a resumed run keeps the start it had."""
+        """Measure the model before training; a resumed run keeps its first figures."""
         if not self._measures(trainer) or not isinstance(pl_module, ImproveStage):
             return
         key = self._key()
@@ -123,7 +123,7 @@ class RunSummary(Callback):
         self._began = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures the trained model and writes the files."""
+        """Measure the trained model and write the files."""
         if not self._measures(trainer) or not isinstance(pl_module, ImproveStage):
             return
         self.seconds = self._seconds_so_far()
@@ -138,7 +138,7 @@ class RunSummary(Callback):
 
     @contextmanager
     def _working(self, trainer: Trainer, stage: ImproveStage, phase: str) -> Iterator[bool]:
-        """Times the body and gives it whole weights; says whether this is the process that measures."""
+        """Time the body and gather whole weights for it; yield whether this process measures."""
         start, checkpoint = time.perf_counter(), run_checkpoint(trainer)
         stopped: Stopped | None = None
         try:
@@ -168,7 +168,7 @@ class RunSummary(Callback):
         return Look(verdicts, sit_exam(stage.model, self.exam, stage.own_judge) if self.exam else None)
 
     def _look_before(self, stage: ImproveStage) -> Look:
-        """The look of the start, its pictures decoded anew: what decodes them is frozen."""
+        """Restore the measurement before training; its images are decoded again, because the decoder is frozen."""
         kept, n = self._before, self.plan.candidates
         candidates = [
             Candidate(self.prompts[s // n], EVAL_ROUND, s % n, seed, codes_M.numpy(), logp)
@@ -181,7 +181,7 @@ class RunSummary(Callback):
         return Look(Verdicts(self.prompts, drawings, prompt_S, kept["own_S"], kept["right_S"]), kept["answers_E"])
 
     def _measured_on(self, stage: ImproveStage, weights: str) -> dict[str, Any]:
-        """What the figures were measured on, so that they are compared only with their like."""
+        """Return what the figures were measured on, so that only like is compared with like."""
         return {
             "figures": AFTER_TRAINING,
             "prompts": self.source,
@@ -221,15 +221,15 @@ class RunSummary(Callback):
         }
         write_gallery(folder, before.verdicts, after.verdicts, self.gallery)
         write_rejudged(folder, before.verdicts, again_S)
-        # last: where it lies, the rest lies too
+        # written last, so that a summary implies the other files
         write_sealed(folder / "summary.json", json.dumps(self.result, indent=1).encode())
 
     def _measures(self, trainer: Trainer) -> bool:
-        """Whether anything is measured: not without a folder, and not of a run that only tries the code."""
+        """Return whether anything is measured: not without a folder, and not under ``fast_dev_run``."""
         return bool(self.folder) and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def _key(self) -> str:
-        plan = dataclasses.replace(self.plan, images_per_batch=1)  # which decides nothing but speed
+        plan = dataclasses.replace(self.plan, images_per_batch=1)  # affects speed only
         asked = ([prompt.text for prompt in self.prompts], plan, self.pictures, self.exam_seed)
         return hashlib.sha256(repr(asked).encode()).hexdigest()
 
@@ -240,27 +240,27 @@ class RunSummary(Callback):
         return self.seconds | {"self_improvement": round(trained, 2)}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was measured at the start, and the time taken since."""
+        """Return the first measurement, and the time taken since."""
         return {"before": self._before, "seconds": self._seconds_so_far()} if self._before else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues with the same start."""
+        """Restore the first measurement."""
         self._before, self.seconds = state_dict["before"], state_dict["seconds"]
 
 
 def command_of(words: Sequence[str]) -> str:
-    """The command that repeats a run, given the words of the one that ended it: a new run resumes nothing.
+    """Return the command that repeats a run, without the options that resume it.
 
     >>> command_of(["fit", "--config", "sft.yaml", "--resume", "must", "--data.seed", "3"])
     'unigap fit --config sft.yaml --data.seed 3'
     """
-    told, skip = ["unigap"], False
+    kept, skip = ["unigap"], False
     for word in words:
         option = word.partition("=")[0]
         if not skip and option not in RESUMING:
-            told.append(word)
+            kept.append(word)
         skip = word in RESUMING
-    return shlex.join(told)
+    return shlex.join(kept)
 
 
 def _rounds(trainer: Trainer) -> list[dict[str, int]]:
@@ -269,7 +269,7 @@ def _rounds(trainer: Trainer) -> list[dict[str, int]]:
 
 
 def _kept(look: Look) -> dict[str, Any]:
-    """A look as tensors and plain values, small enough to travel in every checkpoint."""
+    """Return a measurement as tensors and plain values, small enough for every checkpoint."""
     verdicts = look.verdicts
     drawn = verdicts.drawings.candidates
     return {

@@ -1,4 +1,4 @@
-"""Several runs become one self-contained HTML page, made of the same pieces as the report of a run."""
+"""Write the HTML page that compares several runs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Row = tuple[str, Cell | None, Cell | None, Cell | None]
 
 
 def write_comparison(runs: Sequence[Contender], out: str) -> Path:
-    """Writes the page.
+    """Write the page.
 
     Args:
-        runs: The runs, two or more; the first is what the others are measured against.
-        out: The file, written all or nothing.
+        runs: Two runs or more; the others are compared with the first.
+        out: The file, replaced atomically.
 
     Raises:
-        ValueError: ``out`` is something else than an earlier page.
+        ValueError: ``out`` exists and is no earlier page.
         OSError: It cannot be written.
     """
     path = Path(out)
@@ -45,7 +45,7 @@ def write_comparison(runs: Sequence[Contender], out: str) -> Path:
 
 
 def render(runs: Sequence[Contender]) -> str:
-    """The page as HTML; it needs no other file and no network."""
+    """Return the page as HTML; it needs no other file and no network."""
     return fill(
         "compare.html.j2",
         runs=runs,
@@ -59,13 +59,13 @@ def render(runs: Sequence[Contender]) -> str:
 
 
 def groups(runs: Sequence[Contender]) -> list[tuple[Metric, list[Row]]]:
-    """The table: of each metric that any run measured, a row a run."""
+    """Return the table: for each metric that any run measured, one row for each run."""
     known = [metric for metric in FIGURES.values() if any(metric.key in run.after for run in runs)]
     return [(metric, [row(metric, runs[0], run) for run in runs]) for metric in known]
 
 
 def row(metric: Metric, first: Contender, run: Contender) -> Row:
-    """A run's letter, with its estimate before, after, and against the first run."""
+    """Return a run's letter with its estimates before, after, and compared with the first run."""
     before, after = (value_cell(metric, estimates.get(metric.key)) for estimates in (run.before, run.after))
     estimate, against = run.after.get(metric.key), first.after.get(metric.key)
     if run is first or estimate is None or against is None:
@@ -75,7 +75,7 @@ def row(metric: Metric, first: Contender, run: Contender) -> Row:
 
 
 def glance(runs: Sequence[Contender]) -> list[tuple[str, Markup]]:
-    """A chart of each main metric: (heading, SVG)."""
+    """Return a chart of each main metric: (heading, SVG)."""
     charts = []
     for metric in GLANCE:
         points = [(run.letter, point(run.after[metric.key])) for run in runs if metric.key in run.after]
@@ -89,7 +89,7 @@ def glance(runs: Sequence[Contender]) -> list[tuple[str, Markup]]:
 
 
 def curves(runs: Sequence[Contender]) -> list[tuple[str, Markup]]:
-    """Learning curves of the gap, a line a run: (heading, SVG)."""
+    """Return learning curves of the gap with one line for each run: (heading, SVG)."""
     charts: list[tuple[str, Any]] = []
     for metric in HEADLINE:
         lines = []
@@ -97,6 +97,6 @@ def curves(runs: Sequence[Contender]) -> list[tuple[str, Markup]]:
             lines += curve(run.epochs, metric.key, run.letter, COLOURS[number % len(COLOURS)])
         if any(len(line.points) > 1 for line in lines):
             title = f"{metric.name} by epoch"
-            svg = line_chart(f"curve-{metric.key}", title, lines, "epoch", "share of drawings, %", PERCENT)
+            svg = line_chart(f"curve-{metric.key}", title, lines, "epoch", "share of images, %", PERCENT)
             charts.append((title, Markup(svg)))
     return charts

@@ -1,4 +1,4 @@
-"""What several runs measured, set against the first of them, and how their recipes differ."""
+"""Compare the figures of several runs with the first run, and list the differences of their recipes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from unigap.report.run_folder.measured import AFTER_TRAINING, Samples, check_ali
 
 @dataclass(frozen=True)
 class Contender:
-    """A run that is compared.
+    """A run in a comparison.
 
     Attributes:
-        letter: What it is called on the page.
-        name: Its folder, as it was given.
-        before: Estimates by metric before training; empty where the run took none.
+        letter: Its letter on the page.
+        name: Its folder, as given.
+        before: Estimates by metric before training; empty if the run measured none.
         after: Estimates by metric at the end.
         recipe: Settings by name.
         epochs: Its learning curves.
-        measured_on: What its figures were measured on, as far as it is recorded.
-        samples: What was said of each sample after training; None where it is not recorded.
+        measured_on: What its figures were measured on, as far as recorded.
+        samples: Verdicts on each sample after training; None if not recorded.
     """
 
     letter: str
@@ -43,14 +43,14 @@ class Contender:
 
 
 def read_contenders(folders: Sequence[str]) -> list[Contender]:
-    """Runs to compare, lettered in the order given.
+    """Read runs to compare; they get letters in the order given.
 
     Args:
         folders: Run folders of ``unigap demo`` or ``unigap fit``, two or more.
 
     Raises:
-        ValueError: They are fewer than two, one is given twice, one is no run that has measured something, or two
-            were not measured on the same things.
+        ValueError: There are fewer than two, one is given twice, one has measured nothing, or two were not measured on
+            the same things.
     """
     if len(folders) < 2:
         raise ValueError("compare needs two runs or more; give their folders")
@@ -72,7 +72,7 @@ def unrecorded(runs: Sequence[Contender]) -> list[str]:
 
 
 def letters(number: int) -> list[str]:
-    """A, B, ... Z, AA, AB, ...
+    """Return the letters A, B, ... Z, AA, AB, ...
 
     >>> letters(28)[-3:]
     ['Z', 'AA', 'AB']
@@ -82,7 +82,7 @@ def letters(number: int) -> list[str]:
 
 
 def read_contender(letter: str, folder: str) -> Contender:
-    """A run to compare: one with a ``summary.json``, else one of ``unigap fit``.
+    """Read a run to compare: one with a ``summary.json``, otherwise one of ``unigap fit``.
 
     Raises:
         ValueError: It is neither, it is damaged, or it has measured nothing yet.
@@ -102,13 +102,13 @@ def read_contender(letter: str, folder: str) -> Contender:
 
 
 def difference(metric: str, first: Contender, other: Contender) -> Estimate:
-    """How far another run is from the first in a metric that both measured.
+    """Return the difference of another run from the first in a metric that both measured.
 
-    Where both recorded their samples, the interval is paired: each resample draws the same prompts for both runs.
-    Otherwise it is made of both intervals, see `unpaired_difference`.
+    If both recorded their samples, the interval is paired: each resample draws the same prompts for both runs.
+    Otherwise it is computed from both intervals, see `unpaired_difference`.
     """
     if first.samples is not None and other.samples is not None and drawn_alike(first, other):
-        from unigap.report.pages.paired import paired_difference  # brings torch, which nothing else here needs
+        from unigap.report.pages.paired import paired_difference  # imports torch, which nothing else here needs
 
         paired = paired_difference(metric, first.samples, other.samples)
         if paired is not None:
@@ -117,7 +117,7 @@ def difference(metric: str, first: Contender, other: Contender) -> Estimate:
 
 
 def drawn_alike(first: Contender, other: Contender) -> bool:
-    """Whether two runs are known to have drawn for the same prompts with the same seed."""
+    """Return whether two runs are known to have sampled for the same prompts with the same seed."""
     return all(
         key in first.measured_on and first.measured_on[key] == other.measured_on.get(key)
         for key in ("prompts_sha256", "seed", "candidates")
@@ -125,14 +125,13 @@ def drawn_alike(first: Contender, other: Contender) -> bool:
 
 
 def unpaired_difference(first: Estimate, other: Estimate) -> Estimate:
-    """How far another run's estimate is from the first's, with an interval made of both intervals.
+    """Return the difference of two estimates, with an interval computed from both intervals.
 
-    The method of variance estimates recovery (MOVER; Zou and Donner, Statistics in Medicine 2008), which takes the
-    estimates for independent. Runs that drew for the same prompts vary together, so it is rather too wide than too
-    narrow.
+    The method of variance estimates recovery (MOVER; Zou and Donner, Statistics in Medicine 2008) assumes independent
+    estimates. Runs on the same prompts vary together, so the interval tends to be too wide rather than too narrow.
 
     Args:
-        first: Estimate of the run that the other is measured against.
+        first: Estimate of the reference run.
         other: Estimate of the other run.
 
     Returns:
@@ -151,18 +150,18 @@ def unpaired_difference(first: Estimate, other: Estimate) -> Estimate:
 
 
 def _share(difference: float) -> float:
-    """A difference of shares without what rounding added to it."""
+    """Round a difference of shares to remove rounding errors."""
     return difference if math.isnan(difference) else round(min(max(difference, -1.0), 1.0), 12)
 
 
 @dataclass(frozen=True)
 class RecipeDifferences:
-    """How recipes differ.
+    """Differences of recipes.
 
     Attributes:
-        different: Settings that all runs have and that differ, with the value of each run.
+        different: Settings of all runs that differ, with the value of each run.
         partial: Settings that only some of the runs have, likewise.
-        same: How many are the same in all.
+        same: Number of settings that are equal in all runs.
     """
 
     different: dict[str, list[str]]
@@ -171,15 +170,15 @@ class RecipeDifferences:
 
 
 def recipe_differences(runs: Sequence[Contender]) -> RecipeDifferences:
-    """Settings in which the runs differ."""
+    """Return the settings in which the runs differ."""
     names = list(dict.fromkeys(name for run in runs for name in run.recipe))
-    values = {name: [said(run.recipe.get(name)) for run in runs] for name in names}
+    values = {name: [setting_text(run.recipe.get(name)) for run in runs] for name in names}
     different = {name: row for name, row in values.items() if len(set(row)) > 1}
     partial = {name: row for name, row in different.items() if any(name not in run.recipe for run in runs)}
     shared = {name: row for name, row in different.items() if name not in partial}
     return RecipeDifferences(shared, partial, len(values) - len(different))
 
 
-def said(value: Any) -> str:
-    """A setting as text; an en dash where the run has none."""
+def setting_text(value: Any) -> str:
+    """Return a setting as text; an en dash if the run has none."""
     return "\N{EN DASH}" if value is None else str(value)

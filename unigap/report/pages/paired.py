@@ -1,4 +1,4 @@
-"""Differences between two runs on the same prompts: what the prompts have in common cancels."""
+"""Paired differences between two runs on the same prompts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from unigap.evaluation.gap import drawing_counts, judging_counts, paired_share
 from unigap.metrics.intervals import paired_auroc_difference
 from unigap.report.run_folder.measured import Samples
 
-# Shape legend: S drawings, E claims of the exam.
+# Shape legend: S samples, E statements of the probe set.
 
 
 def paired_difference(metric: str, first: Samples, other: Samples) -> Estimate | None:
-    """Return how far another run is from the first, each resample drawing the same prompts for both.
+    """Return the difference of another run from the first; each resample draws the same prompts for both.
 
     Args:
         metric: Name of the metric, as in ``summary.json``.
-        first: Samples of the run that the other is measured against.
+        first: Samples of the reference run.
         other: Samples of the other run, on the same prompts.
 
     Returns:
@@ -61,5 +61,5 @@ def _columns(samples: Samples) -> tuple[torch.Tensor, torch.Tensor | None, torch
 
 
 def _prompts(samples: Samples) -> torch.Tensor:
-    """Number of each drawing's prompt, (S,)."""
+    """Return the index of each sample's prompt, shape (S,)."""
     return torch.arange(len(samples.own)) // samples.candidates

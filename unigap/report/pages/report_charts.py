@@ -1,4 +1,4 @@
-"""The charts of a report: what a run left on disk as titled SVG."""
+"""The charts of a report, made from the files of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Charts = list[tuple[str, Markup]]
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words.
+    """Return seconds as text.
 
     >>> duration(4.26), duration(75), duration(7260)
     ('4.3 s', '1 min 15 s', '2 h 1 min')
@@ -30,7 +30,7 @@ def duration(seconds: float) -> str:
 
 
 def point(estimate: Estimate) -> Point | None:
-    """A estimate for a chart in per cent, None where there is nothing to draw."""
+    """Return an estimate as a point in per cent, None if it has no value."""
     if not estimate.measured:
         return None
     ends = (100 * estimate.low, 100 * estimate.high) if estimate.has_interval else ()
@@ -38,7 +38,7 @@ def point(estimate: Estimate) -> Point | None:
 
 
 def part_charts(name: str, parts: Mapping[str, Part]) -> Charts:
-    """Dumbbell charts of the gap by category or difficulty: (heading, SVG)."""
+    """Return charts of the gap by category or difficulty, before and after: (heading, SVG)."""
     charts = []
     for metric in HEADLINE:
         rows = []
@@ -60,7 +60,7 @@ def part_charts(name: str, parts: Mapping[str, Part]) -> Charts:
 
 
 def curve(epochs: Sequence[Epoch], key: str, label: str, colour: str, scale: float = 100) -> list[Line]:
-    """The curve of a figure as a list of one line, or of none if it was never measured."""
+    """Return the curve of a metric as a list of one line, or an empty list if it was never measured."""
     points = []
     for epoch in epochs:
         value, low, high = (getattr(epoch, key + end, None) for end in ("", "_low", "_high"))
@@ -71,7 +71,7 @@ def curve(epochs: Sequence[Epoch], key: str, label: str, colour: str, scale: flo
 
 
 def curve_charts(epochs: Sequence[Epoch]) -> Charts:
-    """Learning curves: (heading, SVG)."""
+    """Return the learning curves: (heading, SVG)."""
     gap = curve(epochs, "generation", "generation", "generation")
     gap += curve(epochs, "non_unification", "non-unification", "non-unification")
     judge = curve(epochs, "understanding_renders", "understanding", "third")
@@ -79,7 +79,7 @@ def curve_charts(epochs: Sequence[Epoch]) -> Charts:
     judge += curve(epochs, "judge_tnr", "true negatives", "non-unification")
     loss = curve(epochs, "train_loss", "loss", "before", scale=1)
     wanted = (
-        ("The gap", gap, "share of drawings, %", PERCENT),
+        ("The gap", gap, "share of generated images, %", PERCENT),
         ("The judge", judge, "share of images, %", PERCENT),
         ("Training loss", loss, "loss", ""),
     )
@@ -91,7 +91,7 @@ def curve_charts(epochs: Sequence[Epoch]) -> Charts:
 
 
 def verdicts(one: Round) -> Bar:
-    """How the candidates of a round were judged, in per cent of them."""
+    """Return a bar of the verdicts on a round's candidates, in per cent."""
     counts = [("accepted", one.accepted, "generation", False)]
     if one.truly_right is not None:
         right = ("accepted, right", one.truly_right, "generation", False)
@@ -105,7 +105,7 @@ def verdicts(one: Round) -> Bar:
 
 
 def round_charts(rounds: Sequence[Round]) -> Charts:
-    """What the judge said of the candidates and how the pool grew: (heading, SVG)."""
+    """Return charts of the verdicts by round and of the growth of the pool: (heading, SVG)."""
     if not rounds:
         return []
     rows = [
@@ -119,7 +119,7 @@ def round_charts(rounds: Sequence[Round]) -> Charts:
 
 
 def time_chart(wall_seconds: Mapping[str, float]) -> Markup | None:
-    """Where the time went."""
+    """Return a chart of the time by phase, None without times."""
     if not wall_seconds:
         return None
     bars = [
@@ -130,13 +130,13 @@ def time_chart(wall_seconds: Mapping[str, float]) -> Markup | None:
 
 
 def figure_line(watched: Sequence[Watched], figure: str, label: str, colour: str, scale: float = 1) -> list[Line]:
-    """A figure of the `Dynamics` callback by step as a list of one line, or of none if it was never finite."""
+    """Return a number of the `Dynamics` callback by step as a list of one line, empty if it was never finite."""
     points = [(float(one.step), Point(scale * one.figures[figure])) for one in watched if figure in one.figures]
     return [Line(label, colour, points)] if points else []
 
 
 def dynamics_charts(watched: Sequence[Watched]) -> Charts:
-    """How well first order predicts steps, how the branches are coupled, and where the probes went."""
+    """Return charts of the first-order fit, the coupling of the branches, and the direction of the probes."""
     steps = [one for one in watched if one.kind == "step"]
     kernels = [one for one in watched if one.kind == "kernel"]
     fit = figure_line(steps, "fit/generation/r2", "generation", "generation")
@@ -147,7 +147,7 @@ def dynamics_charts(watched: Sequence[Watched]) -> Charts:
     moved += figure_line(kernels, "co_degrade", "degraded", "non-unification", 100)
     wanted = (
         ("Steps predicted by first order", fit, "R\N{SUPERSCRIPT TWO}; 1 is a perfect prediction", ""),
-        ("Coupling of drawing and judging", coupling, "mean cosine of gradients", ""),
+        ("Coupling of generation and understanding", coupling, "mean cosine of gradients", ""),
         ("Probes that moved in both branches", moved, "share of probes, %", PERCENT),
     )
     return [

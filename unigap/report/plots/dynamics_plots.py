@@ -1,4 +1,4 @@
-"""Pictures of learning dynamics, drawn by pure functions: numbers in, a matplotlib figure out.
+"""Plots of learning dynamics: pure functions that return a matplotlib figure.
 
 Shape legend: P probes, N samples of all sources.
 """
@@ -19,13 +19,13 @@ from unigap.report.plots.style import GENERATION, GROUP_STYLE, INK, NULL, QUIET,
 def prediction_plot(
     predicted: Mapping[str, Tensor], measured: Mapping[str, Tensor], groups: Sequence[str], title: str
 ) -> Figure:
-    """Predicted against measured changes, one panel a head, with the diagonal a perfect prediction lies on.
+    """Plot measured against predicted changes, one panel for each branch, with the diagonal of a perfect prediction.
 
     Args:
-        predicted: Changes by the name of the head, shape (P,) each, in nats.
-        measured: The same, measured.
+        predicted: Predicted changes by name of the branch, shape (P,) each, in nats.
+        measured: Measured changes, likewise.
         groups: The group of each probe.
-        title: What was changed, e.g. ``"step 40"``.
+        title: Added to the titles, e.g. ``"step 40"``.
     """
     figure = canvas(4.2 * len(predicted), 4.0)
     for number, head in enumerate(predicted, 1):
@@ -42,15 +42,15 @@ def prediction_plot(
 
 
 def quadrant_plot(generation: Tensor, understanding: Tensor, right: Tensor, groups: Sequence[str]) -> Figure:
-    """Change of generation against change of understanding, each counted towards the truth.
+    """Plot the change of understanding against the change of generation, each counted towards the truth.
 
-    A change is towards the truth where it raises an image that shows what was asked or lowers one that does not: the
-    upper right is co-improvement, the lower left co-degradation.
+    A change is towards the truth if it raises an image that matches its prompt or lowers one that does not. The upper
+    right is co-improvement, the lower left co-degradation.
 
     Args:
         generation: Change of log pi(x | y), shape (P,), in nats.
         understanding: Change of the log-odds of yes, shape (P,), in nats.
-        right: Whether each image shows what was asked, bool, shape (P,).
+        right: Whether each image matches its prompt, bool, shape (P,).
         groups: The group of each probe.
     """
     figure = canvas(5.0, 4.4)
@@ -68,12 +68,12 @@ def quadrant_plot(generation: Tensor, understanding: Tensor, right: Tensor, grou
 
 
 def coupling_plot(shares: Mapping[str, float], null: Mapping[str, tuple[float, float]] | None = None) -> Figure:
-    """What each part of the network adds to the mean own-pair cosine; the bars add up to it.
+    """Plot the contributions of the parts of the network to the mean own-pair cosine.
 
     Args:
-        shares: Addition by part.
-        null: Mean and standard deviation of each addition when questions are dealt to other images; drawn as a grey
-            line of two standard deviations either side.
+        shares: Contribution by part.
+        null: Mean and standard deviation of each contribution when questions are paired with other images; shown as a
+            grey line of two standard deviations to either side.
     """
     figure = canvas(5.6, 1.2 + 0.28 * len(shares))
     axes = panel(figure, "generation-understanding coupling by part", "addition to the mean own-pair cosine", "")
@@ -89,7 +89,7 @@ def coupling_plot(shares: Mapping[str, float], null: Mapping[str, tuple[float, f
 
 
 def heatmap(cosines_NN: Tensor, sizes: Sequence[int], names: Sequence[str]) -> Figure:
-    """Cosines between all gradients, with a line between the sources; own pairs lie on the off-block diagonals.
+    """Plot the cosines between all gradients, with lines between the sources; own pairs lie on the off-block diagonals.
 
     Args:
         cosines_NN: Cosines, in [-1, 1].
@@ -99,7 +99,7 @@ def heatmap(cosines_NN: Tensor, sizes: Sequence[int], names: Sequence[str]) -> F
     figure = canvas(5.2, 4.6)
     axes = panel(figure, "cosines between per-sample gradients", "", "")
     axes.grid(False)
-    norm = SymLogNorm(linthresh=0.01, vmin=-1.0, vmax=1.0)  # the coupling is small beside the diagonal
+    norm = SymLogNorm(linthresh=0.01, vmin=-1.0, vmax=1.0)  # the coupling is much smaller than the diagonal
     shown = axes.imshow(cosines_NN.numpy(), cmap="RdBu", norm=norm, interpolation="nearest")
     ends = np.cumsum(sizes)
     for end in ends[:-1]:
