@@ -229,15 +229,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 def test_the_headline_gives_both_paired_changes_with_their_intervals(page: Page) -> None:
     assert "Generation accuracy rose by 15.1 points (95 % interval 11.7 to 18.5)" in page.text
     assert "Non-unification fell by 13.6 points (95 % interval 10.5 to 16.7)" in page.text
-    assert "Generation accuracy: no clear change" not in page.text
+    assert "Generation accuracy: no significant change" not in page.text
 
 
 def test_an_interval_that_contains_zero_is_called_that(run: Path) -> None:
     edit(run, lambda content: content["delta"].update(generation=reading(0.011)))
     text = Page(write_report(run)).text
-    claim = "Generation accuracy: no clear change (+1.1 points; the 95 % interval, -1.9 to +4.1, contains zero)"
+    claim = "Generation accuracy: no significant change (+1.1 points; the 95 % interval, -1.9 to +4.1, contains zero)"
     assert claim in text
-    assert "+1.1 points -1.9 to +4.1 n = 960 no clear change" in text
+    assert "+1.1 points -1.9 to +4.1 n = 960 no significant change" in text
     assert "Generation accuracy rose" not in text
 
 
@@ -279,7 +279,7 @@ def test_the_win_rate_stands_with_its_n_its_matched_form_and_the_change_of_auroc
     text = page.text
     group = text[text.index("The judge after against the judge before") :]
     assert group.index("62.0 % 51.0 to 73.0 n = 74") < group.index("51.0 % 39.0 to 63.0 n = 66")
-    assert group.index("n = 66") < group.index("-0.006 -0.017 to +0.005 n = 1,920 no clear change")
+    assert group.index("n = 66") < group.index("-0.006 -0.017 to +0.005 n = 1,920 no significant change")
 
 
 def test_a_win_rate_alone_is_refused(run: Path) -> None:
@@ -317,30 +317,30 @@ def test_the_gallery_shows_both_verdicts_in_words(run: Path) -> None:
     images = page.attributes("img")[:8]
     assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
     assert images[0]["alt"] == (
-        "Drawn before training for “a small red circle left of a large blue square”. "
+        "Generated before training for “a small red circle left of a large blue square”. "
         "Judge: yes (0.91). External verdict: wrong."
     )
     assert [image.get("class") for image in images] == [None] * 2 + ["pixelated"] * 6
     assert page.text.count("judge: yes (0.91) external: ✕ wrong false positive") == 1
     assert page.text.count("judge: yes (0.97) external: ✓ right false positive corrected") == 1
     assert (
-        "99 of 396 wrong drawings are right now, and 28 of 564 right drawings are wrong now. "
+        "99 of 396 wrong images are right now, and 28 of 564 right images are wrong now. "
         "Of the 4 shown, which were chosen by their prompts, 2 turned from wrong to right and 0 from right to wrong; "
         "false positives: 1 before, 1 after."
     ) in page.text
     edit(run, lambda content: content.pop("redrawn"))
-    assert "drawings are right now" not in Page(write_report(run)).text, "an earlier run did not count them"
+    assert "images are right now" not in Page(write_report(run)).text, "an earlier run did not count them"
 
 
 def test_old_drawings_judged_again_are_counted_both_ways_and_shown(run: Path) -> None:
     page = Page(write_report(run))
-    section = page.text[page.text.index("The old drawings, judged again") :]
+    section = page.text[page.text.index("Images from before training, judged again") :]
     assert "False positives corrected 20 of 80 25.0 % (15.0 to 35.0) Wrong, yet accepted before" in section
     assert "True positives lost 20 of 400 5.0 % (3.0 to 7.0)" in section
-    assert "False negatives corrected none no drawing was rejected like this" in section
+    assert "False negatives corrected none no image was rejected like this" in section
     assert "True negatives lost 60 of 480 12.5 % (9.5 to 15.5)" in section
     assert section.index("2 red circles 0.93 → 0.08") < section.index("True positives lost") < section.index("0.31")
-    alt = "Drawn before training for “2 red circles”. Judge: yes (0.93), after training no (0.08). "
+    alt = "Generated before training for “2 red circles”. Judge: yes (0.93), after training no (0.08). "
     assert page.attributes("img")[8]["alt"] == alt + "External verdict: wrong."
 
 

@@ -17,7 +17,7 @@ from unigap.files.png import save_figure
 from unigap.loop.sampling import draw_candidates
 from unigap.models.engine.sharding import whole
 from unigap.records import Prompt
-from unigap.report.plots.gallery_plot import VERDICTS, Exhibit, gallery_plot
+from unigap.report.plots.gallery_plot import VERDICTS, GalleryImage, gallery_plot
 from unigap.stages import ImproveStage
 
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ class Gallery(Callback):
         with trainer.precision_plugin.forward_context(), whole(pl_module.model):
             if not trainer.is_global_zero:
                 return
-            exhibits = draw_exhibits(pl_module, spread(pl_module.pool_data.eval_prompts, self.prompts))
+            images = sample_gallery(pl_module, spread(pl_module.pool_data.eval_prompts, self.prompts))
         path = self._grid_folder(trainer) / f"epoch-{epoch:04d}.png"
-        save_figure(gallery_plot(exhibits, f"epoch {epoch}"), path)
+        save_figure(gallery_plot(images, f"epoch {epoch}"), path)
         loggers = [logger for logger in trainer.loggers if not isinstance(logger, WandbLogger)]
         show_png(loggers, "gallery", path, trainer.global_step)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                self._tabulate(logger, epoch, exhibits)
+                self._tabulate(logger, epoch, images)
 
     def _grid_folder(self, trainer: Trainer) -> Path:
         if self.folder:
@@ -84,12 +84,12 @@ class Gallery(Callback):
             raise ValueError("Gallery.folder must be given where there is no RunCheckpoint to lie beside")
         return keeper.folder.parent / "drawings"
 
-    def _tabulate(self, logger: WandbLogger, epoch: int, exhibits: Sequence[Exhibit]) -> None:
+    def _tabulate(self, logger: WandbLogger, epoch: int, images: Sequence[GalleryImage]) -> None:
         import wandb
 
         if self._table is None:
             self._table = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
-        for one in exhibits:
+        for one in images:
             judge, external = "yes" if one.p_yes >= 0.5 else "no", VERDICTS[one.right]
             about = (epoch, one.prompt, one.category, one.difficulty, str(one.seed))
             self._table.add_data(*about, wandb.Image(one.picture), one.p_yes, judge, external)
@@ -103,9 +103,9 @@ def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
     return [prompts[number * len(prompts) // count] for number in range(count)]
 
 
-def draw_exhibits(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[Exhibit]:
+def sample_gallery(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[GalleryImage]:
     """Sample one image for each prompt, with the seeds and the sampling recipe of the stage's evaluation."""
-    plan, exhibits = stage.eval_plan, []
+    plan, images = stage.eval_plan, []
     for drawings in draw_candidates(
         stage.model, prompts, 1, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch
     ):
@@ -116,5 +116,5 @@ def draw_exhibits(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[Exhibi
         for candidate, pixels_CHW, p_yes, found in zip(candidates, pixels_BCHW, p_yes_B, right, strict=True):
             prompt = candidate.prompt
             about = (prompt.text, prompt.category, prompt.difficulty, candidate.seed)
-            exhibits.append(Exhibit(*about, to_image(pixels_CHW), p_yes, found))
-    return exhibits
+            images.append(GalleryImage(*about, to_image(pixels_CHW), p_yes, found))
+    return images

@@ -98,8 +98,8 @@ class RunCheckpoint(Checkpoint):
         """Decide where the run continues: in the epoch that its length cut short, after it, or in its last phase.
 
         Raises:
-            ValueError: The checkpoint is of a run on another number of processes, or with other weights at its start,
-                or an epoch that lies behind was cut short by a limit that has changed.
+            ValueError: The checkpoint is of a run with another number of processes or other initial weights, or a
+                finished epoch was cut short by a limit that has changed.
         """
         state = checkpoint["callbacks"].get(self.state_key)
         if trainer.state.fn != TrainerFn.FITTING or state is None:

@@ -30,7 +30,14 @@ from unigap.models.engine.sharding import whole
 from unigap.prompt_sets.loading import check_no_overlap, load_prompts
 from unigap.records import Candidate
 from unigap.report.run_folder.measured import AFTER_TRAINING
-from unigap.report.run_folder.writing import Look, run_figures, samples_of, versions, write_gallery, write_rejudged
+from unigap.report.run_folder.writing import (
+    Measurement,
+    run_figures,
+    samples_of,
+    versions,
+    write_gallery,
+    write_rejudged,
+)
 from unigap.seeds import seed_of_part
 from unigap.stages import ImproveStage
 from unigap.world import find_world
@@ -118,7 +125,7 @@ class RunSummary(Callback):
             before: dict[str, Any] = {"key": key}
             with self._working(trainer, pl_module, BEFORE) as at_work:
                 if at_work:
-                    before |= _kept(self._look(trainer, pl_module, "gap before"))
+                    before |= _kept(self._measure(trainer, pl_module, "gap before"))
             self._before = before
         self._began = time.perf_counter()
 
@@ -130,8 +137,8 @@ class RunSummary(Callback):
         with self._working(trainer, pl_module, AFTER) as at_work:
             if not at_work:
                 return
-            after = self._look(trainer, pl_module, "gap after")
-            before = self._look_before(pl_module)
+            after = self._measure(trainer, pl_module, "gap after")
+            before = self._restore_before(pl_module)
             again_S = rejudge(pl_module.model, before.verdicts, pl_module.own_judge)
             weights = pl_module.model.weights_digest()
         self._write(trainer, pl_module, before, after, again_S, weights)
@@ -154,7 +161,7 @@ class RunSummary(Callback):
             raise stopped
         self.seconds[phase] = round(time.perf_counter() - start, 2)
 
-    def _look(self, trainer: Trainer, stage: ImproveStage, title: str) -> Look:
+    def _measure(self, trainer: Trainer, stage: ImproveStage, title: str) -> Measurement:
         total, quiet = len(self.prompts) * self.plan.candidates, not trainer.progress_bar_callback
         checkpoint = run_checkpoint(trainer)
         with tqdm(total=total, unit="image", desc=title, disable=quiet) as bar:
@@ -165,9 +172,9 @@ class RunSummary(Callback):
                     checkpoint.stop.check()
 
             verdicts = measure(stage.model, self.prompts, self.plan, stage.own_judge, stage.external, advance)
-        return Look(verdicts, sit_exam(stage.model, self.exam, stage.own_judge) if self.exam else None)
+        return Measurement(verdicts, sit_exam(stage.model, self.exam, stage.own_judge) if self.exam else None)
 
-    def _look_before(self, stage: ImproveStage) -> Look:
+    def _restore_before(self, stage: ImproveStage) -> Measurement:
         """Restore the measurement before training; its images are decoded again, because the decoder is frozen."""
         kept, n = self._before, self.plan.candidates
         candidates = [
@@ -178,7 +185,9 @@ class RunSummary(Callback):
         pixels = [stage.model.decode(part).cpu() for part in codes_SM.split(self.plan.images_per_batch)]
         prompt_S = torch.arange(len(self.prompts)).repeat_interleave(n)
         drawings = Drawings(candidates, torch.cat(pixels))
-        return Look(Verdicts(self.prompts, drawings, prompt_S, kept["own_S"], kept["right_S"]), kept["answers_E"])
+        return Measurement(
+            Verdicts(self.prompts, drawings, prompt_S, kept["own_S"], kept["right_S"]), kept["answers_E"]
+        )
 
     def _measured_on(self, stage: ImproveStage, weights: str) -> dict[str, Any]:
         """Return what the figures were measured on, so that only like is compared with like."""
@@ -201,8 +210,8 @@ class RunSummary(Callback):
         self,
         trainer: Trainer,
         stage: ImproveStage,
-        before: Look,
-        after: Look,
+        before: Measurement,
+        after: Measurement,
         again_S: torch.Tensor,
         weights: str,
     ) -> None:
@@ -268,9 +277,9 @@ def _rounds(trainer: Trainer) -> list[dict[str, int]]:
     return [row for callback in callbacks if isinstance(callback, Regrow) for row in callback.counts]
 
 
-def _kept(look: Look) -> dict[str, Any]:
+def _kept(measurement: Measurement) -> dict[str, Any]:
     """Return a measurement as tensors and plain values, small enough for every checkpoint."""
-    verdicts = look.verdicts
+    verdicts = measurement.verdicts
     drawn = verdicts.drawings.candidates
     return {
         "codes_SM": codes_of(drawn).int(),
@@ -278,5 +287,5 @@ def _kept(look: Look) -> dict[str, Any]:
         "logps": [candidate.logp for candidate in drawn],
         "own_S": verdicts.own_S,
         "right_S": verdicts.right_S,
-        "answers_E": look.answers_E,
+        "answers_E": measurement.answers_E,
     }

@@ -14,8 +14,8 @@ from unigap.files.png import image_size
 from unigap.report.pages.report_charts import curve_charts, dynamics_charts, part_charts, round_charts, time_chart
 from unigap.report.pages.templates import fill
 from unigap.report.run_folder.contents import Drawing, Estimates, Exhibit, RunFolder, read_run
-from unigap.report.run_folder.figures import HEADLINE, TURNED
-from unigap.report.run_folder.findings import cautions, headline, table, table_row, turned_cell
+from unigap.report.run_folder.figures import FLIPS, HEADLINE
+from unigap.report.run_folder.findings import cautions, flip_cell, headline, table, table_row
 
 PIXELATED = 128  # images narrower than this are enlarged with sharp pixels
 VERDICTS = {
@@ -54,7 +54,7 @@ def picture(run: RunFolder, exhibit: Exhibit, when: str, drawing: Drawing) -> di
     """Return the gallery entry of one image."""
     external, mark, tone = VERDICTS[drawing.external]
     judge = verdict(drawing.p_yes)
-    alt = f"Drawn {when} training for “{exhibit.prompt}”. Judge: {judge}. External verdict: {external}."
+    alt = f"Generated {when} training for “{exhibit.prompt}”. Judge: {judge}. External verdict: {external}."
     details = {"when": when, "judge": judge, "drawing": drawing, "external": external, "mark": mark, "tone": tone}
     return image(run, drawing.image, alt) | details
 
@@ -80,7 +80,7 @@ def redrawn_summary(estimates: Estimates) -> str:
     for key, was, now in (("wrong_to_right", "wrong", "right"), ("right_to_wrong", "right", "wrong")):
         estimate = estimates.get(key)
         if estimate and estimate.measured:
-            counts.append(f"{round(estimate.value * estimate.n):,} of {estimate.n:,} {was} drawings are {now} now")
+            counts.append(f"{round(estimate.value * estimate.n):,} of {estimate.n:,} {was} images are {now} now")
     return f"{', and '.join(counts)}. " if counts else ""
 
 
@@ -100,20 +100,20 @@ def gallery_summary(exhibits: Sequence[Exhibit]) -> str:
 
 def rejudged(run: RunFolder) -> list[dict[str, Any]]:
     """Return how often the judge's verdicts on old images flipped in each way, with some of the images."""
-    ways = []
-    for way in TURNED:
-        estimate = run.summary.rejudged.get(way.metric.key)
+    flips = []
+    for flip in FLIPS:
+        estimate = run.summary.rejudged.get(flip.metric.key)
         if estimate is None:
             continue
         pictures = []
         for one in run.rejudged:
-            if one.kind == (way.accepted, way.right):
+            if one.kind == (flip.accepted, flip.right):
                 before, after, external = verdict(one.p_before), verdict(one.p_after), VERDICTS[one.external][0]
-                alt = f"Drawn before training for “{one.prompt}”. Judge: {before}, after training {after}. "
+                alt = f"Generated before training for “{one.prompt}”. Judge: {before}, after training {after}. "
                 shown = image(run, one.image, f"{alt}External verdict: {external}.")
                 pictures.append(shown | {"drawing": one, "before": before, "after": after})
-        ways.append({"metric": way.metric, "cell": turned_cell(way, estimate), "pictures": pictures})
-    return ways
+        flips.append({"metric": flip.metric, "cell": flip_cell(flip, estimate), "pictures": pictures})
+    return flips
 
 
 def dynamics_pictures(run: RunFolder) -> list[dict[str, Any]]:
@@ -160,7 +160,7 @@ def render(run: RunFolder) -> str:
     return fill(
         "report.html.j2",
         summary=summary,
-        claims=[headline(metric, summary.delta[metric.key]) for metric in headlined],
+        headlines=[headline(metric, summary.delta[metric.key]) for metric in headlined],
         cautions=cautions(summary),
         heroes=[table_row(metric, summary) for metric in headlined],
         groups=table(summary),

@@ -20,7 +20,7 @@ COLOURS = {True: PALETTE["good"], False: PALETTE["bad"], None: QUIET}
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class GalleryImage:
     """A generated image with both verdicts.
 
     Attributes:
@@ -42,25 +42,25 @@ class Exhibit:
     right: bool | None
 
 
-def gallery_plot(exhibits: Sequence[Exhibit], title: str) -> Figure:
+def gallery_plot(images: Sequence[GalleryImage], title: str) -> Figure:
     """Plot a grid of images, ``COLUMNS`` in a row.
 
     Args:
-        exhibits: The images, at least one.
+        images: The images, at least one.
         title: When they were generated, e.g. ``"epoch 3"``.
     """
-    rows = math.ceil(len(exhibits) / COLUMNS)
+    rows = math.ceil(len(images) / COLUMNS)
     figure = canvas(2.1 * COLUMNS, 2.75 * rows + 0.4)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
-    for number, exhibit in enumerate(exhibits, 1):
+    for number, image in enumerate(images, 1):
         axes = figure.add_subplot(rows, COLUMNS, number)
-        axes.imshow(exhibit.picture, interpolation="nearest")
+        axes.imshow(image.picture, interpolation="nearest")
         axes.set_axis_off()
-        axes.set_title(textwrap.fill(exhibit.prompt, 26), fontsize=8, color=INK, loc="left")
-        verdict = "yes" if exhibit.p_yes >= 0.5 else "no"
-        judge = f"judge: {verdict} ({exhibit.p_yes:.2f})"
-        external = f"external: {VERDICTS[exhibit.right]}"
+        axes.set_title(textwrap.fill(image.prompt, 26), fontsize=8, color=INK, loc="left")
+        verdict = "yes" if image.p_yes >= 0.5 else "no"
+        judge = f"judge: {verdict} ({image.p_yes:.2f})"
+        external = f"external: {VERDICTS[image.right]}"
         place: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 8, "va": "top"}
         axes.text(0.0, -0.04, judge, color=QUIET, **place)
-        axes.text(0.0, -0.17, external, color=COLOURS[exhibit.right], **place)
+        axes.text(0.0, -0.17, external, color=COLOURS[image.right], **place)
     return figure

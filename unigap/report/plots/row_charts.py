@@ -94,14 +94,14 @@ def _draw_change(chart: Chart, number: int, change: Change, colour: str, unit: s
     """Draw one row: name and values above, two marks joined by a line below. Return its tooltip."""
     top, ink, gid = CHANGE_ROW * number, PALETTE[colour], f"row{number}"
     label = write(chart, 0, top + 10, change.label, weight="bold")
-    beside: dict[str, Any] = {
+    placing: dict[str, Any] = {
         "xycoords": label,
         "textcoords": "offset points",
         "annotation_clip": False,
         "size": 10,
         "color": QUIET,
     }
-    chart.axes.annotate(legible(change.note), (1, 0), xytext=(7, 0), va="bottom", **beside)
+    chart.axes.annotate(legible(change.note), (1, 0), xytext=(7, 0), va="bottom", **placing)
     values = f"{change.before.value:.0f} \N{RIGHTWARDS ARROW} {change.after.value:.0f}{unit}"
     write(chart, WIDTH, top + 10, values, ink, weight="bold", ha="right")
     first, second = top + 23, top + 35

@@ -10,11 +10,11 @@ class Metric:
     """How a metric is presented.
 
     Attributes:
-        key: Its name in the run folder.
-        name: Its name on the page.
+        key: Name in the files of the run folder.
+        name: Name on pages and in tables.
         meaning: One short line of explanation.
         better: 1 if more is better, -1 if less is, 0 if neither.
-        share: Shown in per cent; else as a number with three decimals.
+        share: Shown in per cent; otherwise as a number with three decimals.
     """
 
     key: str
@@ -25,30 +25,31 @@ class Metric:
 
 
 GAP = (
-    Metric("generation", "Generation accuracy", "Share of drawings that the external judge finds right."),
-    Metric("non_unification", "Non-unification", "Share of its own drawings that the model, as judge, rejects.", -1),
+    Metric("generation", "Generation accuracy", "Share of generated images that the external judge accepts."),
+    Metric("non_unification", "Non-unification", "Share of its own images that the model, as judge, rejects.", -1),
     Metric(
         "weak_generation",
         "Weak-generation share",
-        "Of the rejected drawings, the share that are truly wrong: high means weak drawing, low means weak judging.",
+        "Of the images that the own judge rejects, the share that the external judge rejects too: high means weak "
+        "generation, low means weak understanding.",
         0,
     ),
 )
 JUDGE = (
-    Metric("understanding_renders", "Understanding", "Share of known images on which the judge answers rightly."),
-    Metric("judge_tnr", "True negative rate", "Of wrong images, the share that the judge rejects."),
-    Metric("judge_tpr", "True positive rate", "Of right images, the share that the judge accepts."),
-    Metric("judge_precision", "Precision of yes", "Of drawings that the judge accepts, the share that are right."),
+    Metric("understanding_renders", "Understanding", "Share of probe-set statements that the judge answers correctly."),
+    Metric("judge_tnr", "True negative rate", "Share of wrong images that the judge rejects."),
+    Metric("judge_tpr", "True positive rate", "Share of right images that the judge accepts."),
+    Metric("judge_precision", "Precision of yes", "Of the images that the judge accepts, the share that are right."),
     Metric(
         "judge_auroc",
         "AUROC",
-        "Chance that the judge ranks a right image above a wrong one; 0.5 is guessing.",
+        "Probability that a right image gets a higher logit than a wrong one; 0.5 is guessing.",
         share=False,
     ),
     Metric(
         "judge_auroc_within",
         "AUROC within categories",
-        "The same among images of one category, so that telling the categories apart earns nothing.",
+        "The same among images of one category, so that distinguishing categories does not count.",
         share=False,
     ),
     Metric("yes_rate", "Yes rate", "Share of images that the judge accepts.", 0),
@@ -59,27 +60,27 @@ SAME_IMAGES = (
     Metric(
         "win_rate",
         "Win rate",
-        "Where the judge before and the judge after disagree, how often the later one is right; n counts the "
-        "disagreements. A drift of the threshold alone moves it.",
+        "Where the judges before and after training disagree, the share in which the later one is right; n counts "
+        "the disagreements. A drift of the threshold alone changes it.",
     ),
     Metric(
         "matched_win_rate",
         "Win rate, matched",
-        "The same after resetting the later threshold so that both judges accept equally often: only a better "
-        "ranking moves it.",
+        "The same with the later threshold reset so that both judges accept equally often: only a better ranking "
+        "increases it.",
     ),
-    Metric("delta_auroc", "Change of AUROC", "What training did to how the judge ranks the images.", share=False),
+    Metric("delta_auroc", "Change of AUROC", "Effect of training on the judge's ranking of the images.", share=False),
 )
 
 
 @dataclass(frozen=True)
-class Turned:
-    """A way in which a verdict on a drawing made before training turned round.
+class Flip:
+    """A way in which a verdict on an image generated before training flipped.
 
     Attributes:
-        metric: How often it happened.
-        accepted: Whether the judge before accepted the drawing.
-        right: Whether the drawing is right.
+        metric: The share of verdicts that flipped.
+        accepted: Whether the judge before training accepted the image.
+        right: Whether the image is right.
     """
 
     metric: Metric
@@ -87,23 +88,23 @@ class Turned:
     right: bool
 
 
-TURNED = (
-    Turned(
+FLIPS = (
+    Flip(
         Metric("false_positives_rejected", "False positives corrected", "Wrong, yet accepted before; rejected now."),
         accepted=True,
         right=False,
     ),
-    Turned(
+    Flip(
         Metric("true_positives_rejected", "True positives lost", "Right, and accepted before; rejected now.", -1),
         accepted=True,
         right=True,
     ),
-    Turned(
+    Flip(
         Metric("false_negatives_accepted", "False negatives corrected", "Right, yet rejected before; accepted now."),
         accepted=False,
         right=True,
     ),
-    Turned(
+    Flip(
         Metric("true_negatives_accepted", "True negatives lost", "Wrong, and rejected before; accepted now.", -1),
         accepted=False,
         right=False,

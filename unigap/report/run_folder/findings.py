@@ -1,4 +1,4 @@
-"""What a run shows, in figures and in plain sentences: the headline, its cautions and the rows of the table."""
+"""Phrase the results of a run: the headline, its cautions and the rows of the table."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from unigap.estimate import Estimate
 from unigap.report.run_folder.contents import Summary
-from unigap.report.run_folder.figures import FIGURES, GAP, JUDGE, SAME_IMAGES, Metric, Turned
+from unigap.report.run_folder.figures import FIGURES, GAP, JUDGE, SAME_IMAGES, Flip, Metric
 
 PERCENT, POINTS = "\N{NO-BREAK SPACE}%", "\N{NO-BREAK SPACE}points"
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A sentence of the headline and the interval that it rests on."""
+class Headline:
+    """A sentence of the headline and its interval."""
 
     sentence: str
     detail: str
@@ -21,7 +21,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell: the figure, its interval, what it rests on, and how to read it (``tone`` is a CSS class)."""
+    """A table cell: value, unit, interval, number of samples, and verdict; ``tone`` is its CSS class."""
 
     figure: str
     unit: str = ""
@@ -42,7 +42,7 @@ class Row:
 
 
 def amount(value: float, share: bool = True, signed: bool = False) -> str:
-    """A share in per cent with one decimal, or a plain number with three, with a true minus sign.
+    """Format a share in per cent with one decimal, or a number with three, with a true minus sign.
 
     >>> amount(0.4632), amount(-0.0061, share=False, signed=True)
     ('46.3', '\N{MINUS SIGN}0.006')
@@ -53,14 +53,14 @@ def amount(value: float, share: bool = True, signed: bool = False) -> str:
 
 
 def interval(estimate: Estimate, share: bool = True, signed: bool = False) -> str:
-    """The interval in words, empty where there is none."""
+    """Format the interval; empty without one."""
     if not estimate.has_interval:
         return ""
     return f"{amount(estimate.low, share, signed)} to {amount(estimate.high, share, signed)}"
 
 
 def value_cell(metric: Metric, estimate: Estimate | None) -> Cell | None:
-    """The cell of a value before or after."""
+    """Return the cell of a value before or after training."""
     if estimate is None:
         return None
     if not estimate.measured:
@@ -74,43 +74,43 @@ def value_cell(metric: Metric, estimate: Estimate | None) -> Cell | None:
 
 
 def change_cell(metric: Metric, estimate: Estimate) -> Cell:
-    """The cell of a paired difference, which says whether its interval contains zero."""
+    """Return the cell of a paired difference, with its significance."""
     if not estimate.measured:
         return Cell("\N{EN DASH}", n=f"n = {estimate.n:,}", verdict="nothing to measure", tone="quiet")
     figure, unit = amount(estimate.value, metric.share, signed=True), POINTS if metric.share else ""
     quality = estimate.side() * metric.better
     verdict, tone = {1: ("better", "good"), -1: ("worse", "bad")}.get(quality, ("changed", ""))
     if not estimate.side():
-        verdict, tone = "no clear change" if interval(estimate) else "no interval", "quiet"
+        verdict, tone = "no significant change" if interval(estimate) else "no interval", "quiet"
     return Cell(figure, unit, interval(estimate, metric.share, signed=True), f"n = {estimate.n:,}", verdict, tone)
 
 
 def plain_change(metric: Metric, before: Estimate | None, after: Estimate | None) -> Cell | None:
-    """The cell of a difference of two values that has no paired interval."""
+    """Return the cell of a difference of two values without a paired interval."""
     if before is None or after is None or not (before.measured and after.measured):
         return None
     figure, unit = amount(after.value - before.value, metric.share, signed=True), POINTS if metric.share else ""
     return Cell(figure, unit, verdict="no paired interval")
 
 
-def turned_cell(way: Turned, estimate: Estimate) -> Cell:
-    """How many verdicts turned round, of how many, with the share and its interval."""
+def flip_cell(flip: Flip, estimate: Estimate) -> Cell:
+    """Return the cell with the number of flipped verdicts, their share and its interval."""
     if not estimate.measured:
-        return Cell("none", n=f"no drawing was {'accepted' if way.accepted else 'rejected'} like this")
+        return Cell("none", n=f"no image was {'accepted' if flip.accepted else 'rejected'} like this")
     count = round(estimate.value * estimate.n)
     share = f"{amount(estimate.value)}{PERCENT}"
     return Cell(f"{count:,} of {estimate.n:,}", n=share, interval=interval(estimate))
 
 
 def table_row(metric: Metric, summary: Summary) -> Row:
-    """The row of a metric measured before and after."""
+    """Return the row of a metric measured before and after training."""
     before, after, paired = (part.get(metric.key) for part in (summary.before, summary.after, summary.delta))
     change = change_cell(metric, paired) if paired else plain_change(metric, before, after)
     return Row(metric, value_cell(metric, before), value_cell(metric, after), change)
 
 
 def table(summary: Summary) -> list[tuple[str, list[Row]]]:
-    """The rows of the table in named groups; metrics the run does not have are left out."""
+    """Return the rows of the table in named groups, without metrics that the run did not measure."""
     groups = []
     for title, metrics in (("The gap", GAP), ("The judge", JUDGE)):
         known = [metric for metric in metrics if metric.key in summary.before.keys() | summary.after.keys()]
@@ -123,24 +123,26 @@ def table(summary: Summary) -> list[tuple[str, list[Row]]]:
     return [(title, rows) for title, rows in groups if rows]
 
 
-def headline(metric: Metric, delta: Estimate) -> Claim:
-    """What a paired difference shows; says plainly when its interval contains zero."""
+def headline(metric: Metric, delta: Estimate) -> Headline:
+    """Phrase a paired difference; it is significant if its interval excludes zero."""
     if not delta.measured:
-        return Claim(f"{metric.name} was not measured", "")
+        return Headline(f"{metric.name} was not measured", "")
     change = f"{amount(delta.value, signed=True)}{POINTS}"
     if not interval(delta):
-        return Claim(f"{metric.name}: no claim", f"{change}, without an interval")
+        return Headline(f"{metric.name}: no claim", f"{change}, without an interval")
     if not delta.side():
         span = interval(delta, signed=True)
-        return Claim(f"{metric.name}: no clear change", f"{change}; the 95{PERCENT} interval, {span}, contains zero")
+        return Headline(
+            f"{metric.name}: no significant change", f"{change}; the 95{PERCENT} interval, {span}, contains zero"
+        )
     verb = "rose" if delta.side() > 0 else "fell"
     ends = sorted((abs(delta.low), abs(delta.high)))
     span = f"95{PERCENT} interval {amount(ends[0])} to {amount(ends[1])}"
-    return Claim(f"{metric.name} {verb} by {amount(abs(delta.value))}{POINTS}", span)
+    return Headline(f"{metric.name} {verb} by {amount(abs(delta.value))}{POINTS}", span)
 
 
 def fallen(metric: Metric, summary: Summary) -> str:
-    """How far a metric fell, as in "precision 82.7 to 72.9 %"; empty unless it fell below its interval before."""
+    """Phrase the fall of a metric, as in "precision 82.7 to 72.9 %"; empty if it is within its earlier interval."""
     before, after = (part.get(metric.key) for part in (summary.before, summary.after))
     if not before or not after or not after.value < before.low:
         return ""
@@ -148,7 +150,7 @@ def fallen(metric: Metric, summary: Summary) -> str:
 
 
 def no_external(option: str) -> str:
-    """Say which figures are left out because no external judge was asked, and how to get them.
+    """Name the figures that are left out without an external judge, and how to get them.
 
     Args:
         option: The option that names the judge.
@@ -160,19 +162,19 @@ def no_external(option: str) -> str:
 
 
 def cautions(summary: Summary) -> list[str]:
-    """What the headline alone would hide, and what was not measured."""
-    said = [no_external("--model.init_args.external")] if summary.without_external else []
+    """Return warnings about facts that the headline hides, and about figures that were not measured."""
+    found = [no_external("--model.init_args.external")] if summary.without_external else []
     lost = [text for key in ("judge_tnr", "judge_precision") if (text := fallen(FIGURES[key], summary))]
     if lost and summary.delta["non_unification"].value < 0:
-        said.append(
-            f"While non-unification fell, the judge became less reliable on the drawings: {', '.join(lost)}. "
-            "The drawings may have moved into its blind spots, so part of the fall need not be better drawing; "
-            "generation accuracy is the safer figure."
+        found.append(
+            f"While non-unification fell, the judge became less reliable on generated images: {', '.join(lost)}. "
+            "The images may have moved into its blind spots, so part of the fall may not be better generation; "
+            "generation accuracy is the more reliable figure."
         )
     before, after = (part.get("understanding_renders") for part in (summary.before, summary.after))
     if before and after and after.value < before.low:
-        said.append(
+        found.append(
             f"Understanding fell below its interval before training ({amount(after.value)}{PERCENT}, before: "
             f"{interval(before)}): the model forgets."
         )
-    return said
+    return found
