@@ -12,7 +12,8 @@ from typing import Any
 
 from unigap.estimate import Estimate
 from unigap.files.seals import was_written
-from unigap.report.run_folder.contents import Epoch, Estimates, read_run
+from unigap.report.run_folder.contents import Estimates, read_run
+from unigap.report.run_folder.curves import Epoch
 from unigap.report.run_folder.fit_folder import read_fit
 from unigap.report.run_folder.measured import AFTER_TRAINING, Samples, check_alike
 

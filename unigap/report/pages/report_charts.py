@@ -9,7 +9,8 @@ from markupsafe import Markup
 from unigap.estimate import Estimate
 from unigap.report.plots.charts import Line, Point, line_chart
 from unigap.report.plots.row_charts import Bar, Change, Segment, bar_chart, change_chart
-from unigap.report.run_folder.contents import Epoch, Part, Round, Watched
+from unigap.report.run_folder.contents import Part, Round
+from unigap.report.run_folder.curves import Epoch, Watched
 from unigap.report.run_folder.figures import HEADLINE
 from unigap.report.run_folder.findings import PERCENT
 

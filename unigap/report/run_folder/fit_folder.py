@@ -13,7 +13,8 @@ from unigap.console.strict_yaml import UnclearYAML, check_yaml
 from unigap.estimate import Estimate
 from unigap.files.seals import read_sealed, warn_unsealed, was_written
 from unigap.files.typed_json import build, read_json
-from unigap.report.run_folder.contents import Epoch, Estimates, Summary, check_shares
+from unigap.report.run_folder.contents import Estimates, Summary, check_shares
+from unigap.report.run_folder.curves import Epoch
 from unigap.report.run_folder.measured import IN_TRAINING
 
 CONFIG = "config.yaml"
