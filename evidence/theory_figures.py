@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from evidence import theory_summary as summary
 from evidence.one_step import BUDGETS
 from unigap.metrics.intervals import Estimate
-from unigap.report.plots import dynamics_plots as plots
+from unigap.report.plots import style
 
 TITLES = {"generation": "Lemma 1/3, generation", "bayes": "Lemma 2/4, Bayes", "head": "understanding head"}
 SCORE_NAMES = {
@@ -40,45 +40,45 @@ def draw_figures(results: summary.Results, seeds: Sequence[int], category_of: Se
 
 
 def _lemmas(results: summary.Results, seeds: Sequence[int]) -> Figure:
-    figure = plots.canvas(12.6, 7.2)
+    figure = style.canvas(12.6, 7.2)
     for row, objective in enumerate(("sft", "dpo")):
         for column, (reading, title) in enumerate(TITLES.items(), 1):
             name = f"{objective.upper()}: {title}"
-            axes = plots.panel(figure, name, "predicted (nats)", "measured (nats)", (2, 3, 3 * row + column))
+            axes = style.panel(figure, name, "predicted (nats)", "measured (nats)", (2, 3, 3 * row + column))
             ends: list[float] = []
             for arm in summary.arms_of(results, "one-step", seeds):
                 told = arm[objective][reading]
                 axes.scatter(told["predicted"], told["measured"], s=14, alpha=0.7, linewidths=0)
                 ends += [*told["predicted"], *told["measured"]]
-            axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=plots.NULL, linewidth=1, zorder=0)
+            axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=style.NULL, linewidth=1, zorder=0)
             axes.ticklabel_format(style="sci", scilimits=(-2, 3), axis="both")
     figure.suptitle(f"a step that lowers the loss by {BUDGETS[1]} nats; one colour a seed", fontsize=10)
     return figure
 
 
 def _coupling(results: summary.Results, seeds: Sequence[int]) -> Figure:
-    figure = plots.canvas(12.6, 4.2)
+    figure = style.canvas(12.6, 4.2)
     table = summary.coupling_table(results, seeds)
-    axes = plots.panel(figure, "mean own-pair cosine, false and true accepts", "", "", (1, 3, 1))
+    axes = style.panel(figure, "mean own-pair cosine, false and true accepts", "", "", (1, 3, 1))
     places = range(len(table))
     for shift, group in ((-0.15, "true accept"), (0.15, "false accept")):
-        colour, marker = plots.GROUP_STYLE[group]
+        colour, marker = style.GROUP_STYLE[group]
         estimates = [row[group] for row in table.values()]
         _points(axes, [p + shift for p in places], estimates, colour, marker, group)
     axes.set_xticks(list(places), [name.replace(" ", "\n") for name in table], fontsize=8)
-    axes.axhline(0, color=plots.INK, linewidth=0.8)
+    axes.axhline(0, color=style.INK, linewidth=0.8)
     axes.legend(fontsize=8, frameon=False)
     parts = summary.part_table(results, seeds)
-    axes = plots.panel(figure, "which parts carry it (base)", "addition to the own-pair cosine", "", (1, 3, 2))
+    axes = style.panel(figure, "which parts carry it (base)", "addition to the own-pair cosine", "", (1, 3, 2))
     rows = list(range(len(parts)))[::-1]
-    axes.barh(rows, [value.value for value, _, _ in parts.values()], color=plots.GENERATION, height=0.62)
+    axes.barh(rows, [value.value for value, _, _ in parts.values()], color=style.GENERATION, height=0.62)
     null = [(mean, 2 * spread) for _, mean, spread in parts.values()]
-    axes.errorbar([m for m, _ in null], rows, xerr=[s for _, s in null], fmt="none", ecolor=plots.NULL, label="null")
+    axes.errorbar([m for m, _ in null], rows, xerr=[s for _, s in null], fmt="none", ecolor=style.NULL, label="null")
     axes.set_yticks(rows, list(parts))
-    axes.axvline(0, color=plots.INK, linewidth=0.8)
+    axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    axes = plots.panel(figure, "during self-improvement", "step", "mean own-pair cosine", (1, 3, 3))
-    for name, colour in (("value", plots.GENERATION), ("null", plots.NULL)):
+    axes = style.panel(figure, "during self-improvement", "step", "mean own-pair cosine", (1, 3, 3))
+    for name, colour in (("value", style.GENERATION), ("null", style.NULL)):
         steps = summary.movement(results, seeds, f"own_cosine/{name}")
         _points(
             axes, [s for s, _ in steps], [e for _, e in steps], colour, "o", "own pairs" if name == "value" else name
@@ -90,16 +90,16 @@ def _coupling(results: summary.Results, seeds: Sequence[int]) -> Figure:
 
 
 def _corrections(table: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-    figure = plots.canvas(10.6, 4.2)
+    figure = style.canvas(10.6, 4.2)
     names = list(table)[::-1]
     for column, (kind, title, chance) in enumerate(
         (("auroc", "AUROC for being corrected", 0.5), ("rank", "rank correlation with the fall of the log-odds", 0.0)),
         1,
     ):
-        axes = plots.panel(figure, title, "", "", (1, 2, column))
+        axes = style.panel(figure, title, "", "", (1, 2, column))
         for key, label, shift, colour in (
-            (kind, "over all drawings", 0.13, plots.NULL),
-            (f"{kind}_within", "within a category and seed", -0.13, plots.GENERATION),
+            (kind, "over all drawings", 0.13, style.NULL),
+            (f"{kind}_within", "within a category and seed", -0.13, style.GENERATION),
         ):
             shown = [(place + shift, table[name][key]) for place, name in enumerate(names) if table[name][key].n]
             for place, told in shown:
@@ -107,14 +107,14 @@ def _corrections(table: Mapping[str, Mapping[str, Estimate]]) -> Figure:
             places = [place for place, _ in shown]
             axes.plot([told.value for _, told in shown], places, "o", color=colour, label=label)
         axes.set_yticks(range(len(names)), [SCORE_NAMES[name] for name in names])
-        axes.axvline(chance, color=plots.INK, linewidth=0.8)
+        axes.axvline(chance, color=style.INK, linewidth=0.8)
     figure.axes[1].legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 
 
 def _bayes(results: summary.Results, seeds: Sequence[int]) -> Figure:
-    figure = plots.canvas(5.2, 4.2)
-    axes = plots.panel(
+    figure = style.canvas(5.2, 4.2)
+    axes = style.panel(
         figure,
         "over all of self-improvement, one colour a seed",
         "change through Bayes (nats)",
@@ -122,8 +122,8 @@ def _bayes(results: summary.Results, seeds: Sequence[int]) -> Figure:
     )
     for arm in summary.arms_of(results, "corrections", seeds):
         axes.scatter(arm["bayes"]["bayes"], arm["bayes"]["head"], s=10, alpha=0.6, linewidths=0)
-    axes.axhline(0, color=plots.NULL, linewidth=0.8)
-    axes.axvline(0, color=plots.NULL, linewidth=0.8)
+    axes.axhline(0, color=style.NULL, linewidth=0.8)
+    axes.axvline(0, color=style.NULL, linewidth=0.8)
     return figure
 
 

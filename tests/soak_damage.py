@@ -54,7 +54,7 @@ def _readers(run: Path) -> list[Callable[[], object]]:
         lambda: pool_verify(str(pool)),
         lambda: _read_pool(Pool.open(pool)),
         lambda: write_report(run, run / "report.html"),
-        lambda: read_fit(run).readings,
+        lambda: read_fit(run).estimates,
         lambda: open_lightning(str(last), "run"),
         lambda: _read_rows(run),
     ]

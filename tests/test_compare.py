@@ -19,11 +19,11 @@ from small_runs import FICKLE, expect_error, improve
 
 import unigap.report.pages.comparison
 from unigap.__main__ import main
+from unigap.estimate import Estimate
 from unigap.files.seals import SEALS
 from unigap.metrics.intervals import paired_difference
 from unigap.report.pages.comparison import difference, read_contender, read_contenders, unpaired_difference
-from unigap.report.run_folder.contents import Reading
-from unigap.report.run_folder.findings import GAP, JUDGE
+from unigap.report.run_folder.figures import FIGURES
 
 HOSTILE = "<script>alert('a & b')</script>"
 
@@ -126,14 +126,14 @@ def test_runs_on_the_same_prompts_are_compared_in_pairs(
     n = len(a.samples.right)
     prompt_S = torch.arange(n) // a.samples.candidates
     arms = [(torch.tensor(run.samples.right).double(), torch.ones(n), prompt_S) for run in (a, b) if run.samples]
-    assert difference("generation", a, b) == Reading(**paired_difference(*arms).to_dict())
+    assert difference("generation", a, b) == paired_difference(*arms)
     assert difference("generation", a, b).value == pytest.approx(3 / n)
-    for metric in (metric.key for metric in (*GAP, *JUDGE)):
-        if a.after[metric].value is not None:
+    for metric in FIGURES:
+        if a.after[metric].measured:
             found = difference(metric, a, a)
-            assert found.value == 0 and found.low in (0, None) and found.high in (0, None), metric
+            assert found.value == 0 and (not found.has_interval or found.low == found.high == 0), metric
     paired, apart = difference("generation", a, b), unpaired_difference(a.after["generation"], b.after["generation"])
-    assert paired.low is not None and paired.high is not None and apart.low is not None and apart.high is not None
+    assert paired.has_interval and apart.has_interval
     assert paired.high - paired.low < apart.high - apart.low
     assert main(["compare", "a", "b"]) == 0
     assert "are paired" in Path("compare.html").read_text(encoding="utf-8")
@@ -216,22 +216,23 @@ def test_the_interval_of_a_difference_covers_the_truth() -> None:
     for _ in range(rounds):
         first, other = (wilson(sum(chance.random() < p for _ in range(n)), n) for p in truths)
         found = unpaired_difference(first, other)
-        assert found.low is not None and found.high is not None
+        assert found.has_interval
         hits += found.low <= truths[1] - truths[0] <= found.high
     assert 0.93 < hits / rounds < 0.97
 
 
-def wilson(hits: int, n: int) -> Reading:
+def wilson(hits: int, n: int) -> Estimate:
     """A share with Wilson's 95 % interval."""
     z, p = 1.959964, hits / n
     middle, half = (p + z * z / (2 * n)), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Reading(p, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n), n)
+    return Estimate(p, (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n), n)
 
 
-def test_a_reading_that_is_missing_makes_no_difference() -> None:
-    nothing, something = Reading(None, None, None, 0), Reading(0.5, 0.4, 0.6, 10)
-    assert unpaired_difference(nothing, something) == Reading(None, None, None, 0)
-    assert unpaired_difference(Reading(0.25, None, None, 5), something) == Reading(0.25, None, None, 5)
+def test_an_estimate_that_is_missing_makes_no_difference() -> None:
+    nothing, something = Estimate(math.nan, math.nan, math.nan, 0), Estimate(0.5, 0.4, 0.6, 10)
+    assert unpaired_difference(nothing, something).to_dict() == nothing.to_dict()
+    without_interval = unpaired_difference(Estimate(0.25, math.nan, math.nan, 5), something)
+    assert without_interval.to_dict() == {"value": 0.25, "low": None, "high": None, "n": 5}
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:

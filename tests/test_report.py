@@ -16,13 +16,15 @@ from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
+import matplotlib
 import pytest
 from PIL import Image
 
 from unigap.report.pages import report, report_charts
 from unigap.report.pages.report import write_report
-from unigap.report.plots import svg
+from unigap.report.plots import charts, inline_svg
 from unigap.report.plots.charts import Line, Point, line_chart
+from unigap.report.plots.row_charts import Bar, Change, Segment, bar_chart, change_chart
 from unigap.report.run_folder import findings
 
 HOSTILE = "<script>alert('a & b')</script>"
@@ -218,19 +220,24 @@ class Page(HTMLParser):
         return [name for _, attributes in self.tags if (name := attributes.get("id"))]
 
 
-def test_the_headline_gives_both_paired_changes_with_their_intervals(run: Path) -> None:
-    page = Page(write_report(run))
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The report of an unchanged run."""
+    return Page(write_report(make_run(tmp_path_factory.mktemp("report") / "run")))
+
+
+def test_the_headline_gives_both_paired_changes_with_their_intervals(page: Page) -> None:
     assert "Generation accuracy rose by 15.1 points (95 % interval 11.7 to 18.5)" in page.text
     assert "Non-unification fell by 13.6 points (95 % interval 10.5 to 16.7)" in page.text
-    assert "Generation accuracy: no clear change" not in page.text
+    assert "Generation accuracy: no significant change" not in page.text
 
 
 def test_an_interval_that_contains_zero_is_called_that(run: Path) -> None:
     edit(run, lambda content: content["delta"].update(generation=reading(0.011)))
     text = Page(write_report(run)).text
-    claim = "Generation accuracy: no clear change (+1.1 points; the 95 % interval, -1.9 to +4.1, contains zero)"
+    claim = "Generation accuracy: no significant change (+1.1 points; the 95 % interval, -1.9 to +4.1, contains zero)"
     assert claim in text
-    assert "+1.1 points -1.9 to +4.1 n = 960 no clear change" in text
+    assert "+1.1 points -1.9 to +4.1 n = 960 no significant change" in text
     assert "Generation accuracy rose" not in text
 
 
@@ -258,8 +265,8 @@ def test_forgetting_is_flagged(run: Path) -> None:
     assert "the model forgets" in Page(write_report(run)).text
 
 
-def test_the_table_holds_every_metric_with_interval_and_n(run: Path) -> None:
-    text = Page(write_report(run)).text
+def test_the_table_holds_every_metric_with_interval_and_n(page: Page) -> None:
+    text = page.text
     for before, after in (RATES[name] for name in RATES if name != "judge_auroc"):
         for value in (before, after):
             low, high = 100 * (value - 0.03), 100 * min(value + 0.03, 1.0)
@@ -268,11 +275,11 @@ def test_the_table_holds_every_metric_with_interval_and_n(run: Path) -> None:
     assert "+15.1 points +11.7 to +18.5 n = 960 better" in text
 
 
-def test_the_win_rate_stands_with_its_n_its_matched_form_and_the_change_of_auroc(run: Path) -> None:
-    text = Page(write_report(run)).text
+def test_the_win_rate_stands_with_its_n_its_matched_form_and_the_change_of_auroc(page: Page) -> None:
+    text = page.text
     group = text[text.index("The judge after against the judge before") :]
     assert group.index("62.0 % 51.0 to 73.0 n = 74") < group.index("51.0 % 39.0 to 63.0 n = 66")
-    assert group.index("n = 66") < group.index("-0.006 -0.017 to +0.005 n = 1,920 no clear change")
+    assert group.index("n = 66") < group.index("-0.006 -0.017 to +0.005 n = 1,920 no significant change")
 
 
 def test_a_win_rate_alone_is_refused(run: Path) -> None:
@@ -310,30 +317,30 @@ def test_the_gallery_shows_both_verdicts_in_words(run: Path) -> None:
     images = page.attributes("img")[:8]
     assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
     assert images[0]["alt"] == (
-        "Drawn before training for “a small red circle left of a large blue square”. "
+        "Generated before training for “a small red circle left of a large blue square”. "
         "Judge: yes (0.91). External verdict: wrong."
     )
     assert [image.get("class") for image in images] == [None] * 2 + ["pixelated"] * 6
     assert page.text.count("judge: yes (0.91) external: ✕ wrong false positive") == 1
     assert page.text.count("judge: yes (0.97) external: ✓ right false positive corrected") == 1
     assert (
-        "99 of 396 wrong drawings are right now, and 28 of 564 right drawings are wrong now. "
+        "99 of 396 wrong images are right now, and 28 of 564 right images are wrong now. "
         "Of the 4 shown, which were chosen by their prompts, 2 turned from wrong to right and 0 from right to wrong; "
         "false positives: 1 before, 1 after."
     ) in page.text
     edit(run, lambda content: content.pop("redrawn"))
-    assert "drawings are right now" not in Page(write_report(run)).text, "an earlier run did not count them"
+    assert "images are right now" not in Page(write_report(run)).text, "an earlier run did not count them"
 
 
 def test_old_drawings_judged_again_are_counted_both_ways_and_shown(run: Path) -> None:
     page = Page(write_report(run))
-    section = page.text[page.text.index("The old drawings, judged again") :]
+    section = page.text[page.text.index("Images from before training, judged again") :]
     assert "False positives corrected 20 of 80 25.0 % (15.0 to 35.0) Wrong, yet accepted before" in section
     assert "True positives lost 20 of 400 5.0 % (3.0 to 7.0)" in section
-    assert "False negatives corrected none no drawing was rejected like this" in section
+    assert "False negatives corrected none no image was rejected like this" in section
     assert "True negatives lost 60 of 480 12.5 % (9.5 to 15.5)" in section
     assert section.index("2 red circles 0.93 → 0.08") < section.index("True positives lost") < section.index("0.31")
-    alt = "Drawn before training for “2 red circles”. Judge: yes (0.93), after training no (0.08). "
+    alt = "Generated before training for “2 red circles”. Judge: yes (0.93), after training no (0.08). "
     assert page.attributes("img")[8]["alt"] == alt + "External verdict: wrong."
 
 
@@ -350,8 +357,7 @@ def test_dynamics_that_lie_in_the_run_folder_are_shown(run: Path) -> None:
     assert "dynamics" not in Page(write_report(run)).ids
 
 
-def test_the_charts_are_labelled_and_their_names_unique(run: Path) -> None:
-    page = Page(write_report(run))
+def test_the_charts_are_labelled_and_their_names_unique(page: Page) -> None:
     charts = page.attributes("svg")
     assert len(charts) == 3 + 4 + 2 + 3 + 1
     assert len(page.ids) == len(set(page.ids))
@@ -366,8 +372,8 @@ def test_the_charts_are_labelled_and_their_names_unique(run: Path) -> None:
         ElementTree.fromstring(chart)
 
 
-def test_every_colour_a_chart_uses_is_defined_for_light_and_dark(run: Path) -> None:
-    source = Page(write_report(run)).source
+def test_every_colour_a_chart_uses_is_defined_for_light_and_dark(page: Page) -> None:
+    source = page.source
     light, dark = source.split("@media (prefers-color-scheme: dark)")
     dark = dark[: dark.index("* {")]
     for name in set(re.findall(r"var\((--[a-z-]+)\)", source)) - {"--colour"}:
@@ -375,12 +381,11 @@ def test_every_colour_a_chart_uses_is_defined_for_light_and_dark(run: Path) -> N
         assert f"{name}:" in dark
 
 
-def test_the_page_needs_nothing_else(run: Path) -> None:
-    page = Page(write_report(run))
+def test_the_page_needs_nothing_else(page: Page) -> None:
     assert not page.attributes("script")
     for _, attributes in page.tags:
         for name in ("src", "href", "srcset"):
-            assert (attributes.get(name) or "data:").startswith("data:")
+            assert (attributes.get(name) or "data:").startswith(("data:", "#"))
     assert "url(" not in page.source.replace("url(#", "")
     assert "http" not in page.source.replace("http-equiv", "")
     assert "prefers-color-scheme: dark" in page.source
@@ -389,8 +394,8 @@ def test_the_page_needs_nothing_else(run: Path) -> None:
     ]
 
 
-def test_the_recipe_the_versions_and_the_command_are_there(run: Path) -> None:
-    text = Page(write_report(run)).text
+def test_the_recipe_the_versions_and_the_command_are_there(page: Page) -> None:
+    text = page.text
     for words in ("unigap demo --seed 7 --out runs/demo", "torch 2.13.0", "learning_rate 0.0003", "1 min 38 s"):
         assert words in text
 
@@ -451,11 +456,43 @@ def test_a_single_epoch_and_empty_rounds_can_be_drawn(run: Path) -> None:
 
 
 def test_labels_of_curves_that_end_together_do_not_overlap() -> None:
-    lines = [Line(f"line {i}", "--third", [(0, Point(40.0)), (1, Point(50.0 + i / 10))]) for i in range(4)]
+    lines = [Line(f"line {i}", "third", [(0, Point(40.0)), (1, Point(50.0 + i / 10))]) for i in range(4)]
     labels = re.findall(r'y="([\d.]+)"[^>]*>line \d<', line_chart("chart", "title", lines, "epoch", "%"))
     heights = sorted(float(y) for y in labels)
     assert len(heights) == 4
     assert all(later - earlier >= 28 for earlier, later in pairwise(heights))
+
+
+@pytest.mark.parametrize("label", ["$x^2$ and $y", "日本語", "one\ntwo\x1b[0m", HOSTILE])
+def test_labels_are_drawn_as_they_are(label: str) -> None:
+    change = Change(label, label, Point(10, 5, 15), Point(20, 15, 25))
+    chart = change_chart("chart", label, [change], "generation", "share, %", " %")
+    texts = ["".join(element.itertext()) for element in ElementTree.fromstring(chart).iter("text")]
+    assert texts.count(re.sub(r"[\n\x1b]", "\N{REPLACEMENT CHARACTER}", label)) == 2
+    assert "<script" not in chart
+
+
+def test_a_chart_is_the_same_each_time_whatever_matplotlibrc_says() -> None:
+    bars = [Bar("a", "3", [Segment("one", 1, "generation"), Segment("two", 2, "third", hatched=True)])]
+    first = bar_chart("chart", "title", bars, "share, %")
+    with matplotlib.rc_context({"svg.fonttype": "path", "lines.linewidth": 9, "xtick.labelsize": 30}):
+        assert bar_chart("chart", "title", bars, "share, %") == first
+    assert not re.search("#[0-9a-f]{6}", re.sub(r"url\(#[^)]*\)", "", first)), "colours are the page's"
+
+
+def test_every_point_row_and_segment_has_a_tooltip(page: Page) -> None:
+    charts = [ElementTree.fromstring(chart) for chart in re.findall(r"<svg.*?</svg>", page.source, re.DOTALL)]
+    tips = {
+        chart[0].text: {(one.text or "").replace("\N{NO-BREAK SPACE}", " ") for one in chart.iter("title")}
+        for chart in charts
+    }
+    assert "generation, epoch 3: 56.3 % (53.3 to 59.3)" in tips["The gap by epoch"]
+    assert len(tips["The gap by epoch"]) == 1 + 8
+    assert (
+        "color: 52 % (45 to 59) before, 71 % (64 to 78) after; n = 192"
+        in tips["Generation accuracy by category, before and after"]
+    )
+    assert "accepted, wrong: 8.89" in tips["Candidates by round and verdict"]
 
 
 def test_a_diverged_loss_is_read_as_missing(run: Path) -> None:
@@ -466,7 +503,7 @@ def test_a_diverged_loss_is_read_as_missing(run: Path) -> None:
 @pytest.mark.parametrize("out", [None, "deep/below/page.html"])
 def test_the_page_goes_where_it_is_asked_and_leaves_nothing_else(run: Path, tmp_path: Path, out: str | None) -> None:
     before = {path.name for path in run.iterdir()}
-    path = write_report(run, None if out is None else tmp_path / out)
+    path = write_report(run, "" if out is None else tmp_path / out)
     assert path == (run / "report.html" if out is None else tmp_path / out)
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert {path.name for path in run.iterdir()} - before == ({"report.html"} if out is None else set())
@@ -539,7 +576,7 @@ def test_a_missing_folder_and_a_folder_as_output_are_refused(run: Path, tmp_path
         write_report(run, tmp_path)
 
 
-@pytest.mark.parametrize("module", [svg, findings, report, report_charts])
+@pytest.mark.parametrize("module", [charts, inline_svg, findings, report, report_charts])
 def test_the_examples_in_the_docstrings_hold(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted and not result.failed

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unigap.metrics.intervals import Resampled, cluster_weights, weighted_auroc
+from unigap.metrics.intervals import Resampled, cluster_weights
+from unigap.metrics.weighted_auroc import weighted_auroc
 from unigap.metrics.win_rate import matched_yes
 from unigap.worlds.shapes.grammar import CATEGORIES, DIFFICULTIES
 

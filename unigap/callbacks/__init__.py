@@ -1,4 +1,4 @@
-"""Callbacks: what happens around the training loop."""
+"""Lightning callbacks: measurements, logs and checkpoints around the training loop."""
 
 from unigap.callbacks.artifacts import Artifacts
 from unigap.callbacks.curve_log import CurveLog

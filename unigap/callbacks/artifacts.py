@@ -21,33 +21,33 @@ SHORT = 12
 
 
 class Artifacts(Callback):
-    """When training ends, hands the pool and the weights to W&B; of an offline run they wait for ``wandb sync``.
+    """Upload the pool and the weights to W&B when training ends; an offline run uploads them with ``wandb sync``.
 
-    The artifact ``pool`` carries the digest of the pool's last manifest, which covers every byte of it, as metadata
-    and, shortened, as an alias: pools of one digest are one version, and each version says how many rounds it holds.
-    The artifact ``model`` is a LoRA adapter where the run trains one, else a whole checkpoint.
+    The artifact ``pool`` has the digest of the pool's last manifest, which covers every byte of the pool, in its
+    metadata and, shortened, as an alias. Pools with equal digests are one version; its metadata holds the number of
+    rounds. The artifact ``model`` is a LoRA adapter if the run trains one, otherwise a whole checkpoint.
 
     Args:
-        pool: Hand over the pool.
-        model: Hand over the weights.
+        pool: Upload the pool.
+        model: Upload the weights.
     """
 
     def __init__(self, pool: bool = True, model: bool = True) -> None:
         self.pool, self.model = pool, model
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses runs that have no W&B run, no pool, or no process that holds the weights."""
+        """Refuse runs without a W&B run, without a pool, or without a process that holds all weights."""
         if stage != "fit":
             return
         if not isinstance(pl_module, ImproveStage):
-            raise ValueError(f"Artifacts hands over what self-improvement stages make, not {type(pl_module).__name__}")
+            raise ValueError(f"Artifacts uploads what self-improvement stages make, not {type(pl_module).__name__}")
         if not any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
             raise ValueError("Artifacts are kept by W&B; add --trainer.logger WandbLogger, or remove the callback")
         if self.model:
             refuse_sharded(trainer, "Artifacts.model")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hands everything over."""
+        """Upload pool and weights."""
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, ImproveStage)
@@ -62,7 +62,7 @@ class Artifacts(Callback):
 def _log_pool(run: Any, stage: ImproveStage) -> None:
     import wandb
 
-    # an absolute path: whoever syncs the run later may stand elsewhere
+    # an absolute path: wandb sync may run in another directory
     pool = Pool.open(stage.pool_data.pool_folder.resolve())
     state = pool.state(upto=stage.pool_data.rounds - 1)
     artifact = wandb.Artifact("pool", type="dataset", metadata={**state, "codebook": pool.model})

@@ -1,4 +1,4 @@
-"""Keeps the learning curves of a run as JSON, for the report."""
+"""Keep the learning curves of a run as JSON, for the report."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from unigap.stages import ImproveStage
 
 
 class CurveLog(Callback):
-    """Writes ``curves.json``: a row an epoch with the mean training loss and every validation figure with its interval.
+    """Write ``curves.json``: one row an epoch with the mean training loss and every validation metric.
 
     Args:
-        folder: Where it lies; null is the run folder, empty writes none.
+        folder: Folder of the file; null is the run folder, empty writes none.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -29,15 +29,15 @@ class CurveLog(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Adds the loss of a batch, which Lightning has divided among those of one optimizer step."""
+        """Add the loss of a batch, which Lightning has divided by ``accumulate_grad_batches``."""
         if not isinstance(pl_module, ImproveStage):
             return
-        # left on its device: to read a number there would hold up every step
+        # stays on its device: .item() would synchronize every step
         self._losses = self._losses + outputs["loss"].detach() * trainer.accumulate_grad_batches
         self._batches += 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds a row."""
+        """Add a row."""
         if not isinstance(pl_module, ImproveStage):
             return
         self.add(trainer.current_epoch + 1, pl_module, float(self._losses) / self._batches if self._batches else None)
@@ -46,7 +46,7 @@ class CurveLog(Callback):
             write_sealed(Path(self.folder) / "curves.json", json.dumps(self.rows, indent=1).encode())
 
     def add(self, epoch: int, stage: ImproveStage, loss: float | None) -> None:
-        """Adds a row by hand; epoch 0 is before training."""
+        """Add a row for an epoch; 0 is before training."""
         figures: dict[str, float | int | None] = {}
         for name, groups in stage.results.items():
             value, low, high, n = (groups["all"].to_dict()[part] for part in ("value", "low", "high", "n"))
@@ -54,10 +54,10 @@ class CurveLog(Callback):
         self.rows.append({"epoch": epoch, "train_loss": loss, "pool_rows": len(stage.pool_data.rows), **figures})
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows and the losses so far, so that a resumed run continues its curves."""
+        """Return the rows and the losses so far, so that a resumed run continues its curves."""
         return {"rows": self.rows, "losses": float(self._losses), "batches": self._batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues the curves."""
+        """Restore the curves."""
         self.rows = state_dict["rows"]
         self._losses, self._batches = state_dict["losses"], state_dict["batches"]

@@ -1,4 +1,4 @@
-"""Learning dynamics during training: what first order predicts, what happens, and how the two branches are coupled."""
+"""Learning dynamics during training: first-order predictions, measured changes, and the coupling of the branches."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ HEADS = ("generation", "understanding")
 
 
 class Dynamics(Callback):
-    """Watches a fixed set of the model's own drawings while it trains, and changes nothing by watching.
+    """Measure learning dynamics on a fixed set of the model's own images; training is not affected.
 
-    The set holds true accepts, false accepts, true rejects and false rejects of the first round, by the judge that
-    selects and the external one. Around every ``step_every``-th step the first-order prediction along the optimizer's
-    real step (for SGD, Adam and AdamW split into current gradient, momentum and weight decay) is compared with the
-    change measured, for the likelihood of the images (generation) and the log-odds of yes (understanding). Before the
-    first step and after every ``gram_every``-th the kernel between the two is taken, with its permutation null. Numbers
-    go to every logger; pictures to W&B and TensorBoard, and as PNG files beside ``dynamics.json`` into ``folder``.
+    The images (probes) are true accepts, false accepts, true rejects and false rejects of the first round, by the
+    selecting judge and the external judge. Every ``step_every`` steps the first-order prediction along the optimizer's
+    actual step (for SGD, Adam and AdamW split into current gradient, momentum and weight decay) is compared with the
+    measured change, for the likelihood of the images (generation) and the log-odds of yes (understanding). Before the
+    first step and every ``gram_every`` steps the kernel between the two is computed, with its permutation null. Numbers
+    go to every logger; plots go to W&B and TensorBoard, and into ``folder`` as PNG files together with
+    ``dynamics.json``.
 
     Args:
-        folder: Where pictures and rows are kept; null is ``dynamics`` in the run folder.
-        per_group: Most probes of each of the four groups.
-        step_every: Steps between two predictions; 0 makes none.
-        gram_every: Steps between two kernels; 0 takes only the first.
-        permutations: Random re-pairings that make a null.
-        seed: Draws the probes; null follows the run's seed.
+        folder: Folder for plots and rows; null is ``dynamics`` in the run folder.
+        per_group: Maximum number of probes in each of the four groups.
+        step_every: Steps between two predictions; 0 turns them off.
+        gram_every: Steps between two kernels; 0 computes only the first.
+        permutations: Number of random re-pairings for a null distribution.
+        seed: Seed that samples the probes; null follows the run's seed.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Dynamics(Callback):
         self._exact = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses runs in which no process holds the gradient of a whole weight."""
+        """Refuse runs with sharded gradients, and runs without an external judge."""
         refuse_sharded(trainer, "Dynamics")
         if stage == "fit" and isinstance(pl_module, ImproveStage) and pl_module.external is None:
             raise ValueError(
@@ -80,7 +81,7 @@ class Dynamics(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Picks the probes from the first round, which is in the pool by now, and takes the first kernel."""
+        """Pick the probes from the first round of the pool, and compute the first kernel."""
         if not isinstance(pl_module, ImproveStage) or not trainer.is_global_zero:
             return
         self._exact = pl_module.model.exact_likelihood
@@ -89,12 +90,12 @@ class Dynamics(Callback):
         if not self.rows:
             names = [candidate.id for candidate in self._probes.candidates]
             self.rows.append({"kind": "probes", "step": 0, "ids": names, "groups": list(self._probes.groups)})
-            self._look_at_kernel(trainer, pl_module)
+            self._measure_kernel(trainer, pl_module)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Takes a snapshot where this step is watched."""
+        """Take a snapshot if this step is measured."""
         if self._probes is None or not self.step_every or (trainer.global_step + 1) % self.step_every:
             return
         assert isinstance(pl_module, ImproveStage)
@@ -105,18 +106,18 @@ class Dynamics(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Compares prediction and measurement, and takes the kernel, where it is time."""
+        """Compare prediction and measurement, and compute the kernel, at the steps that ask for it."""
         if self._probes is None:
             return
         assert isinstance(pl_module, ImproveStage)
         if self._watch is not None:
             report, self._watch = self._watch.after(), None
-            self._note_step(trainer, report)
+            self._record_step(trainer, report)
         step, last = trainer.global_step, max(row["step"] for row in self.rows if row["kind"] == "kernel")
         if self.gram_every and step % self.gram_every == 0 and step > last:
-            self._look_at_kernel(trainer, pl_module)
+            self._measure_kernel(trainer, pl_module)
 
-    def _note_step(self, trainer: Trainer, report: StepReport) -> None:
+    def _record_step(self, trainer: Trainer, report: StepReport) -> None:
         assert self._probes is not None
         heads = {head: report.of(number) for number, head in enumerate(HEADS)}
         figures = {f"step_norm/{part}": length for part, length in report.step_norm.items()}
@@ -134,11 +135,11 @@ class Dynamics(Callback):
             | {part: change.tolist() for part, change in seen.parts.items()}
             for head, seen in heads.items()
         }
-        self._note(trainer, "step", figures, lists)
+        self._record(trainer, "step", figures, lists)
         title = f"step {trainer.global_step}"
         self._show(trainer, "prediction", plots.prediction_plot(predicted, measured, self._probes.groups, title))
 
-    def _look_at_kernel(self, trainer: Trainer, stage: ImproveStage) -> None:
+    def _measure_kernel(self, trainer: Trainer, stage: ImproveStage) -> None:
         assert self._probes is not None
         with evaluating(stage.model):
             taken = gram(stage.model, self._sources, per_module=True).regrouped(layer_of)
@@ -163,7 +164,7 @@ class Dynamics(Callback):
             "co_improve": float((towards > 0).all(0).double().mean()),
             "co_degrade": float((towards < 0).all(0).double().mean()),
         }
-        self._note(trainer, "kernel", figures, values)
+        self._record(trainer, "kernel", figures, values)
         nulls = {name: (tested.null_mean, tested.null_std) for name, tested in parts.items()}
         self._show(trainer, "coupling", plots.coupling_plot({name: t.value for name, t in parts.items()}, nulls))
         self._show(trainer, "kernel", plots.heatmap(taken.cosines(), taken.sizes, HEADS))
@@ -178,33 +179,33 @@ class Dynamics(Callback):
             for head in HEADS
         }
 
-    def _note(self, trainer: Trainer, kind: str, figures: dict[str, float], values: dict[str, Any]) -> None:
+    def _record(self, trainer: Trainer, kind: str, figures: dict[str, float], values: dict[str, Any]) -> None:
         log_figures(
             trainer.loggers, {f"dynamics/{name}": value for name, value in figures.items()}, trainer.global_step
         )
-        told = {name: value for name, value in figures.items() if math.isfinite(value)}
+        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
         if not self._exact:
-            told["likelihood/estimate"] = 1.0
-        self.rows.append({"kind": kind, "step": trainer.global_step, "figures": told, **values})
+            finite["likelihood/estimate"] = 1.0
+        self.rows.append({"kind": kind, "step": trainer.global_step, "figures": finite, **values})
         keep_rows(self.folder, self.rows)
 
     def _show(self, trainer: Trainer, name: str, picture: Figure) -> None:
         show_picture(trainer.loggers, self.folder, name, picture, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, so that a resumed run measures from the same start."""
+        """Return the rows so far, so that a resumed run measures from the same start."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues the rows."""
+        """Restore the rows."""
         self.rows = state_dict["rows"]
 
 
 def _probes_of_first_round(stage: ImproveStage, per_group: int, seed: int) -> WatchedImages:
     pool = stage.pool_data.open_pool(stage.model.codebook_digest(), create=False)
-    bar = threshold_logit(stage.objective.threshold)
+    cut = threshold_logit(stage.objective.threshold)
     assert stage.external is not None
-    accepted = {name: logit >= bar for name, logit in pool.logits(stage.judge.name, upto=0).items()}
+    accepted = {name: logit >= cut for name, logit in pool.logits(stage.judge.name, upto=0).items()}
     right = {name: logit > 0 for name, logit in pool.logits(stage.external.name, upto=0).items()}
     judged = [c for c in pool.candidates(upto=0) if c.id in accepted and c.id in right]
     return pick_probes(judged, accepted, right, per_group, seed)

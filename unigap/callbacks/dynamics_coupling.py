@@ -1,4 +1,4 @@
-"""Where in the network generation and understanding are coupled, and on which kind of image.
+"""Locate the coupling of generation and understanding: by part of the network and by group of images.
 
 Shape legend: n images, each with one generation and one understanding gradient.
 """
@@ -16,7 +16,7 @@ KINDS = {"self_attn": "attention", "mlp": "mlp"}
 
 
 def layer_of(module: str) -> str:
-    """The part of the trunk a module belongs to, e.g. ``"layer 2 attention"``; its own name outside the layers.
+    """Return the part of the shared LLM that a module belongs to, or the module's own name outside the layers.
 
     >>> layer_of("net.model.language_model.layers.2.self_attn.q_proj")
     'layer 2 attention'
@@ -28,16 +28,16 @@ def layer_of(module: str) -> str:
 
 
 def coupling_by_part(gram: Gram) -> dict[str, Tested]:
-    """What each part of the network adds to the mean own-pair cosine; the values add up to it.
+    """Split the mean own-pair cosine into additive contributions of the parts of the network.
 
-    The null deals the understanding samples to other images; its mean and spread are exact, and its p-value comes from
-    Chebyshev's one-sided inequality, which holds for any distribution and is on the safe side.
+    The null pairs the understanding samples with other images. Its mean and standard deviation are exact; the p-value
+    comes from Chebyshev's one-sided inequality, which holds for any distribution and is conservative.
 
     Args:
         gram: Paired Gram of two sources with parts.
 
     Returns:
-        The addition of each part beside its null, from the first layer to the last.
+        The contribution of each part with its null, from the first layer to the last.
     """
     n = gram.sizes[0]
     norms_g, norms_u = gram.gg.diagonal().double().sqrt(), gram.uu.diagonal().double().sqrt()
@@ -58,7 +58,7 @@ def _depth(part: str) -> tuple[float, str]:
 
 
 def subset(gram: Gram, images: Sequence[int]) -> Gram:
-    """The paired Gram of some of its images."""
+    """Return the paired Gram of some of the images."""
     n = gram.sizes[0]
     at = torch.tensor([*images, *(n + i for i in images)])
     parts = {name: part[at][:, at] for name, part in gram.parts.items()}
@@ -66,7 +66,7 @@ def subset(gram: Gram, images: Sequence[int]) -> Gram:
 
 
 def own_cosine_by_group(gram: Gram, groups: Mapping[str, Sequence[int]], permutations: int) -> dict[str, Tested]:
-    """Mean own-pair cosine of each group of images, beside the null within the group; groups under 3 are left out."""
+    """Return the mean own-pair cosine of each group of 3 images or more, with the null within the group."""
     return {
         name: alignment(subset(gram, images), permutations).own_cosine
         for name, images in groups.items()

@@ -1,4 +1,4 @@
-"""Hands figures and pictures of a callback to whatever logger a run has, and keeps them in a folder."""
+"""Write the numbers and plots of a callback to the loggers of a run and to a folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from unigap.files.seals import write_sealed
 
 
 def log_figures(loggers: Sequence[Logger], figures: Mapping[str, float], step: int) -> None:
-    """Logs numbers to every logger, whatever its ``log_every_n_steps``; those that are not finite are left out."""
-    told = {name: value for name, value in figures.items() if math.isfinite(value)}
+    """Log the finite numbers to every logger, regardless of ``log_every_n_steps``."""
+    finite = {name: value for name, value in figures.items() if math.isfinite(value)}
     for logger in loggers:
-        logger.log_metrics(told, step)
+        logger.log_metrics(finite, step)
 
 
 def show_picture(loggers: Sequence[Logger], folder: Path, name: str, picture: Figure, step: int) -> Path:
-    """Saves a picture as ``name-step.png`` and shows it in every logger that can.
+    """Save a plot as ``name-step.png`` and show it in every logger that can.
 
     Returns:
         The file.
@@ -37,10 +37,10 @@ def show_picture(loggers: Sequence[Logger], folder: Path, name: str, picture: Fi
 
 
 def show_png(loggers: Sequence[Logger], name: str, path: Path, step: int) -> None:
-    """Shows a PNG file in every logger that can."""
+    """Show a PNG file in every logger that can."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            # no step: W&B drops what is logged at a step below one it has seen
+            # no step: W&B drops data logged at a step below the last one
             logger.log_image(name, [str(path)], caption=[f"step {step}"])
         elif isinstance(logger, TensorBoardLogger):
             with Image.open(path) as image:
@@ -49,5 +49,5 @@ def show_png(loggers: Sequence[Logger], name: str, path: Path, step: int) -> Non
 
 
 def keep_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes ``dynamics.json`` anew, one object a row."""
+    """Replace ``dynamics.json``; one object for each row."""
     write_sealed(folder / "dynamics.json", json.dumps(list(rows), indent=1).encode())

@@ -1,4 +1,4 @@
-"""The images learning dynamics are watched on, and their two log-likelihoods in the form ``theory`` takes."""
+"""Probe images of the learning dynamics, and their two log-likelihoods in the form that ``theory`` takes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from unigap.records import Candidate
 # Shape legend: B images, P probes, L prompt tokens, M image tokens, C H W image channels and sides.
 
 GROUPS = ("true accept", "false accept", "true reject", "false reject")
-"""What the judge that selects says of an image, and whether the external judge agrees."""
+"""Verdict of the selecting judge, and whether the external judge agrees."""
 RIGHT = frozenset((GROUPS[0], GROUPS[3]))
-"""The groups of images that do show what was asked."""
+"""The groups of images that match their prompt."""
 
 
 @dataclass(frozen=True)
 class WatchedImages:
-    """A fixed set of the model's own drawings.
+    """A fixed set of the model's own images.
 
     Attributes:
-        candidates: The drawings, P of them, group by group.
+        candidates: The images, P of them, group by group.
         groups: The group of each, one of ``GROUPS``.
     """
 
@@ -35,12 +35,12 @@ class WatchedImages:
     groups: tuple[str, ...]
 
     def members(self, group: str) -> list[int]:
-        """Numbers of the probes of a group, rising."""
+        """Return the indices of the probes of a group, in rising order."""
         return [i for i, name in enumerate(self.groups) if name == group]
 
     @property
     def right_P(self) -> Tensor:
-        """Whether each probe shows what was asked, bool."""
+        """Whether each probe matches its prompt, bool, shape (P,)."""
         return torch.tensor([group in RIGHT for group in self.groups])
 
 
@@ -51,17 +51,17 @@ def pick_probes(
     per_group: int,
     seed: int,
 ) -> WatchedImages:
-    """Draws as many probes of each group as there are, up to ``per_group``.
+    """Sample up to ``per_group`` probes of each group.
 
     Args:
-        candidates: Judged drawings.
-        accepted: Verdict of the judge that selects, by candidate id.
+        candidates: Judged candidates.
+        accepted: Verdict of the selecting judge, by candidate id.
         right: Verdict of the external judge, by candidate id.
-        per_group: Most probes of a group.
-        seed: Draws them; equal pools and seeds give equal probes.
+        per_group: Maximum number of probes in a group.
+        seed: Seed of the sampling; equal pools and seeds give equal probes.
 
     Raises:
-        ValueError: When fewer than three probes are found: nothing can be tested on them.
+        ValueError: Fewer than three probes are found, too few for a test.
     """
     found: dict[str, list[Candidate]] = {group: [] for group in GROUPS}
     for candidate in candidates:
@@ -76,11 +76,11 @@ def pick_probes(
 
 
 def image_logp(model: UnifiedModel, batch: Mapping[str, Tensor]) -> Tensor:
-    """Log-likelihood of each image given its prompt, log pi(x | y).
+    """Return the log-likelihood of each image given its prompt, log pi(x | y).
 
     Args:
-        model: A model; without an exact likelihood, its estimate stands for it, which is a function of the weights
-            like any other as long as equal prompts are measured with equal noise.
+        model: A model. Without an exact likelihood its estimate is used, which is a function of the weights as long as
+            equal prompts are measured with equal noise.
         batch: ``ids_BL`` and ``mask_BL`` of the prompts, ``codes_BM`` of the images.
 
     Returns:
@@ -96,21 +96,21 @@ class YesLogOdds:
     """Log-odds of "yes, this image shows this text", averaged over phrasings: the self-judge, differentiable.
 
     Attributes:
-        texts: The texts asked about.
-        questions: Phrasings with a ``{prompt}`` in each.
+        texts: The texts to ask about.
+        questions: Phrasings, each with ``{prompt}``.
     """
 
     texts: tuple[str, ...]
     questions: tuple[str, ...]
 
     def __call__(self, model: UnifiedModel, batch: Mapping[str, Tensor]) -> Tensor:
-        """The log-odds, shape (B,), in nats; the batch holds ``pixels_BCHW`` and ``text_B``, numbers of texts."""
+        """Return log-odds, shape (B,), in nats; ``batch`` holds ``pixels_BCHW`` and ``text_B``, indices of texts."""
         asked = [[q.replace("{prompt}", self.texts[i]) for q in self.questions] for i in batch["text_B"].tolist()]
         return model.judge_logit(batch["pixels_BCHW"], asked).mean(1)
 
 
 def generation_source(model: UnifiedModel, texts: Sequence[str], codes_BM: Tensor) -> Source:
-    """The images as what the generation branch gives likelihood to."""
+    """Return the images as samples of the generation branch."""
     prompt = model.encode_prompt(texts)
     codes_BM = codes_BM.to(prompt.ids_BL.device)
     return image_logp, {"ids_BL": prompt.ids_BL, "mask_BL": prompt.mask_BL, "codes_BM": codes_BM}
@@ -119,18 +119,18 @@ def generation_source(model: UnifiedModel, texts: Sequence[str], codes_BM: Tenso
 def understanding_source(
     model: UnifiedModel, texts: Sequence[str], codes_BM: Tensor, questions: Sequence[str]
 ) -> Source:
-    """The images as what the understanding branch says yes or no to."""
+    """Return the images as inputs of the understanding branch."""
     device = next(model.parameters()).device
     batch = {"pixels_BCHW": model.decode(codes_BM.to(device)), "text_B": torch.arange(len(texts), device=device)}
     return YesLogOdds(tuple(texts), tuple(questions)), batch
 
 
 def paired_sources(model: UnifiedModel, candidates: Sequence[Candidate], questions: Sequence[str]) -> list[Source]:
-    """Both log-likelihoods of drawings, generation first: sample i of one belongs to sample i of the other.
+    """Return both log-likelihoods of candidates, generation first; sample i of both belongs to one candidate.
 
     Args:
         model: The model.
-        candidates: P drawings.
+        candidates: P candidates.
         questions: Phrasings of the judge's question.
     """
     texts, codes_PM = [c.prompt.text for c in candidates], stacked_codes(candidates)
@@ -140,13 +140,13 @@ def paired_sources(model: UnifiedModel, candidates: Sequence[Candidate], questio
 def bayes_probes(
     model: UnifiedModel, images: Sequence[Candidate], prompts: Sequence[Sequence[str]], questions: Sequence[str]
 ) -> Probes:
-    """Probes whose own prompt is compared with alternatives in Bayes' formula.
+    """Return probes that compare their own prompt with alternatives by Bayes' formula.
 
     Args:
         model: The model.
         images: P images.
-        prompts: For each image its own prompt and the alternatives, equally many for all.
-        questions: Questions of the judge, with ``{prompt}`` in place of the prompt.
+        prompts: For each image its own prompt and the alternatives, the same number for each.
+        questions: Questions of the judge, with ``{prompt}`` for the prompt.
     """
     (count,) = {len(texts) for texts in prompts}
     codes_PM = stacked_codes(images)
@@ -157,5 +157,5 @@ def bayes_probes(
 
 
 def stacked_codes(candidates: Sequence[Candidate]) -> Tensor:
-    """Image tokens of drawings, int64 (P, M)."""
+    """Return the image tokens of candidates, int64, shape (P, M)."""
     return torch.from_numpy(np.stack([candidate.codes for candidate in candidates]).astype(np.int64))

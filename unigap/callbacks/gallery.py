@@ -1,4 +1,4 @@
-"""The same few prompts and seeds, drawn again after each epoch, for eyes."""
+"""Show images of the same few prompts and seeds after each epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unigap.files.png import save_figure
 from unigap.loop.sampling import draw_candidates
 from unigap.models.engine.sharding import whole
 from unigap.records import Prompt
-from unigap.report.plots.gallery_plot import VERDICTS, Exhibit, gallery_plot
+from unigap.report.plots.gallery_plot import VERDICTS, GalleryImage, gallery_plot
 from unigap.stages import ImproveStage
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ COLUMNS = ("epoch", "prompt", "category", "difficulty", "seed", "image", "p_yes"
 
 
 class Gallery(Callback):
-    """Draws a fixed set of held-out prompts with fixed seeds before training and after epochs, with both verdicts.
+    """Sample images for a fixed set of held-out prompts with fixed seeds, before training and after epochs.
 
-    Each time a grid of the pictures is saved as ``epoch-NNNN.png``. TensorBoard shows the grids; in W&B a table,
-    ``gallery``, grows by a row a picture: epoch, prompt, image, the own judge's probability of yes, external verdict.
-    Training takes the same course as without it.
+    Each time a grid of the images, with both verdicts, is saved as ``epoch-NNNN.png``. TensorBoard shows the grids. In
+    W&B the table ``gallery`` gets one row for each image: epoch, prompt, image, the own judge's probability of yes,
+    external verdict. Training is not affected.
 
     Args:
-        prompts: How many prompts, spread evenly over those the run evaluates on.
-        every_n_epochs: Draw after every so many epochs.
-        folder: Where the grids are kept; null is ``drawings`` in the run folder.
+        prompts: Number of prompts, evenly spaced over the evaluation prompts of the run.
+        every_n_epochs: Epochs between two grids.
+        folder: Folder of the grids; null is ``drawings`` in the run folder.
     """
 
     def __init__(self, prompts: int = 8, every_n_epochs: int = 1, folder: str | None = None) -> None:
@@ -47,36 +47,36 @@ class Gallery(Callback):
         self._table: wandb.Table | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses stages that draw nothing."""
+        """Refuse stages that sample no images."""
         if stage == "fit" and not isinstance(pl_module, ImproveStage):
             raise ValueError(f"Gallery shows what self-improvement stages draw, not {type(pl_module).__name__}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws with the weights the run begins with; a resumed run has done so."""
+        """Sample with the initial weights, unless the run is resumed."""
         if trainer.global_step == 0:
-            self._hang(trainer, pl_module, 0)
+            self._show(trainer, pl_module, 0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws where it is time."""
+        """Sample every ``every_n_epochs`` epochs."""
         epoch = trainer.current_epoch + 1
         if epoch % self.every_n_epochs == 0:
-            self._hang(trainer, pl_module, epoch)
+            self._show(trainer, pl_module, epoch)
 
-    def _hang(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+    def _show(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         assert isinstance(pl_module, ImproveStage)
         with trainer.precision_plugin.forward_context(), whole(pl_module.model):
             if not trainer.is_global_zero:
                 return
-            exhibits = draw_exhibits(pl_module, spread(pl_module.pool_data.eval_prompts, self.prompts))
-        path = self._place(trainer) / f"epoch-{epoch:04d}.png"
-        save_figure(gallery_plot(exhibits, f"epoch {epoch}"), path)
+            images = sample_gallery(pl_module, spread(pl_module.pool_data.eval_prompts, self.prompts))
+        path = self._grid_folder(trainer) / f"epoch-{epoch:04d}.png"
+        save_figure(gallery_plot(images, f"epoch {epoch}"), path)
         loggers = [logger for logger in trainer.loggers if not isinstance(logger, WandbLogger)]
         show_png(loggers, "gallery", path, trainer.global_step)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                self._tabulate(logger, epoch, exhibits)
+                self._tabulate(logger, epoch, images)
 
-    def _place(self, trainer: Trainer) -> Path:
+    def _grid_folder(self, trainer: Trainer) -> Path:
         if self.folder:
             return Path(self.folder)
         keeper = run_checkpoint(trainer)
@@ -84,28 +84,28 @@ class Gallery(Callback):
             raise ValueError("Gallery.folder must be given where there is no RunCheckpoint to lie beside")
         return keeper.folder.parent / "drawings"
 
-    def _tabulate(self, logger: WandbLogger, epoch: int, exhibits: Sequence[Exhibit]) -> None:
+    def _tabulate(self, logger: WandbLogger, epoch: int, images: Sequence[GalleryImage]) -> None:
         import wandb
 
         if self._table is None:
             self._table = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
-        for one in exhibits:
+        for one in images:
             judge, external = "yes" if one.p_yes >= 0.5 else "no", VERDICTS[one.right]
             about = (epoch, one.prompt, one.category, one.difficulty, str(one.seed))
             self._table.add_data(*about, wandb.Image(one.picture), one.p_yes, judge, external)
-        # no step: W&B drops what is logged at a step below one it has seen
+        # no step: W&B drops data logged at a step below the last one
         logger.experiment.log({"gallery": self._table})
 
 
 def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """Some of the prompts, evenly spread over all of them, in their order."""
+    """Return ``count`` prompts, evenly spaced, in their order."""
     count = min(count, len(prompts))
     return [prompts[number * len(prompts) // count] for number in range(count)]
 
 
-def draw_exhibits(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[Exhibit]:
-    """One drawing for each prompt, with the seeds and the sampling of the stage's evaluation."""
-    plan, exhibits = stage.eval_plan, []
+def sample_gallery(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[GalleryImage]:
+    """Sample one image for each prompt, with the seeds and the sampling recipe of the stage's evaluation."""
+    plan, images = stage.eval_plan, []
     for drawings in draw_candidates(
         stage.model, prompts, 1, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch
     ):
@@ -114,7 +114,7 @@ def draw_exhibits(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[Exhibi
         right_B = external_verdicts(stage.external, stage.model, drawings)
         right = [None] * len(candidates) if right_B is None else right_B.tolist()
         for candidate, pixels_CHW, p_yes, found in zip(candidates, pixels_BCHW, p_yes_B, right, strict=True):
-            asked = candidate.prompt
-            about = (asked.text, asked.category, asked.difficulty, candidate.seed)
-            exhibits.append(Exhibit(*about, to_image(pixels_CHW), p_yes, found))
-    return exhibits
+            prompt = candidate.prompt
+            about = (prompt.text, prompt.category, prompt.difficulty, candidate.seed)
+            images.append(GalleryImage(*about, to_image(pixels_CHW), p_yes, found))
+    return images

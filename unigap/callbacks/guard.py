@@ -1,4 +1,4 @@
-"""The co-degradation guard: notices that training spoils judge or drawings, with nobody who knows better."""
+"""Co-degradation guard: detect, without an external judge, that training makes the judge or the images worse."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ Action = Literal["stop", "rollback", "warn"]
 
 
 class Guard(Callback):
-    """Examines the model at every validation, and acts when its judge or its drawings have become worse.
+    """Test the model at every validation, and act when its judge or its images have become worse.
 
-    The non-unification score falls both when drawings improve and when the judge collapses into saying yes; images
-    whose captions are known to match or not tell the two apart. While the judge holds there, validation drawings that
-    it accepts less often than those of the start, for the same prompts and seeds, have got worse. Logged as
+    The non-unification score falls both when images improve and when the judge collapses into saying yes. Images with
+    true and false captions (the probe set) distinguish the two. If the judge is unchanged on the probe set but accepts
+    fewer validation images than at the start, for the same prompts and seeds, the images have become worse. Logs
     ``guard/auroc``, ``guard/brier``, ``guard/yes_rate`` and ``guard/accepted``, the change of each since the start of
-    the run as ``guard/..._change``, and ``guard/sound``.
+    the run as ``guard/..._change``, and ``guard/sound``, 1 if no change is harmful.
 
-    The guard fires when a change is harm (see ``judge_drift.harms``) at ``patience`` validations in a row. A roll-back
-    puts the trainable weights back to the last sound validation, forgets the moments of the optimiser, which led
-    away from there, and goes on; the copy travels in every checkpoint.
+    The guard fires when a change is harmful (see ``judge_drift.harms``) at ``patience`` validations in a row. A
+    rollback restores the trainable weights of the last sound validation, clears the optimizer's moments, and continues
+    training. The copy of the weights is part of every checkpoint.
 
     Args:
-        action: ``stop`` ends the run, ``rollback`` puts the last sound weights back, ``warn`` only says so.
-        pairs: The known pairs; null takes those of the world whose prompts are
-            trained or evaluated on.
-        n: How many of them.
-        confidence: Of each paired interval, in (0, 1).
-        tolerance: How far a reading may move for the worse before it counts, in [0, 1).
-        patience: Unsound validations in a row until the guard fires.
+        action: ``stop`` ends the run, ``rollback`` restores the last sound weights, ``warn`` only prints a warning.
+        pairs: The probe set; null takes that of the world whose prompts are trained or evaluated on.
+        n: Number of its pairs.
+        confidence: Confidence of each paired interval, in (0, 1).
+        tolerance: Harmful change that is still ignored, in [0, 1).
+        patience: Harmful validations in a row until the guard fires.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Guard(Callback):
         return [row["epoch"] for row in self.history if row["fired"]]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Loads the pairs, and refuses runs in which it could never look at them."""
+        """Load the probe set, and refuse runs without validation."""
         if stage != "fit":
             return
         if not isinstance(pl_module, ImproveStage):
@@ -100,31 +99,31 @@ class Guard(Callback):
         return world.probe_source("validation", 1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Examines the model as it is before training; a resumed run keeps the start it had."""
+        """Test the model before training; a resumed run keeps its first results."""
         assert isinstance(pl_module, ImproveStage)
         key = _digest(self.exam)
         if self._start_E is None:
-            self._start_E, self._pairs_key = self._sit(pl_module), key
+            self._start_E, self._pairs_key = self._probe_logits(pl_module), key
             self._start_drawn = pl_module.look().own_verdicts()
             self._keep(pl_module)
         elif key != self._pairs_key:
             raise ValueError("Guard: this run began with other known pairs; give the same pairs and n to resume it")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Examines the model, logs what it finds, and acts when it has become worse."""
+        """Test the model, log the results, and act when it has become worse."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         assert isinstance(pl_module, ImproveStage) and self._start_E is not None
         drift = judge_drift(
             self._start_E,
-            self._sit(pl_module),
+            self._probe_logits(pl_module),
             self.exam.truth_B,
             self.exam.cluster_B,
             self.confidence,
             self.tolerance,
             _in_both(self._start_drawn, pl_module.meter.own_verdicts()),
         )
-        # ranks on unlike machines may differ in the last digit, and must not part ways over it
+        # ranks on different hardware may differ in the last digit, but must take the same decision
         unsound = trainer.strategy.reduce_boolean_decision(bool(drift.harms), all=False)
         self._unsound = self._unsound + 1 if unsound else 0
         fires = self._unsound >= self.patience
@@ -135,7 +134,7 @@ class Guard(Callback):
         elif not unsound:
             self._keep(pl_module)
 
-    def _sit(self, stage: ImproveStage) -> torch.Tensor:
+    def _probe_logits(self, stage: ImproveStage) -> torch.Tensor:
         return probe_logits(stage.model, self.exam, stage.own_judge)
 
     def _keep(self, stage: ImproveStage) -> None:
@@ -148,13 +147,13 @@ class Guard(Callback):
         stage.log_dict(figures | {"guard/sound": float(not unsound)}, rank_zero_only=True)
 
     def _act(self, trainer: Trainer, stage: ImproveStage, drift: JudgeDrift) -> None:
-        told = ", ".join(f"{name} {drift.change[name].value:+.3f}" for name in drift.harms)
+        changes = ", ".join(f"{name} {drift.change[name].value:+.3f}" for name in drift.harms)
         sound = max((row["epoch"] for row in self.history if row["sound"]), default=0)
         done = {"stop": "stopped", "rollback": "weights rolled back", "warn": "going on"}[self.action]
         if trainer.is_global_zero:
             print(
-                f"warning: guard: judge or drawings are worse than at the start ({told}; the judge on {self.n} known "
-                f"pairs, accepted drawings by the judge itself); last sound epoch: {sound}; {done}",
+                f"warning: guard: judge or drawings are worse than at the start ({changes}; the judge on {self.n} "
+                f"known pairs, accepted drawings by the judge itself); last sound epoch: {sound}; {done}",
                 file=sys.stderr,
             )
         self._unsound = 0
@@ -166,7 +165,7 @@ class Guard(Callback):
                 optimizer.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The judge's answers at the start, what was found since, and the weights to go back to."""
+        """Return the judge's first answers, the results since then, and the weights for a rollback."""
         return {
             "start": self._start_E,
             "drawn": self._start_drawn,
@@ -177,7 +176,7 @@ class Guard(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues with the same start."""
+        """Restore the first answers and the results."""
         self._start_E, self._start_drawn = state_dict["start"], state_dict["drawn"]
         self._pairs_key = state_dict["pairs"]
         self.history, self._unsound = state_dict["history"], state_dict["unsound"]
@@ -187,7 +186,7 @@ class Guard(Callback):
 def _in_both(
     start: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-odds then and now of the drawings both hold, where validation takes a part of the prompts, and prompts."""
+    """Return old and new log-odds and the prompts of the samples in both; validation may cover only part of them."""
     then_S, here_S = torch.isin(start["sample"], now["sample"]), torch.isin(now["sample"], start["sample"])
     return start["logit"][then_S], now["logit"][here_S], now["prompt"][here_S]
 
@@ -195,8 +194,8 @@ def _in_both(
 def _row(epoch: int, drift: JudgeDrift, unsound: bool, fired: bool) -> dict[str, Any]:
     change = {name: estimate.to_dict() for name, estimate in drift.change.items()}
     verdict = {"sound": not unsound, "fired": fired}
-    said = {"true_share": drift.true_share, "harms": list(drift.harms)}
-    return {"epoch": epoch, "now": drift.now, "change": change, **said, **verdict}
+    details = {"true_share": drift.true_share, "harms": list(drift.harms)}
+    return {"epoch": epoch, "now": drift.now, "change": change, **details, **verdict}
 
 
 def _digest(exam: ProbeSet) -> str:

@@ -1,4 +1,4 @@
-"""Stores what ``unigap predict`` draws and judges as the first round of a pool."""
+"""Store the judged candidates of ``unigap predict`` as the first round of a pool."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from unigap.stages import ImproveStage
 
 
 class PoolWriter(BasePredictionWriter):
-    """Writes each predicted batch as a shard and commits the round at the end; a killed one is drawn again."""
+    """Write each predicted batch as a shard and commit the round at the end; an interrupted round is completed."""
 
     def __init__(self) -> None:
         super().__init__("batch")
         self._writer: RoundWriter | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins the round."""
+        """Begin the round."""
         if not isinstance(pl_module, ImproveStage):
-            raise ValueError(f"PoolWriter stores what self-improvement stages draw, not {type(pl_module).__name__}")
+            raise ValueError(f"PoolWriter stores what self-improvement stages sample, not {type(pl_module).__name__}")
         pool = pl_module.pool_data.open_pool(pl_module.model.codebook_digest(), create=trainer.is_global_zero)
         if pool.rounds:
             raise ValueError(
@@ -41,7 +41,7 @@ class PoolWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Writes a shard of what is not there yet."""
+        """Write a shard of the candidates that are not stored yet."""
         assert self._writer is not None
         candidates, judgments = prediction
         done = self._writer.done()
@@ -54,7 +54,7 @@ class PoolWriter(BasePredictionWriter):
             )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Commits the round."""
+        """Commit the round."""
         assert self._writer is not None and isinstance(pl_module, ImproveStage)
         trainer.strategy.barrier()
         if trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""Checkpoints are read again before they replace the last one: what cannot be loaded is found while it is made."""
+"""Read a new checkpoint again before it replaces the last one, so that one that cannot be loaded is never kept."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lightning.pytorch import Trainer
 
 
 def find_fault(path: Path, trainer: Trainer) -> str:
-    """Why a checkpoint that was just written cannot be loaded, and who put it there; empty if it can.
+    """Return why a new checkpoint cannot be loaded, and which callback is the cause; empty if it can.
 
     Args:
         path: The checkpoint.
-        trainer: Knows the callbacks.
+        trainer: The trainer, for its callbacks.
     """
     try:
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -42,12 +42,12 @@ def _loads(state: Any) -> bool:
 
 
 def with_phase(path: Path, key: str, phase: str) -> Mapping[str, Any]:
-    """What a checkpoint holds, with another phase in the state of its ``RunCheckpoint``.
+    """Return the content of a checkpoint, with another phase in the state of its ``RunCheckpoint``.
 
     Args:
         path: The checkpoint.
         key: Key of that state among the callbacks.
-        phase: The phase.
+        phase: The new phase.
     """
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     content["callbacks"][key]["phase"] = str(phase)

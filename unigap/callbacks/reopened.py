@@ -1,4 +1,4 @@
-"""An epoch that the run's length cut short, and how it is reopened when the run is given more."""
+"""Reopen an epoch that the length of the run cut short, when a longer run continues from it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LIMIT = "limit_train_batches"
 
 @dataclass(frozen=True)
 class Cut:
-    """Where an epoch ended before its last row, and the callbacks as they were before its end.
+    """The place where an epoch ended before its last row, with the callbacks' states before its end.
 
     Attributes:
-        by: ``limit`` where ``limit_train_batches`` ended it, else ``stop``.
-        validated: Whether the validation at that place is over.
-        callbacks: States of the callbacks by their keys.
+        by: ``limit`` if ``limit_train_batches`` ended it, otherwise ``stop``.
+        validated: Whether the validation at that place is done.
+        callbacks: States of the callbacks by key.
     """
 
     by: Literal["limit", "stop"]
@@ -31,12 +31,12 @@ class Cut:
     callbacks: dict[str, Any]
 
     def state(self) -> dict[str, Any]:
-        """The cut as plain values and tensors."""
+        """Return the cut as plain values and tensors."""
         return {"by": self.by, "validated": self.validated, "callbacks": self.callbacks}
 
 
 def length_of(trainer: Trainer) -> dict[str, Any]:
-    """The settings that say how long a run trains, by name, as plain values; times in seconds."""
+    """Return the settings that decide how long a run trains, by name; times in seconds."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return {
         "max_epochs": trainer.max_epochs,
@@ -47,9 +47,9 @@ def length_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def cut_here(trainer: Trainer, validated: bool = False) -> Cut | None:
-    """The cut, where training ends behind the present batch though rows of its epoch are left.
+    """Return the cut if training ends after this batch although rows of the epoch are left.
 
-    A limit makes the next epoch begin anew, so only the first epoch can be reopened when the limit is lifted.
+    After a limit the next epoch begins anew, so only the first epoch can be reopened when the limit is lifted.
     """
     loop: Any = trainer.fit_loop
     if not is_inside_epoch(trainer) or batches_trained(trainer) >= len(loop._combined_loader.flattened[0]):
@@ -64,22 +64,22 @@ def cut_here(trainer: Trainer, validated: bool = False) -> Cut | None:
 
 
 def _callback_states(trainer: Trainer) -> dict[str, Any]:
-    """States of the callbacks, in containers of their own; tensors are shared."""
+    """Return the states of the callbacks in new containers; tensors are shared."""
     states = {c.state_key: c.state_dict() for c in trainer.callbacks}  # type: ignore[attr-defined]
     copied: dict[str, Any] = apply_to_collection(states, torch.Tensor, lambda tensor: tensor)
     return {key: state for key, state in copied.items() if state}
 
 
 def reopen(checkpoint: dict[str, Any], own_key: str, length: Mapping[str, Any]) -> bool:
-    """Put the checkpoint of a longer run back into the epoch that was cut short, if one was.
+    """Move the checkpoint of a longer run back into the epoch that was cut short, if there is one.
 
     Args:
         checkpoint: The checkpoint; it is changed.
         own_key: Key of the ``RunCheckpoint`` among its callbacks.
-        length: The length of the run that goes on.
+        length: The length of the continued run.
 
     Returns:
-        Whether the validation at that place is over.
+        Whether the validation at that place is done.
     """
     state = checkpoint["callbacks"][own_key]
     cut = state["cut"]
@@ -93,10 +93,10 @@ def reopen(checkpoint: dict[str, Any], own_key: str, length: Mapping[str, Any]) 
 
 
 def check_limit(checkpoint: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Make sure that a changed ``limit_train_batches`` cut no epoch that lies behind.
+    """Make sure that a changed ``limit_train_batches`` cut no finished epoch.
 
     Raises:
-        ValueError: It did.
+        ValueError: It cut one.
     """
     if old[LIMIT] != new[LIMIT] and checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]:
         raise ValueError(

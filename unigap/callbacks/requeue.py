@@ -1,4 +1,4 @@
-"""SLURM's warning signal: the run is saved, the job is requeued and continues, as Lightning does it."""
+"""Save the run and requeue the job on SLURM's warning signal, as Lightning does."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from unigap.console.stop_signal import ASKING, Stopped
 
 
 def stop_signals(trainer: Trainer) -> set[int]:
-    """Numbers of the signals that ask a run to stop; under SLURM also the one its environment requeues on."""
+    """Return the signals that ask a run to stop; under SLURM these include the requeue signal."""
     slurm = _auto_requeue(trainer)
     return {*ASKING} | ({int(slurm.requeue_signal)} if slurm and slurm.requeue_signal else set())
 
 
 def requeue(trainer: Trainer, stopped: Stopped) -> None:
-    """Put the SLURM job back into the queue, if its warning signal stopped the run; says so when that fails."""
+    """Requeue the SLURM job if its warning signal stopped the run; warn when that fails."""
     slurm = _auto_requeue(trainer)
     if slurm is None or stopped.number != slurm.requeue_signal:
         return
@@ -32,7 +32,7 @@ def requeue(trainer: Trainer, stopped: Stopped) -> None:
 
 
 def is_requeued() -> bool:
-    """Whether SLURM started this job before and put it back into the queue."""
+    """Return whether SLURM has requeued this job before."""
     return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 

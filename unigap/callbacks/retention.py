@@ -1,4 +1,4 @@
-"""Runs an understanding benchmark beside generation, so that no gain is reported without what it cost."""
+"""Run an understanding benchmark during training, so that losses are reported together with gains."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from unigap.stages import ImproveStage
 
 
 class Retention(Callback):
-    """Asks the model a quiz at every validation, POPE's existence questions by default.
+    """Ask the model a quiz at every validation; by default POPE's questions about objects.
 
     Logged for each setting of the quiz, e.g. ``retention/adversarial/f1``: ``accuracy``, ``precision``, ``recall``,
     ``f1``, ``yes_ratio`` and, while training, ``accuracy_change`` since the start of the run.
 
     Attributes:
-        results: The same with their intervals, by setting and name; the change is paired by picture.
+        results: The same values with intervals, by setting and name; the change is paired by image.
 
     Args:
-        quiz: What is asked; null takes the quiz of the world whose prompts are
-            trained or evaluated on.
-        batch_size: Most questions in one forward pass.
+        quiz: The quiz; null takes that of the world whose prompts are trained or evaluated on.
+        batch_size: Maximum number of questions in one forward pass.
     """
 
     def __init__(self, quiz: QuizSource | None = None, batch_size: int = 256) -> None:
@@ -40,7 +39,7 @@ class Retention(Callback):
         self._key = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Loads the quiz, and refuses runs in which it could never be asked."""
+        """Load the quiz, and refuse runs without validation."""
         if not isinstance(pl_module, ImproveStage):
             raise ValueError(f"Retention examines self-improvement stages, not {type(pl_module).__name__}; remove it")
         if stage == "fit" and not trainer.limit_val_batches:
@@ -60,7 +59,7 @@ class Retention(Callback):
         return world.quiz()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Asks the model as it is before training; a resumed run keeps the start it had."""
+        """Ask the model before training; a resumed run keeps its first answers."""
         assert isinstance(pl_module, ImproveStage)
         key = _digest(self.quiz)
         if self._start_Q is None:
@@ -69,7 +68,7 @@ class Retention(Callback):
             raise ValueError("Retention: this run began with another quiz; give the same one to resume it")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Asks the model and logs what it knows."""
+        """Ask the model and log the scores."""
         if trainer.sanity_checking:
             return
         assert isinstance(pl_module, ImproveStage)
@@ -84,11 +83,11 @@ class Retention(Callback):
         pl_module.log_dict(figures, rank_zero_only=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The answers at the start."""
+        """Return the first answers."""
         return {"start": self._start_Q, "quiz": self._key}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues with the same start."""
+        """Restore the first answers."""
         self._start_Q, self._key = state_dict["start"], state_dict["quiz"]
 
 

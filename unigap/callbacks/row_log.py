@@ -1,4 +1,4 @@
-"""Writes down which rows each epoch trained on: the proof that new rows are used at once."""
+"""Log the rows that each epoch trained on, as evidence that new rows are used at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from unigap.stages import ImproveStage
 
 
 class RowLog(Callback):
-    """Writes one JSON line an epoch, ``{"epoch": k, "rows": [ids], "sha256": digest}``, on the first process.
+    """Write one JSON line an epoch, ``{"epoch": k, "rows": [ids], "sha256": digest}``, on the first process.
 
-    A resumed run drops the lines of epochs it trains again, and the start of a last line that was cut off.
+    A resumed run drops the lines of epochs that it trains again, and an incomplete last line.
 
     Args:
         path: The file; null is ``rows.jsonl`` in the run folder, empty writes none.
@@ -28,7 +28,7 @@ class RowLog(Callback):
         self._rows: list[str] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps what was written of the epochs that lie behind."""
+        """Keep the lines of finished epochs."""
         if not (trainer.is_global_zero and self.path and self.path.exists()):
             return
         journal = read_journal(self.path, ("epoch", "rows"))
@@ -43,20 +43,20 @@ class RowLog(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: RowBatch, batch_idx: int
     ) -> None:
-        """Notes the rows of the batch."""
+        """Record the rows of the batch."""
         if isinstance(pl_module, ImproveStage):
             self._rows += batch.ids
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the epoch down."""
+        """Write the line of the epoch."""
         if trainer.is_global_zero and self.path and isinstance(pl_module, ImproveStage):
             append_line(self.path, {"epoch": trainer.current_epoch, "rows": self._rows})
         self._rows = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows of the present epoch so far."""
+        """Return the rows of the current epoch so far."""
         return {"rows": self._rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues the epoch."""
+        """Restore the rows of the current epoch."""
         self._rows = list(state_dict["rows"])

@@ -1,4 +1,4 @@
-"""Saves a run where it can be continued exactly, and when it is asked to stop."""
+"""Save a run at places where it can be continued exactly, and when it is asked to stop."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ LAST = "last.ckpt"
 
 
 class RunCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``, from which ``--resume must`` continues bit for bit.
+    """Keep ``last.ckpt``, from which ``--resume must`` continues bit for bit.
 
-    It is written at the end of every epoch, before a round is drawn, and on SIGTERM, SIGINT and SIGUSR1; never after
-    the last batch of an epoch, where Lightning would resume behind the regrowth that follows. The file is replaced as a
-    whole; sharded weights are put together for it. It holds the resolved recipe and the phase of the run (see
-    ``unigap.loop.progress.Phase``). ``fast_dev_run`` leaves no file.
+    The file is written at the end of every epoch, before a round is sampled, and on SIGTERM, SIGINT and SIGUSR1. It is
+    never written after the last batch of an epoch, where Lightning would skip the redraw that follows. The file is
+    replaced atomically and holds whole weights, also of sharded models, the resolved recipe and the phase of the run
+    (see ``unigap.loop.progress.Phase``). ``fast_dev_run`` writes no file.
 
     Args:
-        folder: Where it lies; null is ``checkpoints`` in the run folder.
-        every_n_train_steps: Save after every so many optimizer steps as well; 0 does not.
-        keep_epochs: Keep a copy of the end of every epoch, ``epoch-NNNN.ckpt``.
+        folder: Folder of the file; null is ``checkpoints`` in the run folder.
+        every_n_train_steps: Also save every so many optimizer steps; 0 turns this off.
+        keep_epochs: Keep a copy of every epoch's checkpoint, ``epoch-NNNN.ckpt``.
     """
 
     def __init__(self, folder: str | None = None, every_n_train_steps: int = 0, keep_epochs: bool = False) -> None:
@@ -55,7 +55,7 @@ class RunCheckpoint(Checkpoint):
         self._lock: WriterLock | None = None
 
     def hold_folder(self) -> None:
-        """Keep other runs from writing the folder until this one ends.
+        """Lock the folder against other runs until this one ends.
 
         Raises:
             ValueError: Another run is writing it; the message names its process.
@@ -72,7 +72,7 @@ class RunCheckpoint(Checkpoint):
             self._lock = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses other checkpoints that a resumed run would not continue from, and takes the signals over."""
+        """Refuse checkpoint callbacks from which no run could continue exactly, and take over the signals."""
         if stage != "fit":
             return
         for other in trainer.checkpoint_callbacks:
@@ -95,11 +95,11 @@ class RunCheckpoint(Checkpoint):
             self._about["start"] = pl_module.start_key
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Decides where the run goes on: in the epoch that its length cut short, behind it, or in its last phase.
+        """Decide where the run continues: in the epoch that its length cut short, after it, or in its last phase.
 
         Raises:
-            ValueError: The checkpoint is of a run on another number of processes, or with other weights at its start,
-                or an epoch that lies behind was cut short by a limit that has changed.
+            ValueError: The checkpoint is of a run with another number of processes or other initial weights, or a
+                finished epoch was cut short by a limit that has changed.
         """
         state = checkpoint["callbacks"].get(self.state_key)
         if trainer.state.fn != TrainerFn.FITTING or state is None:
@@ -117,7 +117,7 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves when it is time or the run is to stop."""
+        """Save every ``every_n_train_steps`` steps, and when the run is asked to stop."""
         if self._is_inside_step(trainer):
             return
         self._cut = cut_here(trainer)
@@ -129,12 +129,12 @@ class RunCheckpoint(Checkpoint):
         self.stop.check()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the state of an epoch that ends here before its rows do."""
+        """Record the state of an epoch that ends here before its last row."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not self._is_inside_step(trainer):
             self._cut = cut_here(trainer, validated=True)
 
     def _is_inside_step(self, trainer: Trainer) -> bool:
-        """Whether gradients wait for more batches; a stop that was asked for then waits for the step."""
+        """Return whether gradients are still accumulating; a requested stop then waits for the step."""
         inside = trainer.fit_loop.epoch_loop._should_accumulate()
         if inside:
             self._stop_postponed |= trainer.should_stop
@@ -144,14 +144,14 @@ class RunCheckpoint(Checkpoint):
         return inside
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the epoch, with the pool that grew in it (Lightning calls checkpoint callbacks last)."""
+        """Save the epoch and its rounds; Lightning calls checkpoint callbacks last."""
         self.save(trainer, Phase.MEASURING if training_is_over(trainer) else Phase.TRAINING)
         if self.keep_epochs and not self._cut and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.folder / f"epoch-{trainer.current_epoch + 1:04d}.ckpt")
         self.obey(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Notes that the run is done, and gives the signals and the folder back."""
+        """Record that the run is done, and release signals and folder."""
         if stage == "fit" and self._loop.finished:
             self._end(trainer)
         self.stop.leave()
@@ -165,15 +165,15 @@ class RunCheckpoint(Checkpoint):
             requeue(trainer, exception)
 
     def save(self, trainer: Trainer, phase: Phase = Phase.TRAINING) -> None:
-        """Replaces ``last.ckpt``; killed meanwhile, the old one stays.
+        """Replace ``last.ckpt``; if killed meanwhile, the old file stays.
 
         Args:
             trainer: The trainer.
-            phase: What the run does next.
+            phase: The next phase of the run.
 
         Raises:
-            OSError: The disk is full or the folder read-only; the old one stays.
-            ValueError: The file could not be read again, because of what a callback keeps; the old one stays.
+            OSError: The disk is full or the folder read-only; the old file stays.
+            ValueError: The new file cannot be loaded because of a callback's state; the old file stays.
         """
         self.phase = phase
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -192,16 +192,16 @@ class RunCheckpoint(Checkpoint):
         trainer.strategy.barrier()
 
     def obey(self, trainer: Trainer) -> None:
-        """Ends every process if one of them was asked to stop; all of them have to come here.
+        """Stop every process if one of them was asked to stop; all processes must call this.
 
         Raises:
-            Stopped: When one was.
+            Stopped: One was asked to stop.
         """
         self._all_asked(trainer)
         self.stop.check()
 
     def state_dict(self) -> dict[str, Any]:
-        """The recipe, the phase, the length of the run and where the last epoch was cut short."""
+        """Return the recipe, the phase, the length of the run and the place where the last epoch was cut short."""
         cut = self._cut.state() if self._cut else {}
         return {"recipe": self.recipe, "phase": str(self.phase), "cut": cut, **self._about}
 
@@ -215,7 +215,7 @@ class RunCheckpoint(Checkpoint):
         rename_durable(fresh, self.folder / LAST)
 
     def _end(self, trainer: Trainer) -> None:
-        """Write into ``last.ckpt`` that nothing is left to do."""
+        """Mark ``last.ckpt`` as the end of a finished run."""
         last = self.folder / LAST
         if self.phase == Phase.MEASURING and trainer.is_global_zero and last.is_file():
             with explain_write_errors(last):
@@ -224,7 +224,7 @@ class RunCheckpoint(Checkpoint):
         self.phase = Phase.DONE
 
     def _all_asked(self, trainer: Trainer) -> bool:
-        """Whether any process was asked to stop; all of them agree on the answer."""
+        """Return whether any process was asked to stop; all processes get the same answer."""
         if trainer.world_size > 1:
             asked = torch.tensor(self.stop.asked, device=trainer.strategy.root_device)
             self.stop.asked = int(trainer.strategy.reduce(asked, reduce_op="max"))
@@ -232,7 +232,7 @@ class RunCheckpoint(Checkpoint):
 
 
 def run_checkpoint(trainer: Trainer) -> RunCheckpoint | None:
-    """The trainer's ``RunCheckpoint``, if it has one."""
+    """Return the trainer's ``RunCheckpoint``, if it has one."""
     return next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
 
 

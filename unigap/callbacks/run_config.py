@@ -1,4 +1,4 @@
-"""Keeps the resolved config of a run: in its folder, beside the checkpoint, in W&B and in its report."""
+"""Save the resolved config of a run: in its folder, next to the checkpoint, in W&B and in its report."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from unigap.report.run_folder.wandb_runs import tell_config
 
 
 class RunConfig(SaveConfigCallback):
-    """Saves the config once the run is neither refused nor out of data, so that no other run's config is replaced."""
+    """Save the config only when the run has passed all checks, so that a refused run replaces no config."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes nothing yet, unlike Lightning's."""
+        """Write nothing yet, unlike Lightning's callback."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves it, on the first process."""
+        """Save the config, on the first process."""
         if trainer.is_global_zero:
             self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes it into the run folder and beside ``last.ckpt``, and tells it to W&B and to the run's summary."""
+        """Write the config into the run folder and next to ``last.ckpt``; pass it to W&B and to the run's summary."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         config = self.config.clone()
         run = Path(config["run"])
         unplace_run(config)
-        # whoever takes it up begins a run of their own
+        # the saved config begins a new run
         config["ckpt_path"], config["resume"] = None, "never"
         text = self.parser.dump(config, skip_none=False)
         keeper = run_checkpoint(trainer)

@@ -1,7 +1,7 @@
-"""Lightning's fit loop for runs that continue: it goes on at the exact row, and every run reaches its end-of-run work.
+"""Lightning's fit loop for continued runs: it resumes at the exact row, and every run reaches its end-of-run work.
 
-Lightning's own loop ends without ``on_train_end`` when training was over in an earlier process, resumes an epoch that
-``max_steps`` ended at its last batch by training one batch twice, and skips a validation that was due when a
+Lightning's own loop ends without ``on_train_end`` when training was over in an earlier process, trains one batch
+twice when it resumes an epoch that ``max_steps`` ended at its last batch, and skips a validation that was due when a
 checkpoint was written.
 """
 
@@ -19,17 +19,17 @@ from unigap.loop.progress import batches_behind, is_inside_epoch
 
 
 class RunEpochLoop(_TrainingEpochLoop):
-    """Lightning's loop over batches; it resumes behind a batch and first does what follows one.
+    """Lightning's loop over batches; it resumes after a batch and first does the work that follows a batch.
 
     Attributes:
-        validated: Set on resume: the validation behind the last trained batch is over.
+        validated: Set on resume: the validation after the last trained batch is done.
     """
 
     validated = False
     restarting: bool
 
     def on_run_start(self, data_fetcher: Any) -> None:
-        """Validate if validation is due behind the last trained batch, then train the next one."""
+        """Validate if validation is due after the last trained batch, then train the next one."""
         super().on_run_start(data_fetcher)
         if not self.restarting:
             return
@@ -45,8 +45,8 @@ class RunLoop(_FitLoop):
     """Lightning's fit loop; a resumed run whose training is over runs the hooks of its start and its end.
 
     Attributes:
-        only_finish: Set on resume: train nothing more, only do the end-of-run work.
-        finished: Whether that work is done, in this process or an earlier one.
+        only_finish: Set on resume: train no more, only do the end-of-run work.
+        finished: Whether that work is done, in this process or in an earlier one.
     """
 
     only_finish = False
@@ -67,7 +67,7 @@ class RunLoop(_FitLoop):
         self.reset()
         self.on_run_start()
         if resumed and not inside:
-            # a round may have been drawn at the start: setup_data asks for the rows again
+            # a round may have been sampled at the start, so setup_data must load the rows again
             self._last_train_dl_reload_epoch = -math.inf
         over = self.only_finish or (self.done and not inside)
         while not over:
@@ -85,7 +85,7 @@ class RunLoop(_FitLoop):
         self.finished = True
 
     def _find_place(self) -> None:
-        """Set the counters to the start of an epoch, or to a place behind a whole batch of one."""
+        """Set the counters to the start of an epoch, or to the place after a whole batch."""
         inside, behind = is_inside_epoch(self.trainer), batches_behind(self.trainer)
         batches: Any = self.epoch_loop.batch_progress
         epochs: Any = self.epoch_progress
@@ -96,7 +96,7 @@ class RunLoop(_FitLoop):
             progress.processed = progress.completed = begun
             progress.ready = progress.started = begun + inside
         batches.is_last_batch = False
-        # Lightning's setter also restarts at the end of an epoch where max_steps is set
+        # Lightning's setter also restarts at the end of an epoch if max_steps is set
         _Loop.restarting.fset(self, inside)  # type: ignore[attr-defined]
         self._loaded_from_state_dict = inside
         self.epoch_loop._batches_that_stepped = self.epoch_loop.global_step
@@ -111,7 +111,7 @@ class RunLoop(_FitLoop):
 
 
 def install(trainer: Trainer) -> RunLoop:
-    """Make a trainer's fit loop a `RunLoop`; all that is attached to it stays."""
+    """Make a trainer's fit loop a `RunLoop`; its state stays."""
     loop: Any = trainer.fit_loop
     loop.__class__, loop.epoch_loop.__class__ = RunLoop, RunEpochLoop
     loop.finished = loop.only_finish = loop.epoch_loop.validated = False

@@ -1,4 +1,4 @@
-"""Measures the gap before and after training and leaves what ``unigap report`` makes its page of."""
+"""Measure the gap before and after training, and write the files that ``unigap report`` reads."""
 
 from __future__ import annotations
 
@@ -31,34 +31,41 @@ from unigap.prompt_sets.contamination import check_no_overlap
 from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Candidate
 from unigap.report.run_folder.measured import AFTER_TRAINING
-from unigap.report.run_folder.writing import Look, run_figures, samples_of, versions, write_gallery, write_rejudged
+from unigap.report.run_folder.writing import (
+    Measurement,
+    run_figures,
+    samples_of,
+    versions,
+    write_gallery,
+    write_rejudged,
+)
 from unigap.seeds import seed_of_part
 from unigap.stages import ImproveStage
 from unigap.world import find_world
 
-# Shape legend: S drawings, M image tokens, E exam pictures.
+# Shape legend: S samples, M image tokens, E statements of the probe set.
 
 RESUMING = ("--resume", "--ckpt_path")
 BEFORE, AFTER = "gap_before", "gap_after"
 
 
 class RunSummary(Callback):
-    """Draws for test prompts before the first step and after the last, and writes down what has changed.
+    """Sample images for test prompts before the first step and after the last, and write what has changed.
 
-    The run folder gets ``summary.json``, ``gallery.json``, ``rejudged.json`` and their pictures. Training takes the
-    same course as without it.
+    Writes ``summary.json``, ``gallery.json``, ``rejudged.json`` and their images into the run folder. Training is not
+    affected.
 
     Args:
-        folder: Where they lie. Null is the run folder where ``prompts`` are given, and measures nothing otherwise;
+        folder: Folder of the files. Null is the run folder if ``prompts`` are given, otherwise it measures nothing;
             empty measures nothing.
-        prompts: Prompts to draw for, as in ``PoolData``; none of them may be trained on. Null takes those
-            that the run evaluates on, where a ``folder`` is given.
-        split: Their split.
-        per_cell: At most this many of them for each (category, difficulty).
-        plan: How the drawings are made; null draws 4 a prompt.
-        exam: Pictures on which understanding is examined, where the prompts are a world's.
-        exam_seed: Which pictures; null follows the run's seed.
-        gallery: Prompts that are shown before and after.
+        prompts: Test prompts, as in ``PoolData``; none of them may be trained on. Null takes the evaluation prompts
+            of the run if a ``folder`` is given.
+        split: Split of the prompts.
+        per_cell: Maximum number of prompts for each (category, difficulty).
+        plan: Sampling plan; null samples 4 images a prompt.
+        exam: Number of images in the probe set for understanding, if the prompts are a world's.
+        exam_seed: Seed of the probe set; null follows the run's seed.
+        gallery: Number of prompts shown before and after training.
     """
 
     def __init__(
@@ -86,16 +93,16 @@ class RunSummary(Callback):
         self._began: float | None = None
 
     def describe(self, model: str, recipe: dict[str, Any]) -> None:
-        """Says what the run is, for the report.
+        """Set the model and the recipe that the report names.
 
         Args:
-            model: Name or folder of the model it begins with.
+            model: Name or folder of the initial model.
             recipe: Settings by name, as plain JSON.
         """
         self.model, self.recipe = model, recipe
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Loads what is asked, and refuses prompts that are trained on."""
+        """Load prompts and probe set, and refuse prompts that are trained on."""
         if stage != "fit" or not self.folder or not isinstance(pl_module, ImproveStage):
             return
         source = self.source or pl_module.pool_data.eval_source
@@ -107,7 +114,7 @@ class RunSummary(Callback):
             self.exam = world.probe_source(self.split, self.exam_seed).load(self.pictures)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures the model as it is before training; a resumed run keeps the start it had."""
+        """Measure the model before training; a resumed run keeps its first figures."""
         if not self._measures(trainer) or not isinstance(pl_module, ImproveStage):
             return
         key = self._key()
@@ -119,27 +126,27 @@ class RunSummary(Callback):
             before: dict[str, Any] = {"key": key}
             with self._working(trainer, pl_module, BEFORE) as at_work:
                 if at_work:
-                    before |= _kept(self._look(trainer, pl_module, "gap before"))
+                    before |= _kept(self._measure(trainer, pl_module, "gap before"))
             self._before = before
         self._began = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures the trained model and writes the files."""
+        """Measure the trained model and write the files."""
         if not self._measures(trainer) or not isinstance(pl_module, ImproveStage):
             return
         self.seconds = self._seconds_so_far()
         with self._working(trainer, pl_module, AFTER) as at_work:
             if not at_work:
                 return
-            after = self._look(trainer, pl_module, "gap after")
-            before = self._look_before(pl_module)
+            after = self._measure(trainer, pl_module, "gap after")
+            before = self._restore_before(pl_module)
             again_S = rejudge(pl_module.model, before.verdicts, pl_module.own_judge)
             weights = pl_module.model.weights_digest()
         self._write(trainer, pl_module, before, after, again_S, weights)
 
     @contextmanager
     def _working(self, trainer: Trainer, stage: ImproveStage, phase: str) -> Iterator[bool]:
-        """Times the body and gives it whole weights; says whether this is the process that measures."""
+        """Time the body and gather whole weights for it; yield whether this process measures."""
         start, checkpoint = time.perf_counter(), run_checkpoint(trainer)
         stopped: Stopped | None = None
         try:
@@ -155,7 +162,7 @@ class RunSummary(Callback):
             raise stopped
         self.seconds[phase] = round(time.perf_counter() - start, 2)
 
-    def _look(self, trainer: Trainer, stage: ImproveStage, title: str) -> Look:
+    def _measure(self, trainer: Trainer, stage: ImproveStage, title: str) -> Measurement:
         total, quiet = len(self.prompts) * self.plan.candidates, not trainer.progress_bar_callback
         checkpoint = run_checkpoint(trainer)
         with tqdm(total=total, unit="image", desc=title, disable=quiet) as bar:
@@ -166,10 +173,10 @@ class RunSummary(Callback):
                     checkpoint.stop.check()
 
             verdicts = measure(stage.model, self.prompts, self.plan, stage.own_judge, stage.external, advance)
-        return Look(verdicts, probe_logits(stage.model, self.exam, stage.own_judge) if self.exam else None)
+        return Measurement(verdicts, probe_logits(stage.model, self.exam, stage.own_judge) if self.exam else None)
 
-    def _look_before(self, stage: ImproveStage) -> Look:
-        """The look of the start, its pictures decoded anew: what decodes them is frozen."""
+    def _restore_before(self, stage: ImproveStage) -> Measurement:
+        """Restore the measurement before training; its images are decoded again, because the decoder is frozen."""
         kept, n = self._before, self.plan.candidates
         candidates = [
             Candidate(self.prompts[s // n], EVAL_ROUND, s % n, seed, codes_M.numpy(), logp)
@@ -179,10 +186,12 @@ class RunSummary(Callback):
         pixels = [stage.model.decode(part).cpu() for part in codes_SM.split(self.plan.images_per_batch)]
         prompt_S = torch.arange(len(self.prompts)).repeat_interleave(n)
         drawings = Drawings(candidates, torch.cat(pixels))
-        return Look(Verdicts(self.prompts, drawings, prompt_S, kept["own_S"], kept["right_S"]), kept["answers_E"])
+        return Measurement(
+            Verdicts(self.prompts, drawings, prompt_S, kept["own_S"], kept["right_S"]), kept["answers_E"]
+        )
 
     def _measured_on(self, stage: ImproveStage, weights: str) -> dict[str, Any]:
-        """What the figures were measured on, so that they are compared only with their like."""
+        """Return what the figures were measured on, so that only like is compared with like."""
         return {
             "figures": AFTER_TRAINING,
             "prompts": self.source,
@@ -202,8 +211,8 @@ class RunSummary(Callback):
         self,
         trainer: Trainer,
         stage: ImproveStage,
-        before: Look,
-        after: Look,
+        before: Measurement,
+        after: Measurement,
         again_S: torch.Tensor,
         weights: str,
     ) -> None:
@@ -222,15 +231,15 @@ class RunSummary(Callback):
         }
         write_gallery(folder, before.verdicts, after.verdicts, self.gallery)
         write_rejudged(folder, before.verdicts, again_S)
-        # last: where it lies, the rest lies too
+        # written last, so that a summary implies the other files
         write_sealed(folder / "summary.json", json.dumps(self.result, indent=1).encode())
 
     def _measures(self, trainer: Trainer) -> bool:
-        """Whether anything is measured: not without a folder, and not of a run that only tries the code."""
+        """Return whether anything is measured: not without a folder, and not under ``fast_dev_run``."""
         return bool(self.folder) and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def _key(self) -> str:
-        plan = dataclasses.replace(self.plan, images_per_batch=1)  # which decides nothing but speed
+        plan = dataclasses.replace(self.plan, images_per_batch=1)  # affects speed only
         asked = ([prompt.text for prompt in self.prompts], plan, self.pictures, self.exam_seed)
         return hashlib.sha256(repr(asked).encode()).hexdigest()
 
@@ -241,27 +250,27 @@ class RunSummary(Callback):
         return self.seconds | {"self_improvement": round(trained, 2)}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was measured at the start, and the time taken since."""
+        """Return the first measurement, and the time taken since."""
         return {"before": self._before, "seconds": self._seconds_so_far()} if self._before else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues with the same start."""
+        """Restore the first measurement."""
         self._before, self.seconds = state_dict["before"], state_dict["seconds"]
 
 
 def command_of(words: Sequence[str]) -> str:
-    """The command that repeats a run, given the words of the one that ended it: a new run resumes nothing.
+    """Return the command that repeats a run, without the options that resume it.
 
     >>> command_of(["fit", "--config", "sft.yaml", "--resume", "must", "--data.seed", "3"])
     'unigap fit --config sft.yaml --data.seed 3'
     """
-    told, skip = ["unigap"], False
+    kept, skip = ["unigap"], False
     for word in words:
         option = word.partition("=")[0]
         if not skip and option not in RESUMING:
-            told.append(word)
+            kept.append(word)
         skip = word in RESUMING
-    return shlex.join(told)
+    return shlex.join(kept)
 
 
 def _rounds(trainer: Trainer) -> list[dict[str, int]]:
@@ -269,9 +278,9 @@ def _rounds(trainer: Trainer) -> list[dict[str, int]]:
     return [row for callback in callbacks if isinstance(callback, Regrow) for row in callback.counts]
 
 
-def _kept(look: Look) -> dict[str, Any]:
-    """A look as tensors and plain values, small enough to travel in every checkpoint."""
-    verdicts = look.verdicts
+def _kept(measurement: Measurement) -> dict[str, Any]:
+    """Return a measurement as tensors and plain values, small enough for every checkpoint."""
+    verdicts = measurement.verdicts
     drawn = verdicts.drawings.candidates
     return {
         "codes_SM": codes_of(drawn).int(),
@@ -279,5 +288,5 @@ def _kept(look: Look) -> dict[str, Any]:
         "logps": [candidate.logp for candidate in drawn],
         "own_S": verdicts.own_S,
         "right_S": verdicts.right_S,
-        "answers_E": look.answers_E,
+        "answers_E": measurement.answers_E,
     }

@@ -1,4 +1,4 @@
-"""Measures and keeps averaged weights instead of the last step's."""
+"""Evaluate and save averaged weights instead of those of the last step."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightEMA(WeightAveraging):
-    """Lightning's weight averaging as an exponential moving average in which what does not train keeps every bit.
+    """Exponential moving average of the weights that leaves frozen weights and buffers bit for bit unchanged.
 
-    Lightning's own ``EMAWeightAveraging`` adds two rounded products, and does so with buffers too: frozen bfloat16
-    weights come out a bit off, and so do whole numbers such as a vision tower's positions. Here averages are
-    interpolated, which leaves equal numbers alone, and buffers are the model's.
+    Lightning's ``EMAWeightAveraging`` adds two rounded products, also for buffers. This changes frozen bfloat16 weights
+    slightly, and integers such as the positions of a vision encoder. Here averages are interpolated, which keeps equal
+    numbers unchanged, and buffers are the model's.
 
     Args:
         decay: Share of the old average that each update keeps, in [0, 1).
-        each: When the average is updated, after every optimizer ``step`` or every ``epoch``. The first update starts
-            the average.
+        each: Update the average after every optimizer ``step`` or every ``epoch``. The first update starts the
+            average.
 
     Raises:
-        ValueError: For a decay out of range.
+        ValueError: The decay is out of range.
     """
 
     def __init__(self, decay: float = 0.999, each: Literal["step", "epoch"] = "step") -> None:
@@ -31,5 +31,5 @@ class WeightEMA(WeightAveraging):
         self.each = each
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Says whether this is the end of what is averaged over."""
+        """Return whether the average is updated here."""
         return (step_idx if self.each == "step" else epoch_idx) is not None

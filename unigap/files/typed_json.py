@@ -6,14 +6,17 @@ jsonargparse would also accept ``"1"`` for a number, and pydantic would add 0.3 
 from __future__ import annotations
 
 import json
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from unigap.files.seals import read_sealed
 
+NanIfNull = Annotated[float, "nan if null"]
+"""A number that JSON holds as null when it is nan."""
 NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -21,7 +24,7 @@ def build(kind: Any, data: Any, where: str) -> Any:
     """Check JSON data against a type and convert them to it.
 
     Args:
-        kind: A dataclass, ``X | None``, ``dict[str, X]``, ``list[X]``, ``Any`` or a plain type.
+        kind: A dataclass, ``X | None``, ``dict[str, X]``, ``list[X]``, ``NanIfNull``, ``Any`` or a plain type.
         data: Result of ``json.loads``.
         where: Path of the data, for messages.
 
@@ -34,6 +37,8 @@ def build(kind: Any, data: Any, where: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any or (origin is types.UnionType and data is None):
         return data
+    if kind == NanIfNull:
+        return math.nan if data is None else build(float, data, where)
     if origin is types.UnionType:
         return build(arguments[0], data, where)
     if origin is list:
@@ -53,7 +58,7 @@ def build(kind: Any, data: Any, where: str) -> Any:
 
 def build_record(kind: Any, table: Mapping[str, Any], where: str) -> Any:
     """Build a dataclass from a JSON object, see `build`."""
-    values, hints = {}, get_type_hints(kind)
+    values, hints = {}, get_type_hints(kind, include_extras=True)
     for item in fields(kind):
         if item.name in table:
             values[item.name] = build(hints[item.name], table[item.name], f"{where}.{item.name}")

@@ -1,4 +1,4 @@
-"""Numbers with intervals: pure scores, and the torchmetrics made of them."""
+"""Metrics with intervals: pure functions, and a torchmetrics class for each."""
 
 from unigap.metrics.gap_metrics import (
     Auroc,

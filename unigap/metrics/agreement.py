@@ -1,9 +1,9 @@
-"""How far judges agree, and how much of it chance would give: raw agreement and the kappas, with intervals.
+"""Agreement of judges: raw agreement, and the kappas that correct it for chance, with intervals.
 
-Shapes: S samples, J judges, each sample judged by all; C clusters, R resamples. Verdicts are bool; ``cluster_S`` is the
-integer id of the prompt, by which the bootstrap resamples; ``resamples`` and ``seed`` steer it. A kappa is 1 where all
-agree, 0 where they agree as often as chance, and nan with n = 0 where all say the same of everything, so that chance
-explains it all. All raise ValueError for unequal shapes and verdicts that are not bool.
+Shapes: S samples, J judges, each judging all samples; C clusters, R resamples. Verdicts are bool. ``cluster_S``
+is the integer id of the prompt; the bootstrap draws ``resamples`` resamples of whole prompts from ``seed``. A kappa is
+1 if all judges agree, 0 if they agree as often as by chance, and nan with n = 0 if all verdicts are equal, so that
+chance explains everything. All functions raise ValueError for unequal shapes and verdicts that are not bool.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unigap.metrics.scores import share
 
 
 def raw_agreement(verdict_SJ: Tensor, cluster_S: Tensor, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Share of pairs of judges that agree, over all samples, in [0, 1].
+    """Return the share of pairs of judges that agree, over all samples, in [0, 1].
 
     >>> verdict_SJ = torch.tensor([[True, True], [True, False], [False, False], [False, False]])
     >>> print(raw_agreement(verdict_SJ, torch.arange(4)))
@@ -32,7 +32,7 @@ def raw_agreement(verdict_SJ: Tensor, cluster_S: Tensor, resamples: int = 1000, 
 
 
 def cohen_kappa(first_S: Tensor, second_S: Tensor, cluster_S: Tensor, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Agreement of two judges beyond what their own yes-rates would give by chance, in [-1, 1].
+    """Return the agreement of two judges beyond chance, given the yes-rate of each, in [-1, 1].
 
     >>> first_S, second_S = torch.tensor([True, True, False, False]), torch.tensor([True, False, False, False])
     >>> cohen_kappa(first_S, second_S, torch.arange(4)).value
@@ -51,7 +51,7 @@ def cohen_kappa(first_S: Tensor, second_S: Tensor, cluster_S: Tensor, resamples:
 
 
 def fleiss_kappa(verdict_SJ: Tensor, cluster_S: Tensor, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Agreement of several judges beyond what their common yes-rate would give by chance, in [-1, 1].
+    """Return the agreement of several judges beyond chance, given their common yes-rate, in [-1, 1].
 
     >>> verdict_SJ = torch.tensor([[True, True, True], [False, False, False]])
     >>> fleiss_kappa(verdict_SJ, torch.arange(2)).value
@@ -68,7 +68,7 @@ def fleiss_kappa(verdict_SJ: Tensor, cluster_S: Tensor, resamples: int = 1000, s
 
 
 def _yes(verdict_SJ: Tensor, cluster_S: Tensor) -> tuple[Tensor, int]:
-    """How many say yes to each sample, float64 (S,), and how many judges there are."""
+    """Return the number of yes for each sample, float64, shape (S,), and the number of judges."""
     if verdict_SJ.ndim != 2 or verdict_SJ.shape[1] < 2:
         raise ValueError(f"verdicts must have shape (samples, judges >= 2), got {tuple(verdict_SJ.shape)}")
     if verdict_SJ.dtype != torch.bool:
@@ -78,7 +78,7 @@ def _yes(verdict_SJ: Tensor, cluster_S: Tensor) -> tuple[Tensor, int]:
 
 
 def _pairs_that_agree(yes_S: Tensor, judges: int) -> Tensor:
-    """Share of the pairs of judges that say the same of each sample, (S,)."""
+    """Return the share of the pairs of judges that agree on each sample, shape (S,)."""
     no_S = judges - yes_S
     return (yes_S * (yes_S - 1) + no_S * (no_S - 1)) / (judges * (judges - 1))
 
@@ -90,7 +90,7 @@ def _beyond_chance(agree_R: Tensor, chance_R: Tensor) -> Tensor:
 def _bootstrap(
     statistic: Callable[[Tensor], Tensor], columns_SK: Tensor, cluster_S: Tensor, resamples: int, seed: int
 ) -> Estimate:
-    """A function of column totals, with a percentile interval from resampling clusters with replacement."""
+    """Return a function of column totals, with a percentile interval from resampling clusters with replacement."""
     clusters_C, index_S = torch.unique(cluster_S.cpu(), return_inverse=True)
     total_CK = columns_SK.new_zeros(len(clusters_C), columns_SK.shape[1]).index_add(0, index_S, columns_SK)
     value = statistic(total_CK.sum(0, keepdim=True)).item()

@@ -1,10 +1,12 @@
-"""The gap as torchmetrics: one class for each pure score, exact under several processes, with interval and plot.
+"""The metrics of the gap as torchmetrics classes, one for each function of `unigap.metrics.scores`.
 
-Shapes: B samples of one update. Every update takes ``prompt_B``, the int64 prompt ids by which the bootstrap
-resamples, and ``sample_B``, int64 ids by which a sample that a padded distributed sampler repeats is counted once.
-Further arguments: ``logit_B``, the model's own log-odds of "yes", floating point and finite; ``truth_B``, the external
-verdict, bool. An update raises ValueError for unequal shapes, wrong dtypes and values not finite. ``compute`` returns
-an `Estimate`, nan with n = 0 when no sample counts.
+They are exact under several processes and have an interval and a plot.
+
+Shapes: B samples of one update. Every update takes ``prompt_B``, int64 prompt ids that the bootstrap resamples, and
+``sample_B``, int64 sample ids, so that a sample repeated by a padded distributed sampler counts once. Other arguments:
+``logit_B``, the model's own log-odds of "yes", floating point and finite; ``truth_B``, the external verdict, bool. An
+update raises ValueError for unequal shapes, wrong dtypes and values that are not finite. ``compute`` returns an
+`Estimate`; it is nan with n = 0 when no sample counts.
 """
 
 from __future__ import annotations
@@ -35,15 +37,15 @@ class EstimateMetric(SampleMetric, ABC):
     """A metric whose result is one `Estimate`."""
 
     def bars(self, result: Estimate) -> dict[str, Estimate]:
-        """The estimate, labelled with the metric's name."""
+        """Return the estimate, labelled with the metric's name."""
         return {type(self).__name__: result}
 
 
 class ThresholdMetric(SampleMetric, ABC):
-    """A metric of a judge's yes and no.
+    """A metric of a judge's yes or no.
 
     Args:
-        threshold: Probability from which on the judge's answer is yes, in (0, 1).
+        threshold: Smallest probability of yes that counts as yes, in (0, 1).
         resamples: Number of bootstrap resamples for the interval, >= 1.
         seed: Seed of the bootstrap.
         kwargs: Passed on to ``torchmetrics.Metric``.
@@ -59,7 +61,7 @@ class ThresholdMetric(SampleMetric, ABC):
 
 
 class VerdictMetric(EstimateMetric, ThresholdMetric, ABC):
-    """A metric of the judge's own verdicts, whatever the truth."""
+    """A metric of the judge's verdicts alone."""
 
     columns = ("logit",)
 
@@ -69,7 +71,7 @@ class VerdictMetric(EstimateMetric, ThresholdMetric, ABC):
 
 
 class AgreementMetric(EstimateMetric, ThresholdMetric, ABC):
-    """A metric of the judge's verdicts against the external ones."""
+    """A metric of the judge's verdicts compared with the external verdicts."""
 
     columns = ("logit", "truth")
 
@@ -79,7 +81,7 @@ class AgreementMetric(EstimateMetric, ThresholdMetric, ABC):
 
 
 class NonUnificationScore(VerdictMetric):
-    """Share of a model's own images that its own understanding says no to (arXiv 2507.16663).
+    """Share of a model's generated images that its own judge rejects (arXiv 2507.16663).
 
     >>> import torch
     >>> metric = NonUnificationScore()
@@ -93,7 +95,7 @@ class NonUnificationScore(VerdictMetric):
 
 
 class YesRate(VerdictMetric):
-    """Share of images the judge says yes to.
+    """Share of images that the judge accepts.
 
     >>> import torch
     >>> metric = YesRate(threshold=0.9)
@@ -107,7 +109,7 @@ class YesRate(VerdictMetric):
 
 
 class GenerationAccuracy(EstimateMetric):
-    """Share of images the external verdict finds right.
+    """Share of images that the external judge accepts.
 
     >>> import torch
     >>> metric = GenerationAccuracy()
@@ -127,7 +129,7 @@ class GenerationAccuracy(EstimateMetric):
 
 
 class WeakGenerationShare(AgreementMetric):
-    """P(external verdict: wrong | own judge: no) (arXiv 2507.16663); n counts the judge's no.
+    """P(external verdict: wrong | own judge: no) (arXiv 2507.16663); n counts the rejected images.
 
     >>> import torch
     >>> metric, ids_B = WeakGenerationShare(), torch.arange(3)
@@ -141,7 +143,7 @@ class WeakGenerationShare(AgreementMetric):
 
 
 class JudgePrecision(AgreementMetric):
-    """P(external verdict: right | judge: yes); n counts the judge's yes.
+    """P(external verdict: right | judge: yes); n counts the accepted images.
 
     >>> import torch
     >>> metric, ids_B = JudgePrecision(), torch.arange(3)
@@ -169,7 +171,7 @@ class JudgeAccuracy(AgreementMetric):
 
 
 class TruePositiveRate(AgreementMetric):
-    """P(judge: yes | external verdict: right); n counts the images that are right.
+    """P(judge: yes | external verdict: right); n counts the right images.
 
     >>> import torch
     >>> metric, ids_B = TruePositiveRate(), torch.arange(3)
@@ -183,7 +185,7 @@ class TruePositiveRate(AgreementMetric):
 
 
 class TrueNegativeRate(AgreementMetric):
-    """P(judge: no | external verdict: wrong); n counts the images that are wrong.
+    """P(judge: no | external verdict: wrong); n counts the wrong images.
 
     >>> import torch
     >>> metric, ids_B = TrueNegativeRate(), torch.arange(3)
@@ -197,7 +199,7 @@ class TrueNegativeRate(AgreementMetric):
 
 
 class Auroc(EstimateMetric):
-    """Probability that the judge ranks a right image above a wrong one, whatever its threshold.
+    """Probability that a right image gets a higher logit than a wrong one; independent of the threshold.
 
     >>> import torch
     >>> metric, ids_B = Auroc(), torch.arange(3)
@@ -216,7 +218,7 @@ class Auroc(EstimateMetric):
 
 
 class WinRate(ThresholdMetric):
-    """A judge before and after training on the same images: the paper's win rate and the controls it needs.
+    """Judges before and after training on the same images: the paper's win rate and the controls it needs.
 
     >>> import torch
     >>> metric, ids_B = WinRate(), torch.arange(4)
@@ -239,5 +241,5 @@ class WinRate(ThresholdMetric):
         self.record(**batch, prompt_B=prompt_B, sample_B=sample_B)
 
     def bars(self, result: WinRateResult) -> dict[str, Estimate]:
-        """The win rate and its matched form."""
+        """Return the win rate and its matched form."""
         return {"win rate": result.win_rate, "matched win rate": result.matched_win_rate}

@@ -1,4 +1,4 @@
-"""One metric for all samples and for each group of them."""
+"""Compute one metric for all samples and for each group."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class GroupedMetric(WrapperMetric):
-    """A metric of all samples and of each group of them, e.g. by category or difficulty.
+    """A metric of all samples and of each group, e.g. by category or difficulty.
 
     Args:
-        metric: The metric to split; it is copied, once for all samples and once for each group.
-        names: Name of each group, distinct; the n-th names the samples whose group is n.
+        metric: The metric; it is copied once for all samples and once for each group.
+        names: Distinct names of the groups; sample group n has the n-th name.
 
     Raises:
-        ValueError: If there are no names, one comes twice, or one is ``"all"``.
+        ValueError: There are no names, one occurs twice, or one is ``"all"``.
 
     >>> from unigap.metrics import GenerationAccuracy
     >>> metric = GroupedMetric(GenerationAccuracy(), ["easy", "hard"])
@@ -47,10 +47,10 @@ class GroupedMetric(WrapperMetric):
 
         Args:
             group_B: Group of each sample, int64 in [0, number of names), shape (B,).
-            batch: The arguments of the metric's own update by name, each of shape (B,).
+            batch: The arguments of the metric's ``update`` by name, each of shape (B,).
 
         Raises:
-            ValueError: If a group is out of range, or as for the metric.
+            ValueError: A group is out of range, or as for the metric.
         """
         groups = len(self.names) - 1
         if group_B.dtype != torch.int64 or group_B.ndim != 1:
@@ -60,18 +60,18 @@ class GroupedMetric(WrapperMetric):
                 f"group_B must be in [0, {groups}), got {group_B.min()} to {group_B.max()}; names lists the groups"
             )
         everything, *parts = self._metrics()
-        batch = everything._filter_kwargs(**batch)  # as torchmetrics' own wrappers do, so that collections can hold it
+        batch = everything._filter_kwargs(**batch)  # for use in a MetricCollection
         check_columns({**batch, "group_B": group_B})
         everything.update(**batch)
-        for group, part in enumerate(parts):  # a group without rows is updated too, else it would warn at compute
+        for group, part in enumerate(parts):  # also groups without rows, which would otherwise warn at compute
             part.update(**{name: column_B[group_B == group] for name, column_B in batch.items()})
 
     def compute(self) -> dict[str, Any]:
-        """The result for ``"all"`` and for each group, by name."""
+        """Return the result for ``"all"`` and for each group, by name."""
         return {name: metric.compute() for name, metric in zip(self.names, self._metrics(), strict=True)}
 
     def rows(self) -> dict[str, Tensor]:
-        """The samples of all groups; see ``SampleMetric.rows``."""
+        """Return the samples of all groups; see ``SampleMetric.rows``."""
         return self._metrics()[0].rows()
 
     def reset(self) -> None:
@@ -81,11 +81,11 @@ class GroupedMetric(WrapperMetric):
             metric.reset()
 
     def plot(self, val: dict[str, Any] | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """Draw all groups with their intervals, below one another.
+        """Plot all groups with their intervals, one below another.
 
         Args:
-            val: What ``compute`` returned; computed now when left out.
-            ax: Axes to draw on; a new figure when left out.
+            val: A result of ``compute``; computed now if omitted.
+            ax: Axes to draw on; a new figure if omitted.
 
         Returns:
             The figure and its axes.

@@ -1,4 +1,4 @@
-"""Estimates with 95 % intervals from a bootstrap that draws whole clusters, because images of one prompt are alike.
+"""Estimates with 95 % intervals from a bootstrap of whole clusters, because images of one prompt are correlated.
 
 Shapes: S samples, C clusters (prompts), R resamples. All arithmetic is float64 on the CPU and repeatable from the seed.
 """
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unigap.estimate import Estimate as Estimate
+from unigap.metrics.weighted_auroc import weighted_auroc
+
 CONFIDENCE = 0.95
 _ELEMENTS_AT_ONCE = 2**22  # bounds the (R, S) work space of the AUROC to some 100 MB
 
@@ -21,42 +24,12 @@ Arm = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number, its 95 % interval and how many samples it rests on.
-
-    Attributes:
-        value: The estimate; nan where there was nothing to estimate it from.
-        low: Lower end of the interval; nan where fewer than two clusters leave it unknown.
-        high: Upper end of the interval; nan likewise.
-        n: Samples the value rests on, i.e. those that count in its denominator; 0 when the value is nan.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        """Value, interval and n on one line."""
-        return f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}] n={self.n}"
-
-    def side(self, of: float = 0) -> int:
-        """1 where the whole interval lies above a value, -1 where below, 0 where it holds it or is unknown."""
-        return (self.low > of) - (self.high < of)
-
-    def to_dict(self) -> dict[str, float | int | None]:
-        """The four numbers by name, with None for nan, which JSON does not know."""
-        ends = {"value": self.value, "low": self.low, "high": self.high}
-        return {**{name: None if math.isnan(end) else end for name, end in ends.items()}, "n": self.n}
-
-
-@dataclass(frozen=True)
 class Resampled:
-    """A statistic on the sample and on each resample of its clusters: the one place where an interval is read off.
+    """A statistic on the sample and on each resample of its clusters.
 
     Attributes:
-        value: The statistic on the sample; nan where it is not defined.
-        draws_R: The statistic on each resample, float64; nan where a resample missed every sample that counts.
+        value: The statistic on the sample; nan if it is undefined.
+        draws_R: The statistic on each resample, float64; nan for a resample without any sample that counts.
         n: Samples that count.
         clusters: Clusters that hold a sample that counts.
     """
@@ -67,12 +40,12 @@ class Resampled:
     clusters: int
 
     def minus(self, other: Resampled) -> Resampled:
-        """Return the difference, paired: both must come from the same resamples, so what they share cancels."""
+        """Return the paired difference; both must come from the same resamples."""
         n, clusters = min(self.n, other.n), min(self.clusters, other.clusters)
         return Resampled(self.value - other.value, self.draws_R - other.draws_R, n, clusters)
 
     def over(self, other: Resampled) -> Resampled:
-        """Return the ratio, paired; nan where ``other`` is 0."""
+        """Return the paired ratio; nan if ``other`` is 0."""
         value = self.value / other.value if other.value else math.nan
         n, clusters = min(self.n, other.n), min(self.clusters, other.clusters)
         return Resampled(value, self.draws_R / other.draws_R, n, clusters)
@@ -90,7 +63,7 @@ class Resampled:
             raise ValueError(f"confidence must be in (0, 1), got {confidence}; 0.95 is the plain choice")
         if self.n == 0 or math.isnan(self.value):
             return Estimate(math.nan, math.nan, math.nan, 0)
-        if self.clusters < 2:  # resampling one cluster shows no spread, which is not the same as there being none
+        if self.clusters < 2:  # one cluster shows no spread when it is resampled
             return Estimate(self.value, math.nan, math.nan, self.n)
         ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
         low, high = self.draws_R.nanquantile(ends).tolist()
@@ -100,17 +73,17 @@ class Resampled:
 def bootstrap_ratio(
     numerator_S: Tensor, denominator_S: Tensor, cluster_S: Tensor, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Ratio of two sums, with a percentile interval from resampling clusters with replacement.
+    """Return the ratio of two sums, with a percentile interval from resampling clusters with replacement.
 
     Args:
-        numerator_S: What is summed above the line, finite, shape (S,).
-        denominator_S: What is summed below the line, finite and >= 0, shape (S,); 0 leaves a sample out.
+        numerator_S: Summands of the numerator, finite, shape (S,).
+        denominator_S: Summands of the denominator, finite and >= 0, shape (S,); 0 leaves a sample out.
         cluster_S: Integer id of the cluster each sample belongs to, shape (S,).
         resamples: Number of resamples, >= 1.
         seed: Seed of the resampling.
 
     Returns:
-        The ratio, resting on the samples with a positive denominator; nan with n = 0 when there are none.
+        The ratio; n counts the samples with a positive denominator. Nan with n = 0 when there are none.
 
     Raises:
         ValueError: If shapes differ, a value is not finite, or a denominator is negative.
@@ -129,19 +102,19 @@ def bootstrap_auroc(
     seed: int = 0,
     stratum_S: Tensor | None = None,
 ) -> Estimate:
-    """Area under the ROC curve, with a percentile interval from resampling clusters with replacement.
+    """Return the area under the ROC curve, with a percentile interval from resampling clusters with replacement.
 
     Args:
-        score_S: Score that should be higher where ``truth_S`` holds, finite, shape (S,); ties count one half.
+        score_S: Score that should be higher for positives, finite, shape (S,); ties count one half.
         truth_S: True class, bool or 0/1, shape (S,).
         cluster_S: Integer id of the cluster each sample belongs to, shape (S,).
         resamples: Number of resamples, >= 1.
         seed: Seed of the resampling.
-        stratum_S: Integer id of each sample's stratum (its category, say), shape (S,): only samples of one stratum are
-            compared, so that a score earns nothing by knowing the strata. ``None`` compares all.
+        stratum_S: Integer id of each sample's stratum (e.g. its category), shape (S,): only samples of one stratum are
+            compared, so that distinguishing the strata does not count. ``None`` compares all.
 
     Returns:
-        The AUROC in [0, 1], resting on all samples; nan with n = 0 when no stratum holds both classes.
+        The AUROC in [0, 1]; n counts all samples. Nan with n = 0 when no stratum holds both classes.
 
     Raises:
         ValueError: If shapes differ, a score is not finite, or the truth is neither bool nor 0/1.
@@ -159,10 +132,10 @@ def bootstrap_auroc(
 def paired_difference(
     before: Arm, after: Arm, resamples: int = 1000, seed: int = 0, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """Ratio of sums after minus ratio of sums before, on the same clusters.
+    """Return the ratio of sums after minus the ratio of sums before, on the same clusters.
 
-    Each resample draws the same clusters in both arms, so what the clusters have in common cancels.
-    The arms may hold different samples, e.g. the drawings of two models for the same prompts.
+    Each resample draws the same clusters in both arms, which cancels the variance between clusters. The arms may hold
+    different samples, e.g. images of two models for the same prompts.
 
     Args:
         before: ``(numerator_S, denominator_S, cluster_S)`` as for `bootstrap_ratio`.
@@ -192,7 +165,7 @@ def paired_auroc_difference(
     confidence: float = CONFIDENCE,
     strata: tuple[Tensor, Tensor] | None = None,
 ) -> Estimate:
-    """AUROC after minus AUROC before, on the same clusters; the twin of `paired_difference`.
+    """Return the AUROC after minus the AUROC before, on the same clusters; see `paired_difference`.
 
     Args:
         before: ``(score_S, truth_S, cluster_S)`` as for `bootstrap_auroc`.
@@ -213,11 +186,11 @@ def paired_auroc_difference(
 
 
 def wilson(hits: int, trials: int) -> Estimate:
-    """Share of independent trials that hit, with Wilson's 95 % interval, which holds for few trials and at 0 and 1.
+    """Return the share of hits in independent trials with Wilson's 95 % interval, valid for few trials and at 0 and 1.
 
     Args:
         hits: Number of hits, in [0, trials].
-        trials: Number of trials, >= 0; none gives nan.
+        trials: Number of trials, >= 0; 0 gives nan.
 
     >>> print(wilson(0, 10))
     0.000 [0.00, 0.28] n=10
@@ -233,7 +206,7 @@ def wilson(hits: int, trials: int) -> Estimate:
 
 
 def cluster_weights(clusters: int, resamples: int, seed: int) -> Tensor:
-    """How often each cluster is drawn in each resample: multinomial counts.
+    """Draw how often each cluster occurs in each resample: multinomial counts.
 
     Args:
         clusters: Number C of clusters, >= 0.
@@ -252,37 +225,6 @@ def cluster_weights(clusters: int, resamples: int, seed: int) -> Tensor:
     drawn_RC = torch.randint(max(clusters, 1), (resamples, clusters), generator=generator)
     drawn_RC += torch.arange(resamples)[:, None] * clusters
     return drawn_RC.flatten().bincount(minlength=resamples * clusters).view(resamples, clusters).double()
-
-
-def weighted_auroc(score_S: Tensor, truth_S: Tensor, weight_RS: Tensor, stratum_S: Tensor | None = None) -> Tensor:
-    """AUROC of each of several weightings of the same samples, ties counting one half.
-
-    Args:
-        score_S: Scores, float64, shape (S,).
-        truth_S: True class, 0 or 1, float64, shape (S,).
-        weight_RS: Weight of each sample in each weighting, >= 0, float64, shape (R, S).
-        stratum_S: Id of each sample's stratum, shape (S,): only samples of one stratum are compared.
-
-    Returns:
-        AUROC, shape (R,); nan where no stratum has weight in both classes.
-    """
-    strata = [slice(None)] if stratum_S is None else [stratum_S == stratum for stratum in torch.unique(stratum_S)]
-    parts = [_compared_pairs(score_S[keep], truth_S[keep], weight_RS[:, keep]) for keep in strata]
-    won_R, pairs_R = (torch.stack(side).sum(0) for side in zip(*parts, strict=True))
-    return won_R / pairs_R
-
-
-def _compared_pairs(score_S: Tensor, truth_S: Tensor, weight_RS: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight of the pairs of a positive and a negative that the score orders rightly, and of all such pairs, (R,)."""
-    order_S = score_S.argsort()
-    score_S, truth_S, weight_RS = score_S[order_S], truth_S[order_S], weight_RS[:, order_S]
-    negative_RS = weight_RS * (1 - truth_S)
-    below_RS = torch.nn.functional.pad(negative_RS.cumsum(1), (1, 0))  # column i: negatives among the i lowest scores
-    first_S, end_S = torch.searchsorted(score_S, score_S), torch.searchsorted(score_S, score_S, right=True)
-    positive_S = truth_S.bool()
-    positive_RP = weight_RS[:, positive_S]
-    beaten_RP = (below_RS[:, first_S[positive_S]] + below_RS[:, end_S[positive_S]]) / 2
-    return (positive_RP * beaten_RP).sum(1), positive_RP.sum(1) * negative_RS.sum(1)
 
 
 def check_columns(columns: Mapping[str, Tensor]) -> None:

@@ -1,9 +1,9 @@
-"""What became of a judge: its readings now, their change since the start of a run, and which changes are harm.
+"""Drift of a judge: its metrics now, their change since the start of a run, and the harmful changes.
 
-On pairs whose truth is known it may get worse. On what the model draws there is no truth, but as long as the judge is
-as good as it was, drawings it accepts less often than those of the start have got worse.
+On statements with known truth the judge itself may get worse. Generated images have no known truth, but while the
+judge stays as good as it was, a lower acceptance rate than at the start means that the images have become worse.
 
-Shapes: S claims, each judged at the start of a run and again later; D drawings for the same prompts, then and now.
+Shapes: S statements, each judged at the start of a run and again later; D generated images for the same prompts.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from unigap.metrics.scores import auroc, brier_score, says_yes, squared_error, y
 
 @dataclass(frozen=True)
 class JudgeDrift:
-    """A judge against itself at the start of the run.
+    """A judge compared with itself at the start of the run.
 
     Attributes:
-        now: ``auroc``, ``brier`` and ``yes_rate`` on the claims, ``accepted`` of the drawings, each in [0, 1].
-        change: Now minus at the start by the same names, with the paired interval.
-        true_share: Share of the claims that are true.
-        harms: Names of the readings whose change is harm, as ``harms`` finds them.
+        now: ``auroc``, ``brier`` and ``yes_rate`` on the statements, ``accepted`` on the images, each in [0, 1].
+        change: Now minus at the start, by the same names, with paired intervals.
+        true_share: Share of the statements that are true.
+        harms: Names of the metrics with a harmful change, see `harms`.
     """
 
     now: dict[str, float]
@@ -44,25 +44,25 @@ def judge_drift(
     tolerance: float = 0.0,
     drawings: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> JudgeDrift:
-    """Compare a judge with itself at the start of a run, on the same claims.
+    """Compare a judge with itself at the start of a run, on the same statements.
 
     Args:
         start_S: Log-odds of yes at the start, finite, shape (S,).
         now_S: Log-odds of yes now, finite, shape (S,).
-        truth_S: Whether the claim is true, bool, shape (S,).
-        cluster_S: Integer id of the prompt or image, by which the bootstrap resamples, shape (S,).
+        truth_S: Whether the statement is true, bool, shape (S,).
+        cluster_S: Integer id of the prompt or image, which the bootstrap resamples, shape (S,).
         confidence: Share of resamples inside each interval, in (0, 1).
-        tolerance: How far a reading may move before it counts, in [0, 1).
-        drawings: Log-odds of yes for what was drawn at the start, for what is drawn now, and the integer id of the
-            prompt of each, every one of shape (D,); ``None`` leaves ``accepted`` out.
+        tolerance: Change that is still ignored, in [0, 1).
+        drawings: Log-odds of yes for the images at the start and for the images now, and the integer prompt id of each,
+            all of shape (D,); ``None`` leaves ``accepted`` out.
 
     Raises:
-        ValueError: If shapes differ, values are not finite, or ``confidence`` is out of range.
+        ValueError: Shapes differ, values are not finite, or ``confidence`` is out of range.
 
     >>> start_S, truth_S = torch.tensor([2.0, -2.0]).repeat(50), torch.tensor([True, False]).repeat(50)
-    >>> judge_drift(start_S, start_S + 4, truth_S, torch.arange(100)).harms  # it says yes to everything
+    >>> judge_drift(start_S, start_S + 4, truth_S, torch.arange(100)).harms  # yes to everything
     ('brier', 'yes_rate')
-    >>> judge_drift(start_S, -start_S, truth_S, torch.arange(100)).harms  # it says the opposite, as often
+    >>> judge_drift(start_S, -start_S, truth_S, torch.arange(100)).harms  # the opposite answers
     ('auroc', 'brier')
     """
 
@@ -94,16 +94,16 @@ def judge_drift(
 def harms(
     now: Mapping[str, float], change: Mapping[str, Estimate], true_share: float, tolerance: float = 0.0
 ) -> tuple[str, ...]:
-    """Names of the readings whose whole interval of change lies beyond ``tolerance`` on the bad side.
+    """Return the names of the metrics whose whole interval of change lies beyond ``tolerance`` on the bad side.
 
-    The AUROC is worse below, the Brier score (calibration) above. The yes-rate has no bad side; its change is harm
-    where it leads away from the share of claims that are true. Fewer drawings accepted than at the start is harm.
+    A lower AUROC and a higher Brier score (calibration) are worse. The yes-rate has no bad side; its change is harmful
+    if it leads away from the share of true statements. A lower acceptance rate of generated images is harmful.
 
     Args:
-        now: Readings by name, each in [0, 1].
+        now: Metrics by name, each in [0, 1].
         change: Their changes since the start, with paired intervals.
-        true_share: Share of claims that are true, in [0, 1].
-        tolerance: How far a reading may move before it counts, in [0, 1).
+        true_share: Share of true statements, in [0, 1].
+        tolerance: Change that is still ignored, in [0, 1).
     """
     before = now["yes_rate"] - change["yes_rate"].value
     away = abs(now["yes_rate"] - true_share) > abs(before - true_share)

@@ -1,4 +1,4 @@
-"""The torchmetrics base that keeps one row per judged sample, so that every interval can be drawn from the rows.
+"""Base class of the metrics: keep one row per judged sample, so that intervals can be computed from the rows.
 
 Shapes: B samples of one update, S distinct samples in all.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# A padded sampler may judge one sample in two batches of other make-up, and half precision then answers a little apart.
+# A padded sampler may judge one sample in two different batches; in half precision the two logits differ slightly.
 _LOGIT_TOLERANCE = 0.25
 
 _DTYPES = {
@@ -31,15 +31,15 @@ _DTYPES = {
     "prompt": torch.int64,
     "sample": torch.int64,
 }
-_STATE_DTYPES = {**_DTYPES, "truth": torch.uint8}  # not every process group can send bool
+_STATE_DTYPES = {**_DTYPES, "truth": torch.uint8}  # some process groups cannot send bool
 
 
 class SampleMetric(Metric, ABC):
-    """A metric that gathers rows from all processes, drops repeated ones and computes with a pure function.
+    """A metric that gathers rows from all processes, drops repeated rows and calls a pure function.
 
-    A leaf names its ``columns``, its ``score`` and an ``update`` with one argument ``<column>_B`` for each column
-    beside ``prompt_B`` and ``sample_B``; everything else is here. Since the rows are put in the order of their sample
-    ids, any number of processes gives exactly the numbers of one, the interval included.
+    A subclass defines ``columns``, ``score`` and ``update``, which takes ``prompt_B``, ``sample_B`` and an argument
+    ``<column>_B`` for each column. Rows are sorted by sample id, so any number of processes gives exactly the numbers
+    of one process, the interval included.
 
     Logits are kept in float32.
 
@@ -67,10 +67,10 @@ class SampleMetric(Metric, ABC):
 
     @abstractmethod
     def bars(self, result: Any) -> dict[str, Estimate]:
-        """The estimates of a result that a plot shows, by label."""
+        """Return the estimates of a result that a plot shows, by label."""
 
     def record(self, **batch: Tensor) -> None:
-        """Check a batch and keep its rows; an empty batch counts nothing.
+        """Check a batch and keep its rows; an empty batch adds none.
 
         Args:
             batch: ``<column>_B`` for every column, each of shape (B,).
@@ -88,7 +88,7 @@ class SampleMetric(Metric, ABC):
             getattr(self, name).append(batch[f"{name}_B"].detach().to(_STATE_DTYPES[name]))
 
     def compute(self) -> Any:
-        """The score of all distinct samples so far, of all processes.
+        """Return the score of all distinct samples so far, of all processes.
 
         Raises:
             ValueError: If one sample id came with different prompts, verdicts or logits.
@@ -98,9 +98,9 @@ class SampleMetric(Metric, ABC):
         return type(self).score(**samples, **self.options)
 
     def rows(self) -> dict[str, Tensor]:
-        """The distinct samples so far, of all processes, in the order of their ids: columns of shape (S,), on the CPU.
+        """Return the distinct samples so far, of all processes, sorted by id: columns of shape (S,), on the CPU.
 
-        All processes have to ask together.
+        All processes must call this.
 
         Raises:
             ValueError: If one sample id came with different prompts, verdicts or logits.
@@ -110,11 +110,11 @@ class SampleMetric(Metric, ABC):
         return {name: column.to(_DTYPES[name]) for name, column in found.items()}
 
     def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
-        """Draw a result with its interval.
+        """Plot a result with its interval.
 
         Args:
-            val: What ``compute`` returned; computed now when left out.
-            ax: Axes to draw on; a new figure when left out.
+            val: A result of ``compute``; computed now if omitted.
+            ax: Axes to draw on; a new figure if omitted.
 
         Returns:
             The figure and its axes.
@@ -130,7 +130,7 @@ class SampleMetric(Metric, ABC):
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the rows of all processes."""
         for name in self._names():
-            # A process without data would send float32 where the others send ids: give it empty columns of their dtype.
+            # A process without data would send float32 instead of ids: give it empty columns of the right dtype.
             if isinstance(getattr(self, name), list) and not getattr(self, name):
                 setattr(self, name, [torch.empty(0, dtype=_STATE_DTYPES[name], device=self.device)])
         super().sync(*args, **kwargs)
@@ -139,20 +139,20 @@ class SampleMetric(Metric, ABC):
         return (*self.columns, "prompt", "sample")
 
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        # torchmetrics rebuilds each result field by field, which fails on a frozen dataclass: hand it over sealed.
+        # torchmetrics rebuilds each result field by field, which fails on a frozen dataclass, so wrap it.
         sealed = super()._wrap_compute(lambda: _Sealed(compute()))
         return lambda: sealed().result
 
 
 class _Sealed:
-    """A result torchmetrics cannot look into."""
+    """A result that torchmetrics does not take apart."""
 
     def __init__(self, result: Any) -> None:
         self.result = result
 
 
 def drop_duplicates(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keep one row of each sample, in the order of the sample ids, whatever order the rows came in.
+    """Keep one row of each sample, sorted by sample id, independent of the order of the rows.
 
     Args:
         rows: Columns of equal length by name, ``"sample"`` holding the sample ids.
@@ -161,7 +161,7 @@ def drop_duplicates(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         The same columns with S distinct samples.
 
     Raises:
-        ValueError: If rows of one sample differ by more than numerical noise.
+        ValueError: Rows of one sample differ by more than numerical noise.
 
     >>> drop_duplicates({"sample": torch.tensor([4, 2, 4]), "prompt": torch.tensor([7, 6, 7])})["prompt"].tolist()
     [6, 7]
@@ -185,18 +185,18 @@ def drop_duplicates(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plot_estimates(bars: Mapping[str, Estimate], title: str, ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """Draw estimates as dots with their intervals, from top to bottom.
+    """Plot estimates as dots with their intervals, from top to bottom.
 
     Args:
         bars: Estimates by label.
         title: Label of the value axis.
-        ax: Axes to draw on; a new figure when left out.
+        ax: Axes to draw on; a new figure if omitted.
 
     Returns:
         The figure and its axes.
     """
     if ax is None:
-        from matplotlib.figure import Figure  # not pyplot: no global state, and no cost where nothing is drawn
+        from matplotlib.figure import Figure  # not pyplot: no global state, and no cost without a plot
 
         ax = Figure(figsize=(6, 1 + 0.4 * len(bars)), layout="constrained").subplots()
     for row, estimate in enumerate(bars.values()):

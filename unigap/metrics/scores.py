@@ -1,10 +1,10 @@
-"""Pure scores of a judge and of what it judged: shares of samples, and the AUROC, each with its interval.
+"""Scores of a judge and of the judged images: shares of samples, AUROC and Brier score, each with its interval.
 
 Shapes: S samples, each judged once. In every function ``logit_S`` is the model's own log-odds of "yes", finite;
-``truth_S`` is the external verdict, bool; ``prompt_S`` is the integer id of the prompt, by which the bootstrap
-resamples. ``threshold`` is a probability in (0, 1): the judge says yes where its p_yes reaches it. ``resamples`` and
-``seed`` steer the bootstrap. All raise ValueError for a threshold out of range, unequal shapes or values not finite,
-and give nan with n = 0 when no sample counts.
+``truth_S`` is the external verdict, bool; ``prompt_S`` is the integer id of the prompt. The bootstrap draws
+``resamples`` resamples of whole prompts from ``seed``. ``threshold`` is the smallest probability of yes that counts as
+yes, in (0, 1). All functions raise ValueError for a threshold out of range, unequal shapes or values that are not
+finite, and return nan with n = 0 when no sample counts.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from unigap.metrics.intervals import CONFIDENCE, Estimate, bootstrap_auroc, boot
 
 
 def says_yes(logit_S: Tensor, threshold: float = 0.5) -> Tensor:
-    """Whether the judge says yes, bool, shape (S,)."""
+    """Return whether the judge says yes, bool, shape (S,)."""
     check_columns({"logit_S": logit_S})
-    # float64, as selection compares: a float32 threshold would cut elsewhere
+    # float64, as in selection: a float32 threshold would cut elsewhere
     return logit_S.double() >= threshold_logit(threshold)
 
 
 def share(hit_S: Tensor, counted_S: Tensor, prompt_S: Tensor, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Share of hits among the samples that count.
+    """Return the share of hits among the samples that count.
 
-    Where all count as hits, or none, every resample gives the same share and the bootstrap would claim certainty.
-    There the open end of the interval is the exact binomial one for as many trials as there are prompts.
+    If all samples or none are hits, every resample gives the same share and the bootstrap would claim certainty. Then
+    the open end of the interval is the exact binomial one for as many trials as there are prompts.
 
     Args:
         hit_S: Whether the sample is a hit, bool, shape (S,).
-        counted_S: Whether the sample counts at all, bool, shape (S,).
+        counted_S: Whether the sample counts, bool, shape (S,).
         prompt_S: Prompt ids, shape (S,).
         resamples: Number of resamples.
         seed: Seed of the resampling.
@@ -57,7 +57,7 @@ def share(hit_S: Tensor, counted_S: Tensor, prompt_S: Tensor, resamples: int = 1
 def yes_rate(
     logit_S: Tensor, prompt_S: Tensor, threshold: float = 0.5, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Share of images the judge says yes to; n counts all samples.
+    """Return the share of images that the judge accepts; n counts all samples.
 
     >>> yes_rate(torch.tensor([2.0, -1.0, 0.5, 3.0]), torch.arange(4)).value
     0.75
@@ -68,7 +68,7 @@ def yes_rate(
 def non_unification_score(
     logit_S: Tensor, prompt_S: Tensor, threshold: float = 0.5, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Share of a model's own images that its own understanding says no to (arXiv 2507.16663); n counts all samples.
+    """Return the share of a model's own images that its judge rejects (arXiv 2507.16663); n counts all samples.
 
     >>> non_unification_score(torch.tensor([2.0, -1.0, 0.5, 3.0]), torch.arange(4)).value
     0.25
@@ -77,7 +77,7 @@ def non_unification_score(
 
 
 def generation_accuracy(truth_S: Tensor, prompt_S: Tensor, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Share of images the external verdict finds right; n counts all samples.
+    """Return the share of images that the external judge accepts; n counts all samples.
 
     >>> generation_accuracy(torch.tensor([True, False, True, False]), torch.arange(4)).value
     0.5
@@ -88,9 +88,9 @@ def generation_accuracy(truth_S: Tensor, prompt_S: Tensor, resamples: int = 1000
 def weak_generation_share(
     logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, threshold: float = 0.5, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """P(external verdict: wrong | own judge: no): how far the gap is weak generation rather than weak understanding.
+    """Return P(external verdict: wrong | own judge: no): the part of the gap that is weak generation.
 
-    The definition is that of arXiv 2507.16663; n is the number of images the judge said no to.
+    The rest is weak understanding. Defined in arXiv 2507.16663; n counts the images that the own judge rejects.
 
     >>> weak_generation_share(torch.tensor([2.0, -1.0, -2.0]), torch.tensor([True, False, True]), torch.arange(3)).value
     0.5
@@ -101,7 +101,7 @@ def weak_generation_share(
 def judge_precision(
     logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, threshold: float = 0.5, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """P(external verdict: right | judge: yes), what a pool of accepted images is worth; n counts the judge's yes.
+    """Return P(external verdict: right | judge: yes), the quality of accepted images; n counts the accepted images.
 
     >>> judge_precision(torch.tensor([2.0, 1.0, -2.0]), torch.tensor([True, False, True]), torch.arange(3)).value
     0.5
@@ -112,7 +112,7 @@ def judge_precision(
 def judge_accuracy(
     logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, threshold: float = 0.5, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Share of images on which the judge agrees with the external verdict; n counts all samples.
+    """Return the share of images on which the judge agrees with the external verdict; n counts all samples.
 
     >>> judge_accuracy(torch.tensor([2.0, -1.0]), torch.tensor([True, False]), torch.arange(2)).value
     1.0
@@ -124,7 +124,7 @@ def judge_accuracy(
 def true_positive_rate(
     logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, threshold: float = 0.5, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """P(judge: yes | external verdict: right); n is the number of images that are right.
+    """Return P(judge: yes | external verdict: right); n counts the right images.
 
     >>> true_positive_rate(torch.tensor([2.0, -1.0, 3.0]), torch.tensor([True, True, False]), torch.arange(3)).value
     0.5
@@ -135,7 +135,7 @@ def true_positive_rate(
 def true_negative_rate(
     logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, threshold: float = 0.5, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """P(judge: no | external verdict: wrong); n is the number of images that are wrong.
+    """Return P(judge: no | external verdict: wrong); n counts the wrong images.
 
     >>> true_negative_rate(torch.tensor([2.0, -1.0, 3.0]), torch.tensor([True, False, False]), torch.arange(3)).value
     0.5
@@ -151,9 +151,9 @@ def auroc(
     seed: int = 0,
     stratum_S: Tensor | None = None,
 ) -> Estimate:
-    """Probability that the judge ranks a right image above a wrong one, whatever its threshold; n counts all samples.
+    """Return the probability that a right image gets a higher logit than a wrong one; n counts all samples.
 
-    With ``stratum_S``, integer ids of shape (S,), it ranks only images of one stratum (category) against each other.
+    With ``stratum_S``, integer ids of shape (S,), only images of one stratum (category) are compared.
 
     >>> auroc(torch.tensor([2.0, -1.0, 3.0]), torch.tensor([True, False, False]), torch.arange(3)).value
     0.5
@@ -162,7 +162,7 @@ def auroc(
 
 
 def brier_score(logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Mean squared distance of p_yes from the truth, in [0, 1]: 0 is certain and right; n counts all samples.
+    """Return the mean squared error of the probability of yes, in [0, 1]; n counts all samples.
 
     >>> brier_score(torch.tensor([0.0, 0.0]), torch.tensor([True, False]), torch.arange(2)).value
     0.25
@@ -172,5 +172,5 @@ def brier_score(logit_S: Tensor, truth_S: Tensor, prompt_S: Tensor, resamples: i
 
 
 def squared_error(logit_S: Tensor, truth_S: Tensor) -> Tensor:
-    """Squared distance of p_yes from the truth, float64, shape (S,), in [0, 1]."""
+    """Return the squared error of the probability of yes, float64, shape (S,), in [0, 1]."""
     return (logit_S.double().sigmoid() - truth_S.double()).square()

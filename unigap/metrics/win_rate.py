@@ -1,4 +1,4 @@
-"""Did training teach the judge, or only move its threshold? The win rate, beside what it needs to be read rightly.
+"""Win rate of a judge after training, with the controls that separate better ranking from a moved threshold.
 
 Shapes: S images, each judged by the model before and after training.
 """
@@ -22,13 +22,13 @@ from unigap.metrics.scores import says_yes, share
 
 @dataclass(frozen=True)
 class WinRateResult:
-    """What became of a judge, measured on a fixed set of images.
+    """Change of a judge, measured on a fixed set of images.
 
     Attributes:
-        win_rate: Share of the images on which the two judges disagree where the later one agrees with the external
-            verdict (arXiv 2507.16663); n counts the disagreements. A drift of the threshold alone moves it.
+        win_rate: Among the images on which the two judges disagree, the share on which the later one agrees with the
+            external verdict (arXiv 2507.16663); n counts the disagreements. A drift of the threshold alone changes it.
         matched_win_rate: The same after resetting the later judge's threshold so that it says yes as often as the
-            earlier one did: only a better ranking moves this one.
+            earlier one: only a better ranking increases it.
         delta_auroc: Change of the AUROC.
         delta_tpr: Change of P(yes | right).
         delta_tnr: Change of P(no | wrong).
@@ -45,16 +45,16 @@ class WinRateResult:
     logit_change_false_positives: Estimate
 
     def to_dict(self) -> dict[str, dict[str, float | int | None]]:
-        """Every estimate as a dict, by name."""
+        """Return every estimate as a dict, by name."""
         return {field.name: getattr(self, field.name).to_dict() for field in fields(self)}
 
 
 def matched_yes(logit_S: Tensor, count: int) -> Tensor:
-    """Say yes to the ``count`` highest logits, or as near to that number as ties allow.
+    """Say yes to the ``count`` highest logits, or as close to that number as ties allow.
 
     Args:
         logit_S: Log-odds of yes, shape (S,).
-        count: Wanted number of yes, in [0, S].
+        count: Number of yes, in [0, S].
 
     Returns:
         Verdicts, bool, shape (S,).
@@ -82,8 +82,8 @@ def win_rate(
         logit_before_S: Log-odds of yes by the judge before training, finite, shape (S,).
         logit_after_S: Log-odds of yes by the judge after training, finite, shape (S,).
         truth_S: External verdict, bool, shape (S,).
-        prompt_S: Integer prompt ids, by which the bootstrap resamples, shape (S,).
-        threshold: Probability from which on a judge says yes, in (0, 1).
+        prompt_S: Integer prompt ids, which the bootstrap resamples, shape (S,).
+        threshold: Smallest probability of yes that counts as yes, in (0, 1).
         resamples: Number of resamples.
         seed: Seed of the resampling.
 

@@ -1,1 +1,1 @@
-"""The run folder, read and written, and the pages made from it."""
+"""Read and write the run folder, and make pages, plots, tables and cards from it."""

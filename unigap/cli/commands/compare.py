@@ -8,15 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from unigap.console.parser import ClearParser
+from unigap.estimate import Estimate
 from unigap.report.pages.compare_page import write_comparison
-from unigap.report.pages.comparison import SHOWN, Contender, difference, read_contenders, unrecorded
-from unigap.report.run_folder.contents import Reading
-from unigap.report.run_folder.findings import Metric, amount, interval
+from unigap.report.pages.comparison import Contender, difference, read_contenders, unrecorded
+from unigap.report.run_folder.figures import GLANCE, Metric
+from unigap.report.run_folder.findings import amount, interval
 
 
 def print_contenders(runs: Sequence[Contender]) -> None:
     """Print the main figures of each run and their differences to the first run."""
-    shown = [metric for metric in SHOWN if any(metric.key in run.after for run in runs)]
+    shown = [metric for metric in GLANCE if any(metric.key in run.after for run in runs)]
     table = Table(title="After training, in % with 95 % intervals; second line: difference to A")
     table.add_column("run")
     for metric in shown:
@@ -32,19 +33,18 @@ def print_contenders(runs: Sequence[Contender]) -> None:
 
 
 def _figure(metric: Metric, first: Contender, run: Contender) -> str:
-    reading, against = run.after.get(metric.key), first.after.get(metric.key)
-    if reading is None or reading.value is None:
+    estimate, against = run.after.get(metric.key), first.after.get(metric.key)
+    if estimate is None or not estimate.measured:
         return "not measured"
-    lines = [_with_interval(reading, signed=False)]
-    if run is not first and against is not None and against.value is not None:
+    lines = [_with_interval(estimate, signed=False)]
+    if run is not first and against is not None and against.measured:
         lines.append(_with_interval(difference(metric.key, first, run), signed=True))
     return "\n".join(lines)
 
 
-def _with_interval(reading: Reading, signed: bool) -> str:
-    assert reading.value is not None
-    ends = interval(reading, signed=signed).replace(" to ", ", ")
-    return amount(reading.value, signed=signed) + (f" [{ends}]" if ends else "")
+def _with_interval(estimate: Estimate, signed: bool) -> str:
+    ends = interval(estimate, signed=signed).replace(" to ", ", ")
+    return amount(estimate.value, signed=signed) + (f" [{ends}]" if ends else "")
 
 
 def run(words: Sequence[str]) -> int:

@@ -65,6 +65,6 @@ def run_facts(fit: FitFolder, content: Mapping[str, Any], license: str) -> RunFa
         judge=str(fit.recipe.get("model.judge", "self")),
         rounds=int(content.get("PoolData", {}).get("rounds", 0)),
         epochs=int(content["epoch"]) + 1,
-        figures=fit.readings,
+        figures=fit.estimates,
         versions=versions(),
     )

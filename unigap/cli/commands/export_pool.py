@@ -26,8 +26,8 @@ from unigap.models.engine.memory import in_fitting_batches, items_that_fit
 from unigap.pool import Pool
 from unigap.prompt_sets.same_text import prompt_numbers
 from unigap.records import Candidate, Judgment
-from unigap.report.cards import PoolFacts, RoundFacts, check_license, pool_card, readings_of
-from unigap.report.run_folder.contents import Readings
+from unigap.report.cards import PoolFacts, RoundFacts, check_license, pool_card
+from unigap.report.run_folder.contents import Estimates
 from unigap.report.run_folder.fit_folder import flat
 
 ROWS_PER_FILE = 2_000
@@ -193,7 +193,7 @@ def pool_facts(pool: Pool, judged: Judged, name: str, license: str, base: str, e
     )
 
 
-def figures_of(judged: Judged) -> Readings:
+def figures_of(judged: Judged) -> Estimates:
     """Compute the card's figures from the verdicts, clustered by prompt; the first external judge is the truth."""
     own = judged.judgments[judged.judge]
     truth = judged.judgments[judged.external[0]] if judged.external else {}
@@ -208,7 +208,7 @@ def figures_of(judged: Judged) -> Readings:
         right_S = torch.tensor([truth[c.id].logit > 0 for c in by_both])
         figures["generation"] = scores.generation_accuracy(right_S, prompt_S)
         figures["judge_precision"] = scores.judge_precision(own_S, right_S, prompt_S, judged.threshold)
-    return readings_of({name: estimate.to_dict() for name, estimate in figures.items()})
+    return figures
 
 
 def write_parquet(model: UnifiedModel, judged: Judged, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Model card of a saved folder: its base model, what was trained, and how to load it."""
+"""Model card of a saved folder: base model, what was trained, recipe, and how to load it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 
 from unigap.files.markdown import table
@@ -25,32 +26,30 @@ def model_card(name: str, base: str, trained: str, loading: str, library: str, r
         library: ``transformers`` or ``peft``.
         recipe: Training settings by name.
     """
-    known = [f"base_model: {base}"] if HUB_ID.fullmatch(base) and not Path(base).exists() else []
-    settings = table(["setting", "value"], list(recipe.items())) if recipe else "None was given when it was saved."
-    return "\n".join(
-        [
-            "---",
-            *known,
-            f"library_name: {library}",
-            "pipeline_tag: any-to-any",
-            "tags: [unigap, self-improvement]",
-            "---",
-            f"# {name}",
-            "",
-            f"Base model: `{base}`. Trained: {trained}.",
-            "",
-            "## Recipe",
-            "",
-            settings,
-            "",
-            "## Loading",
-            "",
-            "```python",
-            loading,
-            "```",
-            "",
-        ]
+    data = ModelCardData(
+        base_model=base if HUB_ID.fullmatch(base) and not Path(base).exists() else None,
+        library_name=library,
+        pipeline_tag="any-to-any",
+        tags=["unigap", "self-improvement"],
     )
+    settings = table(["setting", "value"], list(recipe.items())) if recipe else "None was given when it was saved."
+    body = [
+        f"# {name}",
+        "",
+        f"Base model: `{base}`. Trained: {trained}.",
+        "",
+        "## Recipe",
+        "",
+        settings,
+        "",
+        "## Loading",
+        "",
+        "```python",
+        loading,
+        "```",
+        "",
+    ]
+    return str(ModelCard("\n".join(["---", data.to_yaml(), "---", *body])))
 
 
 def trained_parts(model: nn.Module) -> str:

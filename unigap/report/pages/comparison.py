@@ -1,4 +1,4 @@
-"""What several runs measured, set against the first of them, and how their recipes differ."""
+"""Compare the figures of several runs with the first run, and list the differences of their recipes."""
 
 from __future__ import annotations
 
@@ -10,35 +10,33 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from unigap.estimate import Estimate
 from unigap.files.seals import was_written
-from unigap.report.run_folder.contents import Epoch, Reading, Readings, read_run
-from unigap.report.run_folder.findings import GAP, JUDGE
+from unigap.report.run_folder.contents import Estimates, read_run
+from unigap.report.run_folder.curves import Epoch
 from unigap.report.run_folder.fit_folder import read_fit
 from unigap.report.run_folder.measured import AFTER_TRAINING, Samples, check_alike
-
-SHOWN = (*GAP[:2], next(metric for metric in JUDGE if metric.key == "judge_precision"))
-"""What is shown at a glance."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A run that is compared.
+    """A run in a comparison.
 
     Attributes:
-        letter: What it is called on the page.
-        name: Its folder, as it was given.
-        before: Readings by metric before training; empty where the run took none.
-        after: Readings by metric at the end.
+        letter: Its letter on the page.
+        name: Its folder, as given.
+        before: Estimates by metric before training; empty if the run measured none.
+        after: Estimates by metric at the end.
         recipe: Settings by name.
         epochs: Its learning curves.
-        measured_on: What its figures were measured on, as far as it is recorded.
-        samples: What was said of each sample after training; None where it is not recorded.
+        measured_on: What its figures were measured on, as far as recorded.
+        samples: Verdicts on each sample after training; None if not recorded.
     """
 
     letter: str
     name: str
-    before: Readings
-    after: Readings
+    before: Estimates
+    after: Estimates
     recipe: Mapping[str, Any]
     epochs: Sequence[Epoch]
     measured_on: Mapping[str, Any]
@@ -46,14 +44,14 @@ class Contender:
 
 
 def read_contenders(folders: Sequence[str]) -> list[Contender]:
-    """Runs to compare, lettered in the order given.
+    """Read runs to compare; they get letters in the order given.
 
     Args:
         folders: Run folders of ``unigap demo`` or ``unigap fit``, two or more.
 
     Raises:
-        ValueError: They are fewer than two, one is given twice, one is no run that has measured something, or two
-            were not measured on the same things.
+        ValueError: There are fewer than two, one is given twice, one has measured nothing, or two were not measured on
+            the same things.
     """
     if len(folders) < 2:
         raise ValueError("compare needs two runs or more; give their folders")
@@ -75,7 +73,7 @@ def unrecorded(runs: Sequence[Contender]) -> list[str]:
 
 
 def letters(number: int) -> list[str]:
-    """A, B, ... Z, AA, AB, ...
+    """Return the letters A, B, ... Z, AA, AB, ...
 
     >>> letters(28)[-3:]
     ['Z', 'AA', 'AB']
@@ -85,7 +83,7 @@ def letters(number: int) -> list[str]:
 
 
 def read_contender(letter: str, folder: str) -> Contender:
-    """A run to compare: one with a ``summary.json``, else one of ``unigap fit``.
+    """Read a run to compare: one with a ``summary.json``, otherwise one of ``unigap fit``.
 
     Raises:
         ValueError: It is neither, it is damaged, or it has measured nothing yet.
@@ -99,19 +97,19 @@ def read_contender(letter: str, folder: str) -> Contender:
         on = {"figures": AFTER_TRAINING, **summary.measured_on}
         return Contender(letter, folder, summary.before, summary.after, recipe, run.epochs, on, summary.samples)
     fit = read_fit(folder)
-    if not fit.readings:
+    if not fit.estimates:
         raise ValueError(f"{folder} has measured nothing; keep unigap.callbacks.CurveLog among trainer.callbacks")
-    return Contender(letter, folder, {}, fit.readings, fit.recipe, fit.epochs, fit.measured_on)
+    return Contender(letter, folder, {}, fit.estimates, fit.recipe, fit.epochs, fit.measured_on)
 
 
-def difference(metric: str, first: Contender, other: Contender) -> Reading:
-    """How far another run is from the first in a metric that both measured.
+def difference(metric: str, first: Contender, other: Contender) -> Estimate:
+    """Return the difference of another run from the first in a metric that both measured.
 
-    Where both recorded their samples, the interval is paired: each resample draws the same prompts for both runs.
-    Otherwise it is made of both intervals, see `unpaired_difference`.
+    If both recorded their samples, the interval is paired: each resample draws the same prompts for both runs.
+    Otherwise it is computed from both intervals, see `unpaired_difference`.
     """
     if first.samples is not None and other.samples is not None and drawn_alike(first, other):
-        from unigap.report.pages.paired import paired_difference  # brings torch, which nothing else here needs
+        from unigap.report.pages.paired import paired_difference  # imports torch, which nothing else here needs
 
         paired = paired_difference(metric, first.samples, other.samples)
         if paired is not None:
@@ -120,54 +118,51 @@ def difference(metric: str, first: Contender, other: Contender) -> Reading:
 
 
 def drawn_alike(first: Contender, other: Contender) -> bool:
-    """Whether two runs are known to have drawn for the same prompts with the same seed."""
+    """Return whether two runs are known to have sampled for the same prompts with the same seed."""
     return all(
         key in first.measured_on and first.measured_on[key] == other.measured_on.get(key)
         for key in ("prompts_sha256", "seed", "candidates")
     )
 
 
-def unpaired_difference(first: Reading, other: Reading) -> Reading:
-    """How far another run's reading is from the first's, with an interval made of both intervals.
+def unpaired_difference(first: Estimate, other: Estimate) -> Estimate:
+    """Return the difference of two estimates, with an interval computed from both intervals.
 
-    The method of variance estimates recovery (MOVER; Zou and Donner, Statistics in Medicine 2008), which takes the
-    readings for independent. Runs that drew for the same prompts vary together, so it is rather too wide than too
-    narrow.
+    The method of variance estimates recovery (MOVER; Zou and Donner, Statistics in Medicine 2008) assumes independent
+    estimates. Runs on the same prompts vary together, so the interval tends to be too wide rather than too narrow.
 
     Args:
-        first: Reading of the run that the other is measured against.
-        other: Reading of the other run.
+        first: Estimate of the reference run.
+        other: Estimate of the other run.
 
     Returns:
-        Other minus first; without an interval where one of them has none, and null where one was not measured.
+        Other minus first; nan where one was not measured, and without an interval where one has none.
 
-    >>> unpaired_difference(Reading(0.4, 0.36, 0.44, 900), Reading(0.5, 0.47, 0.53, 800))
-    Reading(value=0.1, low=0.05, high=0.15, n=800)
+    >>> unpaired_difference(Estimate(0.4, 0.36, 0.44, 900), Estimate(0.5, 0.47, 0.53, 800))
+    Estimate(value=0.1, low=0.05, high=0.15, n=800)
     """
     n = min(first.n, other.n)
-    if first.value is None or other.value is None:
-        return Reading(None, None, None, n)
     value = other.value - first.value
-    if first.low is None or first.high is None or other.low is None or other.high is None:
-        return Reading(_share(value), None, None, n)
+    if not (first.has_interval and other.has_interval):
+        return Estimate(_share(value), math.nan, math.nan, n)
     low = value - math.hypot(other.value - other.low, first.high - first.value)
     high = value + math.hypot(other.high - other.value, first.value - first.low)
-    return Reading(_share(value), _share(low), _share(high), n)
+    return Estimate(_share(value), _share(low), _share(high), n)
 
 
 def _share(difference: float) -> float:
-    """A difference of shares without what rounding added to it."""
-    return round(min(max(difference, -1.0), 1.0), 12)
+    """Round a difference of shares to remove rounding errors."""
+    return difference if math.isnan(difference) else round(min(max(difference, -1.0), 1.0), 12)
 
 
 @dataclass(frozen=True)
 class RecipeDifferences:
-    """How recipes differ.
+    """Differences of recipes.
 
     Attributes:
-        different: Settings that all runs have and that differ, with the value of each run.
+        different: Settings of all runs that differ, with the value of each run.
         partial: Settings that only some of the runs have, likewise.
-        same: How many are the same in all.
+        same: Number of settings that are equal in all runs.
     """
 
     different: dict[str, list[str]]
@@ -176,15 +171,15 @@ class RecipeDifferences:
 
 
 def recipe_differences(runs: Sequence[Contender]) -> RecipeDifferences:
-    """Settings in which the runs differ."""
+    """Return the settings in which the runs differ."""
     names = list(dict.fromkeys(name for run in runs for name in run.recipe))
-    values = {name: [said(run.recipe.get(name)) for run in runs] for name in names}
+    values = {name: [setting_text(run.recipe.get(name)) for run in runs] for name in names}
     different = {name: row for name, row in values.items() if len(set(row)) > 1}
     partial = {name: row for name, row in different.items() if any(name not in run.recipe for run in runs)}
     shared = {name: row for name, row in different.items() if name not in partial}
     return RecipeDifferences(shared, partial, len(values) - len(different))
 
 
-def said(value: Any) -> str:
-    """A setting as text; an en dash where the run has none."""
+def setting_text(value: Any) -> str:
+    """Return a setting as text; an en dash if the run has none."""
     return "\N{EN DASH}" if value is None else str(value)

@@ -1,25 +1,23 @@
-"""Differences between two runs on the same prompts: what the prompts have in common cancels."""
+"""Paired differences between two runs on the same prompts."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 
+from unigap.estimate import Estimate
 from unigap.evaluation.gap import drawing_counts, judging_counts, paired_share
-from unigap.metrics.intervals import Estimate, paired_auroc_difference
-from unigap.report.run_folder.contents import Reading
+from unigap.metrics.intervals import paired_auroc_difference
 from unigap.report.run_folder.measured import Samples
 
-# Shape legend: S drawings, E claims of the exam.
+# Shape legend: S samples, E statements of the probe set.
 
 
-def paired_difference(metric: str, first: Samples, other: Samples) -> Reading | None:
-    """Return how far another run is from the first, each resample drawing the same prompts for both.
+def paired_difference(metric: str, first: Samples, other: Samples) -> Estimate | None:
+    """Return the difference of another run from the first; each resample draws the same prompts for both.
 
     Args:
         metric: Name of the metric, as in ``summary.json``.
-        first: Samples of the run that the other is measured against.
+        first: Samples of the reference run.
         other: Samples of the other run, on the same prompts.
 
     Returns:
@@ -33,7 +31,7 @@ def paired_difference(metric: str, first: Samples, other: Samples) -> Reading | 
         first_E, other_E = (
             ((torch.tensor(samples.exam_own) >= 0) == right_E, torch.ones_like(right_E)) for samples in (first, other)
         )
-        return _reading(paired_share(first_E, picture_E, other_E, picture_E))
+        return paired_share(first_E, picture_E, other_E, picture_E)
     sides = [(_prompts(samples), _columns(samples)) for samples in (first, other)]
     if metric in ("judge_auroc", "judge_auroc_within"):
         arms = [
@@ -43,7 +41,7 @@ def paired_difference(metric: str, first: Samples, other: Samples) -> Reading | 
             return None
         before, after = arms
         strata = (torch.tensor(first.category), torch.tensor(other.category)) if metric.endswith("within") else None
-        return _reading(paired_auroc_difference(before, after, strata=strata))
+        return paired_auroc_difference(before, after, strata=strata)
     counts = [
         drawing_counts(own_S >= 0, right_S) | judging_counts(fixed_own_S >= 0, fixed_right_S)
         for _, (own_S, right_S, fixed_own_S, fixed_right_S) in sides
@@ -51,12 +49,7 @@ def paired_difference(metric: str, first: Samples, other: Samples) -> Reading | 
     if any(metric not in found for found in counts):
         return None
     (first_S, _), (other_S, _) = sides
-    return _reading(paired_share(counts[0][metric], first_S, counts[1][metric], other_S))
-
-
-def _reading(estimate: Estimate) -> Reading:
-    value, low, high = (None if math.isnan(end) else end for end in (estimate.value, estimate.low, estimate.high))
-    return Reading(value, low, high, estimate.n)
+    return paired_share(counts[0][metric], first_S, counts[1][metric], other_S)
 
 
 def _columns(samples: Samples) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
@@ -68,5 +61,5 @@ def _columns(samples: Samples) -> tuple[torch.Tensor, torch.Tensor | None, torch
 
 
 def _prompts(samples: Samples) -> torch.Tensor:
-    """Number of each drawing's prompt, (S,)."""
+    """Return the index of each sample's prompt, shape (S,)."""
     return torch.arange(len(samples.own)) // samples.candidates

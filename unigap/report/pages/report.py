@@ -1,4 +1,4 @@
-"""A run folder becomes one self-contained HTML page: what changed, how sure that is, and how to do it again."""
+"""Write the report of a run as one self-contained HTML page: changes, their uncertainty, how to repeat the run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from unigap.files.durable import make_folder, write_durable
 from unigap.files.outputs import check_output, is_page
 from unigap.files.png import image_size
 from unigap.report.pages.report_charts import curve_charts, dynamics_charts, part_charts, round_charts, time_chart
-from unigap.report.run_folder.contents import Drawing, Exhibit, Readings, RunFolder, read_run
-from unigap.report.run_folder.findings import GAP, TURNED, cautions, headline, table, table_row, turned_cell
+from unigap.report.pages.templates import fill
+from unigap.report.run_folder.contents import Drawing, Estimates, Exhibit, RunFolder, read_run
+from unigap.report.run_folder.figures import FLIPS, HEADLINE
+from unigap.report.run_folder.findings import cautions, flip_cell, headline, table, table_row
 
 PIXELATED = 128  # images narrower than this are enlarged with sharp pixels
 VERDICTS = {
@@ -23,44 +23,44 @@ VERDICTS = {
     False: ("wrong", "\N{MULTIPLICATION X}", "bad"),
     None: ("not asked", "", ""),
 }
-"""The external verdict in words, its mark and its tone."""
+"""Text, mark and CSS class of the external verdict."""
 DYNAMICS = {
     "prediction": ("Prediction against measurement", "the change of each probe, predicted and measured"),
     "quadrants": ("Where the probes went", "the change of each probe in both branches since the start"),
     "coupling": ("Coupling by part of the network", "what each part adds to the mean own-pair cosine"),
     "kernel": ("Cosines between gradients", "cosines between the gradients of all probes in both branches"),
 }
-"""Heading and description of each picture of the `Dynamics` callback."""
+"""Heading and description of each plot of the `Dynamics` callback."""
 
 
 def image(run: RunFolder, name: str, alt: str) -> dict[str, Any]:
-    """A picture of the run as the page embeds it."""
+    """Return an image of the run as the page embeds it."""
     data = run.png(name)
     width, height = image_size(data)
     uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     return {"uri": uri, "width": width, "height": height, "pixelated": width < PIXELATED, "alt": alt}
 
 
-def said(p_yes: float) -> str:
-    """The own judge's verdict in words.
+def verdict(p_yes: float) -> str:
+    """Return the own judge's verdict as text.
 
-    >>> said(0.914)
+    >>> verdict(0.914)
     'yes (0.91)'
     """
     return f"{'yes' if p_yes >= 0.5 else 'no'} ({p_yes:.2f})"
 
 
 def picture(run: RunFolder, exhibit: Exhibit, when: str, drawing: Drawing) -> dict[str, Any]:
-    """What the gallery shows of one drawing."""
+    """Return the gallery entry of one image."""
     external, mark, tone = VERDICTS[drawing.external]
-    judge = said(drawing.p_yes)
-    alt = f"Drawn {when} training for “{exhibit.prompt}”. Judge: {judge}. External verdict: {external}."
-    told = {"when": when, "judge": judge, "drawing": drawing, "external": external, "mark": mark, "tone": tone}
-    return image(run, drawing.image, alt) | told
+    judge = verdict(drawing.p_yes)
+    alt = f"Generated {when} training for “{exhibit.prompt}”. Judge: {judge}. External verdict: {external}."
+    details = {"when": when, "judge": judge, "drawing": drawing, "external": external, "mark": mark, "tone": tone}
+    return image(run, drawing.image, alt) | details
 
 
 def gallery(run: RunFolder) -> list[dict[str, Any]]:
-    """The exhibits with their pictures."""
+    """Return the exhibits with their images."""
     return [
         {
             "exhibit": exhibit,
@@ -74,18 +74,18 @@ def gallery(run: RunFolder) -> list[dict[str, Any]]:
     ]
 
 
-def redrawn_summary(readings: Readings) -> str:
-    """What became of all drawings, counted; empty where it was not."""
-    told = []
+def redrawn_summary(estimates: Estimates) -> str:
+    """Count the images that changed between right and wrong; empty if not measured."""
+    counts = []
     for key, was, now in (("wrong_to_right", "wrong", "right"), ("right_to_wrong", "right", "wrong")):
-        reading = readings.get(key)
-        if reading and reading.value is not None:
-            told.append(f"{round(reading.value * reading.n):,} of {reading.n:,} {was} drawings are {now} now")
-    return f"{', and '.join(told)}. " if told else ""
+        estimate = estimates.get(key)
+        if estimate and estimate.measured:
+            counts.append(f"{round(estimate.value * estimate.n):,} of {estimate.n:,} {was} images are {now} now")
+    return f"{', and '.join(counts)}. " if counts else ""
 
 
 def gallery_summary(exhibits: Sequence[Exhibit]) -> str:
-    """What became of the exhibits, counted; where no external judge was asked, how many there are."""
+    """Count the changes among the exhibits; without an external judge, the exhibits alone."""
     if all(drawing.external is None for exhibit in exhibits for drawing in (exhibit.before, exhibit.after)):
         return f"The {len(exhibits)} shown were chosen by their prompts."
     turned = [(exhibit.before.external, exhibit.after.external) for exhibit in exhibits]
@@ -99,25 +99,25 @@ def gallery_summary(exhibits: Sequence[Exhibit]) -> str:
 
 
 def rejudged(run: RunFolder) -> list[dict[str, Any]]:
-    """Each way in which the judge's verdict on old drawings turned round: how often, and some of the drawings."""
-    ways = []
-    for way in TURNED:
-        reading = run.summary.rejudged.get(way.metric.key)
-        if reading is None:
+    """Return how often the judge's verdicts on old images flipped in each way, with some of the images."""
+    flips = []
+    for flip in FLIPS:
+        estimate = run.summary.rejudged.get(flip.metric.key)
+        if estimate is None:
             continue
         pictures = []
         for one in run.rejudged:
-            if one.kind == (way.accepted, way.right):
-                before, after, external = said(one.p_before), said(one.p_after), VERDICTS[one.external][0]
-                alt = f"Drawn before training for “{one.prompt}”. Judge: {before}, after training {after}. "
+            if one.kind == (flip.accepted, flip.right):
+                before, after, external = verdict(one.p_before), verdict(one.p_after), VERDICTS[one.external][0]
+                alt = f"Generated before training for “{one.prompt}”. Judge: {before}, after training {after}. "
                 shown = image(run, one.image, f"{alt}External verdict: {external}.")
                 pictures.append(shown | {"drawing": one, "before": before, "after": after})
-        ways.append({"metric": way.metric, "cell": turned_cell(way, reading), "pictures": pictures})
-    return ways
+        flips.append({"metric": flip.metric, "cell": flip_cell(flip, estimate), "pictures": pictures})
+    return flips
 
 
 def dynamics_pictures(run: RunFolder) -> list[dict[str, Any]]:
-    """The last pictures of the `Dynamics` callback."""
+    """Return the last plots of the `Dynamics` callback."""
     found = run.dynamics_pictures
     return [
         image(run, found[kind][1], f"Plot at step {found[kind][0]}: {what}.") | {"title": title, "step": found[kind][0]}
@@ -127,12 +127,12 @@ def dynamics_pictures(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> str:
-    """A setting as text, as it would stand in a config."""
+    """Return a setting as text, as in a config."""
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
 def folded(command: str) -> str:
-    """A long command with an option a line, as a shell takes it; one with quotes is left as it is.
+    """Break a long command before each option, as a shell accepts it; leave one with quotes unchanged.
 
     >>> folded("unigap demo --seed 7")
     'unigap demo --seed 7'
@@ -143,10 +143,10 @@ def folded(command: str) -> str:
 
 
 def render(run: RunFolder) -> str:
-    """The page of a run as HTML.
+    """Return the report of a run as HTML.
 
     Args:
-        run: What `read_run` gave.
+        run: The run folder, from `read_run`.
 
     Returns:
         The whole page; it needs no other file and no network.
@@ -154,16 +154,13 @@ def render(run: RunFolder) -> str:
     Raises:
         ValueError: An image of the run is missing or damaged.
     """
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     summary = run.summary
-    headlined = [metric for metric in GAP[:2] if metric.key in summary.delta]
+    headlined = [metric for metric in HEADLINE if metric.key in summary.delta]
     by_part = [part_charts("category", summary.by_category), part_charts("difficulty", summary.by_difficulty)]
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
         summary=summary,
-        claims=[headline(metric, summary.delta[metric.key]) for metric in headlined],
+        headlines=[headline(metric, summary.delta[metric.key]) for metric in headlined],
         cautions=cautions(summary),
         heroes=[table_row(metric, summary) for metric in headlined],
         groups=table(summary),
@@ -184,17 +181,17 @@ def render(run: RunFolder) -> str:
 
 
 def write_report(run: str | Path, out: str | Path = "") -> Path:
-    """Write the page of a run.
+    """Write the report of a run.
 
     Args:
         run: Folder with ``summary.json`` and, optionally, the other files `unigap.report.run_folder.contents` names.
-        out: File to write, all or nothing; ``report.html`` in the run folder if empty.
+        out: File to replace atomically; ``report.html`` in the run folder if empty.
 
     Returns:
         The file written.
 
     Raises:
-        ValueError: A file of the run is missing or damaged, or ``out`` is something else than an earlier page.
+        ValueError: A file of the run is missing or damaged, or ``out`` exists and is no earlier page.
         OSError: The page cannot be written.
     """
     folder = read_run(run)

@@ -1,4 +1,4 @@
-"""The charts of a report: what a run left on disk as titled SVG."""
+"""The charts of a report, made from the files of a run."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from unigap.report.plots.charts import Bar, Change, Line, Point, Segment, bar_chart, dumbbell_chart, line_chart
-from unigap.report.run_folder.contents import Epoch, Part, Reading, Round, Watched
-from unigap.report.run_folder.findings import GAP, PERCENT
+from unigap.estimate import Estimate
+from unigap.report.plots.charts import Line, Point, line_chart
+from unigap.report.plots.row_charts import Bar, Change, Segment, bar_chart, change_chart
+from unigap.report.run_folder.contents import Part, Round
+from unigap.report.run_folder.curves import Epoch, Watched
+from unigap.report.run_folder.figures import HEADLINE
+from unigap.report.run_folder.findings import PERCENT
 
 Charts = list[tuple[str, Markup]]
 """Headings with their SVG."""
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words.
+    """Return seconds as text.
 
     >>> duration(4.26), duration(75), duration(7260)
     ('4.3 s', '1 min 15 s', '2 h 1 min')
@@ -26,18 +30,18 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def point(reading: Reading) -> Point | None:
-    """A reading for a chart in per cent, None where there is nothing to draw."""
-    if reading.value is None:
+def point(estimate: Estimate) -> Point | None:
+    """Return an estimate as a point in per cent, None if it has no value."""
+    if not estimate.measured:
         return None
-    low, high = (None if end is None else 100 * end for end in (reading.low, reading.high))
-    return Point(100 * reading.value, low, high)
+    ends = (100 * estimate.low, 100 * estimate.high) if estimate.has_interval else ()
+    return Point(100 * estimate.value, *ends)
 
 
 def part_charts(name: str, parts: Mapping[str, Part]) -> Charts:
-    """Dumbbell charts of the gap by category or difficulty: (heading, SVG)."""
+    """Return charts of the gap by category or difficulty, before and after: (heading, SVG)."""
     charts = []
-    for metric in GAP[:2]:
+    for metric in HEADLINE:
         rows = []
         for label, part in parts.items():
             if metric.key not in part.before or metric.key not in part.after:
@@ -50,14 +54,14 @@ def part_charts(name: str, parts: Mapping[str, Part]) -> Charts:
         if rows:
             title = f"{metric.name} by {name}"
             axis = f"{metric.name.lower()}, %"
-            colour = f"--{metric.key.replace('_', '-')}"
-            svg = dumbbell_chart(f"{name}-{metric.key}", f"{title}, before and after", rows, colour, axis, PERCENT)
+            colour = metric.key.replace("_", "-")
+            svg = change_chart(f"{name}-{metric.key}", f"{title}, before and after", rows, colour, axis, PERCENT)
             charts.append((title, Markup(svg)))
     return charts
 
 
 def curve(epochs: Sequence[Epoch], key: str, label: str, colour: str, scale: float = 100) -> list[Line]:
-    """The curve of a figure as a list of one line, or of none if it was never measured."""
+    """Return the curve of a metric as a list of one line, or an empty list if it was never measured."""
     points = []
     for epoch in epochs:
         value, low, high = (getattr(epoch, key + end, None) for end in ("", "_low", "_high"))
@@ -68,15 +72,15 @@ def curve(epochs: Sequence[Epoch], key: str, label: str, colour: str, scale: flo
 
 
 def curve_charts(epochs: Sequence[Epoch]) -> Charts:
-    """Learning curves: (heading, SVG)."""
-    gap = curve(epochs, "generation", "generation", "--generation")
-    gap += curve(epochs, "non_unification", "non-unification", "--non-unification")
-    judge = curve(epochs, "understanding_renders", "understanding", "--third")
-    judge += curve(epochs, "judge_precision", "precision", "--generation")
-    judge += curve(epochs, "judge_tnr", "true negatives", "--non-unification")
-    loss = curve(epochs, "train_loss", "loss", "--before", scale=1)
+    """Return the learning curves: (heading, SVG)."""
+    gap = curve(epochs, "generation", "generation", "generation")
+    gap += curve(epochs, "non_unification", "non-unification", "non-unification")
+    judge = curve(epochs, "understanding_renders", "understanding", "third")
+    judge += curve(epochs, "judge_precision", "precision", "generation")
+    judge += curve(epochs, "judge_tnr", "true negatives", "non-unification")
+    loss = curve(epochs, "train_loss", "loss", "before", scale=1)
     wanted = (
-        ("The gap", gap, "share of drawings, %", PERCENT),
+        ("The gap", gap, "share of generated images, %", PERCENT),
         ("The judge", judge, "share of images, %", PERCENT),
         ("Training loss", loss, "loss", ""),
     )
@@ -88,25 +92,25 @@ def curve_charts(epochs: Sequence[Epoch]) -> Charts:
 
 
 def verdicts(one: Round) -> Bar:
-    """How the candidates of a round were judged, in per cent of them."""
-    counts = [("accepted", one.accepted, "--generation", False)]
+    """Return a bar of the verdicts on a round's candidates, in per cent."""
+    counts = [("accepted", one.accepted, "generation", False)]
     if one.truly_right is not None:
-        right = ("accepted, right", one.truly_right, "--generation", False)
-        counts = [right, ("accepted, wrong", one.accepted - one.truly_right, "--non-unification", True)]
-    counts.append(("rejected", one.candidates - one.unjudged - one.accepted, "--faint", False))
+        right = ("accepted, right", one.truly_right, "generation", False)
+        counts = [right, ("accepted, wrong", one.accepted - one.truly_right, "non-unification", True)]
+    counts.append(("rejected", one.candidates - one.unjudged - one.accepted, "faint", False))
     if one.unjudged:
-        counts.append(("not judged", one.unjudged, "--faint", True))
+        counts.append(("not judged", one.unjudged, "faint", True))
     whole = max(one.candidates, 1)
     segments = [Segment(label, 100 * count / whole, colour, hatched) for label, count, colour, hatched in counts]
     return Bar(f"Round {one.round}", f"{one.accepted:,} of {one.candidates:,} accepted", segments)
 
 
 def round_charts(rounds: Sequence[Round]) -> Charts:
-    """What the judge said of the candidates and how the pool grew: (heading, SVG)."""
+    """Return charts of the verdicts by round and of the growth of the pool: (heading, SVG)."""
     if not rounds:
         return []
     rows = [
-        Bar(f"Round {one.round}", f"{one.pool_rows:,}", [Segment("pool rows", one.pool_rows, "--before")])
+        Bar(f"Round {one.round}", f"{one.pool_rows:,}", [Segment("pool rows", one.pool_rows, "before")])
         for one in rounds
     ]
     judged = [verdicts(one) for one in rounds]
@@ -116,35 +120,35 @@ def round_charts(rounds: Sequence[Round]) -> Charts:
 
 
 def time_chart(wall_seconds: Mapping[str, float]) -> Markup | None:
-    """Where the time went."""
+    """Return a chart of the time by phase, None without times."""
     if not wall_seconds:
         return None
     bars = [
-        Bar(phase.replace("_", " "), duration(seconds), [Segment("seconds", seconds, "--before")])
+        Bar(phase.replace("_", " "), duration(seconds), [Segment("seconds", seconds, "before")])
         for phase, seconds in wall_seconds.items()
     ]
     return Markup(bar_chart("wall-seconds", "Wall-clock time by phase", bars, "seconds"))
 
 
 def figure_line(watched: Sequence[Watched], figure: str, label: str, colour: str, scale: float = 1) -> list[Line]:
-    """A figure of the `Dynamics` callback by step as a list of one line, or of none if it was never finite."""
+    """Return a number of the `Dynamics` callback by step as a list of one line, empty if it was never finite."""
     points = [(float(one.step), Point(scale * one.figures[figure])) for one in watched if figure in one.figures]
     return [Line(label, colour, points)] if points else []
 
 
 def dynamics_charts(watched: Sequence[Watched]) -> Charts:
-    """How well first order predicts steps, how the branches are coupled, and where the probes went."""
+    """Return charts of the first-order fit, the coupling of the branches, and the direction of the probes."""
     steps = [one for one in watched if one.kind == "step"]
     kernels = [one for one in watched if one.kind == "kernel"]
-    fit = figure_line(steps, "fit/generation/r2", "generation", "--generation")
-    fit += figure_line(steps, "fit/understanding/r2", "understanding", "--third")
-    coupling = figure_line(kernels, "own_cosine/value", "own pairs", "--generation")
-    coupling += figure_line(kernels, "own_cosine/null", "by chance", "--before")
-    moved = figure_line(kernels, "co_improve", "improved", "--generation", 100)
-    moved += figure_line(kernels, "co_degrade", "degraded", "--non-unification", 100)
+    fit = figure_line(steps, "fit/generation/r2", "generation", "generation")
+    fit += figure_line(steps, "fit/understanding/r2", "understanding", "third")
+    coupling = figure_line(kernels, "own_cosine/value", "own pairs", "generation")
+    coupling += figure_line(kernels, "own_cosine/null", "by chance", "before")
+    moved = figure_line(kernels, "co_improve", "improved", "generation", 100)
+    moved += figure_line(kernels, "co_degrade", "degraded", "non-unification", 100)
     wanted = (
         ("Steps predicted by first order", fit, "R\N{SUPERSCRIPT TWO}; 1 is a perfect prediction", ""),
-        ("Coupling of drawing and judging", coupling, "mean cosine of gradients", ""),
+        ("Coupling of generation and understanding", coupling, "mean cosine of gradients", ""),
         ("Probes that moved in both branches", moved, "share of probes, %", PERCENT),
     )
     return [

@@ -1,1 +1,1 @@
-"""Pictures of numbers, and pictures: SVG charts, matplotlib figures, PNG files."""
+"""Matplotlib plots: charts for pages as inline SVG, and figures for callbacks and notebooks."""

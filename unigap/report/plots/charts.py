@@ -1,28 +1,27 @@
-"""Small charts as inline SVG: curves, dumbbells and bars. Numbers arrive in the unit they are shown in."""
+"""The parts that charts of a page share, and the line chart. Values arrive in the unit they are shown in.
+
+A chart is 360 px wide, so that its text stays readable on a phone. Positions in px count from the upper left corner.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
 
-from unigap.report.plots.svg import (
-    LETTER,
-    WIDTH,
-    Scale,
-    canvas,
-    coloured,
-    element,
-    horizontal_axis,
-    rule,
-    short,
-    spread,
-    ticks,
-    words,
-)
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import IdentityTransform
 
-ROW = 50
-BAR_ROW = 38
+from unigap.report.plots.inline_svg import inline_svg, legible, page_style
+from unigap.report.plots.style import HAIR, INK, PALETTE, QUIET
+
+WIDTH = 360
+LETTER = 6.4  # generous width of a letter at 11 px
+DPI = 72  # of matplotlib's SVG: one px is one SVG unit
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,18 @@ class Point:
 
     Attributes:
         value: The value, in the chart's unit.
-        low: Lower end of its interval, None where there is none.
-        high: Upper end of its interval, None where there is none.
+        low: Lower end of its interval, None without an interval.
+        high: Upper end of its interval, None without an interval.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the interval, or twice the value without one."""
+        return (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Line:
     """A curve.
 
     Attributes:
-        label: Written at the end of the curve.
-        colour: CSS custom property.
+        label: Text at the end of the curve.
+        colour: Name of a colour in ``PALETTE``.
         points: (x, point) in rising x, at least one.
     """
 
@@ -56,223 +60,170 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One row of a dumbbell chart.
+class Chart:
+    """A figure with one pair of axes."""
 
-    Attributes:
-        label: Name of the row.
-        note: Written small beside the name, e.g. the number of samples.
-        before: Value before.
-        after: Value after.
+    figure: Figure
+    axes: Axes
+
+
+def short(value: float) -> str:
+    """Format a number for an axis or a label: grouped thousands, a true minus sign, no trailing zeros.
+
+    >>> short(12000.0), short(-0.25), short(40.0)
+    ('12,000', '\N{MINUS SIGN}0.25', '40')
     """
-
-    label: str
-    note: str
-    before: Point
-    after: Point
+    text = f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
-@dataclass(frozen=True)
-class Segment:
-    """One piece of a bar.
-
-    Attributes:
-        label: What the piece counts; pieces of one label share a colour.
-        value: Length, >= 0.
-        colour: CSS custom property.
-        hatched: Filled with stripes, to be told apart without colour.
-    """
-
-    label: str
-    value: float
-    colour: str
-    hatched: bool = False
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One row of a bar chart.
-
-    Attributes:
-        label: Name of the row.
-        total: The bar's length in words, e.g. ``"1 min 4 s"``.
-        segments: The pieces, from the left.
-    """
-
-    label: str
-    total: str
-    segments: Sequence[Segment]
-
-
-def told(point: Point, unit: str) -> str:
-    """A point in words: "41.2 % (36 to 46)"."""
+def in_words(point: Point, unit: str) -> str:
+    """Format a point with its interval: "41.2 % (36 to 46)"."""
     interval = "" if point.low is None or point.high is None else f" ({short(point.low)} to {short(point.high)})"
     return f"{short(point.value)}{unit}{interval}"
 
 
-def curve(line: Line, across: Scale, up: Scale, x_label: str, unit: str) -> str:
-    """One curve with its band and its points."""
-    places = [(across(x), point) for x, point in line.points]
-    banded = [(x, p.low, p.high) for x, p in places if p.low is not None and p.high is not None]
-    edge = [(x, up(high)) for x, _, high in banded] + [(x, up(low)) for x, low, _ in reversed(banded)]
-    band = element("polygon", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in edge), class_="band")
-    path = element("polyline", points=" ".join(f"{x:.1f},{up(p.value):.1f}" for x, p in places), class_="curve")
-    tips = [f"{line.label}, {x_label} {short(x)}: {told(point, unit)}" for x, point in line.points]
-    dots = [
-        element("circle", element("title", escape(tip)), cx=x, cy=up(point.value), r=2.6, class_="dot")
-        for (x, point), tip in zip(places, tips, strict=True)
-    ]
-    return coloured(line.colour, band if len(banded) > 1 else "", path, *dots)
+def ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """Return about six round numbers that enclose ``[low, high]``.
+
+    Args:
+        low: Smallest value to enclose.
+        high: Largest value to enclose.
+        whole: Return whole numbers only.
+
+    >>> ticks(23.0, 61.0)
+    [20.0, 30.0, 40.0, 50.0, 60.0, 70.0]
+    >>> ticks(0, 3, whole=True)
+    [0.0, 1.0, 2.0, 3.0]
+    """
+    locator = MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=whole)
+    if math.isclose(low, high):
+        reach = 0.05 * abs(high) or 0.05
+        low, high = low - reach, high + reach
+    return [round(float(tick), 12) for tick in locator.tick_values(low, high)]
 
 
+def new_chart(height: float, left: float, right: float, top: float, bottom: float) -> Chart:
+    """Return an empty chart, without box and grid.
+
+    Args:
+        height: Height of the chart in px.
+        left: Space left of the axes in px.
+        right: Space right of the axes in px.
+        top: Space above the axes in px.
+        bottom: Space below the axes in px.
+    """
+    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI)
+    width, tall = (WIDTH - left - right) / WIDTH, (height - top - bottom) / height
+    axes = figure.add_axes((left / WIDTH, bottom / height, width, tall))
+    axes.tick_params(labelsize=10, labelcolor=QUIET, length=0, pad=8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    figure.patch.set_visible(False)
+    axes.patch.set_visible(False)
+    return Chart(figure, axes)
+
+
+def write(chart: Chart, x: float, y: float, text: str, colour: str = INK, **options: Any) -> Text:
+    """Write text into a chart.
+
+    Args:
+        chart: The chart.
+        x: Position in px; the left end of the text unless ``ha`` says otherwise.
+        y: Baseline in px.
+        text: The text.
+        colour: Its colour.
+        options: Properties of matplotlib's ``Text``.
+    """
+    style = {"color": colour, "size": 11, "va": "baseline", "zorder": 5, **options}
+    return chart.figure.text(x, chart.figure.bbox.height - y, legible(text), transform=IdentityTransform(), **style)
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move label positions apart by at least ``gap``, keeping their order and, where they fit, within the bounds.
+
+    >>> spread([10, 12, 40], 10, 0, 50)
+    [10, 20, 40]
+    >>> spread([48, 49], 10, 0, 50)
+    [40, 50]
+    """
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    placed, floor, ceiling = list(wanted), low, high
+    for index in order:
+        placed[index] = max(placed[index], floor)
+        floor = placed[index] + gap
+    for index in reversed(order):
+        placed[index] = min(placed[index], ceiling)
+        ceiling = placed[index] - gap
+    return placed
+
+
+@page_style
 def line_chart(name: str, title: str, lines: Sequence[Line], x_label: str, y_label: str, unit: str = "") -> str:
-    """Curves over a whole-numbered axis, labelled at their ends, with bands where points have intervals.
+    """Draw curves over a whole-numbered axis, labelled at their ends, with bands where points have intervals.
 
     Args:
         name: Unique on the page.
         title: Accessible title.
         lines: At least one.
-        x_label: Name of the horizontal axis.
-        y_label: Name of the vertical axis, with its unit.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis, with its unit.
         unit: Written after values, e.g. ``" %"``.
 
     Returns:
         SVG markup.
     """
-    height, top, bottom, left = 236.0, 28.0, 194.0, 36.0
-    points = [point for line in lines for _, point in line.points]
-    ends = [end for p in points for end in (p.value, p.low, p.high) if end is not None]
-    marks = ticks(min(ends), max(ends))
-    steps = [x for line in lines for x, _ in line.points]
-    x_marks = ticks(min(steps), max(steps), smallest=1)
-    lasts = [line.points[-1] for line in lines]
-    values = [f"{short(point.value)}{unit}" for _, point in lasts]
+    height, left, top, bottom = 236.0, 36.0, 28.0, 42.0
+    lasts = [line.points[-1][1] for line in lines]
+    values = [f"{short(point.value)}{unit}" for point in lasts]
     gutter = 14 + LETTER * max(map(len, [*values, *(line.label for line in lines)]))
-    across = Scale(min(steps), max(*steps, min(steps) + 1), left, WIDTH - gutter)
-    up = Scale(marks[0], marks[-1], bottom, top)
-    grid = [rule(left, up(mark), across.end, up(mark), "grid") for mark in marks]
-    numbers = [words(left - 6, up(mark) + 4, short(mark), "tick", "end") for mark in marks]
-    below = [words(across(x), bottom + 16, short(x), "tick", "middle") for x in x_marks if x <= across.high]
-    axes = [words(0, 12, y_label, "axis"), words((left + across.end) / 2, bottom + 34, x_label, "axis", "middle")]
-    heights = spread([up(point.value) for _, point in lasts], 29, top + 6, bottom - 14)
-    labels = [
-        coloured(
-            line.colour,
-            words(across.end + 8, y + 1, line.label, "name"),
-            words(across.end + 8, y + 15, value, "name strong"),
-        )
-        for line, value, y in zip(lines, values, heights, strict=True)
-    ]
-    curves = [curve(line, across, up, x_label, unit) for line in lines]
+    chart = new_chart(height, left, gutter, top, bottom)
+    axes = chart.axes
+    _scale(axes, lines)
+    write(chart, 0, 12, y_label, QUIET, size=10)
+    axes.set_xlabel(x_label, size=10, color=QUIET, labelpad=7)
+    tips = {f"curve{number}": _curve(axes, line, number, x_label, unit) for number, line in enumerate(lines)}
+    heights = [height - float(axes.transData.transform((0, point.value))[1]) for point in lasts]
+    spots = spread(heights, 29, top + 6, height - bottom - 14)
+    for line, value, y in zip(lines, values, spots, strict=True):
+        write(chart, WIDTH - gutter + 8, y + 1, line.label, PALETTE[line.colour])
+        write(chart, WIDTH - gutter + 8, y + 15, value, PALETTE[line.colour], weight="bold")
     story = "; ".join(
-        f"{line.label} from {told(line.points[0][1], unit)} to {told(line.points[-1][1], unit)}" for line in lines
+        f"{line.label} from {in_words(line.points[0][1], unit)} to {in_words(line.points[-1][1], unit)}"
+        for line in lines
     )
-    return canvas(name, title, f"{story}.", height, [*grid, *numbers, *below, *axes, *curves, *labels])
+    return inline_svg(chart.figure, name, title, f"{story}.", tips)
 
 
-def marker(point: Point, across: Scale, y: float, kind: str, caption: str) -> str:
-    """A value on its interval, with a caption beside the interval if one is given."""
-    low, high = (point.value if end is None else end for end in (point.low, point.high))
-    # Beyond the right end there is no room for words; the left end then has some.
-    right = across(high) + 50 < WIDTH
-    x, anchor = (across(high) + 8, "start") if right else (across(low) - 8, "end")
-    return "".join(
-        [
-            rule(across(low), y, across(high), y, f"interval {kind}"),
-            element("circle", cx=across(point.value), cy=y, r=4.2, class_=f"mark {kind}"),
-            words(x, y + 4, caption, "name", anchor) if caption else "",
-        ]
-    )
+def _scale(axes: Axes, lines: Sequence[Line]) -> None:
+    """Set limits, ticks and horizontal grid lines that fit the curves."""
+    steps = [x for line in lines for x, _ in line.points]
+    ends = [end for line in lines for _, point in line.points for end in (point.value, *point.ends)]
+    marks = ticks(min(ends), max(ends))
+    first, last = min(steps), max(*steps, min(steps) + 1)
+    axes.set_xlim(first, last)
+    axes.set_ylim(marks[0], marks[-1])
+    x_marks = [mark for mark in ticks(min(steps), max(steps), whole=True) if first <= mark <= last]
+    axes.set_xticks(x_marks, [short(mark) for mark in x_marks])
+    axes.set_yticks(marks, [short(mark) for mark in marks])
+    axes.grid(axis="y", color=HAIR, linewidth=1)
 
 
-def dumbbell(change: Change, across: Scale, top: float, colour: str, unit: str, captions: bool) -> str:
-    """One row: name and values above, the value before and the value after as two marks joined by a line."""
-    first, second = top + 23, top + 35
-    ends = across(change.before.value), first, across(change.after.value), second
-    tip = f"{change.label}: {told(change.before, unit)} before, {told(change.after, unit)} after; {change.note}"
-    note = element("tspan", escape(change.note), dx=7, class_="tick")
-    title = element("text", escape(change.label), note, x=0, y=top + 10, class_="name strong ink")
-    values = f"{change.before.value:.0f} \N{RIGHTWARDS ARROW} {change.after.value:.0f}{unit}"
-    before, after = ("before", "after") if captions else ("", "")
-    return title + coloured(
-        colour,
-        words(WIDTH, top + 10, values, "name strong", "end"),
-        rule(*ends, "join"),
-        coloured("--before", marker(change.before, across, first, "hollow", before)),
-        marker(change.after, across, second, "full", after),
-        title=tip,
-    )
-
-
-def dumbbell_chart(name: str, title: str, changes: Sequence[Change], colour: str, x_label: str, unit: str = "") -> str:
-    """Before and after in each row, with intervals, on an axis from 0 so that charts beside each other compare.
-
-    Args:
-        name: Unique on the page.
-        title: Accessible title.
-        changes: The rows from the top, at least one.
-        colour: CSS custom property of the values after.
-        x_label: Name of the axis, with its unit.
-        unit: Written after values, e.g. ``" %"``.
-
-    Returns:
-        SVG markup.
-    """
-    points = [point for change in changes for point in (change.before, change.after)]
-    marks = ticks(0, max(end for p in points for end in (p.value, p.high) if end is not None))
-    across, bottom = Scale(marks[0], marks[-1], 8, WIDTH - 12), ROW * len(changes)
-    rows = [dumbbell(row, across, ROW * index, colour, unit, index == 0) for index, row in enumerate(changes)]
-    grid = horizontal_axis(across, marks, 16, bottom, x_label)
-    story = "; ".join(f"{c.label} from {told(c.before, unit)} to {told(c.after, unit)}" for c in changes)
-    return canvas(name, title, f"{story}.", bottom + 36, [*grid, *rows])
-
-
-def stripes(name: str, colour: str) -> str:
-    """A striped fill in one colour."""
-    line = element("path", d="M-1,1 l2,-2 M0,6 l6,-6 M5,7 l2,-2", stroke="currentColor", stroke_width=1.6)
-    back = element("rect", width=6, height=6, fill="currentColor", fill_opacity="0.18")
-    options = {"patternUnits": "userSpaceOnUse", "style": f"color:var({colour})"}
-    return element("pattern", back, line, id=name, width=6, height=6, **options)
-
-
-def piece(name: str, segment: Segment, x: float, y: float, width: float) -> str:
-    """One rectangle of a bar."""
-    fill = f"url(#{name}-{segment.colour.strip('-')})" if segment.hatched else "currentColor"
-    tip = element("title", escape(f"{segment.label}: {short(segment.value)}"))
-    return coloured(segment.colour, element("rect", tip, x=x, y=y, width=width, height=13.0, fill=fill, rx=1.5))
-
-
-def bar_chart(name: str, title: str, bars: Sequence[Bar], x_label: str) -> str:
-    """Stacked bars, one a row, with a key above if a bar has several pieces.
-
-    Args:
-        name: Unique on the page.
-        title: Accessible title.
-        bars: The rows from the top, at least one.
-        x_label: Name of the axis, with its unit.
-
-    Returns:
-        SVG markup.
-    """
-    kinds = {segment.label: segment for bar in bars for segment in bar.segments}
-    top = 26.0 if len(kinds) > 1 else 0.0
-    longest = max(sum(segment.value for segment in bar.segments) for bar in bars)
-    marks = ticks(0, longest, smallest=1)
-    across, bottom = Scale(0, marks[-1], 1, WIDTH - 16), top + BAR_ROW * len(bars)
-    drawn = [stripes(f"{name}-{kind.colour.strip('-')}", kind.colour) for kind in kinds.values() if kind.hatched]
-    drawn += horizontal_axis(across, marks, top + 16, bottom, x_label)
-    x = 0.0
-    for kind in kinds.values() if len(kinds) > 1 else ():
-        drawn += [piece(name, kind, x, 0, 12), words(x + 17, 10.5, kind.label, "name ink")]
-        x += 17 + LETTER * len(kind.label) + 14
-    for row, bar in enumerate(bars):
-        y, done = top + BAR_ROW * row, 0.0
-        drawn += [words(0, y + 10, bar.label, "name strong ink"), words(WIDTH, y + 10, bar.total, "name ink", "end")]
-        for segment in bar.segments:
-            start, done = done, done + segment.value
-            drawn.append(piece(name, segment, across(start), y + 17, across(done) - across(start)))
-    story = "; ".join(
-        f"{bar.label}: " + ", ".join(f"{segment.label} {short(segment.value)}" for segment in bar.segments)
-        for bar in bars
-    )
-    return canvas(name, title, f"{story}.", bottom + 36, drawn)
+def _curve(axes: Axes, line: Line, number: int, x_label: str, unit: str) -> list[str]:
+    """Draw one curve with its band and points; return a tooltip for each point."""
+    colour = PALETTE[line.colour]
+    banded = [(x, *point.ends) for x, point in line.points if point.low is not None and point.high is not None]
+    if len(banded) > 1:
+        steps, low, high = zip(*banded, strict=True)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0, clip_on=False)
+    x, y = zip(*((x, point.value) for x, point in line.points), strict=True)
+    axes.plot(x, y, color=colour, linewidth=2, solid_joinstyle="round", clip_on=False)
+    marked: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": "o",
+        "markersize": 5.2,
+        "markeredgewidth": 0,
+        "clip_on": False,
+    }
+    axes.plot(x, y, color=colour, gid=f"curve{number}", **marked)
+    return [f"{line.label}, {x_label} {short(x)}: {in_words(point, unit)}" for x, point in line.points]

@@ -1,4 +1,4 @@
-"""Pictures of learning dynamics, drawn by pure functions: numbers in, a matplotlib figure out.
+"""Plots of learning dynamics: pure functions that return a matplotlib figure.
 
 Shape legend: P probes, N samples of all sources.
 """
@@ -13,46 +13,19 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-INK, QUIET, HAIR = "#1c1e21", "#5c6168", "#e2e2dc"
-GENERATION, UNDERSTANDING, NULL = "#1663a6", "#b0520f", "#7b8088"
-GROUP_STYLE = {
-    "true accept": ("#1d7340", "o"),
-    "false accept": ("#b3261e", "X"),
-    "true reject": ("#7b8088", "X"),
-    "false reject": ("#1663a6", "o"),
-}
-"""Colour and marker of a probe group; images that show what was asked are round."""
-
-
-def panel(figure: Figure, title: str, x: str, y: str, place: tuple[int, int, int] = (1, 1, 1)) -> Axes:
-    """Axes in the house look: no box, faint grid, plain words."""
-    axes = figure.add_subplot(*place)
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_xlabel(x, fontsize=9, color=QUIET)
-    axes.set_ylabel(y, fontsize=9, color=QUIET)
-    axes.tick_params(labelsize=8, colors=QUIET, length=0)
-    axes.grid(color=HAIR, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    return axes
-
-
-def canvas(width: float = 5.0, height: float = 4.0) -> Figure:
-    """An empty figure; sizes in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+from unigap.report.plots.style import GENERATION, GROUP_STYLE, INK, NULL, QUIET, canvas, panel
 
 
 def prediction_plot(
     predicted: Mapping[str, Tensor], measured: Mapping[str, Tensor], groups: Sequence[str], title: str
 ) -> Figure:
-    """Predicted against measured changes, one panel a head, with the diagonal a perfect prediction lies on.
+    """Plot measured against predicted changes, one panel for each branch, with the diagonal of a perfect prediction.
 
     Args:
-        predicted: Changes by the name of the head, shape (P,) each, in nats.
-        measured: The same, measured.
+        predicted: Predicted changes by name of the branch, shape (P,) each, in nats.
+        measured: Measured changes, likewise.
         groups: The group of each probe.
-        title: What was changed, e.g. ``"step 40"``.
+        title: Added to the titles, e.g. ``"step 40"``.
     """
     figure = canvas(4.2 * len(predicted), 4.0)
     for number, head in enumerate(predicted, 1):
@@ -69,15 +42,15 @@ def prediction_plot(
 
 
 def quadrant_plot(generation: Tensor, understanding: Tensor, right: Tensor, groups: Sequence[str]) -> Figure:
-    """Change of generation against change of understanding, each counted towards the truth.
+    """Plot the change of understanding against the change of generation, each counted towards the truth.
 
-    A change is towards the truth where it raises an image that shows what was asked or lowers one that does not: the
-    upper right is co-improvement, the lower left co-degradation.
+    A change is towards the truth if it raises an image that matches its prompt or lowers one that does not. The upper
+    right is co-improvement, the lower left co-degradation.
 
     Args:
         generation: Change of log pi(x | y), shape (P,), in nats.
         understanding: Change of the log-odds of yes, shape (P,), in nats.
-        right: Whether each image shows what was asked, bool, shape (P,).
+        right: Whether each image matches its prompt, bool, shape (P,).
         groups: The group of each probe.
     """
     figure = canvas(5.0, 4.4)
@@ -95,12 +68,12 @@ def quadrant_plot(generation: Tensor, understanding: Tensor, right: Tensor, grou
 
 
 def coupling_plot(shares: Mapping[str, float], null: Mapping[str, tuple[float, float]] | None = None) -> Figure:
-    """What each part of the network adds to the mean own-pair cosine; the bars add up to it.
+    """Plot the contributions of the parts of the network to the mean own-pair cosine.
 
     Args:
-        shares: Addition by part.
-        null: Mean and standard deviation of each addition when questions are dealt to other images; drawn as a grey
-            line of two standard deviations either side.
+        shares: Contribution by part.
+        null: Mean and standard deviation of each contribution when questions are paired with other images; shown as a
+            grey line of two standard deviations to either side.
     """
     figure = canvas(5.6, 1.2 + 0.28 * len(shares))
     axes = panel(figure, "generation-understanding coupling by part", "addition to the mean own-pair cosine", "")
@@ -116,7 +89,7 @@ def coupling_plot(shares: Mapping[str, float], null: Mapping[str, tuple[float, f
 
 
 def heatmap(cosines_NN: Tensor, sizes: Sequence[int], names: Sequence[str]) -> Figure:
-    """Cosines between all gradients, with a line between the sources; own pairs lie on the off-block diagonals.
+    """Plot the cosines between all gradients, with lines between the sources; own pairs lie on the off-block diagonals.
 
     Args:
         cosines_NN: Cosines, in [-1, 1].
@@ -126,7 +99,7 @@ def heatmap(cosines_NN: Tensor, sizes: Sequence[int], names: Sequence[str]) -> F
     figure = canvas(5.2, 4.6)
     axes = panel(figure, "cosines between per-sample gradients", "", "")
     axes.grid(False)
-    norm = SymLogNorm(linthresh=0.01, vmin=-1.0, vmax=1.0)  # the coupling is small beside the diagonal
+    norm = SymLogNorm(linthresh=0.01, vmin=-1.0, vmax=1.0)  # the coupling is much smaller than the diagonal
     shown = axes.imshow(cosines_NN.numpy(), cmap="RdBu", norm=norm, interpolation="nearest")
     ends = np.cumsum(sizes)
     for end in ends[:-1]:

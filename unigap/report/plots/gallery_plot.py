@@ -1,4 +1,4 @@
-"""The pictures of a gallery as one figure, each with what was asked and what both judges said."""
+"""Plot a gallery: generated images with their prompts and the verdicts of both judges."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from unigap.report.plots.dynamics_plots import INK, QUIET, canvas
+from unigap.report.plots.style import INK, PALETTE, QUIET, canvas
 
 COLUMNS = 4
 VERDICTS = {True: "right", False: "wrong", None: "not asked"}
-COLOURS = {True: "#1d7340", False: "#b3261e", None: QUIET}
-"""The external verdict in words and in colour."""
+COLOURS = {True: PALETTE["good"], False: PALETTE["bad"], None: QUIET}
+"""Text and colour of the external verdict."""
 
 
 @dataclass(frozen=True)
-class Exhibit:
-    """A drawing with both verdicts.
+class GalleryImage:
+    """A generated image with both verdicts.
 
     Attributes:
-        prompt: What was asked.
+        prompt: Text of the prompt.
         category: Category of the prompt.
         difficulty: Difficulty of the prompt.
-        seed: Sampling seed of the drawing.
-        picture: The drawing.
+        seed: Sampling seed of the image.
+        picture: The image.
         p_yes: The own judge's probability of yes, in [0, 1].
-        right: Whether the external judge finds it right; None where it was not asked.
+        right: Whether the external judge accepts it; None without an external judge.
     """
 
     prompt: str
@@ -42,25 +42,25 @@ class Exhibit:
     right: bool | None
 
 
-def gallery_plot(exhibits: Sequence[Exhibit], title: str) -> Figure:
-    """A grid of drawings, ``COLUMNS`` in a row.
+def gallery_plot(images: Sequence[GalleryImage], title: str) -> Figure:
+    """Plot a grid of images, ``COLUMNS`` in a row.
 
     Args:
-        exhibits: The drawings, at least one.
-        title: When they were drawn, e.g. ``"epoch 3"``.
+        images: The images, at least one.
+        title: When they were generated, e.g. ``"epoch 3"``.
     """
-    rows = math.ceil(len(exhibits) / COLUMNS)
+    rows = math.ceil(len(images) / COLUMNS)
     figure = canvas(2.1 * COLUMNS, 2.75 * rows + 0.4)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
-    for number, exhibit in enumerate(exhibits, 1):
+    for number, image in enumerate(images, 1):
         axes = figure.add_subplot(rows, COLUMNS, number)
-        axes.imshow(exhibit.picture, interpolation="nearest")
+        axes.imshow(image.picture, interpolation="nearest")
         axes.set_axis_off()
-        axes.set_title(textwrap.fill(exhibit.prompt, 26), fontsize=8, color=INK, loc="left")
-        said = "yes" if exhibit.p_yes >= 0.5 else "no"
-        judge = f"judge: {said} ({exhibit.p_yes:.2f})"
-        external = f"external: {VERDICTS[exhibit.right]}"
+        axes.set_title(textwrap.fill(image.prompt, 26), fontsize=8, color=INK, loc="left")
+        verdict = "yes" if image.p_yes >= 0.5 else "no"
+        judge = f"judge: {verdict} ({image.p_yes:.2f})"
+        external = f"external: {VERDICTS[image.right]}"
         place: dict[str, Any] = {"transform": axes.transAxes, "fontsize": 8, "va": "top"}
         axes.text(0.0, -0.04, judge, color=QUIET, **place)
-        axes.text(0.0, -0.17, external, color=COLOURS[exhibit.right], **place)
+        axes.text(0.0, -0.17, external, color=COLOURS[image.right], **place)
     return figure

@@ -1,6 +1,6 @@
-"""Pictures of the gap, drawn by pure functions: estimates and drawings in, a matplotlib figure out.
+"""Plots of the gap: pure functions that return a matplotlib figure.
 
-Shape legend: S drawings, C H W image channels and sides.
+Shape legend: S samples, C H W image channels and sides.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from torch import Tensor
 
 from unigap.files.images import to_image
 from unigap.metrics.intervals import Estimate
-from unigap.report.plots.dynamics_plots import (
+from unigap.report.plots.style import (
     GENERATION,
-    GROUP_STYLE,
     HAIR,
     INK,
     NULL,
+    PALETTE,
     QUIET,
     UNDERSTANDING,
     canvas,
     panel,
 )
 
-RIGHT, WRONG = GROUP_STYLE["true accept"][0], GROUP_STYLE["false accept"][0]
-SERIES = (GENERATION, UNDERSTANDING, "#4f7a28", NULL)
+RIGHT, WRONG = PALETTE["good"], PALETTE["bad"]
+SERIES = (GENERATION, UNDERSTANDING, PALETTE["third"], NULL)
 """Colours of series, in their order."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on a contact sheet.
+    """An image on a contact sheet.
 
     Attributes:
-        pixels_CHW: The picture, in [-1, 1].
-        caption: What stands below it.
+        pixels_CHW: The image, in [-1, 1].
+        caption: Text below it.
         frame: Colour of its frame.
     """
 
@@ -48,11 +48,11 @@ class Shown:
 
 
 def scores_plot(scores: Mapping[str, Mapping[str, Estimate]], axis: str, title: str = "") -> Figure:
-    """Estimates with their intervals, a row for each name and a colour for each series.
+    """Plot estimates with their intervals, a row for each name and a colour for each series.
 
     Args:
-        scores: Estimates by row and, within it, by series; shares are drawn in per cent.
-        axis: What is measured.
+        scores: Estimates by row and series; shares, shown in per cent.
+        axis: Label of the axis, without unit.
         title: Title of the figure.
     """
     series = list(dict.fromkeys(name for row in scores.values() for name in row))
@@ -78,14 +78,14 @@ def scores_plot(scores: Mapping[str, Mapping[str, Estimate]], axis: str, title: 
 
 
 def verdicts_plot(own_S: Tensor, right_S: Tensor) -> Figure:
-    """How sure the judge is of drawings that are right and of drawings that are wrong.
+    """Plot histograms of the judge's logits for right and for wrong images.
 
     Args:
         own_S: Log-odds of yes, shape (S,).
-        right_S: Whether each drawing is right, bool, shape (S,).
+        right_S: Whether each image is right, bool, shape (S,).
     """
     figure = canvas(6.4, 2.8)
-    axes = panel(figure, "the judge's answers", "log-odds of yes: left of 0 it says no", "drawings")
+    axes = panel(figure, "the judge's answers", "log-odds of yes: left of 0 it says no", "images")
     bins = np.linspace(float(own_S.min()), float(own_S.max()), 40).tolist()
     for name, of, colour in (("right", right_S, RIGHT), ("wrong", ~right_S, WRONG)):
         axes.hist(own_S[of].numpy(), bins=bins, color=colour, alpha=0.55, label=f"{name} (n = {int(of.sum())})")
@@ -95,10 +95,10 @@ def verdicts_plot(own_S: Tensor, right_S: Tensor) -> Figure:
 
 
 def contact_sheet(rows: Mapping[str, Sequence[Shown]]) -> Figure:
-    """Pictures side by side under the heading of their row, each with a caption and a frame.
+    """Show images in rows with headings, each image with a caption and a frame.
 
     Args:
-        rows: Pictures by heading; headings without pictures are left out.
+        rows: Images by heading; headings without images are left out.
     """
     shown = {heading: pictures for heading, pictures in rows.items() if pictures}
     columns = max((len(pictures) for pictures in shown.values()), default=1)
@@ -125,13 +125,13 @@ def _wrapped(caption: str) -> str:
 
 
 def grid_plot(grids: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], names: str) -> Figure:
-    """Tables of per cents as coloured squares, side by side; darker is more, equal differences look equal in all.
+    """Plot tables of shares as heatmaps with one colour scale; darker is more.
 
     Args:
         grids: Shares by title, each of shape (rows, columns).
         rows: Name of each row.
         columns: Name of each column.
-        names: What the columns are.
+        names: Label of the x axis.
     """
     figure = canvas(3.0 * len(grids), 1.0 + 0.62 * len(rows))
     span = 1.8 * max(float(np.ptp(values)) for values in grids.values()) + 1e-9

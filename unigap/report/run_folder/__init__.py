@@ -1,1 +1,1 @@
-"""The folder of a run as it is read back, with what it says."""
+"""The files of a run folder: write, read and check them, and phrase the results."""

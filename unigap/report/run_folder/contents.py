@@ -1,22 +1,25 @@
-"""What a finished run leaves on disk, read back and checked.
+"""Read and check the files of a finished run.
 
-The dataclasses are the format. ``summary.json`` holds a `Summary`. Optional are ``curves.json``, a list of `Epoch`
-from epoch 0, before training; ``gallery.json``, a list of `Exhibit`; ``rejudged.json``, a list of `Rejudged`; and the
-folder ``dynamics`` of the callback of that name: ``dynamics.json``, a list of `Watched`, and its pictures. Rates are
-shares in [0, 1], null where there was nothing to measure; a number that is not finite is read as null. Keys not named
-here are ignored. ``seals.json`` holds the digests of these files.
+The dataclasses define the format. ``summary.json`` holds a `Summary`. Optional files are ``curves.json``, a list of
+`Epoch` from epoch 0, before training; ``gallery.json``, a list of `Exhibit`; ``rejudged.json``, a list of `Rejudged`;
+and the folder ``dynamics`` of the `Dynamics` callback with ``dynamics.json``, a list of `Watched`, and its plots. Rates
+are shares in [0, 1], null if there was nothing to measure. A number that is not finite is read as null. Other keys are
+ignored. ``seals.json`` holds the digests of these files.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unigap.estimate import Estimate
 from unigap.files.png import read_png
 from unigap.files.seals import warn_unsealed, was_written
 from unigap.files.typed_json import read_json
+from unigap.report.run_folder.curves import Epoch, Watched
 from unigap.report.run_folder.measured import Samples
 
 YES = 0.5
@@ -24,60 +27,51 @@ DYNAMICS = "dynamics"
 PICTURE = re.compile(r"(?P<kind>[a-z]+)-(?P<step>\d+)\.png")
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A measured value with its 95 % interval.
+Estimates = dict[str, Estimate]
 
-    Attributes:
-        value: A share in [0, 1] or a difference of shares in [-1, 1]; None if n is 0.
-        low: Lower end of the interval, None where there is none.
-        high: Upper end of the interval, None where there is none.
-        n: Number of samples that count.
+
+def check_shares(figures: Mapping[str, Estimate], where: str) -> None:
+    """Make sure that estimates are shares in [0, 1] or differences of shares in [-1, 1], with their ends in order.
+
+    Args:
+        figures: Estimates by name.
+        where: Prefix of the names in the message.
+
+    Raises:
+        ValueError: One of them is not.
     """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-    def __post_init__(self) -> None:
-        if any(number is not None and abs(number) > 1 for number in (self.value, self.low, self.high)):
-            raise ValueError("rates must be shares, so no number may exceed 1")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError(f"the interval is upside down: low {self.low}, high {self.high}")
-
-    @property
-    def sign(self) -> int:
-        """Of a difference: 1 if it is surely above zero, -1 if surely below, 0 if its interval leaves that open."""
-        if self.low is None or self.high is None:
-            return 0
-        return (self.low > 0) - (self.high < 0)
-
-
-Readings = dict[str, Reading]
+    for name, found in figures.items():
+        if any(abs(number) > 1 for number in (found.value, found.low, found.high)):
+            raise ValueError(f"{where}{name}: rates must be shares, so no number may exceed 1")
+        if found.low > found.high:
+            raise ValueError(f"{where}{name}: the interval is upside down: low {found.low}, high {found.high}")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Readings by metric for one category or one difficulty."""
+    """Estimates by metric for one category or one difficulty."""
 
-    before: Readings
-    after: Readings
+    before: Estimates
+    after: Estimates
+
+    def __post_init__(self) -> None:
+        check_shares(self.before, "before.")
+        check_shares(self.after, "after.")
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round of drawing and judging.
+    """One round of sampling and judging.
 
     Attributes:
         round: Its number, from 0.
-        prompts: Prompts drawn for.
-        candidates: Drawings made.
-        accepted: Candidates the judge that selects accepted.
-        discarded: Prompts without any accepted candidate.
+        prompts: Number of prompts.
+        candidates: Number of candidates.
+        accepted: Candidates that the selecting judge accepts.
+        discarded: Prompts without an accepted candidate.
         pool_rows: Training rows in the pool after the round.
-        truly_right: Accepted candidates that the external judge finds right, None where it was not asked.
-        judged: Candidates the judge that selects has said anything of, None where that is all of them.
+        truly_right: Accepted candidates that the external judge accepts too, None without an external judge.
+        judged: Candidates that the selecting judge has judged, None if all.
     """
 
     round: int
@@ -95,20 +89,20 @@ class Round:
 
     @property
     def unjudged(self) -> int:
-        """Candidates the judge that selects has said nothing of."""
+        """Candidates that the selecting judge has not judged."""
         return 0 if self.judged is None else self.candidates - self.judged
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The run in numbers.
+    """The figures of a run.
 
     Attributes:
         seed: Seed of the run.
         model: Name or folder of the model.
-        n_eval_prompts: Number of prompts evaluated on.
-        before: Readings by metric before training.
-        after: Readings by metric after training.
+        n_eval_prompts: Number of evaluation prompts.
+        before: Estimates by metric before training.
+        after: Estimates by metric after training.
         delta: Paired differences, after minus before.
         rounds: The rounds in order.
         wall_seconds: Seconds by phase.
@@ -116,92 +110,62 @@ class Summary:
         versions: Version by package.
         by_category: Parts by category.
         by_difficulty: Parts by difficulty, easiest first.
-        redrawn: Of the drawings that were wrong before, the share that are right after (``wrong_to_right``), and of
-            those that were right the share that are wrong (``right_to_wrong``).
-        rejudged: What the judge after training says of the drawings made before: share of those the judge before had
-            wrongly accepted that it rejects (``false_positives_rejected``), and likewise
-            ``true_positives_rejected``, ``true_negatives_accepted`` and ``false_negatives_accepted``.
+        redrawn: Of the images that were wrong before, the share that are right after (``wrong_to_right``), and of the
+            right images the share that are wrong after (``right_to_wrong``).
+        rejudged: How often the judge after training flips verdicts on images generated before: the share of false
+            positives that it rejects (``false_positives_rejected``), and likewise ``true_positives_rejected``,
+            ``true_negatives_accepted`` and ``false_negatives_accepted``.
         recipe: Settings by name.
         measured_on: What the figures were measured on, by the keys of `measured.MUST_AGREE`, ``seed`` and ``weights``;
-            empty in runs of before it was recorded.
-        samples: What was said of each sample after training; None in runs of before it was recorded.
+            empty in older runs, which did not record it.
+        samples: Verdicts on each sample after training; None in older runs, which did not record them.
     """
 
     seed: int
     model: str
     n_eval_prompts: int
-    before: Readings
-    after: Readings
-    delta: Readings
+    before: Estimates
+    after: Estimates
+    delta: Estimates
     rounds: list[Round]
     wall_seconds: dict[str, float]
     command: str
     versions: dict[str, str]
     by_category: dict[str, Part] = field(default_factory=dict)
     by_difficulty: dict[str, Part] = field(default_factory=dict)
-    redrawn: Readings = field(default_factory=dict)
-    rejudged: Readings = field(default_factory=dict)
+    redrawn: Estimates = field(default_factory=dict)
+    rejudged: Estimates = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     measured_on: dict[str, Any] = field(default_factory=dict)
     samples: Samples | None = None
 
     def __post_init__(self) -> None:
-        for name, readings in (("before", self.before), ("after", self.after), ("delta", self.delta)):
+        measured = {"before": self.before, "after": self.after, "delta": self.delta}
+        for name, estimates in {**measured, "redrawn": self.redrawn, "rejudged": self.rejudged}.items():
+            check_shares(estimates, f"{name}.")
+        for name, estimates in measured.items():
             needed = ["non_unification"] if self.without_external else ["generation", "non_unification"]
             for metric in needed:
-                if metric not in readings:
+                if metric not in estimates:
                     raise ValueError(f"{name} lacks {metric!r}")
-        # A win rate alone mostly reads which way the judge's threshold drifted.
+        # A win rate alone mostly shows in which direction the judge's threshold drifted.
         if "win_rate" in self.after and not {"matched_win_rate", "delta_auroc"} <= self.after.keys():
             raise ValueError("after.win_rate needs after.matched_win_rate and after.delta_auroc beside it")
 
     @property
     def without_external(self) -> bool:
-        """Whether no external judge was asked, so that the figures that need one are not there."""
-        return not any("generation" in readings for readings in (self.before, self.after, self.delta))
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One point of the learning curves; what was not measured in this epoch is None.
-
-    Attributes:
-        epoch: Its number; 0 is before training.
-        train_loss: Mean training loss.
-        generation: Generation accuracy, with ends of its interval if they are known.
-        non_unification: Non-unification score, with ends of its interval if they are known.
-        understanding_renders: Accuracy of the judge on known images, likewise.
-        judge_tnr: Share of wrong images the judge rejects, likewise.
-        judge_precision: Share of accepted drawings that are right, likewise.
-    """
-
-    epoch: int
-    train_loss: float | None = None
-    generation: float | None = None
-    generation_low: float | None = None
-    generation_high: float | None = None
-    non_unification: float | None = None
-    non_unification_low: float | None = None
-    non_unification_high: float | None = None
-    understanding_renders: float | None = None
-    understanding_renders_low: float | None = None
-    understanding_renders_high: float | None = None
-    judge_tnr: float | None = None
-    judge_tnr_low: float | None = None
-    judge_tnr_high: float | None = None
-    judge_precision: float | None = None
-    judge_precision_low: float | None = None
-    judge_precision_high: float | None = None
+        """Whether the run had no external judge and so lacks the figures that need one."""
+        return not any("generation" in estimates for estimates in (self.before, self.after, self.delta))
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawing with both verdicts.
+    """A generated image with both verdicts.
 
     Attributes:
         image: Path of a PNG, relative to the run folder.
         p_yes: The own judge's probability of "yes", in [0, 1].
-        external: Whether the external judge finds it right, None where it was not asked.
+        external: Whether the external judge accepts it, None without an external judge.
     """
 
     image: str
@@ -210,18 +174,18 @@ class Drawing:
 
     @property
     def accepted(self) -> bool:
-        """Whether the own judge says yes."""
+        """Whether the own judge accepts the image."""
         return self.p_yes >= YES
 
     @property
     def false_positive(self) -> bool:
-        """Accepted by the own judge though the external judge finds it wrong."""
+        """Whether the own judge accepts the image and the external judge rejects it."""
         return self.accepted and self.external is False
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """The same prompt and seed, drawn before and after training."""
+    """Images of one prompt and seed before and after training."""
 
     prompt: str
     category: str
@@ -233,17 +197,17 @@ class Exhibit:
 
 @dataclass(frozen=True)
 class Rejudged:
-    """A drawing made before training of which the judge after training thinks otherwise.
+    """An image generated before training whose verdict differs after training.
 
     Attributes:
-        prompt: What was asked.
+        prompt: Text of the prompt.
         category: Category of the prompt.
         difficulty: Difficulty of the prompt.
-        seed: Sampling seed of the drawing.
+        seed: Sampling seed of the image.
         image: Path of a PNG, relative to the run folder.
         p_before: The judge's probability of "yes" before training, in [0, 1].
         p_after: The same after training.
-        external: Whether the external judge finds it right.
+        external: Whether the external judge accepts it.
     """
 
     prompt: str
@@ -257,23 +221,8 @@ class Rejudged:
 
     @property
     def kind(self) -> tuple[bool, bool]:
-        """Whether the judge accepted it before training, and whether it is right."""
+        """Whether the judge accepted the image before training, and whether it is right."""
         return self.p_before >= YES, self.external
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What the `Dynamics` callback saw.
-
-    Attributes:
-        kind: ``"step"`` for a prediction and its measurement, ``"kernel"`` for the coupling of the two branches.
-        step: Optimizer steps taken by then.
-        figures: Numbers by name.
-    """
-
-    kind: str
-    step: int
-    figures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -289,15 +238,15 @@ class RunFolder:
 
     @property
     def dynamics_pictures(self) -> dict[str, tuple[int, str]]:
-        """The last picture of each kind that the `Dynamics` callback left: its step and its path, by kind."""
+        """The last plot of each kind of the `Dynamics` callback: step and path, by kind."""
         named = ((path, PICTURE.fullmatch(path.name)) for path in sorted((self.path / DYNAMICS).glob("*.png")))
         return {found["kind"]: (int(found["step"]), f"{DYNAMICS}/{path.name}") for path, found in named if found}
 
     def png(self, name: str) -> bytes:
-        """A whole PNG of the run.
+        """Return the bytes of a PNG file of the run.
 
         Raises:
-            ValueError: It is missing, damaged, no PNG, or outside the run folder.
+            ValueError: The file is missing, damaged, no PNG, or outside the run folder.
         """
         return read_png(self.path, name)
 
@@ -309,7 +258,7 @@ def read_run(run: str | Path) -> RunFolder:
         run: Folder with ``summary.json`` and, optionally, the other files.
 
     Returns:
-        Its contents; the optional parts are empty where absent.
+        Its contents; absent optional parts are empty.
 
     Raises:
         ValueError: The folder or ``summary.json`` is missing, or a file is damaged.

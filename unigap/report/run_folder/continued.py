@@ -1,4 +1,4 @@
-"""A continued run keeps its recipe: which settings may change, and what is said when another one does."""
+"""Make sure that a continued run keeps its recipe, except for the settings that may change."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any], checkpoint
         checkpoint: Path of the checkpoint, for the message.
 
     Raises:
-        ValueError: A setting has another value and is none of the ``FREE`` ones.
+        ValueError: A setting outside ``FREE`` has another value.
     """
     changed = changes(old, new)
     if not changed:
@@ -99,7 +99,7 @@ def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any], checkpoint
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ and must not, by option, with the old value and the new one.
+    """Return the settings that differ but must not, by option, with the old and the new value.
 
     >>> changes({"trainer": {"max_epochs": 1}, "seed": 0}, {"trainer": {"max_epochs": 2}, "seed": 1})
     {'seed': (0, 1)}
@@ -111,17 +111,17 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[A
 
 
 def length_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide how long a run trains."""
+    """Return the settings that decide how long a run trains."""
     return {name: value for name, value in options(config).items() if name in LENGTH}
 
 
 def is_free(name: str) -> bool:
-    """Whether a continued run may change a setting."""
+    """Return whether a continued run may change a setting."""
     return any(fnmatch.fnmatchcase(name, pattern) for patterns in FREE.values() for pattern in patterns)
 
 
 def options(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by the option that sets them; callbacks by the names of their classes, with numbers for further ones.
+    """Return settings by option; callbacks go by class name, with ``+`` for a second one of a class.
 
     >>> options({"trainer": {"callbacks": [{"class_path": "a.B", "init_args": {"c": 1}}]}})
     {'trainer.callbacks.B': 'a.B', 'trainer.callbacks.B.c': 1}

@@ -1,4 +1,4 @@
-"""What ``unigap fit`` leaves on disk, read back: the resolved config, the checkpoint and the last figures measured."""
+"""Read a run of ``unigap fit``: the resolved config, the checkpoint and the last figures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 import yaml
 
 from unigap.console.strict_yaml import UnclearYAML, check_yaml
+from unigap.estimate import Estimate
 from unigap.files.seals import read_sealed, warn_unsealed, was_written
-from unigap.files.typed_json import read_json
-from unigap.report.run_folder.contents import Epoch, Reading, Readings, Summary
+from unigap.files.typed_json import build, read_json
+from unigap.report.run_folder.contents import Estimates, Summary, check_shares
+from unigap.report.run_folder.curves import Epoch
 from unigap.report.run_folder.measured import IN_TRAINING
 
 CONFIG = "config.yaml"
-"""The resolved config, which ``unigap fit`` writes beside ``last.ckpt``."""
+"""The resolved config, which ``unigap fit`` writes next to ``last.ckpt``."""
 LAST = "last.ckpt"
 CURVES, SUMMARY = "curves.json", "summary.json"
 NO_RECIPE = (
@@ -35,7 +37,7 @@ NO_RECIPE = (
     "resume",
     "gap_out",
 )
-"""Settings that say where a run lies and how it talks, not what it does."""
+"""Settings about places and output, which do not change the training."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class FitFolder:
         path: The run folder, one above the checkpoints.
         checkpoint: Its Lightning checkpoint.
         config: The resolved config.
-        epochs: Its learning curves; empty where ``CurveLog`` kept none.
-        rows: The same with every figure there is.
+        epochs: Its learning curves; empty without ``CurveLog``.
+        rows: The same with all figures.
     """
 
     path: Path
@@ -58,12 +60,12 @@ class FitFolder:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The settings that decide what the run does, by short name."""
+        """The settings that decide the training, by short name."""
         return recipe_of(self.config)
 
     @property
     def measured_on(self) -> dict[str, Any]:
-        """What the figures of its curves were measured on, as far as its config says."""
+        """What the figures of its curves were measured on, as far as the config states it."""
         data, stage = (_arguments(self.config.get(name)) for name in ("data", "model"))
         plan = _arguments(stage.get("eval_plan"))
         found = {"figures": IN_TRAINING, "split": "validation", "seed": plan.get("seed")}
@@ -73,16 +75,16 @@ class FitFolder:
         return {name: value for name, value in found.items() if value is not None}
 
     @property
-    def readings(self) -> Readings:
-        """What was measured after training: on test prompts where there is a summary, else in the last epoch."""
+    def estimates(self) -> Estimates:
+        """Figures after training: on test prompts if there is a summary, otherwise of the last epoch."""
         if was_written(self.path / SUMMARY):
             summary: Summary = read_json(self.path / SUMMARY, Summary)
             return summary.after
-        return readings_of(self.rows[-1]) if self.rows else {}
+        return estimates_of(self.rows[-1]) if self.rows else {}
 
 
 def read_fit(path: str | Path) -> FitFolder:
-    """Reads a run of ``unigap fit``.
+    """Read a run of ``unigap fit``.
 
     Args:
         path: The run folder, the folder of its checkpoints, or one of these.
@@ -104,10 +106,10 @@ def read_fit(path: str | Path) -> FitFolder:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint file of a run, given itself, its folder or the run folder.
+    """Return the checkpoint file of a run, given the file, its folder or the run folder.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no checkpoint.
     """
     if path.is_file():
         return path
@@ -118,10 +120,10 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A resolved config, read as strictly as ``--config``.
+    """Read a resolved config as strictly as ``--config``.
 
     Raises:
-        ValueError: It does not match its seal, or is no YAML mapping that means what it shows.
+        ValueError: It does not match its seal, or is no unambiguous YAML mapping.
     """
     try:
         text = read_sealed(path).decode()
@@ -137,19 +139,19 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a resolved config that decide what its run does, by short name."""
+    """Return the settings of a resolved config that decide the training, by short name."""
     return {name: value for name, value in flat(config).items() if not name.startswith(NO_RECIPE)}
 
 
 def _arguments(value: Any) -> Mapping[str, Any]:
-    """The arguments in a part of a config, with or without its class."""
+    """Return the arguments in a section of a config, with or without a class."""
     if not isinstance(value, Mapping):
         return {}
     return value.get("init_args") or {} if "class_path" in value else value
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by short name: classes by their own name, ``init_args`` left out of the way, nulls left out.
+    """Return settings by short name: without module paths, ``init_args`` levels and nulls.
 
     >>> flat({"model": {"class_path": "unigap.stages.SFTStage", "init_args": {"lr": 0.1, "judge": None}}, "seed": 3})
     {'model': 'SFTStage', 'model.lr': 0.1, 'seed': 3}
@@ -167,11 +169,15 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def readings_of(row: Mapping[str, Any]) -> Readings:
-    """The readings in a row of the curves, where ``x``, ``x_low``, ``x_high`` and ``x_n`` belong together.
+def estimates_of(row: Mapping[str, Any]) -> Estimates:
+    """Return the estimates in a row of the curves, made of ``x``, ``x_low``, ``x_high`` and ``x_n``.
 
     Raises:
         ValueError: A number is no share.
     """
     names = [name.removesuffix("_n") for name in row if name.endswith("_n")]
-    return {name: Reading(row[name], row[f"{name}_low"], row[f"{name}_high"], row[f"{name}_n"]) for name in names}
+    found = {name: {"value": row[name], "n": row[f"{name}_n"]} for name in names}
+    ends = {name: {end: row[f"{name}_{end}"] for end in ("low", "high")} for name in names}
+    estimates = {name: build(Estimate, found[name] | ends[name], name) for name in names}
+    check_shares(estimates, "")
+    return estimates

@@ -1,4 +1,4 @@
-"""What the figures of a run were measured on, and what was said of each sample: without it no two runs compare."""
+"""What the figures of a run were measured on, and the verdicts on each sample, for comparisons of runs."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ MUST_AGREE = {
     "external": "external judge",
     "exam": "exam pictures",
 }
-"""What two runs must have in common for their figures to be compared, in words.
+"""Properties that two runs must share for a comparison of their figures, with their names in messages.
 
-Besides these, a run records the ``seed`` of its drawings (runs with different seeds are not paired) and ``weights``,
-the digest of the trained weights."""
+A run also records its sampling ``seed`` (runs with different seeds are not paired) and ``weights``, the digest of the
+trained weights."""
 WHICH_PROMPTS = ("prompts", "split", "per_cell")
-"""Keys that say which prompts, of which their texts are the proof."""
+"""Keys that name the prompts; the digest of their texts decides."""
 AFTER_TRAINING, IN_TRAINING = "after training", "validation in training"
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What was said of each sample after training, for differences that are paired.
+    """Verdicts on each sample after training, for paired differences.
 
     Attributes:
-        candidates: Drawings of each prompt; drawings come prompt by prompt.
-        category: Number of each drawing's category; empty where the prompts are of one category.
-        own: Log-odds of yes of the trained model's own judge on its new drawings.
-        right: External verdict on them; None where no external judge was asked.
-        fixed_own: The same judge's log-odds on the drawings made before training.
-        fixed_right: External verdict on those; None where no external judge was asked.
-        exam_own: Its log-odds for the claims of the exam; empty without an exam.
-        exam_right: Which claims are true.
-        exam_picture: Number of each claim's picture.
+        candidates: Number of images for each prompt; images are ordered by prompt.
+        category: Index of each image's category; empty if all prompts have one category.
+        own: Log-odds of yes of the trained model's own judge on its new images.
+        right: External verdict on them; None without an external judge.
+        fixed_own: The same judge's log-odds on the images generated before training.
+        fixed_right: External verdict on those; None without an external judge.
+        exam_own: Its log-odds for the statements of the probe set; empty without a probe set.
+        exam_right: Whether each statement is true.
+        exam_picture: Index of each statement's image.
     """
 
     candidates: int
@@ -55,11 +55,11 @@ class Samples:
     exam_picture: list[int]
 
     def __post_init__(self) -> None:
-        verdicts = (column for column in (self.right, self.fixed_right) if column is not None)
-        drawn = {len(column) for column in (self.own, self.fixed_own, *verdicts)}
-        sat = {len(column) for column in (self.exam_own, self.exam_right, self.exam_picture)}
+        drawn = {len(self.own), len(self.fixed_own)}
+        drawn |= {len(column) for column in (self.right, self.fixed_right) if column is not None}
         drawn |= {len(self.category)} if self.category else set()
-        if len(drawn) > 1 or len(sat) > 1 or self.candidates < 1 or len(self.own) % self.candidates:
+        asked = {len(self.exam_own), len(self.exam_right), len(self.exam_picture)}
+        if len(drawn) > 1 or len(asked) > 1 or self.candidates < 1 or len(self.own) % self.candidates:
             raise ValueError("the samples are not of one length; write the run again")
 
 
@@ -67,17 +67,17 @@ def check_alike(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """Make sure that the figures of several runs were measured on the same things.
 
     Args:
-        runs: Name of each run and what its figures were measured on, by the keys of `MUST_AGREE`; a key that a run
-            lacks was not recorded.
+        runs: Name of each run and what its figures were measured on, by the keys of `MUST_AGREE`; an absent key was not
+            recorded.
 
     Returns:
-        Lines that say what limits the comparison, e.g. a run that does not record what the others do.
+        Lines about limits of the comparison, e.g. a run that does not record what the others record.
 
     Raises:
         ValueError: Two runs differ in something that both record.
     """
     texts = [on.get("prompts_sha256") for _, on in runs]
-    decided = WHICH_PROMPTS if texts[0] and len(set(texts)) == 1 else ()  # one set may lie under several names
+    decided = WHICH_PROMPTS if texts[0] and len(set(texts)) == 1 else ()  # one prompt set may have several names
     notices = []
     recorded = {key for _, on in runs for key in on if key in MUST_AGREE}
     for key, title in MUST_AGREE.items():
@@ -85,8 +85,8 @@ def check_alike(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         for name, value in known[1:]:
             if value != known[0][1]:
                 raise ValueError(
-                    f"{known[0][0]} and {name} were not measured alike: {title} {_said(known[0][1])} and "
-                    f"{_said(value)}; measure both on the same, or compare runs that were"
+                    f"{known[0][0]} and {name} were not measured alike: {title} {_shown(known[0][1])} and "
+                    f"{_shown(value)}; measure both on the same, or compare runs that were"
                 )
     seeds = {on.get("seed") for _, on in runs}
     if len(seeds) > 1:
@@ -98,6 +98,6 @@ def check_alike(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return notices
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return text if len(text) <= 60 else f"{text[:57]}..."

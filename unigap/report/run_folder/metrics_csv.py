@@ -1,4 +1,4 @@
-"""Lightning's CSV log, which begins with the first figure: a run that is refused leaves nothing behind."""
+"""Lightning's CSV log, written from the first figure on, so that a refused run leaves no files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 
 class MetricsCSV(CSVLogger):
-    """Writes ``logs/version_N/metrics.csv``; the settings of the run are in its ``config.yaml``.
+    """Write ``logs/version_N/metrics.csv``; the settings of the run are in its ``config.yaml``.
 
     Args:
         save_dir: The run folder.
@@ -21,6 +21,6 @@ class MetricsCSV(CSVLogger):
         """Write nothing."""
 
     def save(self) -> None:
-        """Write the figures there are."""
+        """Write the figures, if there are any."""
         if self._experiment is not None:
             super().save()

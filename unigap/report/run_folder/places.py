@@ -1,4 +1,4 @@
-"""Where the parts of a run lie: below its run folder, unless an option sets one apart."""
+"""Place the files of a run below its run folder, except those with an explicit path."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ PLACES = {
     "model.init_args.out": "model",
     "trainer.default_root_dir": "",
 }
-"""Options that follow the run folder while they are null, each with its place in there."""
+"""Options that follow the run folder while they are null, each with its place in that folder."""
 CALLBACK_FOLDERS = {"Gallery": "drawings", "Dynamics": "dynamics"}
 """The same for the ``folder`` of callbacks under ``trainer.callbacks``."""
 LIGHTNING_LOGS = "lightning_logs"
-"""What Lightning calls the logs of a run that it was told no name of."""
+"""Lightning's default name for logs."""
 GALLERY = ("gallery.json", "rejudged.json")
 
 
 def find_run(verb: str, config: Namespace) -> str | None:
-    """Return the run folder of a config: ``run``, else the folder above checkpoints that are set apart.
+    """Return the run folder of a config: ``run``, otherwise the parent of an explicit checkpoint folder.
 
     Args:
         verb: ``fit``, ``validate`` or ``predict``.
         config: The resolved config of the verb.
 
     Raises:
-        ValueError: The verb writes and is not told where, or the run folder is a file.
+        ValueError: The verb writes and has no place to write to, or the run folder is a file.
     """
     run: str | None = config["run"]
     checkpoints = config[CHECKPOINTS]
@@ -52,7 +52,7 @@ def find_run(verb: str, config: Namespace) -> str | None:
 
 
 def place_run(config: Namespace, run: str | None) -> None:
-    """Put everything that follows the run into its folder; without a run, nothing is logged to files.
+    """Put all files of a run into its folder; without a run folder, nothing is logged to files.
 
     Args:
         config: The resolved config of a verb; it is changed.
@@ -82,7 +82,7 @@ def place_run(config: Namespace, run: str | None) -> None:
 
 
 def unplace_run(config: Namespace) -> None:
-    """Make null again what lies in its place below the run folder, so that another ``--run`` moves all of it.
+    """Reset options at their default place to null, so that another ``--run`` moves all of them.
 
     Args:
         config: A config after ``place_run``; it is changed.
@@ -103,14 +103,14 @@ def unplace_run(config: Namespace) -> None:
 
 
 def refuse_other_run(config: Namespace, resume: str) -> None:
-    """Make sure that a run writes into no folder that holds the results of another one.
+    """Make sure that a run does not write into a folder with the results of another run.
 
     Args:
         config: The config of ``fit`` after ``place_run``, with the checkpoint it continues from in ``ckpt_path``.
-        resume: What ``--resume`` says.
+        resume: The value of ``--resume``.
 
     Raises:
-        ValueError: It would; names a result and what to do.
+        ValueError: It would; the message names a result and a remedy.
     """
     run = Path(config["run"])
     mine = [Path(config[option]).resolve() for option in (POOL, CHECKPOINTS) if config.get(option)]
@@ -133,7 +133,7 @@ def refuse_other_run(config: Namespace, resume: str) -> None:
 
 
 def _owner(run: Path, config: Namespace) -> list[Path] | None:
-    """Pool and checkpoint folder of the run whose config lies in the run folder, where there is one."""
+    """Return pool and checkpoint folder of the run whose config lies in the run folder, None without a config."""
     if not (run / CONFIG).is_file():
         return None
     recorded = read_config(run / CONFIG)
@@ -158,7 +158,7 @@ def _results(config: Namespace) -> Iterator[Path]:
 
 
 def _defaults(config: Namespace, run: str) -> dict[str, str]:
-    """The options of this config that may follow the run folder, with their places."""
+    """Return the options of this config that may follow the run folder, with their places."""
     places = {option: str(Path(run) / place) for option, place in PLACES.items() if option in config}
     if not config["summary"]["prompts"]:
         del places["summary.folder"]

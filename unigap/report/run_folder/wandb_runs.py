@@ -1,4 +1,4 @@
-"""What unigap arranges with Weights & Biases: a group for each stage, the whole config, no waiting for a network."""
+"""Set up Weights & Biases runs: a group for each stage, the whole config, offline mode without a network."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from unigap.files.durable import make_folder, write_durable
 
 PROJECT = "unigap"
 CONFIG_FILE = "unigap.yaml"
-"""The resolved config among a run's files; ``config.yaml`` is W&B's own."""
+"""File name of the resolved config; ``config.yaml`` belongs to W&B."""
 PATIENCE = 5.0
-"""Seconds the server has for its first answer."""
+"""Seconds to wait for the server's first answer."""
 
 
 def arrange_runs(config: Namespace) -> None:
-    """Gives the W&B loggers of a run the group and project they lack, and takes them offline where nobody answers.
+    """Set missing groups and projects of a run's W&B loggers, and switch to offline mode without an answer.
 
     Args:
         config: The resolved config of a sub-command; it is changed.
@@ -36,7 +36,7 @@ def arrange_runs(config: Namespace) -> None:
     for logger in loggers:
         group = config["model"]["class_path"].rpartition(".")[2]
         logger["dict_kwargs"] = {"group": group, **(logger.get("dict_kwargs") or {})}
-        # a sweep brings its own project
+        # a sweep has its own project
         if logger["init_args"].get("project") is None and not {"WANDB_PROJECT", "WANDB_SWEEP_ID"} & os.environ.keys():
             logger["init_args"]["project"] = PROJECT
     settings = wandb.setup().settings
@@ -63,7 +63,7 @@ def _answers(url: str) -> bool:
 
 
 def tell_config(run: Any, config: str) -> None:
-    """Makes a resolved config the config of a W&B run, and one of its files, which ``unigap fit --config`` takes.
+    """Store a resolved config as the config of a W&B run, and as a file for ``unigap fit --config``.
 
     Args:
         run: The W&B run.
@@ -77,7 +77,7 @@ def tell_config(run: Any, config: str) -> None:
 
 
 def finish_run(failed: bool) -> None:
-    """Ends this process's W&B run, where there is one, and names the command that uploads an offline one."""
+    """Finish the W&B run of this process, if any, and print the command that uploads an offline run."""
     import wandb
 
     run = wandb.run

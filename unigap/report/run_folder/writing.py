@@ -1,4 +1,4 @@
-"""What a run changed, as the files the report is made of: figures, a gallery, and drawings judged otherwise."""
+"""Write the files that the report is made of: figures, a gallery, and images with flipped verdicts."""
 
 from __future__ import annotations
 
@@ -33,44 +33,46 @@ from unigap.metrics.scores import says_yes
 from unigap.report.run_folder.contents import Drawing, Exhibit, Rejudged
 from unigap.report.run_folder.measured import Samples
 
-# Shape legend: S drawings, E exam pictures.
+# Shape legend: S samples, E statements of the probe set.
 
 PACKAGES = ("unigap", "torch", "lightning", "transformers", "torchmetrics")
 REJUDGED = 6
-"""Most drawings shown of each way in which a verdict turned round."""
+"""Maximum number of images shown for each way in which a verdict flipped."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a model drew and knew at one time.
+class Measurement:
+    """One measurement of a model.
 
     Attributes:
-        verdicts: Its drawings for held-out prompts, with both verdicts.
-        answers_E: Its log-odds of yes on the exam; None where there is none.
+        verdicts: Its images for held-out prompts, with both verdicts.
+        answers_E: Its log-odds of yes on the probe set; None without a probe set.
     """
 
     verdicts: Verdicts
     answers_E: torch.Tensor | None
 
 
-def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: ProbeSet | None) -> dict[str, Any]:
-    """The measured part of ``summary.json``.
+def run_figures(
+    before: Measurement, after: Measurement, again_S: torch.Tensor, exam: ProbeSet | None
+) -> dict[str, Any]:
+    """Return the measured part of ``summary.json``.
 
     Args:
         before: The model before training.
         after: The model after training, on the same prompts and seeds.
-        again_S: Log-odds of yes that the judge after training gives to the drawings made before.
-        exam: What both sat, if anything.
+        again_S: Log-odds of yes of the judge after training on the images generated before.
+        exam: The probe set, if any.
     """
     old, new = before.verdicts, after.verdicts
     change = compare(old, new, again_S)
     win = change.win and {name: getattr(change.win, name) for name in ("win_rate", "matched_win_rate", "delta_auroc")}
     judged = {"before": (before, old.own_S), "after": (after, again_S)}
     figures = {
-        when: gap_scores(look.verdicts)
+        when: gap_scores(measurement.verdicts)
         | judge_scores(logit_S, old.right_S, old.prompt_S, category_S=old.category_S)
-        | (probe_scores(exam, look.answers_E) if exam and look.answers_E is not None else {})
-        for when, (look, logit_S) in judged.items()
+        | (probe_scores(exam, measurement.answers_E) if exam and measurement.answers_E is not None else {})
+        for when, (measurement, logit_S) in judged.items()
     }
     return {
         "n_eval_prompts": len(old.prompts),
@@ -84,8 +86,8 @@ def run_figures(before: Look, after: Look, again_S: torch.Tensor, exam: ProbeSet
     }
 
 
-def samples_of(before: Look, after: Look, again_S: torch.Tensor, exam: ProbeSet | None) -> Samples:
-    """What was said of each sample after training, as `run_figures` takes it."""
+def samples_of(before: Measurement, after: Measurement, again_S: torch.Tensor, exam: ProbeSet | None) -> Samples:
+    """Return the verdicts on each sample after training; arguments as for `run_figures`."""
     old, new = before.verdicts, after.verdicts
     own_E, right_E, picture_E = torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.long)
     if exam is not None and after.answers_E is not None:
@@ -104,12 +106,12 @@ def samples_of(before: Look, after: Look, again_S: torch.Tensor, exam: ProbeSet 
 
 
 def _logits(logit_S: torch.Tensor) -> list[float]:
-    """Four decimals, rounded down so that no verdict changes sides."""
+    """Round logits down to four decimals, so that no verdict flips."""
     return [math.floor(10_000 * logit) / 10_000 for logit in logit_S.double().tolist()]
 
 
-def _exam_delta(before: Look, after: Look, exam: ProbeSet | None) -> dict[str, Estimate]:
-    """The paired change of understanding, where both sat the exam."""
+def _exam_delta(before: Measurement, after: Measurement, exam: ProbeSet | None) -> dict[str, Estimate]:
+    """Return the paired change of understanding on the probe set; empty without one."""
     if exam is None or before.answers_E is None or after.answers_E is None:
         return {}
     first, second = (
@@ -132,12 +134,12 @@ def _by(before: Verdicts, after: Verdicts, attribute: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Version by package, of those that decide what a run does."""
+    """Return the versions of the packages that affect a run."""
     return {name: version(name) for name in PACKAGES}
 
 
 def write_gallery(folder: Path, before: Verdicts, after: Verdicts, prompts: int) -> None:
-    """Writes the first drawing of evenly spread prompts, before and after, with both verdicts: ``gallery.json``."""
+    """Write ``gallery.json``: the first image of evenly spaced prompts, before and after, with both verdicts."""
     per_prompt = len(before.own_S) // len(before.prompts)
     count = min(prompts, len(before.prompts))
     exhibits = []
@@ -151,11 +153,11 @@ def write_gallery(folder: Path, before: Verdicts, after: Verdicts, prompts: int)
 
 def _about(verdicts: Verdicts, i: int) -> dict[str, Any]:
     candidate = verdicts.drawings.candidates[i]
-    asked = candidate.prompt
+    prompt = candidate.prompt
     return {
-        "prompt": asked.text,
-        "category": asked.category,
-        "difficulty": asked.difficulty,
+        "prompt": prompt.text,
+        "category": prompt.category,
+        "difficulty": prompt.difficulty,
         "seed": candidate.seed,
     }
 
@@ -176,9 +178,9 @@ def _save_picture(path: Path, verdicts: Verdicts, i: int) -> None:
 
 
 def write_rejudged(folder: Path, before: Verdicts, again_S: torch.Tensor) -> None:
-    """Writes the drawings whose verdict turned round, those with the largest change first: ``rejudged.json``.
+    """Write ``rejudged.json``: the images whose verdict flipped, those with the largest change first.
 
-    Without an external judge none is written: nobody knows which of them were right.
+    Without an external judge the list is empty, because it is unknown which images are right.
     """
     rows: list[Rejudged] = []
     right_S = before.right_S
@@ -192,7 +194,7 @@ def write_rejudged(folder: Path, before: Verdicts, again_S: torch.Tensor) -> Non
 
 
 def _turned(own_S: torch.Tensor, again_S: torch.Tensor, right_S: torch.Tensor) -> Iterator[int]:
-    """Numbers of drawings whose verdict turned round, at most ``REJUDGED`` for each old verdict and truth."""
+    """Yield the indices of images whose verdict flipped, at most ``REJUDGED`` for each old verdict and truth."""
     yes_S, still_S, change_S = says_yes(own_S), says_yes(again_S), (again_S - own_S).abs()
     for accepted in (True, False):
         for right in (False, True):
