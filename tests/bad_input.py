@@ -610,7 +610,7 @@ CALIBRATION = {
     "gap with a precision for a model of one's own": Mistake(
         ["gap", "--model", "unigap.models.janus.Janus", "--dtype", "bfloat16"], ["--dtype goes with --checkpoint"]
     ),
-    "gap with an external judge who answers later": gap("asked later", external="unigap.judges.HumanJudge"),
+    "gap with an external judge who answers later": gap("arrive later", external="unigap.judges.HumanJudge"),
     "gap with no such external judge": gap("external", external="unigap.judges.NoJudge"),
     "calibrate in no world": calibrate("unknown world 'nowhere'", "shapes", world="nowhere"),
     "calibrate nothing": calibrate("nowhere", "no such folder", checkpoint="nowhere"),
