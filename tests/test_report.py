@@ -277,7 +277,7 @@ def test_the_table_holds_every_metric_with_interval_and_n(page: Page) -> None:
 
 def test_the_win_rate_stands_with_its_n_its_matched_form_and_the_change_of_auroc(page: Page) -> None:
     text = page.text
-    group = text[text.index("The judge after against the judge before") :]
+    group = text[text.index("The judge after training compared with before") :]
     assert group.index("62.0 % 51.0 to 73.0 n = 74") < group.index("51.0 % 39.0 to 63.0 n = 66")
     assert group.index("n = 66") < group.index("-0.006 -0.017 to +0.005 n = 1,920 no significant change")
 

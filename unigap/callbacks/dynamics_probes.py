@@ -105,8 +105,8 @@ class YesLogOdds:
 
     def __call__(self, model: UnifiedModel, batch: Mapping[str, Tensor]) -> Tensor:
         """Return log-odds, shape (B,), in nats; ``batch`` holds ``pixels_BCHW`` and ``text_B``, indices of texts."""
-        asked = [[q.replace("{prompt}", self.texts[i]) for q in self.questions] for i in batch["text_B"].tolist()]
-        return model.judge_logit(batch["pixels_BCHW"], asked).mean(1)
+        questions = [[q.replace("{prompt}", self.texts[i]) for q in self.questions] for i in batch["text_B"].tolist()]
+        return model.judge_logit(batch["pixels_BCHW"], questions).mean(1)
 
 
 def generation_source(model: UnifiedModel, texts: Sequence[str], codes_BM: Tensor) -> Source:

@@ -240,8 +240,8 @@ class RunSummary(Callback):
 
     def _key(self) -> str:
         plan = dataclasses.replace(self.plan, images_per_batch=1)  # affects speed only
-        asked = ([prompt.text for prompt in self.prompts], plan, self.pictures, self.exam_seed)
-        return hashlib.sha256(repr(asked).encode()).hexdigest()
+        measured = ([prompt.text for prompt in self.prompts], plan, self.pictures, self.exam_seed)
+        return hashlib.sha256(repr(measured).encode()).hexdigest()
 
     def _seconds_so_far(self) -> dict[str, float]:
         if self._began is None:

@@ -91,18 +91,18 @@ def curve_charts(epochs: Sequence[Epoch]) -> Charts:
     ]
 
 
-def verdicts(one: Round) -> Bar:
+def verdicts(row: Round) -> Bar:
     """Return a bar of the verdicts on a round's candidates, in per cent."""
-    counts = [("accepted", one.accepted, "generation", False)]
-    if one.truly_right is not None:
-        right = ("accepted, right", one.truly_right, "generation", False)
-        counts = [right, ("accepted, wrong", one.accepted - one.truly_right, "non-unification", True)]
-    counts.append(("rejected", one.candidates - one.unjudged - one.accepted, "faint", False))
-    if one.unjudged:
-        counts.append(("not judged", one.unjudged, "faint", True))
-    whole = max(one.candidates, 1)
+    counts = [("accepted", row.accepted, "generation", False)]
+    if row.truly_right is not None:
+        right = ("accepted, right", row.truly_right, "generation", False)
+        counts = [right, ("accepted, wrong", row.accepted - row.truly_right, "non-unification", True)]
+    counts.append(("rejected", row.candidates - row.unjudged - row.accepted, "faint", False))
+    if row.unjudged:
+        counts.append(("not judged", row.unjudged, "faint", True))
+    whole = max(row.candidates, 1)
     segments = [Segment(label, 100 * count / whole, colour, hatched) for label, count, colour, hatched in counts]
-    return Bar(f"Round {one.round}", f"{one.accepted:,} of {one.candidates:,} accepted", segments)
+    return Bar(f"Round {row.round}", f"{row.accepted:,} of {row.candidates:,} accepted", segments)
 
 
 def round_charts(rounds: Sequence[Round]) -> Charts:
@@ -110,10 +110,10 @@ def round_charts(rounds: Sequence[Round]) -> Charts:
     if not rounds:
         return []
     rows = [
-        Bar(f"Round {one.round}", f"{one.pool_rows:,}", [Segment("pool rows", one.pool_rows, "before")])
-        for one in rounds
+        Bar(f"Round {row.round}", f"{row.pool_rows:,}", [Segment("pool rows", row.pool_rows, "before")])
+        for row in rounds
     ]
-    judged = [verdicts(one) for one in rounds]
+    judged = [verdicts(row) for row in rounds]
     first = bar_chart("rounds-candidates", "Candidates by round and verdict", judged, "share of candidates, %")
     second = bar_chart("rounds-rows", "Training rows in the pool after each round", rows, "training rows")
     return [("Candidates by verdict", Markup(first)), ("Training rows in the pool", Markup(second))]
@@ -132,14 +132,14 @@ def time_chart(wall_seconds: Mapping[str, float]) -> Markup | None:
 
 def figure_line(watched: Sequence[Watched], figure: str, label: str, colour: str, scale: float = 1) -> list[Line]:
     """Return a number of the `Dynamics` callback by step as a list of one line, empty if it was never finite."""
-    points = [(float(one.step), Point(scale * one.figures[figure])) for one in watched if figure in one.figures]
+    points = [(float(row.step), Point(scale * row.figures[figure])) for row in watched if figure in row.figures]
     return [Line(label, colour, points)] if points else []
 
 
 def dynamics_charts(watched: Sequence[Watched]) -> Charts:
     """Return charts of the first-order fit, the coupling of the branches, and the direction of the probes."""
-    steps = [one for one in watched if one.kind == "step"]
-    kernels = [one for one in watched if one.kind == "kernel"]
+    steps = [row for row in watched if row.kind == "step"]
+    kernels = [row for row in watched if row.kind == "kernel"]
     fit = figure_line(steps, "fit/generation/r2", "generation", "generation")
     fit += figure_line(steps, "fit/understanding/r2", "understanding", "third")
     coupling = figure_line(kernels, "own_cosine/value", "own pairs", "generation")

@@ -118,7 +118,7 @@ def table(summary: Summary) -> list[tuple[str, list[Row]]]:
     if "win_rate" in summary.after:
         wins = [Row(metric, None, value_cell(metric, summary.after[metric.key]), None) for metric in SAME_IMAGES[:2]]
         change = change_cell(SAME_IMAGES[2], summary.after["delta_auroc"])
-        title = "The judge after against the judge before, on the same images"
+        title = "The judge after training compared with before, on the same images"
         groups.append((title, [*wins, Row(SAME_IMAGES[2], None, None, change)]))
     return [(title, rows) for title, rows in groups if rows]
 
