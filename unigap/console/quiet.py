@@ -17,6 +17,8 @@ ADVICE = (
     "You're resuming from a checkpoint that ended before the epoch ended",
     # a continued run is compared with the recipe of its checkpoint
     "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
+    # the figures of a validation are computed from the gathered samples of all processes
+    ".*sync_dist=True",
     # short epochs are usual here, and curves.json keeps every epoch
     "The number of training batches .* is smaller than the logging interval",
     # stages refuse weight averaging with sharded weights
