@@ -147,6 +147,7 @@ CONFIG_FILES = {
     "config a pipe": config("pipe.yaml", "'pipe.yaml'", "it is a pipe"),
     "config a device": Mistake(["fit", "--config=/dev/zero"], ["'--config=/dev/zero'", "it is a device"]),
     "config too large": config("huge.yaml", "'huge.yaml'", "larger than 1 MiB"),
+    "a pipe in a config": config("nested-pipe.yaml", "'pipe.yaml'", "it is a pipe"),
     "model a pipe": Mistake(["fit", "--model", "pipe.yaml"], ["'pipe.yaml'", "it is a pipe"]),
     "negative size": config("negative.yaml", "batch_size must be >= 1, got -32"),
 }

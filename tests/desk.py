@@ -291,6 +291,7 @@ def lay_trained_runs(desk: Path) -> None:
 
 def lay_special_files(desk: Path) -> None:
     """Pipes, devices and links, a config that is too large, and demos of which one holds a file of the user's."""
+    (desk / "nested-pipe.yaml").write_text("model: pipe.yaml\n")
     for name in ("pipe.txt", "pipe.jsonl", "pipe.csv", "pipe.yaml"):
         os.mkfifo(desk / name)
     os.mkfifo(desk / "mine/color_val.txt")

@@ -181,7 +181,7 @@ def run(checkpoint: Path, retention: Mapping[str, Any] | None, flags: Mapping[st
     """Runs sft.yaml in small with or without the callback; returns the exit status."""
     config = yaml.safe_load((CONFIGS / "sft.yaml").read_text())
     callback = {"class_path": "unigap.callbacks.Retention", "init_args": retention}
-    config["trainer"]["callbacks"] += [callback] if retention is not None else []
+    config["trainer"]["callbacks"] = [callback] if retention is not None else []
     Path("config.yaml").write_text(yaml.safe_dump(config))
     every = {**TRAINER, **POOL, **FICKLE, CHECKPOINT: checkpoint, **(flags or {})}
     return main(["fit", "--config", "config.yaml", *(word for k, v in every.items() for word in (f"--{k}", str(v)))])

@@ -27,7 +27,7 @@ class World:
         prompts: ``prompts(split, per_cell)`` returns the prompts of a split, at most ``per_cell`` for each
             (category, difficulty); None takes all.
         external: Make the ``Judge`` that knows the truth of every image.
-        probe_source: ``probe_source(split, seed)`` makes a ``ProbeSource``.
+        probe_source: ``probe_source(split, seed)`` makes a ``ProbeSource``; without a seed it follows the run's.
         quiz: Make a ``QuizSource``.
         classes: Classes that the world adds to modules of the package, by module name; configs name them there.
     """
@@ -36,7 +36,7 @@ class World:
     prompts: Callable[[str, int | None], list[Prompt]]
     # Any: judges, probe sources and quizzes live on floors above this one
     external: Callable[[], Any]
-    probe_source: Callable[[str, int], Any]
+    probe_source: Callable[[str, int | None], Any]
     quiz: Callable[[], Any]
     classes: Mapping[str, Sequence[type]] = field(default_factory=dict)
 

@@ -96,7 +96,7 @@ class Guard(Callback):
                 "Guard needs images with true and false captions, which data.prompts does not bring along; "
                 "set pairs, e.g. to unigap.evaluation.probe_sources.CaptionedFile"
             )
-        return world.probe_source("validation", 1)
+        return world.probe_source("validation", None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Test the model before training; a resumed run keeps its first results."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import yaml
 from jsonargparse import get_loader, set_loader
 
+from unigap.files.outside import refuse_special
+
 MAX_VALUES = 100_000
 MAX_DEPTH = 50
 
@@ -42,6 +44,8 @@ def check_yaml(text: str) -> None:
     for event in yaml.parse(text, Loader=_READER):
         line = event.start_mark.line + 1
         if isinstance(event, yaml.ScalarEvent):
+            # jsonargparse opens what looks like a nested config, and a pipe would never answer
+            refuse_special(event.value, f"line {line}: {event.value[:80]!r}", "a plain file")
             _count_key(stack[-1], event.value, line)
             _add(stack[-1], event.anchor, 1, grown)
         elif isinstance(event, yaml.AliasEvent):

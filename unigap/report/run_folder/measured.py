@@ -56,7 +56,8 @@ class Samples:
 
     def __post_init__(self) -> None:
         drawn = {len(self.own), len(self.fixed_own)}
-        drawn |= {len(column) for column in (self.right, self.fixed_right) if column is not None}
+        verdicts = [column for column in (self.right, self.fixed_right) if column is not None]
+        drawn |= {len(column) for column in verdicts}
         drawn |= {len(self.category)} if self.category else set()
         asked = {len(self.exam_own), len(self.exam_right), len(self.exam_picture)}
         if len(drawn) > 1 or len(asked) > 1 or self.candidates < 1 or len(self.own) % self.candidates:
