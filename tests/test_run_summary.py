@@ -61,8 +61,8 @@ def check_rejudged(run: RunFolder) -> None:
     kinds = {"positives_rejected": True, "negatives_accepted": False}
     for name, accepted in kinds.items():
         for truth, right in (("true", accepted), ("false", not accepted)):
-            reading = run.summary.rejudged[f"{truth}_{name}"]
-            count = round((reading.value or 0) * reading.n)
+            estimate = run.summary.rejudged[f"{truth}_{name}"]
+            count = round(estimate.value * estimate.n) if estimate.measured else 0
             assert sum(one.kind == (accepted, right) for one in run.rejudged) == min(count, 6), f"{truth}_{name}"
 
 
