@@ -71,8 +71,8 @@ def _head(setting: Setting, measured: Mapping[str, Measured], results: Mapping[s
         "is measured on the same prompts and sampling seeds. Figures are percent, changes are points, brackets are "
         "95 % intervals that resample prompts and seeds together, paired between arms. Bold intervals exclude zero; "
         "one in twenty does so by chance where there is no effect. The external judge is the oracle of the embedded "
-        "world; it selects training data only in the arms whose name says so. *Fixed images* are those that the base model "
-        "sampled for the same prompts, judged again after training."
+        "world; it selects training data only in the arms whose name says so. *Fixed images* are those that the base "
+        "model sampled for the same prompts, judged again after training."
     )
 
 
