@@ -22,7 +22,7 @@ from unigap.report.run_folder.fit_folder import SUMMARY, FitFolder, read_fit
 from unigap.seeds import VARIABLE
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "shapes"
-Overrides = Mapping[str, Any]
+Overrides = dict[str, Any]
 """Options of ``unigap fit`` by their full name, with plain JSON values."""
 
 QUIET: Overrides = {
@@ -103,7 +103,7 @@ def fit(config: str, run: Path, overrides: Overrides) -> TrainedRun:
         ValueError: An option is wrong, or the run cannot train.
         Stopped: A signal ended the run.
     """
-    words = command(config, run, QUIET | dict(overrides))
+    words = command(config, run, QUIET | overrides)
     # the tables that a run prints are not part of the evidence
     with contextlib.redirect_stdout(io.StringIO()), _seed_left_alone():
         try:

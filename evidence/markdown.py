@@ -11,6 +11,8 @@ def percent(estimate: Estimate, nothing: str = "-") -> str:
     """Format a share in percent with its interval, e.g. ``46.2 [41.8, 50.6]``."""
     if not estimate.n or math.isnan(estimate.value):
         return nothing
+    if math.isnan(estimate.low):
+        return f"{100 * estimate.value:.1f}"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 

@@ -227,7 +227,7 @@ def test_a_run_tells_what_it_keeps_also_when_resumed(janus_folder: Path, here: P
         assert start[0] == pytest.approx(start[1]), "one start for all validations"
     capsys.readouterr()
     flags = {**steep, "ckpt_path": LAST, "trainer.max_epochs": 3}
-    expect_error(run(janus_folder, shapes(seed=1), flags), capsys, "Retention: this run began with another quiz")
+    expect_error(run(janus_folder, shapes(seed=1), flags), capsys, "Retention.quiz", "was None and is 1")
 
 
 def test_validating_asks_the_quiz_of_a_file(janus_folder: Path, here: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import FICKLE, improve, same, state
 
-from unigap.callbacks import Dynamics, Guard, Regrow, RunSummary
+from unigap.callbacks import Dynamics, Regrow, RunSummary
 from unigap.data import PoolData
 from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.evaluation.quizzes import ShapesQuiz
@@ -50,8 +50,7 @@ def test_a_part_that_is_set_apart_stays_where_it_was_put(janus_folder: Path, her
 def test_every_part_follows_by_its_rule(seed: int, janus: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(seed))
     stage = SFTStage(janus)  # type: ignore[arg-type]
-    data, summary, guard = PoolData(eval_per_cell=1), RunSummary(), Guard()
-    assert isinstance(guard.pairs, ShapesPairs)
+    data, summary = PoolData(eval_per_cell=1), RunSummary()
     found = {
         "pool": Regrow().plan.seed,
         "predicted pool": stage.predict_plan.seed,
@@ -61,7 +60,7 @@ def test_every_part_follows_by_its_rule(seed: int, janus: object, monkeypatch: p
         "probe set": data.exam_seed,
         "test": summary.plan.seed,
         "test probe set": summary.exam_seed,
-        "rendered pairs": guard.pairs.seed,
+        "rendered pairs": ShapesPairs().seed,
         "quiz": ShapesQuiz().seed,
         "dynamics": Dynamics().seed,
         "judge": RandomJudge().seed,

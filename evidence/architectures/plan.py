@@ -8,6 +8,8 @@ from typing import Any
 
 from evidence.claims.setting import Setting
 from evidence.fit import spec
+from evidence.two_models import TwoModels
+from unigap.models.base import UnifiedModel
 
 ARMS = ("SFT", "SFT, random accepts", "SFT, oracle accepts", "DPO")
 """Arms by their names among the claims; the first is held against the two behind it."""
@@ -40,6 +42,10 @@ class ApartSetting(Setting):
         """Return two copies of the model: one samples images, the other judges them."""
         copies = super().model_spec()
         return spec("evidence.two_models.TwoModels", drawing=copies, judging=copies)
+
+    def open(self) -> UnifiedModel:
+        """Load both copies."""
+        return TwoModels(super().open(), super().open())
 
 
 @dataclass(frozen=True)

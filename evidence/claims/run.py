@@ -53,7 +53,7 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
     before, _ = base(setting, arm.prompts, seed)
     limit: Overrides = {"trainer.max_epochs": -1, "trainer.max_steps": max_steps} if max_steps > 0 else {}
     with tempfile.TemporaryDirectory() as folder:
-        options = setting.options(arm.prompts, seed, Path(folder)) | dict(arm.overrides)
+        options = setting.options(arm.prompts, seed, Path(folder)) | arm.overrides
         trained = fit(arm.config, Path(folder) / "run", {**options, **_calibrated(setting, arm), **limit})
         model, rounds = trained.model(), trained.rounds
     own = SelfJudge()

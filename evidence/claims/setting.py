@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from evidence.fit import COUNTED, Overrides, spec
-from unigap.cli.commands.model_choice import build_model
 from unigap.loop.plan import RoundPlan
 from unigap.models.base import SamplingRecipe, UnifiedModel
-from unigap.models.families import FAMILIES
+from unigap.models.families import FAMILIES, load_model
 from unigap.models.files.config import check_family, model_type
 from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Prompt
@@ -70,7 +69,7 @@ class Setting:
 
     def open(self) -> UnifiedModel:
         """Load the model that all arms start from."""
-        return build_model(self.model_spec())
+        return load_model(self.checkpoint)
 
     def options(self, prompts: str, seed: int, folder: Path) -> Overrides:
         """Return the options of ``unigap fit`` that all arms share.
