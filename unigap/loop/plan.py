@@ -57,7 +57,7 @@ class RoundPlan:
             judges: The selecting judge first, then the external one.
         """
         depends = dataclasses.asdict(self) | {"seed": self.sampling_seed, "judges": judge_recipes(at_once(judges))}
-        if judges[0].asked_later:  # its verdicts come later, so it is not among the judges of the round
+        if judges and judges[0].asked_later:  # its verdicts come later, so it is not among the judges of the round
             depends[SELECTS] = judges[0].name
         del depends["images_per_batch"]
         return depends | {"weights": model.weights_digest()}

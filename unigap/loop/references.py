@@ -24,7 +24,7 @@ def stored_references(
     key: str,
     candidates: Mapping[str, Candidate],
     model: UnifiedModel,
-    state: Mapping[str, torch.Tensor],
+    state: dict[str, torch.Tensor],
     precision: AbstractContextManager[None],
     ranks: Ranks,
 ) -> dict[str, float]:
