@@ -235,7 +235,7 @@ CHECKPOINTS = {
     "init_from a bare pickle": start("bare.ckpt", "nothing in it was run"),
     "init_from with code": start("bomb.ckpt", "nothing in it was run"),
     "init_from another model": start("other.ckpt", "another model"),
-    "init_from only weights": start("weights.ckpt", "no Lightning checkpoint"),
+    "init_from only weights": start("weights.ckpt", "not a Lightning checkpoint"),
     "ckpt_path missing": resume("nope.ckpt", "no such file"),
     "ckpt_path last, without one": resume("last", "no such file"),
     "ckpt_path junk": resume("junk.ckpt", "nothing in it was run"),
@@ -246,7 +246,7 @@ CHECKPOINTS = {
     "init_from weights of NaN": start("not-finite.ckpt", "the weights 'model.x' are not finite"),
     "ckpt_path with code": resume("bomb.ckpt", "nothing in it was run"),
     "ckpt_path a bare pickle": resume("bare.ckpt", "nothing in it was run", verb="validate"),
-    "ckpt_path only weights": resume("weights.ckpt", "no Lightning checkpoint", verb="predict"),
+    "ckpt_path only weights": resume("weights.ckpt", "not a Lightning checkpoint", verb="predict"),
     "ckpt_path a URL": resume("s3://bucket/a.ckpt", "is a URL", verb="validate"),
 }
 PROMPTS = {
@@ -465,7 +465,7 @@ BENCHMARKS = {
     "T2I-CompBench with a pipe": Mistake(["prompts", "import", "t2i-compbench:mine"], ["color_val", "it is a pipe"]),
     "datasets from a pipe": Mistake(["prompts", "import", "datasets:pipe.jsonl#text"], ["it is a pipe"]),
     "import into nowhere": Mistake(
-        ["prompts", "import", "seen.txt", "--out", "no/a.jsonl"], ["in a folder that exists"]
+        ["prompts", "import", "seen.txt", "--out", "no/a.jsonl"], ["in an existing folder"]
     ),
     "import an unknown split": Mistake(
         ["prompts", "import", "t2i-compbench:sets/t2i_compbench", "--split", "tset"], ["no prompt in split 'tset'"]

@@ -155,7 +155,7 @@ def test_figures_made_of_estimates_say_so(showo_folder: Path, tmp_path: Path) ->
     run_round(model, PROMPTS, [SelfJudge()], pool, 0, RoundPlan(2))
     words = ["export", "pool", str(pool.folder), "--out", str(tmp_path / "data"), "--checkpoint", str(showo_folder)]
     assert main(words) == 0
-    assert "an estimate: the model has no exact likelihood" in (tmp_path / "data" / "README.md").read_text()
+    assert "an estimate; the model has no exact likelihood" in (tmp_path / "data" / "README.md").read_text()
 
 
 def test_commands_that_are_given_a_folder_find_its_family(
