@@ -143,7 +143,7 @@ def build_model(spec: Mapping[str, Any], dtype: str | None = None) -> UnifiedMod
         chosen["init_args"] = {**(chosen.get("init_args") or {}), "dtype": dtype}
     parser = ClearParser(exit_on_error=False)
     parser.add_subclass_arguments(UnifiedModel, "model", required=True)
-    made = parser.instantiate_classes(parser.parse_object({"model": chosen}))
+    made = parser.instantiate(parser.parse_object({"model": chosen}))
     model: UnifiedModel = made["model"]
     return model
 
