@@ -464,9 +464,7 @@ BENCHMARKS = {
     ),
     "T2I-CompBench with a pipe": Mistake(["prompts", "import", "t2i-compbench:mine"], ["color_val", "it is a pipe"]),
     "datasets from a pipe": Mistake(["prompts", "import", "datasets:pipe.jsonl#text"], ["it is a pipe"]),
-    "import into nowhere": Mistake(
-        ["prompts", "import", "seen.txt", "--out", "no/a.jsonl"], ["in an existing folder"]
-    ),
+    "import into nowhere": Mistake(["prompts", "import", "seen.txt", "--out", "no/a.jsonl"], ["in an existing folder"]),
     "import an unknown split": Mistake(
         ["prompts", "import", "t2i-compbench:sets/t2i_compbench", "--split", "tset"], ["no prompt in split 'tset'"]
     ),

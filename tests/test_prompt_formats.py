@@ -156,6 +156,7 @@ def test_every_command_takes_a_set_by_name(janus_folder: Path, here: Path) -> No
     row = {"tag": "colors", "include": [{"class": "circle", "count": 1, "color": "red"}], "prompt": "a red circle"}
     Path("mine.jsonl").write_text(lines(row))
     options = ["--checkpoint", str(janus_folder), "--candidates", "2", "--out", "gap.json"]
+    options += ["--external", "unigap.judges.RandomJudge"]
     assert main(["gap", "--prompts", "geneval:mine.jsonl", *options]) == 0
     generation = json.loads(Path("gap.json").read_text())["generation"]
     assert generation["colors"]["n"] == generation["easy"]["n"] == 2

@@ -26,6 +26,8 @@ from unigap.pool import Pool
 
 SHORT = {**FICKLE, "trainer.max_epochs": 1}
 MEASURED = {**SHORT, **SUMMARY, "summary.folder": "null"}
+SEALED = {"seals.json", ".lock"}
+"""Left beside every sealed file."""
 OF_A_RUN = {"checkpoints", "config.yaml", "curves.json", "logs", "pool", "rows.jsonl"}
 
 
@@ -96,7 +98,7 @@ def test_parts_can_be_set_apart_and_switched_off(janus_folder: Path, here: Path)
     }
     assert improve(janus_folder, "sft", flags) == 0
     assert {path.name for path in here.iterdir()} == {"a", "shared"}
-    assert {path.name for path in (here / "a").iterdir()} == {"checkpoints", "config.yaml"}
+    assert {path.name for path in (here / "a").iterdir()} == {"checkpoints", "config.yaml", *SEALED}
     assert Pool.open("shared").rounds == (0,)
     config = yaml.safe_load((here / "a/config.yaml").read_text())
     assert config["data"]["init_args"]["pool"] == "shared", "what was set apart stays apart"
@@ -105,7 +107,7 @@ def test_parts_can_be_set_apart_and_switched_off(janus_folder: Path, here: Path)
 def test_callbacks_that_a_config_lists_are_not_doubled(janus_folder: Path, here: Path) -> None:
     listed = "[{class_path: CurveLog, init_args: {folder: mine}}, {class_path: RowLog, init_args: {path: mine/rows}}]"
     assert improve(janus_folder, "sft", {**SHORT, "trainer.callbacks": listed}) == 0
-    assert {path.name for path in (here / "mine").iterdir()} == {"curves.json", "rows"}
+    assert {path.name for path in (here / "mine").iterdir()} == {"curves.json", "rows", *SEALED}
     assert not (here / "runs/sft/curves.json").exists() and not (here / "runs/sft/rows.jsonl").exists()
 
 
@@ -129,4 +131,4 @@ def test_explicit_folders_need_no_run(janus_folder: Path, here: Path) -> None:
     flags = {**TRAINER, **POOL, **SHORT, CHECKPOINT: janus_folder, "run": "null"}
     flags |= {"data.pool": "old/pool", "checkpoint.folder": "old/checkpoints"}
     assert main(words("fit", "sft", flags)) == 0
-    assert {path.name for path in (here / "old").iterdir()} == OF_A_RUN
+    assert {path.name for path in (here / "old").iterdir()} == OF_A_RUN | SEALED

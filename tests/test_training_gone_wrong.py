@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_runs import expect_error, improve, state
 
-from unigap.callbacks import regrow
+from unigap.loop import references
 from unigap.models.base import UnifiedModel
 from unigap.objectives import SFT, RowBatch, StepResult
 from unigap.pool import Pool
@@ -75,13 +75,13 @@ def test_a_learning_rate_that_blows_up_is_noticed(
 def test_a_reference_that_is_not_finite_stops_before_the_first_step(
     janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = regrow.image_likelihoods
+    measured = references.image_likelihoods
 
     def broken(model: UnifiedModel, candidates: Sequence[Any], batch_size: int) -> Mapping[str, float]:
         return {**measured(model, candidates, batch_size), candidates[0].id: -math.inf}
 
     with monkeypatch.context() as patch:
-        patch.setattr(regrow, "image_likelihoods", broken)
+        patch.setattr(references, "image_likelihoods", broken)
         expect_error(improve(janus_folder, "dpo"), capsys, "reference of candidate", "-inf", "must be finite")
     assert not list(here.rglob("*.ckpt"))
     assert Pool.open("runs/dpo/pool").verify() == []

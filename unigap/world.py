@@ -38,7 +38,7 @@ class World:
     external: Callable[[], Any]
     probe_source: Callable[[str, int | None], Any]
     quiz: Callable[[], Any]
-    classes: Mapping[str, Sequence[type]] = field(default_factory=dict)
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @functools.cache
@@ -63,8 +63,16 @@ def find_world(name: str) -> World | None:
 
 def import_worlds() -> None:
     """Import every world, so that the command line knows their classes by name and lists them in its help."""
-    for name in world_names():
-        find_world(name)
+    for world in filter(None, map(find_world, world_names())):
+        for paths in world.classes.values():
+            for path in paths:
+                imported(path)
+
+
+def imported(path: str) -> Any:
+    """Return the class of a dotted path, e.g. ``unigap.worlds.shapes.judge.OracleJudge``."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def class_of_worlds(module: str, name: str) -> Any:
@@ -82,7 +90,7 @@ def class_of_worlds(module: str, name: str) -> Any:
     """
     # classes only: Python also looks up names such as __path__ and submodules this way
     for world in filter(None, map(find_world, world_names() if name[:1].isupper() else ())):
-        for added in world.classes.get(module, ()):
-            if added.__name__ == name:
-                return added
+        for path in world.classes.get(module, ()):
+            if path.rpartition(".")[2] == name:
+                return imported(path)
     raise AttributeError(f"module {module!r} has no attribute {name!r}")

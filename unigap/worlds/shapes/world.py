@@ -1,29 +1,24 @@
-"""The embedded world, as the rest of the package uses it."""
+"""The embedded world, as the rest of the package uses it. Its classes are imported when they are asked for."""
 
 from __future__ import annotations
 
-from unigap.world import World
-from unigap.worlds.shapes.contradictions import Contradictions
-from unigap.worlds.shapes.judge import OracleJudge
-from unigap.worlds.shapes.negatives import ShapesNegatives
-from unigap.worlds.shapes.pairs import ShapesPairs
-from unigap.worlds.shapes.pretrain_stage import PretrainStage
+from unigap.world import World, imported
 from unigap.worlds.shapes.prompt_sets import SPLITS, prompts
-from unigap.worlds.shapes.questions import GrammarQuestions
-from unigap.worlds.shapes.quiz import ShapesQuiz
+
+HERE = "unigap.worlds.shapes"
 
 WORLD = World(
     splits=tuple(SPLITS),
     prompts=prompts,
-    external=OracleJudge,
-    probe_source=ShapesPairs,
-    quiz=ShapesQuiz,
+    external=lambda: imported(f"{HERE}.judge.OracleJudge")(),
+    probe_source=lambda split, seed: imported(f"{HERE}.pairs.ShapesPairs")(split, seed),
+    quiz=lambda: imported(f"{HERE}.quiz.ShapesQuiz")(),
     classes={
-        "unigap.evaluation.probe_sources": (ShapesPairs,),
-        "unigap.evaluation.quizzes": (ShapesQuiz,),
-        "unigap.judges": (GrammarQuestions, OracleJudge),
-        "unigap.objectives.negatives": (ShapesNegatives,),
-        "unigap.objectives": (Contradictions,),
-        "unigap.stages": (PretrainStage,),
+        "unigap.evaluation.probe_sources": (f"{HERE}.pairs.ShapesPairs",),
+        "unigap.evaluation.quizzes": (f"{HERE}.quiz.ShapesQuiz",),
+        "unigap.judges": (f"{HERE}.questions.GrammarQuestions", f"{HERE}.judge.OracleJudge"),
+        "unigap.objectives.negatives": (f"{HERE}.negatives.ShapesNegatives",),
+        "unigap.objectives": (f"{HERE}.contradictions.Contradictions",),
+        "unigap.stages": (f"{HERE}.pretrain_stage.PretrainStage",),
     },
 )
