@@ -19,7 +19,7 @@ from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.pool import Pool
 from unigap.pool.layout import HEAD
 from unigap.report.pages.report import write_report
-from unigap.report.run_folder.fit_folder import read_fit
+from unigap.report.run_folder.fit_folder import CONFIG, read_config, read_fit
 
 UNREAD = ("version_*", "report.html", ".lock")
 """Logs for other programs, the page itself and locks: nothing reads them again."""
@@ -55,6 +55,7 @@ def _readers(run: Path) -> list[Callable[[], object]]:
         lambda: _read_pool(Pool.open(pool)),
         lambda: write_report(run, run / "report.html"),
         lambda: read_fit(run).estimates,
+        lambda: read_config(run / CONFIG),
         lambda: open_lightning(str(last), "run"),
         lambda: _read_rows(run),
     ]
