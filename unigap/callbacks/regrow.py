@@ -22,7 +22,7 @@ from unigap.loop.progress import Phase, training_is_over
 from unigap.loop.ranks import ranks_of
 from unigap.loop.references import stored_references
 from unigap.loop.round import run_round
-from unigap.loop.selection import select
+from unigap.loop.selection import Selection, select
 from unigap.models.engine.sharding import whole
 from unigap.pool import Pool
 from unigap.records import Prompt
@@ -55,9 +55,8 @@ class Regrow(Callback):
         if not isinstance(pl_module, ImproveStage):
             return
         pool, rounds = _open_pool(trainer, pl_module, create=True), max(pl_module.pool_data.rounds, 1)
-        if not pool.rounds:
-            self._run_round(trainer, pl_module, pool, 0, pl_module.pool_data.prompts)
-        self._load_rows(trainer, pl_module, pool, rounds)
+        drawn = None if pool.rounds else self._run_round(trainer, pl_module, pool, 0, pl_module.pool_data.prompts)
+        self._load_rows(trainer, pl_module, pool, rounds, drawn)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Load the rows here for sharded strategies, which restore the checkpoint after ``on_fit_start``."""
@@ -108,12 +107,12 @@ class Regrow(Callback):
         discarded = selection.discarded(data.prompts)
         chosen = stage.schedule.choose(data.prompts, discarded, f"{self.plan.seed}/{data.rounds}")
         if chosen:
-            self._run_round(trainer, stage, pool, data.rounds, chosen)
-            self._load_rows(trainer, stage, pool, data.rounds + 1)
+            drawn = self._run_round(trainer, stage, pool, data.rounds, chosen)
+            self._load_rows(trainer, stage, pool, data.rounds + 1, drawn)
 
     def _run_round(
         self, trainer: Trainer, stage: ImproveStage, pool: Pool, number: int, prompts: Sequence[Prompt]
-    ) -> None:
+    ) -> Selection:
         """Run one round of the loop with a progress bar; SIGTERM and SIGINT stop it between batches."""
         ranks, checkpoint = ranks_of(trainer), run_checkpoint(trainer)
         total = len(prompts) * self.plan.candidates // ranks.world
@@ -128,18 +127,23 @@ class Regrow(Callback):
             rule = (self.allocation, stage.objective.threshold)
             try:
                 with trainer.precision_plugin.forward_context(), whole(stage.model):
-                    run_round(stage.model, prompts, stage.judges, pool, number, self.plan, ranks, advance, *rule)
+                    return run_round(stage.model, prompts, stage.judges, pool, number, self.plan, ranks, advance, *rule)
             except (ValueError, Stopped):
                 if checkpoint:  # the other ranks know only that this one failed, not that it was asked to stop
                     checkpoint.obey(trainer)
                 raise
 
-    def _load_rows(self, trainer: Trainer, stage: ImproveStage, pool: Pool, rounds: int) -> None:
-        """Make training rows of the first ``rounds`` rounds, with references where needed, and log the counts."""
+    def _load_rows(
+        self, trainer: Trainer, stage: ImproveStage, pool: Pool, rounds: int, selection: Selection | None
+    ) -> None:
+        """Make training rows of the first ``rounds`` rounds, with references where needed, and log the counts.
+
+        ``selection`` is that of the round just run; without one it is read from the pool.
+        """
         data, ranks = stage.pool_data, ranks_of(trainer)
         with ranks.together():
             _check_judges(stage, pool, rounds)
-            selection = select(pool, stage.judge.name, stage.objective.threshold, rounds - 1)
+            selection = selection or select(pool, stage.judge.name, stage.objective.threshold, rounds - 1)
             data.refresh(stage.objective, selection, rounds)
         if stage.objective.needs_reference:
             members = {c.id: c for row in data.rows for c in stage.objective.members(row)}

@@ -66,7 +66,7 @@ def run_round(
     recipe = plan.recipe(model, judges) | allocation.recipe(threshold)
     if round in pool.rounds:
         _check_same_round(pool, round, recipe, prompts)
-        return select(pool, judges[0].name, threshold, round)
+        return _select_together(ranks, pool, judges[0], threshold, round)
     tallies = [Tally()] * len(prompts)
     wave = allocation.next_wave(tallies, plan.candidates)
     with ranks.together():
@@ -89,7 +89,13 @@ def run_round(
     with ranks.together():
         if ranks.rank == 0:
             writer.commit(prompts)
-    return select(pool, judges[0].name, threshold, round)  # select
+    return _select_together(ranks, pool, judges[0], threshold, round)  # select
+
+
+def _select_together(ranks: Ranks, pool: Pool, judge: Judge, threshold: float, round: int) -> Selection:
+    """Select on every rank; a file that one rank cannot read stops all of them."""
+    with ranks.together():
+        return select(pool, judge.name, threshold, round)
 
 
 def _add_to_tallies(
