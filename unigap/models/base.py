@@ -99,6 +99,11 @@ class SamplingRecipe:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether images are sampled at temperature 1 without guidance and filters."""
+        return self == SamplingRecipe()
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -108,10 +113,13 @@ class Samples:
         drawings_BN: Drawings: image codes, int64 (B, N, M) or (B, N, M, D), or latents, float (B, N, M, C).
         logp_BNM: Log-probability of each token given the prompt at temperature 1 without guidance, float32, nats;
             ``None`` if the family has none.
+        behaviour_BNM: Log-probability of each token under the recipe it was sampled with, float32, nats; the same
+            tensor as ``logp_BNM`` if the recipe is plain, 0 if it is greedy; ``None`` if the family has none.
     """
 
     drawings_BN: torch.Tensor
     logp_BNM: torch.Tensor | None
+    behaviour_BNM: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -185,9 +193,13 @@ class UnifiedModel(nn.Module, ABC):
 
     @abstractmethod
     def image_logps(
-        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
+        self,
+        prompt: PromptBatch,
+        drawings_R: torch.Tensor,
+        noise_R: torch.Tensor | None = None,
+        recipe: SamplingRecipe | None = None,
     ) -> torch.Tensor:
-        """Return the log-probability of each image token given its prompt, float32 (R, M), in nats, at temperature 1.
+        """Return the log-probability of each image token given its prompt, float32 (R, M), in nats.
 
         Args:
             prompt: B prompts.
@@ -196,6 +208,12 @@ class UnifiedModel(nn.Module, ABC):
                 equal seeds give equal noise, whatever the image and the rest of the batch. ``None`` takes seeds that
                 follow from the prompt, so that the estimate is a function of prompt, image and weights. Exact families
                 take only ``None``.
+            recipe: Return the log-probability under the distribution that this recipe samples from, differentiable
+                through the conditional and the unconditional pass; -inf for a token that a filter removes. ``None`` is
+                temperature 1 without guidance and filters. Families without an exact likelihood take only ``None``.
+
+        Raises:
+            ValueError: The recipe is greedy, or the family has no exact likelihood under it.
         """
 
     @abstractmethod
