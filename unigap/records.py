@@ -41,6 +41,8 @@ class Candidate:
         drawing: What the model decodes to pixels: image codes, int32 (M,) or (M, D), or latents, float16 (M, C).
         logp: Log-likelihood of the drawing given the prompt at temperature 1 without guidance, in nats; ``None`` if the
             model has none.
+        behaviour_M: Log-probability of each token under the recipe it was sampled with, in nats, float32 (M,); ``None``
+            where no objective asks for it.
     """
 
     prompt: Prompt
@@ -49,6 +51,7 @@ class Candidate:
     seed: int
     drawing: np.ndarray = field(compare=False, repr=False)
     logp: float | None
+    behaviour_M: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> str:

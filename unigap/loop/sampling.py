@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.models.base import Samples, SamplingRecipe, UnifiedModel
 from unigap.models.engine.memory import in_fitting_batches, items_that_fit
 from unigap.records import Candidate, Prompt
 
@@ -44,6 +44,7 @@ def sample_candidates(
     recipe: SamplingRecipe,
     images_per_batch: int = 512,
     first: int = 0,
+    behaviour: bool = False,
 ) -> Iterator[SampledBatch]:
     """Sample ``n`` candidates for each prompt, whole prompts at a time.
 
@@ -57,6 +58,7 @@ def sample_candidates(
         images_per_batch: Most images in one batch, at least the candidates of one prompt; fewer if the device lacks
             the memory.
         first: Index of the first candidate of each prompt; earlier ones exist already.
+        behaviour: Keep the log-probability of each token under ``recipe``.
 
     Yields:
         The candidates of a batch of prompts, prompt by prompt.
@@ -71,7 +73,7 @@ def sample_candidates(
         raise ValueError(f"images_per_batch must be >= 1, got {images_per_batch}")
 
     def draw(batch: slice) -> SampledBatch:
-        return _draw_batch(model, prompts[batch], range(first, first + n), round, run_seed, recipe)
+        return _draw_batch(model, prompts[batch], range(first, first + n), round, run_seed, recipe, behaviour)
 
     images = min(images_per_batch, items_that_fit(model, model.drawing_bytes(recipe)))
     too_large = f"{n} candidates of one prompt do not fit; draw fewer candidates, or free memory on the device"
@@ -79,7 +81,13 @@ def sample_candidates(
 
 
 def _draw_batch(
-    model: UnifiedModel, prompts: Sequence[Prompt], indices: range, round: int, run_seed: int, recipe: SamplingRecipe
+    model: UnifiedModel,
+    prompts: Sequence[Prompt],
+    indices: range,
+    round: int,
+    run_seed: int,
+    recipe: SamplingRecipe,
+    behaviour: bool,
 ) -> SampledBatch:
     seeds = [[seed_of(run_seed, round, prompt.id, index) for index in indices] for prompt in prompts]
     encoded = model.encode_prompt([prompt.text for prompt in prompts])
@@ -88,8 +96,19 @@ def _draw_batch(
     stored = model.storable(drawings_R).numpy()
     logp_BNM = samples.logp_BNM
     logps = [None] * len(stored) if logp_BNM is None else logp_BNM.double().sum(-1).flatten().tolist()
-    drawn = zip(itertools.chain(*seeds), stored, logps, strict=True)
+    acted = _behaviours(samples) if behaviour else [None] * len(stored)
+    drawn = zip(itertools.chain(*seeds), stored, logps, acted, strict=True)
     asked = itertools.product(prompts, indices)
     candidates = [Candidate(prompt, round, index, *row) for (prompt, index), row in zip(asked, drawn, strict=True)]
     # judges see what the pool holds
     return SampledBatch(candidates, model.decode(stack_drawings(candidates).to(drawings_R.device)))
+
+
+def _behaviours(samples: Samples) -> Sequence[np.ndarray]:
+    if samples.behaviour_BNM is None:
+        raise ValueError(
+            "the model gives no log-probabilities under its sampling recipe (Samples.behaviour_BNM), which this "
+            "objective needs; take another objective"
+        )
+    acted_RM: np.ndarray = samples.behaviour_BNM.flatten(0, 1).float().cpu().numpy()
+    return list(acted_RM)

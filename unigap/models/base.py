@@ -123,6 +123,21 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class FlowTerms:
+    """Prediction of a flow model between an image (time 0) and noise (time 1), on x_t = (1 - t) x_0 + t noise.
+
+    Attributes:
+        velocity_RMC: Predicted velocity, noise minus image, float32, differentiable.
+        mixed_RMC: x_t, float32.
+        time_R: t, in (0, 1].
+    """
+
+    velocity_RMC: torch.Tensor
+    mixed_RMC: torch.Tensor
+    time_R: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Answers:
     """Answers to yes-no questions; both tensors have the same shape.
 
@@ -215,6 +230,19 @@ class UnifiedModel(nn.Module, ABC):
         Raises:
             ValueError: The recipe is greedy, or the family has no exact likelihood under it.
         """
+
+    def velocity_terms(self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor) -> FlowTerms:
+        """Return the velocity that a flow model predicts between given images and noise; only flow models have one.
+
+        Args:
+            prompt: B prompts.
+            drawings_R: One or several images per prompt; the images of one prompt are consecutive.
+            noise_R: One int64 seed an image of its time and noise, as for ``image_logps``.
+
+        Raises:
+            ValueError: The family is no flow model.
+        """
+        raise ValueError(f"{type(self).__name__} is no flow model and predicts no velocity; take another objective")
 
     @abstractmethod
     def text_logps(

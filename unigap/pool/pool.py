@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from unigap.files.durable import Sealed, unseal
@@ -15,9 +16,26 @@ from unigap.pool.chain import Chain
 from unigap.pool.damage import find_damage
 from unigap.pool.head import lost_rounds, read_head
 from unigap.pool.identity import read_identity, references_of, write_empty_pool
-from unigap.pool.layout import CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE, RECIPE, find_rounds, round_folder
+from unigap.pool.layout import (
+    BEHAVIOUR_KEY,
+    CANDIDATES_FILE,
+    JUDGMENTS_FILE,
+    PROMPTS_FILE,
+    RECIPE,
+    find_rounds,
+    round_folder,
+)
 from unigap.pool.shards import RoundWriter, plain_recipe
-from unigap.pool.tables import CANDIDATES, JUDGMENTS, PROMPTS, candidates_of, judgments_of, prompts_of, read_parquet
+from unigap.pool.tables import (
+    CANDIDATES,
+    JUDGMENTS,
+    PROMPTS,
+    behaviours_of,
+    candidates_of,
+    judgments_of,
+    prompts_of,
+    read_parquet,
+)
 from unigap.records import Candidate, Judgment, Prompt
 
 
@@ -123,8 +141,24 @@ class Pool:
             ValueError: Round ``upto`` is not in the pool, or a file is damaged; the message names it.
         """
         return [
-            row for round in self._upto(upto) for row in candidates_of(self._table(round, CANDIDATES_FILE, CANDIDATES))
+            row
+            for round in self._upto(upto)
+            for row in candidates_of(self._table(round, CANDIDATES_FILE, CANDIDATES, CANDIDATES.names))
         ]
+
+    def behaviours(self, round: int) -> dict[str, np.ndarray]:
+        """Read the log-probability of each token under the recipe it was sampled with, float32 (M,), by candidate id.
+
+        Raises:
+            ValueError: The round does not store it, is not in the pool, or a file is damaged; the message names it.
+        """
+        if BEHAVIOUR_KEY not in self.recipe(round):
+            raise ValueError(
+                f"round {round} of pool {self.folder} was drawn without the log-likelihoods under its sampling recipe, "
+                "which this objective needs; use a new pool folder"
+            )
+        columns = ["prompt_id", "round", "index", "behaviour_tokens"]
+        return behaviours_of(self._table(round, CANDIDATES_FILE, CANDIDATES, columns))
 
     def judgments(self, judge: str | None = None, upto: int | None = None) -> list[Judgment]:
         """Read the judgments of rounds 0 to ``upto`` inclusive, in the order of ``candidates``, then by judge.
@@ -288,5 +322,5 @@ class Pool:
             raise ValueError(f"round {last} is not in {self.folder}, which has {count} rounds, counted from 0")
         return range(last + 1)
 
-    def _table(self, round: int, name: str, schema: pa.Schema) -> pa.Table:
-        return read_parquet(self._chain.checked(round) / name, schema)
+    def _table(self, round: int, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+        return read_parquet(self._chain.checked(round) / name, schema, columns)

@@ -28,11 +28,15 @@ CANDIDATES = pa.schema(
 JUDGMENTS = pa.schema(
     [("candidate_id", pa.string()), ("judge", pa.string()), ("logit", pa.float64()), ("mass", pa.float32())]
 )
+BEHAVIOUR = pa.schema([("behaviour", pa.float64()), ("behaviour_tokens", pa.list_(pa.float32()))])
+"""Log-likelihood under the sampling recipe, of the image and of each token; rounds have it if the objective asks."""
 # one file, so that a candidate and its judgments become durable at the same time
 SHARD = pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(JUDGMENTS)))])
 _MASSLESS = JUDGMENTS.remove(JUDGMENTS.get_field_index("mass"))
 EARLIER = ((JUDGMENTS, _MASSLESS), (SHARD, pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(_MASSLESS)))])))
 """Columns of tables written by earlier versions, which did not store the mass."""
+WIDER = tuple((usual, pa.schema([*usual, *BEHAVIOUR])) for usual in (CANDIDATES, SHARD))
+"""Columns of tables of rounds that store the behaviour log-likelihood."""
 MAX_ROWS, MAX_VALUES, MAX_BYTES, MAX_TEXT = 1_000_000, 16_000_000, 2**28, 2**28
 """Maximum decompressed size of a small file; larger files may decompress to more."""
 
@@ -53,7 +57,7 @@ def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None
         columns: Names of the columns to read; None reads all.
 
     Returns:
-        The table; of an earlier version, without the mass of judgments.
+        The table; of an earlier version, without the mass of judgments. It has the columns ``BEHAVIOUR`` if stored.
 
     Raises:
         ValueError: The file is missing or damaged, has other columns, or would decompress to far more than its size.
@@ -76,10 +80,10 @@ def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None
 
 
 def _stored_schema(path: Path, file: pq.ParquetFile, schema: pa.Schema) -> pa.Schema:
-    """Return the schema of a file, ``schema`` or its earlier version; refuse an implausible decompressed size."""
+    """Return the schema of a file, ``schema`` or a variant; refuse an implausible decompressed size."""
     found = file.schema_arrow
     types = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in found]
-    accepted = [schema, *(earlier for current, earlier in EARLIER if current == schema)]
+    accepted = [schema, *(variant for usual, variant in (*EARLIER, *WIDER) if usual == schema)]
     stored = next((known for known in accepted if (found.names, types) == (known.names, known.types)), None)
     if stored is None:
         raise ValueError(f"{path} has the columns {', '.join(found.names)[:80]!r} or other types; it is of no pool")
@@ -149,7 +153,10 @@ def shard_table(candidates: Sequence[Candidate], judgments: Iterable[Judgment]) 
         "logp": [None if candidate.logp is None else float(candidate.logp) for candidate in candidates],
         "judgments": [[_judgment_row(given[judge]) for judge in sorted(given)] for given in verdicts.values()],
     }
-    return pa.table(columns, schema=SHARD)
+    table = pa.table(columns, schema=SHARD)
+    for field, column in zip(BEHAVIOUR, _behaviour_columns(candidates), strict=False):
+        table = table.append_column(field, column)
+    return table
 
 
 def merge_shards(shards: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:
@@ -162,7 +169,7 @@ def merge_shards(shards: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:
     rows = rows.sort_by([("prompt_id", "ascending"), ("index", "ascending")]).combine_chunks()
     flat = pc.list_flatten(rows["judgments"])
     judgments = pa.table([pc.struct_field(flat, name) for name in JUDGMENTS.names], schema=JUDGMENTS)
-    return rows.select(CANDIDATES.names), judgments
+    return rows.select([name for name in rows.column_names if name != "judgments"]), judgments
 
 
 def number_table(numbers: Mapping[str, float], value: str, noun: str) -> pa.Table:
@@ -211,11 +218,35 @@ def candidates_of(table: pa.Table) -> list[Candidate]:
     ]
 
 
+def behaviours_of(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return the log-probability of each token under the sampling recipe, float32 (M,), by candidate id."""
+    lists = table["behaviour_tokens"].combine_chunks()
+    flat, starts = lists.values.to_numpy().copy(), lists.offsets.to_numpy()
+    names = zip(*(table[name].to_pylist() for name in ("prompt_id", "round", "index")), strict=True)
+    ids = [f"{prompt}@{round}.{index}" for prompt, round, index in names]
+    return {id: flat[start:stop] for id, start, stop in zip(ids, starts[:-1], starts[1:], strict=True)}
+
+
 def judgments_of(table: pa.Table) -> list[Judgment]:
     """Return the judgments of a table, in its order."""
     if "mass" not in table.column_names:  # written by an earlier version
         table = table.append_column("mass", pa.nulls(len(table), pa.float32()))
     return [Judgment(*row) for row in zip(*(table[name].to_pylist() for name in JUDGMENTS.names), strict=True)]
+
+
+def _behaviour_columns(candidates: Sequence[Candidate]) -> list[pa.Array]:
+    """Return the columns ``BEHAVIOUR`` of a shard; none if its candidates have no behaviour log-likelihood."""
+    tokens = [candidate.behaviour_M for candidate in candidates if candidate.behaviour_M is not None]
+    if not tokens:
+        return []
+    if len(tokens) != len(candidates):
+        raise ValueError("only some candidates of a shard have a behaviour log-likelihood; give all of them one")
+    for candidate, token_M in zip(candidates, tokens, strict=True):
+        if len(token_M) != len(candidate.drawing) or not np.isfinite(token_M).all():
+            raise ValueError(f"behaviour_M of candidate {candidate.id!r} must be one finite number for each token")
+    offsets = np.cumsum([0, *map(len, tokens)], dtype=np.int32)
+    lists = pa.ListArray.from_arrays(offsets, np.concatenate(tokens).astype(np.float32))
+    return [pa.array([float(token_M.sum(dtype=np.float64)) for token_M in tokens], pa.float64()), lists]
 
 
 def _judgment_row(judgment: Judgment) -> dict[str, str | float | None]:
