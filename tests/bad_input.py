@@ -548,6 +548,24 @@ STAGES = {
         "sft", "train on a pool", data="unigap.worlds.shapes.lesson_data.ShapesLessons"
     ),
     "nothing accepted": run("ceiling", "accepted nothing"),
+    "a group of one": run("grpo", "2 or more, got 1", "regrow.plan.candidates", regrow__plan__candidates=1),
+    "a clip of nothing": run("grpo", "clip_low must be", stage__objective__init_args__clip_low=0.0),
+    "a clip below nothing": run("grpo", "clip_high > 0", stage__objective__init_args__clip_high=-0.2),
+    "a reward without a judge": run(
+        "grpo", "a reward without a judge", stage__objective__init_args__reward__weight=0.0
+    ),
+    "greedy groups": run("grpo", "temperature 0 is greedy", regrow__plan__sampling__temperature=0.0),
+    "parts of the discarded prompts": run("grpo", "goes with redraw=all", stage__schedule__redraw="discarded"),
+    "a ratio without a likelihood": run(
+        "grpo",
+        "exact likelihood",
+        "cfg 3",
+        "ShowO only estimates",
+        stage__model="unigap.models.showo.ShowO",
+        stage__model__init_args__checkpoint="shapes",
+        regrow__plan__sampling__cfg=3.0,
+    ),
+    "NFT of odds": run("nft", "rewards in [0, 1]", stage__objective__init_args__reward__of="logit"),
     "everything accepted": run(
         "dpo", "accepted all", "raise the threshold", stage__objective__init_args__threshold="1.0e-30"
     ),
