@@ -146,7 +146,8 @@ def test_nft_moves_a_flow_towards_good_images_and_away_from_bad_ones(flow: Any) 
 
     def error() -> float:
         terms = flow.velocity_terms(prompt, image, torch.arange(8))
-        return float((terms.mixed_RMC - terms.time_R[:, None, None] * terms.velocity_RMC - image).square().mean())
+        guess = terms.mixed_RMC - terms.time_R[:, None, None] * terms.velocity_RMC
+        return (guess - image).square().mean().item()
 
     start, moves = error(), {}
     for reward in (1.0, 0.0):

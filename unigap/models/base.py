@@ -102,7 +102,7 @@ class SamplingRecipe:
     @property
     def is_plain(self) -> bool:
         """Whether images are sampled at temperature 1 without guidance and filters."""
-        return self == SamplingRecipe()
+        return (self.temperature, self.cfg, self.top_k, self.top_p) == (1, 1, 0, 1)
 
 
 @dataclass(frozen=True)

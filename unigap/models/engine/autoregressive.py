@@ -174,7 +174,8 @@ def code_logps(
     """
 
     def logps(code_K: torch.Tensor, *hidden_KD: torch.Tensor) -> torch.Tensor:
-        return logit_logps(torch.cat([head(hidden) for hidden in hidden_KD]), code_K, recipe)
+        logits = [head(hidden) for hidden in hidden_KD]
+        return logit_logps(logits[0] if len(logits) == 1 else torch.cat(logits), code_K, recipe)
 
     code_K, passes = codes_RM.flatten(), hidden_GMD.split(len(codes_RM))
     hidden_KD = [hidden_RMD.flatten(0, 1) for hidden_RMD in passes]
