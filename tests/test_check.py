@@ -31,8 +31,9 @@ def broken(family: type, **members: Any) -> Any:
     return type("Broken", (family,), members)()
 
 
-@pytest.mark.parametrize("family", ["janus", "showo", "emu3"])
-@pytest.mark.parametrize("options", [{}, {"lora_rank": 3, "lora_alpha": 6}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    ("family", "options"), [("janus", {}), ("showo", {}), ("emu3", {}), ("janus", {"lora_rank": 3, "lora_alpha": 6})]
+)
 def test_every_family_keeps_its_promises(family: str, options: dict, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(f"new_{family}")(**options)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -196,7 +197,6 @@ BROKEN: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_promise_is_named(painter: Any, case: str) -> None:
     members, name = BROKEN[case]
-    check_model(painter())
     with pytest.raises(AssertionError, match=rf"(?m)^{name}: "):
         check_model(broken(painter, **members(painter)))
 
