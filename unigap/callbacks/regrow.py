@@ -77,8 +77,9 @@ class Regrow(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the epoch's non-unification score for ``patience``."""
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        schedule = pl_module.schedule if fitting and isinstance(pl_module, ImproveStage) else None
-        if schedule and schedule.patience:
+        if not fitting or not isinstance(pl_module, ImproveStage):
+            return
+        if pl_module.schedule and pl_module.schedule.patience:
             self._gaps[trainer.current_epoch + 1] = float(pl_module.results["non_unification"]["all"].value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

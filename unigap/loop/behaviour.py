@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+import numpy as np
+
 from unigap.loop.selection import Selection
 from unigap.models.base import SamplingRecipe
 from unigap.pool import Pool
@@ -22,7 +24,7 @@ def with_behaviour(pool: Pool, selection: Selection, rounds: Iterable[int], reci
     Raises:
         ValueError: A round was sampled with another recipe, or does not store the log-probabilities.
     """
-    acted = {}
+    acted: dict[str, np.ndarray] = {}
     for number in rounds:
         _check_recipe(pool, number, recipe)
         acted |= pool.behaviours(number)

@@ -217,19 +217,6 @@ class UnifiedModel(nn.Module, ABC):
             ValueError: The recipe is greedy, or the family has no exact likelihood under it.
         """
 
-    def velocity_terms(self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor) -> FlowTerms:
-        """Return the velocity that a flow model predicts between given images and noise; only flow models have one.
-
-        Args:
-            prompt: B prompts.
-            drawings_R: One or several images per prompt; the images of one prompt are consecutive.
-            noise_R: One int64 seed an image of its time and noise, as for ``image_logps``.
-
-        Raises:
-            ValueError: The family is no flow model.
-        """
-        raise ValueError(f"{type(self).__name__} is no flow model and predicts no velocity; take another objective")
-
     @abstractmethod
     def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
         """Answer yes-no questions, (B, Q). Every question attends to its image and itself only."""
@@ -290,6 +277,19 @@ class UnifiedModel(nn.Module, ABC):
             ``logp_BQT``, float32, in nats, 0 at padding, and ``mask_BQT``, bool.
         """
         raise _missing(self, "text_logps", "training on answers in text needs it")
+
+    def velocity_terms(self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor) -> FlowTerms:
+        """Return the velocity that a flow model predicts between given images and noise; only flow models have one.
+
+        Args:
+            prompt: B prompts.
+            drawings_R: One or several images per prompt; the images of one prompt are consecutive.
+            noise_R: One int64 seed an image of its time and noise, as for ``image_logps``.
+
+        Raises:
+            ValueError: The family is no flow model.
+        """
+        raise _missing(self, "velocity_terms", "learning from a flow's velocities needs it")
 
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Encode pixels in [-1, 1] to drawings, without gradient.

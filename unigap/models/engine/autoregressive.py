@@ -177,12 +177,12 @@ def code_logps(
         logits = [head(hidden) for hidden in hidden_KD]
         return logit_logps(logits[0] if len(logits) == 1 else torch.cat(logits), code_K, recipe)
 
-    code_K, passes = codes_RM.flatten(), hidden_GMD.split(len(codes_RM))
+    code_K, passes = codes_RM.flatten(), torch.split(hidden_GMD, len(codes_RM))
     hidden_KD = [hidden_RMD.flatten(0, 1) for hidden_RMD in passes]
     part = max(1, at_once // (n_codes * len(passes)))
     if len(code_K) <= part:
         return logps(code_K, *hidden_KD).view_as(codes_RM)
-    parts = zip(code_K.split(part), *(hidden.split(part) for hidden in hidden_KD), strict=True)
+    parts = zip(*(torch.split(tensor, part) for tensor in (code_K, *hidden_KD)), strict=True)
     return torch.cat([checkpoint(logps, *inputs, use_reentrant=False) for inputs in parts]).view_as(codes_RM)
 
 
