@@ -40,6 +40,7 @@ def ours(kl: float) -> Step:
     janus.train_only_trunk()
     texts = tuple(PROMPTS[i % len(PROMPTS)] for i in range(IMAGES))
     code_BM, behaviour_BM, advantage_B = acted(janus.n_codes, janus.image_tokens)
+    janus.encode_prompt(texts)  # tokenizers load their tables once, on both sides before the measurement
     batch = RewardedBatch(texts, texts, code_BM, advantage_B, behaviour_BM)
     objective = GRPO(kl=kl)
     janus.reference_state = janus.trainable_state() if kl else None

@@ -109,8 +109,8 @@ class Painter(UnifiedModel):
         noise_R: torch.Tensor | None = None,
         recipe: SamplingRecipe | None = None,
     ) -> torch.Tensor:
-        recipe, prompt = scored_recipe(recipe), prompt.repeat(prompt.images_each(drawings_R))
-        text_ids, text_mask = prompt.to_prefill(recipe.cfg != 1)
+        guided, prompt = scored_recipe(recipe).cfg != 1, prompt.repeat(prompt.images_each(drawings_R))
+        text_ids, text_mask = prompt.to_prefill(guided)
         image = FIRST_CODE + drawings_R[:, :-1].repeat(len(text_ids) // len(drawings_R), 1)
         tokens, mask = torch.cat([text_ids, image], 1), torch.cat([text_mask, torch.ones_like(image)], 1)
         states = self._states(tokens, mask)[:, -GRID * GRID :]

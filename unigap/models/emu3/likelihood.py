@@ -35,8 +35,12 @@ def image_logps(
     Raises:
         ValueError: The number of images is not a multiple of the number of prompts, or the recipe is greedy.
     """
-    recipe, images, embed = scored_recipe(recipe), prompt.images_each(codes_RM), net.model.text_model.embed_tokens
-    ids_PL, mask_PL = prompt.to_prefill(recipe.cfg != 1)
+    guided, images, embed = (
+        scored_recipe(recipe).cfg != 1,
+        prompt.images_each(codes_RM),
+        net.model.text_model.embed_tokens,
+    )
+    ids_PL, mask_PL = prompt.to_prefill(guided)
     # the last code is predicted, so it and its end-of-line token are no input
     image_RID = embed(layout.to_ids(codes_RM)[:, :-2])
     image_GID = image_RID.repeat(len(ids_PL) // len(prompt.ids_BL), 1, 1)

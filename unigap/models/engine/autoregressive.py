@@ -24,6 +24,10 @@ LOGITS_AT_ONCE = 2**24
 """Maximum number of image-code logits in memory at a time: 64 MiB of float32, 1,024 tokens of Janus-Pro."""
 
 
+TOKENS_AT_ONCE = 1024
+"""Maximum number of image tokens whose logits under a recipe are in memory at a time."""
+
+
 def uniforms(seeds_R: torch.Tensor, length: int) -> torch.Tensor:
     """Return one stream of uniform numbers in [0, 1) per seed, float64 (R, length), equal on every device."""
     generator = torch.Generator()
@@ -157,7 +161,7 @@ def code_logps(
     codes_RM: torch.Tensor,
     n_codes: int,
     at_once: int = LOGITS_AT_ONCE,
-    recipe: SamplingRecipe = PLAIN,
+    recipe: SamplingRecipe | None = None,
 ) -> torch.Tensor:
     """Return the log-probability of each code under a recipe, float32 (R, M), differentiable; -inf for filtered codes.
 
@@ -170,16 +174,19 @@ def code_logps(
         codes_RM: The codes, int64.
         n_codes: V.
         at_once: Maximum number of logits in memory at a time.
-        recipe: Temperature > 0, guidance and filters.
+        recipe: Temperature > 0, guidance and filters; ``None`` is the plain one. With a recipe, at most
+            ``TOKENS_AT_ONCE`` codes pass through the head at a time.
     """
 
     def logps(code_K: torch.Tensor, *hidden_KD: torch.Tensor) -> torch.Tensor:
         logits = [head(hidden) for hidden in hidden_KD]
-        return logit_logps(logits[0] if len(logits) == 1 else torch.cat(logits), code_K, recipe)
+        return logit_logps(logits[0] if len(logits) == 1 else torch.cat(logits), code_K, recipe or PLAIN)
 
     code_K, passes = codes_RM.flatten(), torch.split(hidden_GMD, len(codes_RM))
     hidden_KD = [hidden_RMD.flatten(0, 1) for hidden_RMD in passes]
     part = max(1, at_once // (n_codes * len(passes)))
+    if recipe is not None:
+        part = min(part, TOKENS_AT_ONCE)
     if len(code_K) <= part:
         return logps(code_K, *hidden_KD).view_as(codes_RM)
     parts = zip(*(torch.split(tensor, part) for tensor in (code_K, *hidden_KD)), strict=True)

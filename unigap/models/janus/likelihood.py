@@ -28,8 +28,8 @@ def image_logps(
     Raises:
         ValueError: The number of images is not a multiple of the number of prompts, or the recipe is greedy.
     """
-    recipe, images = scored_recipe(recipe), prompt.images_each(codes_RM)
-    ids_PL, mask_PL = prompt.to_prefill(recipe.cfg != 1)
+    guided, images = scored_recipe(recipe).cfg != 1, prompt.images_each(codes_RM)
+    ids_PL, mask_PL = prompt.to_prefill(guided)
     text_PLD = net.model.language_model.embed_tokens(ids_PL)
     # the last code is predicted but is no input
     image_RMD = net.prepare_embeddings_for_image_generation(codes_RM[:, :-1])
