@@ -182,7 +182,8 @@ def test_pairs_of_latents_are_trained_on(folder: Path) -> None:
     pool, objective = Pool.open(folder), DPO()
     rows = objective.rows(pool.candidates(), pool.logits("random"))
     batch = objective.collate([rows[i] for i in range(len(rows))], {})
-    assert batch.drawings_B.shape == (len(rows), TOKENS, CHANNELS) and len(rows) > 1
+    assert batch.drawings_B.shape == (len(rows), TOKENS, CHANNELS) and len(rows)
+    assert np.array_equal(batch.rejected_B[0].numpy(), rows[0].rejected.drawing.astype(np.float32))
 
 
 def test_export_leaves_latents_out_unless_asked(folder: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
