@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Sampler
 
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.loop.members import stage_members
 from unigap.loop.progress import batches_behind, batches_trained
 from unigap.loop.selection import Selection, acceptance
 from unigap.objectives import Objective, Row, RowBatch
 from unigap.pool import Pool
 from unigap.prompt_sets.contamination import check_no_overlap
 from unigap.prompt_sets.loading import load_prompts
-from unigap.records import Prompt
+from unigap.records import DrawingFormat, Prompt
 from unigap.seeds import seed_of_part
 from unigap.world import find_world
 
@@ -54,6 +57,7 @@ class EpochBatches(Sampler[list[int]]):
         ease_R: How easy each row is; if given, easier rows come earlier in an epoch, equal ones at random.
         batches: Batches of an epoch: several passes over the rows, each in its own order, or part of one; 0 is one
             pass.
+        get_ready: Called with the rows of this process before the first batch of a pass.
     """
 
     def __init__(
@@ -67,11 +71,12 @@ class EpochBatches(Sampler[list[int]]):
         start: int = 0,
         ease_R: Sequence[float] = (),
         batches: int = 0,
+        get_ready: Callable[[np.ndarray], None] = lambda rows: None,
     ) -> None:
         self.step = rows_of_step(rows, batch_size, world)
         self.size = self.step // world
         self.rows, self.key, self.rank, self.world = rows, tuple(key), rank, world
-        self.epoch, self.start, self.ease_R = epoch, start, ease_R
+        self.epoch, self.start, self.ease_R, self._get_ready = epoch, start, ease_R, get_ready
         self.pass_length = rows // self.step if self.step else 0
         self.batches = batches or self.pass_length
 
@@ -84,13 +89,13 @@ class EpochBatches(Sampler[list[int]]):
         return self.batches if self.pass_length else 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        passes: dict[int, list[int]] = {}
-        for number in range(self.start, len(self)):
-            turn, place = divmod(number, self.pass_length)
-            if turn not in passes:
-                passes = {turn: self._order(turn)}
-            first = (place * self.world + self.rank) * self.size
-            yield passes[turn][first : first + self.size]
+        numbers = range(self.start, len(self))
+        for turn, in_pass in itertools.groupby(numbers, lambda number: number // self.pass_length):
+            order = self._order(turn)
+            firsts = [(number % self.pass_length * self.world + self.rank) * self.size for number in in_pass]
+            self._get_ready(np.array([row for first in firsts for row in order[first : first + self.size]], np.int64))
+            for first in firsts:
+                yield order[first : first + self.size]
 
     def _order(self, turn: int) -> list[int]:
         """Return the order of the rows in a pass of the epoch."""
@@ -165,7 +170,7 @@ class PoolData(LightningDataModule):
         self._rows: Sequence[Row] = []
         self._ease: list[float] = []
         self._steps = 0
-        self._references: dict[str, float] = {}
+        self._references: Mapping[str, float] = {}
         self._objective: Objective | None = None
         self._restored: dict[str, Any] = {}
 
@@ -181,19 +186,30 @@ class PoolData(LightningDataModule):
         return Path(self._folder)
 
     @property
+    def pool(self) -> Pool:
+        """The pool that ``open_pool`` opened."""
+        assert self._pool is not None
+        return self._pool
+
+    @property
     def rows(self) -> Sequence[Row]:
         """Training rows of the present epoch."""
         return self._rows
 
-    def open_pool(self, model_digest: str, create: bool) -> Pool:
+    def open_pool(self, model_digest: str, create: bool, format: DrawingFormat | None = None) -> Pool:
         """Open the pool; if there is none and the run is new, ``create`` begins one.
+
+        Args:
+            model_digest: Fingerprint of the model family of the drawings.
+            create: Whether to begin a pool.
+            format: Type and shape of the drawings of a pool that is begun; None for codes (M,).
 
         Raises:
             ValueError: The folder holds another model's pool, a damaged one or something else, or the prompts are not
                 those of the run that continues.
         """
         if create and not self._restored and not (self.pool_folder / "pool.json").exists():
-            Pool.create(self.pool_folder, model_digest)
+            Pool.create(self.pool_folder, model_digest, format)
         self._pool = Pool.open(self.pool_folder, model_digest)
         if self._restored:
             self._pool.check_state(self._restored)
@@ -229,7 +245,7 @@ class PoolData(LightningDataModule):
             share = acceptance(candidates, logits, objective.threshold)
             self._ease = [share[row.prompt.id] for row in self._rows]
 
-    def use_references(self, references: dict[str, float]) -> None:
+    def use_references(self, references: Mapping[str, float]) -> None:
         """Set the reference log-likelihoods of the rows' candidates, by candidate id, in nats (DPO)."""
         self._references = references
 
@@ -246,6 +262,7 @@ class PoolData(LightningDataModule):
             batches_behind(self.trainer),
             self._ease,
             self._steps * self.trainer.accumulate_grad_batches,
+            self._stage,
         )
         self._check_place(sampler)
         if not len(sampler):
@@ -261,6 +278,10 @@ class PoolData(LightningDataModule):
                 f"this run is {self._restored['rows_trained']} rows into an epoch of {len(self._rows)}, which batches "
                 f"of {self.batch_size} rows do not reach; set data.batch_size back"
             )
+
+    def _stage(self, places: np.ndarray) -> None:
+        assert self._objective is not None
+        stage_members(self._rows, places, self._objective.members)
 
     def _collate(self, rows: list[Any]) -> RowBatch:
         assert self._objective is not None
