@@ -14,12 +14,16 @@ from typing import Any
 import pytest
 import wandb
 from documented import commands, documented
+from kill_points import Killed, Point, armed, at_call, kill
 from PIL import Image
-from small_runs import CHECKPOINT, FICKLE, POOL, TRAINER, improve, same, state
+from safetensors.torch import load
+from small_runs import CHECKPOINT, FICKLE, POOL, SUMMARY, TRAINER, improve, same, state
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unigap.__main__ import main
+from unigap.callbacks import run_summary
 from unigap.callbacks.gallery import COLUMNS
+from unigap.models.janus import Janus
 from unigap.pool import Pool
 
 GALLERY = {"trainer.callbacks+": "unigap.callbacks.Gallery", "trainer.callbacks.prompts": 3}
@@ -109,6 +113,28 @@ def test_a_run_in_wandb(janus_folder: Path, offline: Path, capsys: pytest.Captur
     assert main(["fit", "--config", config, *again, "--trainer.logger", "false"]) == 0
     ours, theirs = (state(Path(folder) / "checkpoints/last.ckpt") for folder in ("runs/c_sft", "again"))
     assert same(ours, theirs)
+
+
+KILLS: dict[str, Point] = {
+    "in the final measurement": (run_summary, "rejudge", lambda function: at_call(1, kill, function), {}),
+    "in the upload": (Janus, "save", lambda function: at_call(1, kill, function), {}),
+}
+
+
+@pytest.mark.parametrize("point", KILLS)
+def test_a_run_killed_at_its_end_still_uploads_its_artifacts(point: str, janus_folder: Path, offline: Path) -> None:
+    flags = {**FICKLE, **SUMMARY, "summary.folder": "runs/sft", "trainer.max_epochs": 1}
+    flags |= {"trainer.logger": "WandbLogger", "trainer.callbacks+": "unigap.callbacks.Artifacts"}
+    with pytest.raises(Killed), armed(KILLS[point]):
+        improve(janus_folder, "sft", flags)
+    wandb.teardown()
+    before = {*offline.rglob("offline-run-*/*.wandb")}
+    trained = state(offline / "runs/sft/checkpoints/last.ckpt")
+    assert improve(janus_folder, "sft", {**flags, "resume": "auto"}) == 0
+    (log,) = {*offline.rglob("offline-run-*/*.wandb")} - before
+    assert f"sha256-{str(Pool.open('runs/sft/pool').state()['sha256'])[:12]}".encode() in written(log)
+    weights = [load(data) for data in staged(offline / "data") if data[8:9] == b"{"]
+    assert any(same(tensors, {name: trained[f"model.net.{name}"] for name in tensors}) for tensors in weights)
 
 
 def test_online_without_an_answer_goes_offline(

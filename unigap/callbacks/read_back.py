@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from unigap.console.mistakes import shortened
+
 
 def find_fault(path: Path, trainer: Trainer) -> str:
     """Return why a new checkpoint cannot be loaded, and which callback is the cause; empty if it can.
@@ -26,7 +28,7 @@ def find_fault(path: Path, trainer: Trainer) -> str:
             if keeper is not None and not _loads(keeper.state_dict()):
                 name = type(keeper).__name__
                 return f"what {name} keeps cannot be loaded again; let its state_dict hold plain values and tensors"
-        return " ".join(str(error).split())[:200]
+        return shortened(str(error))
     return ""
 
 
