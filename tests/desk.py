@@ -229,7 +229,7 @@ def lay_runs(desk: Path, demo: Path) -> None:
     """Run folders whose gallery, summary or curves cannot be shown."""
 
     def variant(name: str, *without: str) -> Path:
-        left_out = ("pool", "csv", "report.html", "rows.jsonl", *without)
+        left_out = ("pool", "checkpoints", "logs", "config.yaml", "report.html", "rows.jsonl", *without)
         shutil.copytree(demo, desk / name, ignore=shutil.ignore_patterns(*left_out))
         return desk / name / "gallery" / "00-before.png"
 

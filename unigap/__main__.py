@@ -14,7 +14,7 @@ from unigap.console.outlet import outlive_reader
 from unigap.console.stop_signal import Stopped
 
 VERBS = {
-    "demo": ("unigap.cli.verbs", "watch the gap close on the embedded world, a few minutes on a CPU"),
+    "demo": ("unigap.cli.commands.demo", "watch the gap close on the embedded world, a few minutes on a CPU"),
     "fit": ("unigap.cli.lightning_verbs", "train a stage: --config configs/shapes/sft.yaml"),
     "validate": ("unigap.cli.lightning_verbs", "measure the gap of a stage's model on held-out prompts"),
     "predict": ("unigap.cli.lightning_verbs", "sample and judge candidates into a pool"),

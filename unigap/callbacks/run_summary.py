@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -85,6 +84,7 @@ class RunSummary(Callback):
         self.folder, self.plan, self.gallery = folder, (plan or RoundPlan(4)).seeded("test"), gallery
         self.source, self.split, self.per_cell, self.pictures = prompts or "", split, per_cell, exam
         self.exam_seed = seed_of_part("test probe set", exam_seed)
+        self.command: Sequence[str] = ()
         self.model = ""
         self.recipe: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
@@ -223,7 +223,7 @@ class RunSummary(Callback):
             **run_figures(before, after, again_S, self.exam),
             "rounds": _rounds(trainer),
             "wall_seconds": self.seconds,
-            "command": command_of(sys.argv[1:]),
+            "command": command_of(self.command),
             "versions": versions(),
             "recipe": self.recipe,
             "measured_on": self._measured_on(stage, weights),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +50,18 @@ class RunParser(ClearParser, LightningArgumentParser):
 
 
 class UnigapCLI(LightningCLI):
-    """LightningCLI with options for the callbacks of every run, in which options win over checkpoints."""
+    """LightningCLI with options for the callbacks of every run, in which options win over checkpoints.
+
+    Args:
+        command: The words of the command that the report names.
+        show: Function that shows the summary of a finished run.
+        args: As in ``LightningCLI``.
+        options: As in ``LightningCLI``.
+    """
+
+    def __init__(self, *args: Any, command: Sequence[str], show: Callable[[RunSummary], None], **options: Any) -> None:
+        self.command, self.show = command, show
+        super().__init__(*args, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of every run in addition to model, data and trainer."""
@@ -110,10 +121,12 @@ class UnigapCLI(LightningCLI):
         arrange_runs(config)
 
     def before_fit(self) -> None:
-        """Store the recipe in checkpoints; a continued run is checked against it."""
+        """Store the recipe in checkpoints, which a continued run is checked against, and the command in the summary."""
         checkpoint = run_checkpoint(self.trainer)
         assert checkpoint is not None, "every run of the command line has one"
         checkpoint.recipe = self.recipe
+        for summary in self._summaries():
+            summary.command = self.command
 
     def _drop_listed_callbacks(self, config: Namespace) -> None:
         """Drop the default ``CurveLog`` or ``RowLog`` if ``trainer.callbacks`` lists one."""
@@ -133,15 +146,17 @@ class UnigapCLI(LightningCLI):
         self.trainer.predict(**options, return_predictions=False)
 
     def after_fit(self) -> None:
-        """Print the figures before and after training, and the command that shows more."""
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        summaries = [callback for callback in callbacks if isinstance(callback, RunSummary) and callback.result]
+        """Show the figures before and after training."""
+        summaries = [summary for summary in self._summaries() if summary.result]
         for summary in summaries:
-            print_comparison(summary.result)
-            print(f"\nto see it: unigap report {summary.folder}")
+            self.show(summary)
         lacks_external = isinstance(self.model, ImproveStage) and self.model.external is None
         if lacks_external and not summaries and self.trainer.is_global_zero:
             print(no_external("--model.init_args.external"))
+
+    def _summaries(self) -> list[RunSummary]:
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, RunSummary)]
 
     def after_validate(self) -> None:
         """Print the gap; write it as JSON if ``--gap_out`` names a file."""
@@ -224,9 +239,25 @@ class Finished(Exception):
     """Raised by ``--resume auto`` if the run is finished."""
 
 
+def show_summary(summary: RunSummary) -> None:
+    """Print the figures before and after training, and the command that shows more."""
+    print_comparison(summary.result)
+    print(f"\nto see it: unigap report {summary.folder}")
+
+
 @quiet_libraries()
-def run(words: Sequence[str]) -> int:
-    """Run ``unigap fit|validate|predict ...``; return the exit status."""
+def run(
+    words: Sequence[str],
+    command: Sequence[str] | None = None,
+    show: Callable[[RunSummary], None] = show_summary,
+) -> int:
+    """Run ``unigap fit|validate|predict ...``; return the exit status.
+
+    Args:
+        words: The words of the command.
+        command: The words of the command that the report names; null is ``words``.
+        show: Function that shows the summary of a finished run.
+    """
     options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     # LightningCLI warns about args that differ from sys.argv; ddp starts the other processes by sys.argv[0]
     argv, sys.argv = sys.argv, [sys.argv[0], *words]
@@ -252,6 +283,8 @@ def run(words: Sequence[str]) -> int:
                 "logger": {"class_path": f"{MetricsCSV.__module__}.MetricsCSV", "init_args": {"save_dir": ""}},
             },
             seed_everything_default=0,
+            command=command or words,
+            show=show,
         )
     except Finished as message:
         print(message)

@@ -8,11 +8,10 @@ from typing import Any
 
 from jsonargparse import auto_cli
 
-from unigap.console.parser import ClearParser
+from unigap.console.parser import VerbParser
 from unigap.world import import_worlds
 
 COMMANDS: dict[str, str | dict[str, str]] = {
-    "demo": "demo",
     "gap": "gap",
     "calibrate": "calibrate",
     "report": "report",
@@ -24,16 +23,8 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     "export": {"pool": "export_pool", "model": "export_model"},
 }
 """Modules of ``unigap.cli.commands`` by verb; each holds a function named after the verb, e.g. ``judge_export``."""
-TAKE_CLASSES = ("demo", "gap", "calibrate", "judge", "export")
+TAKE_CLASSES = ("gap", "calibrate", "judge", "export")
 """Verbs with options that name a class; worlds add classes to choose from."""
-
-
-class _Parser(ClearParser):
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        for action in self._actions:
-            if isinstance(action.default, bool):  # ``--blind`` alone means ``--blind true``
-                action.nargs, action.const = "?", True
-        return super().parse_args(*args, **kwargs)
 
 
 def functions_of(verb: str) -> Callable[..., None] | dict[str, Callable[..., None]]:
@@ -70,5 +61,5 @@ def run_function(functions: Mapping[str, Any], words: Sequence[str], prog: str) 
         The exit status.
     """
     options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
-    auto_cli(dict(functions), args=list(words), as_positional=True, parser_class=_Parser, prog=prog, **options)
+    auto_cli(dict(functions), args=list(words), as_positional=True, parser_class=VerbParser, prog=prog, **options)
     return 0
