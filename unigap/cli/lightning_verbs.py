@@ -108,7 +108,8 @@ class UnigapCLI(LightningCLI):
                 config["resume"], config["ckpt_path"], Path(config["checkpoint"]["folder"]) / LAST
             )
             refuse_other_run(config, config["resume"])
-        self.recipe = yaml.safe_load(self._parser(self.subcommand).dump(config))
+        # valid as parsed: checking it again would add a tenth to the start of a run
+        self.recipe = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_validation=True))
         if config.get("ckpt_path"):
             content = open_lightning(config["ckpt_path"], "ckpt_path")
             if self.subcommand == "fit":
