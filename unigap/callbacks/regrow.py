@@ -192,7 +192,7 @@ def _check_judges(stage: ImproveStage, pool: Pool, rounds: int) -> None:
         stored, where = pool.recipe(number).get("judges", ()), f"round {number} of pool {pool.folder}"
         for judge in stage.judges:
             check_same_judge(judge, stored, where)
-    if not stage.judge.asked_later:
+    if not stage.judge.deferred:
         return
     judged = pool.logits(stage.judge.name, upto=rounds - 1).keys()
     drawn: dict[int, list[str]] = {}

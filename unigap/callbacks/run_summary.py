@@ -108,10 +108,10 @@ class RunSummary(Callback):
         source = self.source or pl_module.pool_data.eval_source
         self.prompts = load_prompts(source, self.split, self.per_cell)
         check_no_overlap(pl_module.pool_data.prompts, self.prompts)
-        self.exam: ProbeSet | None = None
+        self.probe_set: ProbeSet | None = None
         world = find_world(source)
         if world and self.pictures:
-            self.exam = world.probe_source(self.split, self.exam_seed).load(self.pictures)
+            self.probe_set = world.probe_source(self.split, self.exam_seed).load(self.pictures)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the model before training; a resumed run keeps its first figures."""
@@ -173,7 +173,9 @@ class RunSummary(Callback):
                     checkpoint.stop.check()
 
             verdicts = measure(stage.model, self.prompts, self.plan, stage.own_judge, stage.external, advance)
-        return Measurement(verdicts, probe_logits(stage.model, self.exam, stage.own_judge) if self.exam else None)
+        return Measurement(
+            verdicts, probe_logits(stage.model, self.probe_set, stage.own_judge) if self.probe_set else None
+        )
 
     def _restore_before(self, stage: ImproveStage) -> Measurement:
         """Restore the measurement before training; its images are decoded again, because the decoder is frozen."""
@@ -201,7 +203,7 @@ class RunSummary(Callback):
             "seed": self.plan.seed,
             "judge": stage.own_judge.recipe,
             "external": stage.external.recipe if stage.external else None,
-            "exam": self.pictures if self.exam else 0,
+            "exam": self.pictures if self.probe_set else 0,
             "weights": weights,
         }
 
@@ -218,14 +220,14 @@ class RunSummary(Callback):
         self.result = {
             "seed": stage.pool_data.seed,
             "model": self.model or type(stage.model).__name__,
-            **run_figures(before, after, again_S, self.exam),
+            **run_figures(before, after, again_S, self.probe_set),
             "rounds": _rounds(trainer),
             "wall_seconds": self.seconds,
             "command": command_of(self.command),
             "versions": versions(),
             "recipe": self.recipe,
             "measured_on": self._measured_on(stage, weights),
-            "samples": dataclasses.asdict(samples_of(before, after, again_S, self.exam)),
+            "samples": dataclasses.asdict(samples_of(before, after, again_S, self.probe_set)),
         }
         write_gallery(folder, before.verdicts, after.verdicts, self.gallery)
         write_rejudged(folder, before.verdicts, again_S)

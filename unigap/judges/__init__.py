@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unigap.judges.base import Judge, at_once, check_same_judge, check_speaks_at_once, judge_recipes
+from unigap.judges.base import Judge, check_immediate, check_same_judge, immediate, judge_recipes
 from unigap.judges.controls import AlwaysYesJudge, FlippedJudge, InvertedJudge, RandomJudge
 from unigap.judges.decomposed import DecomposedJudge
 from unigap.judges.ensemble import EnsembleJudge
@@ -29,9 +29,9 @@ __all__ = [
     "RandomJudge",
     "SelfJudge",
     "VQAJudge",
-    "at_once",
+    "check_immediate",
     "check_same_judge",
-    "check_speaks_at_once",
+    "immediate",
     "judge_recipes",
 ]
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from unigap.judges import Judge, at_once
+from unigap.judges import Judge, immediate
 from unigap.loop.allocation import Allocation, FixedCandidates, Tally
 from unigap.loop.judging import judge_samples
 from unigap.loop.plan import SELECTS, RoundPlan
@@ -60,7 +60,7 @@ def run_round(
         ValueError: The pool holds the round with other weights, another recipe or other prompts; the allocation needs
             verdicts of a judge that answers later; or a rank failed, on every rank.
     """
-    ranks, allocation, present = ranks or Ranks(), allocation or FixedCandidates(), at_once(judges)
+    ranks, allocation, present = ranks or Ranks(), allocation or FixedCandidates(), immediate(judges)
     how = (plan.sampling_seed, plan.sampling, plan.images_per_batch)
     _check_allocation(allocation, judges[0])
     recipe = plan.recipe(model, judges) | allocation.recipe(threshold)
@@ -109,7 +109,7 @@ def _add_to_tallies(
 
 
 def _check_allocation(allocation: Allocation, judge: Judge) -> None:
-    if judge.asked_later and not isinstance(allocation, FixedCandidates):
+    if judge.deferred and not isinstance(allocation, FixedCandidates):
         raise ValueError(
             f"{type(allocation).__name__} asks the judge while it draws, and {judge.name!r} answers later; "
             "leave the allocation out"

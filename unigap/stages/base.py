@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from unigap.data import PoolData, PromptRows
 from unigap.evaluation.gap import EVAL_ROUND, external_verdicts, probe_logits, probe_scores
 from unigap.evaluation.gap_meter import GapMeter
-from unigap.judges import Judge, SelfJudge, check_speaks_at_once
+from unigap.judges import Judge, SelfJudge, check_immediate
 from unigap.judges.own_external import warn_of_own_external
 from unigap.loop.judging import judge_samples
 from unigap.loop.plan import RoundPlan
@@ -78,7 +78,7 @@ class ImproveStage(LightningModule):
         self.model, self.objective = model, objective
         self.judge, self.external = judge or SelfJudge(), external
         if external is not None:
-            check_speaks_at_once(external)
+            check_immediate(external)
             warn_of_own_external(self.judge, external)
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.eval_plan = (eval_plan or RoundPlan(candidates=4)).seeded("evaluation")
@@ -248,9 +248,9 @@ class ImproveStage(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log every figure, and keep it with its interval in ``results``."""
         self.results = self.meter.compute()
-        exam = self.pool_data.probes
-        if exam is not None:
-            scored = probe_scores(exam, probe_logits(self.model, exam, self.own_judge))
+        probe_set = self.pool_data.probes
+        if probe_set is not None:
+            scored = probe_scores(probe_set, probe_logits(self.model, probe_set, self.own_judge))
             self.results |= {name: {"all": estimate} for name, estimate in scored.items()}
         for name, groups in self.results.items():
             for group, estimate in groups.items():
