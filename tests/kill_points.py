@@ -128,13 +128,10 @@ def armed(point: Point) -> Iterator[None]:
 
 def run_killed(checkpoint: Path, stage: str, name: str, flags: dict[str, object] = EXACT) -> None:
     """Runs a stage in the present folder until it is killed; checks that it was."""
-    point = points_of(stage)[name]
-    try:
-        with armed(point):
-            status = improve(checkpoint, stage, {**flags, **point[3]})
-    except Killed:
-        status = 0
-    assert status == next((code for signal_name, code in STATUS.items() if name.startswith(signal_name)), 0), name
+    point, status = points_of(stage)[name], None
+    with contextlib.suppress(Killed), armed(point):
+        status = improve(checkpoint, stage, {**flags, **point[3]})
+    assert status == next((code for signal_name, code in STATUS.items() if name.startswith(signal_name)), None), name
 
 
 def left_behind(stage: str) -> dict[str, Any]:
