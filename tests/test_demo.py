@@ -125,6 +125,7 @@ def test_the_command_repeats_itself_and_replaces_only_when_told(
     assert tree(here) == before
 
     assert main([*command, "--overwrite"]) == 0
+    assert main(["export", "model", "runs/demo", "--out", "weights"]) == 0, "its folder is a run folder"
     second = read(here / "runs/demo", "summary.json")
     for summary in (first, second):
         del summary["wall_seconds"], summary["command"]

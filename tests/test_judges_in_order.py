@@ -16,13 +16,13 @@ from unigap.models.janus import Janus
 SMALL = {
     "data.init_args.per_cell": 12,
     "data.init_args.batch_size": 16,
-    # gains are measured on test prompts; no assertion reads the validation after each epoch, so keep it small
-    "data.init_args.eval_per_cell": 1,
     "regrow.plan.candidates": 4,
     "summary.per_cell": 8,
     "summary.plan.candidates": 3,
     "summary.exam": 0,
     "trainer.max_epochs": 3,
+    # gains are measured on test prompts; no assertion reads the validation after each epoch
+    "trainer.limit_val_batches": 0,
 }
 JUDGES = {
     "oracle": {"class_path": "unigap.judges.OracleJudge"},
