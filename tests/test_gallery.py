@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -135,6 +136,25 @@ def test_a_run_killed_at_its_end_still_uploads_its_artifacts(point: str, janus_f
     assert f"sha256-{str(Pool.open('runs/sft/pool').state()['sha256'])[:12]}".encode() in written(log)
     weights = [load(data) for data in staged(offline / "data") if data[8:9] == b"{"]
     assert any(same(tensors, {name: trained[f"model.net.{name}"] for name in tensors}) for tensors in weights)
+
+
+@pytest.mark.parametrize("given", [None, "mine"])
+def test_a_group_that_is_given_is_kept(given: str | None, janus_folder: Path, offline: Path) -> None:
+    groups: list[str] = []
+
+    class Stop(Exception):
+        """Ends the run before it trains."""
+
+    @functools.wraps(wandb.init)  # the options of the logger are read off its signature
+    def started(**options: Any) -> None:
+        groups.append(options["group"])
+        raise Stop
+
+    flags = {"trainer.logger": "WandbLogger", "trainer.logger.group": given or "null"}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(wandb, "init", started)
+        improve(janus_folder, "sft", flags)
+    assert groups == [given or "SFTStage"]
 
 
 def test_online_without_an_answer_goes_offline(
