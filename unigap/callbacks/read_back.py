@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from unigap.files.torch_file import read_torch
+
 
 def find_fault(path: Path, trainer: Trainer) -> str:
     """Return why a new checkpoint cannot be loaded, and which callback is the cause; empty if it can.
@@ -19,7 +21,7 @@ def find_fault(path: Path, trainer: Trainer) -> str:
         trainer: The trainer, for its callbacks.
     """
     try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        read_torch(path)
     except Exception as error:  # torch raises errors of many classes here
         keepers = [*trainer.callbacks, trainer.datamodule]  # type: ignore[attr-defined]
         for keeper in keepers:
@@ -49,6 +51,6 @@ def with_phase(path: Path, key: str, phase: str) -> Mapping[str, Any]:
         key: Key of that state among the callbacks.
         phase: The new phase.
     """
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content: dict[str, Any] = read_torch(path)
     content["callbacks"][key]["phase"] = str(phase)
     return content

@@ -24,6 +24,7 @@ from unigap.loop.sampling import Drawings, draw_candidates
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel
 from unigap.models.engine.sharding import is_sharded, shard, whole
+from unigap.models.files.frozen_base import FrozenBase, check_base, fill_in, left_out_names
 from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.models.files.lora import adapter_scales
 from unigap.models.files.weights import unsharded
@@ -83,6 +84,7 @@ class ImproveStage(LightningModule):
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.eval_plan = (eval_plan or RoundPlan(candidates=4)).seeded("evaluation")
         self.predict_plan = (predict_plan or RoundPlan()).seeded("predicted pool")
+        self.frozen_base = FrozenBase(self.model)
         if init_from:
             load_stage(self.model, init_from)
         self.start_state = self.model.trainable_state() if objective.needs_reference else {}
@@ -129,6 +131,7 @@ class ImproveStage(LightningModule):
                 "(model.init_args.model.init_args.lora_rank), or leave the callback out"
             )
         shard(self.model, mesh["data_parallel"])
+        self.strict_loading = False  # checkpoints leave out frozen weights
         if self.objective.needs_reference:
             self.start_state = self.model.trainable_state()
 
@@ -150,8 +153,18 @@ class ImproveStage(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the scales of the adapted layers."""
+        """Keep the scales of the adapted layers, and leave out the weights that the base checkpoint gives."""
         checkpoint[ADAPTER_SCALES] = adapter_scales(self.model)
+        if self.global_rank == 0:
+            self.frozen_base.leave_out(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights that the checkpoint leaves out from the model.
+
+        Raises:
+            ValueError: The checkpoint was trained on another base.
+        """
+        fill_in(self.model, checkpoint, "the checkpoint")
 
     def on_train_start(self) -> None:
         """Put only the shared LLM into train mode: frozen parts keep their statistics and use no dropout."""
@@ -298,25 +311,30 @@ def refuse_sharded(trainer: Trainer, who: str) -> None:
         ValueError: When the strategy shards them.
     """
     if isinstance(trainer.strategy, ModelParallelStrategy):
-        raise ValueError(f"{who} needs weights that are not sharded; train with ddp, or remove it")
+        raise ValueError(
+            f"{who} needs weights that are not sharded; train with ddp (an adapter needs less memory: lora_rank), or "
+            "remove it"
+        )
 
 
 def load_stage(model: UnifiedModel, path: str) -> None:
     """Load the weights of an earlier stage's Lightning checkpoint into ``model``, which keeps its own options.
 
     Raises:
-        ValueError: When the file is no checkpoint, or holds another model, or an adapter of another scale.
+        ValueError: When the file is no checkpoint, or holds another model, an adapter of another scale, or weights that
+            were trained on another base.
     """
     content = open_lightning(path, "init_from")
     state = {name.removeprefix("model."): t for name, t in content["state_dict"].items() if name.startswith("model.")}
     present = model.state_dict()
-    kept = {name: present[name] for name in model.options}
+    kept = {name: present[name] for name in (*model.options, *left_out_names(content)) if name in present}
     try:
         model.load_state_dict(state | kept)
     except RuntimeError as error:
         raise ValueError(
             f"init_from {path!r} holds the weights of another model; give the same checkpoint and LoRA rank"
         ) from error
+    check_base(model, content, f"init_from {path!r}")
     stored, own = content.get(ADAPTER_SCALES, {}), adapter_scales(model)
     other = next((name for name in stored if stored[name] != own.get(name)), None)
     if other:

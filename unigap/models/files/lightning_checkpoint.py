@@ -6,8 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from unigap.files.torch_file import read_torch
 from unigap.models.files.weights import first_not_finite
 
 
@@ -32,7 +31,7 @@ def open_lightning(path: str, option: str) -> dict[str, Any]:
     if fault:
         raise ValueError(f"{option} {path!r} is damaged: {fault}; nothing in it was run, take another")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = read_torch(Path(path))
     except Exception as error:  # damaged bytes raise exceptions without a common class
         raise ValueError(
             f"{option} {path!r}: damaged, or more than tensors and plain values; nothing in it was run, take another"
