@@ -47,6 +47,8 @@ def main(checkpoint: Path, folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     os.chdir(folder / "refused")
     assert improve(checkpoint, STAGE, {**TWO, **sharded(1, 2)}) == 2
+    also = {"model.init_args.model.init_args.train_also": "aligner"}
+    assert improve(checkpoint, STAGE, {**TWO, **also}) == 2
     os.chdir(folder / "whole")
     assert improve(checkpoint, STAGE, TWO) == 0
     os.chdir(folder / "continued")

@@ -23,6 +23,7 @@ from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import Drawings, draw_candidates
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel
+from unigap.models.engine.memory import settle_memory
 from unigap.models.engine.sharding import is_sharded, shard, whole
 from unigap.models.files.frozen_base import FrozenBase, check_base, fill_in, left_out_names
 from unigap.models.files.lightning_checkpoint import open_lightning
@@ -30,6 +31,7 @@ from unigap.models.files.lora import adapter_scales
 from unigap.models.files.weights import unsharded
 from unigap.objectives import Objective, RowBatch
 from unigap.records import Candidate, Judgment
+from unigap.stages.idle_weights import IdleWeights
 from unigap.stages.step_seed import seed_step
 
 ADAPTER_SCALES = "adapter_scales"
@@ -105,6 +107,10 @@ class ImproveStage(LightningModule):
             raise ValueError("self-improvement stages train on a pool; set data.class_path to unigap.data.PoolData")
         return data
 
+    def setup(self, stage: str) -> None:
+        """Return the memory that loading has freed."""
+        settle_memory(self.model, self.trainer.strategy.root_device)
+
     def configure_model(self) -> None:
         """Shard the shared LLM over all processes if the strategy is ``ModelParallelStrategy``.
 
@@ -170,6 +176,8 @@ class ImproveStage(LightningModule):
         """Put only the shared LLM into train mode: frozen parts keep their statistics and use no dropout."""
         self.model.eval()
         self.model.trunk.train()
+        settle_memory(self.model, self.device)  # moving and restoring weights have freed memory
+        self._idle = IdleWeights(self.model)
 
     def on_train_batch_start(self, batch: RowBatch, batch_idx: int) -> None:
         """Seed dropout and noise by the step and the batch in it, so that a resumed run draws the same."""
@@ -189,16 +197,27 @@ class ImproveStage(LightningModule):
         return result.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a step whose gradient is not finite.
+        """Stop before a step whose gradient is not finite, or lacks weights that several processes should train.
 
         Raises:
-            ValueError: The gradient is not finite; the message names the rows.
+            ValueError: The gradient is not finite (the message names the rows), or weights take no part in the loss.
         """
+        self._idle.update()
+        if self.trainer.world_size > 1:  # ddp would fail in the next step
+            self._idle.refuse(type(self.objective).__name__)
         precision = self.trainer.precision_plugin
         if isinstance(precision, MixedPrecision) and precision.scaler is not None:
             return  # the scaler of float16 leaves such steps out and tries a smaller scale
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.check_finite({"gradient": unsharded(torch.nn.utils.get_total_norm(gradients))})
+
+    def on_train_epoch_end(self) -> None:
+        """Stop if weights had no gradient in the whole epoch; a single batch may have no question for them.
+
+        Raises:
+            ValueError: Weights that should train take no part in the loss.
+        """
+        self._idle.refuse(type(self.objective).__name__)
 
     def check_finite(self, values: Mapping[str, torch.Tensor]) -> None:
         """Check that scalars, given by name, are finite.
