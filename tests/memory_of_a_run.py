@@ -1,7 +1,7 @@
 """Measure the memory of one process that trains, saves and restores: ``python memory_of_a_run.py FOLDER [MEGABYTES]``.
 
 Prints a JSON object in bytes: ``used`` (weights and momentum), ``saving`` (added to the peak by saving), ``restored``
-(added by restoring, without pages of the file), and ``loaded`` (added after copies of the weights were freed as well and
+(added by restoring, without pages of the file), and ``loaded`` (added after copies of the weights were freed and
 ``settle_memory`` was called).
 """
 
