@@ -1,6 +1,7 @@
 """One of two processes that hold the trunk in shards: ``python sharded_ranks.py CHECKPOINT FOLDER``.
 
-In ``FOLDER`` it leaves an uninterrupted run, ``whole``, and one that was continued, ``continued``.
+In ``FOLDER`` it leaves an uninterrupted run that saved whole files, ``whole``, one that continued from such a file,
+``continued``, and one that saved its shards and continued from them, ``shards``.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ TWO = {
 
 
 def main(checkpoint: Path, folder: Path) -> None:
-    for name in ("refused", "whole", "continued"):
+    for name in ("refused", "whole", "continued", "shards"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     os.chdir(folder / "refused")
     assert improve(checkpoint, STAGE, {**TWO, **sharded(1, 2)}) == 2
@@ -54,6 +55,10 @@ def main(checkpoint: Path, folder: Path) -> None:
     os.chdir(folder / "continued")
     assert improve(checkpoint, STAGE, {**TWO, "trainer.max_epochs": 1}) == 0
     assert improve(checkpoint, STAGE, {**TWO, "resume": "must"}) == 0
+    os.chdir(folder / "shards")
+    parts = {**TWO, **sharded(2, one_file=False)}
+    assert improve(checkpoint, STAGE, {**parts, "trainer.max_epochs": 1}) == 0
+    assert improve(checkpoint, STAGE, {**parts, "resume": "must"}) == 0
 
 
 if __name__ == "__main__":
