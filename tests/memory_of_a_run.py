@@ -7,6 +7,7 @@ Prints a JSON object in bytes: ``used`` (weights and momentum), ``saving`` (adde
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import warnings
@@ -80,6 +81,7 @@ def main(folder: Path, megabytes: int) -> None:
     rows = torch.utils.data.DataLoader(torch.ones(2), batch_size=1)
     found = train_and_save(folder, megabytes, rows)
     module, watch = Wide(megabytes), AfterRestoring()
+    gc.collect()
     settle_memory(module, "cpu")
     before = bytes_of("RssAnon")
     trainer_of(folder, 2, watch).fit(module, rows, ckpt_path=str(folder / "last.ckpt"), weights_only=True)
