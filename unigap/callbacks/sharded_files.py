@@ -48,7 +48,7 @@ class ShardedFiles(ModelParallelStrategy):
         assert self.lightning_module is not None
         _restore(self.lightning_module.state_dict(), content.pop("state_dict"), parts)
         for optimizer, stored in zip(self.optimizers, content["optimizer_states"], strict=True):
-            state = get_optimizer_state_dict(self.lightning_module, optimizer)
+            state: Any = get_optimizer_state_dict(self.lightning_module, optimizer)
             _restore(state["state"], stored["state"], parts)
             state["param_groups"] = stored["param_groups"]
             set_optimizer_state_dict(self.lightning_module, optimizer, state)
@@ -83,9 +83,16 @@ def save_in_shards(trainer: Trainer) -> None:
 
 
 def remove_unused_shards(folder: Path) -> None:
-    """Remove the shards next to checkpoints that no checkpoint names, such as those of a replaced one."""
-    contents = (read_torch(path) for path in folder.glob("*.ckpt"))
-    used = {content[SHARDS]["folder"] for content in contents if SHARDS in content}
-    for shards in folder.glob(f"{PREFIX}*"):
+    """Remove the shards next to checkpoints that no checkpoint names, such as those of a replaced one.
+
+    Removes nothing if a checkpoint cannot be read.
+    """
+    present = list(folder.glob(f"{PREFIX}*"))
+    try:
+        contents = [read_torch(path) for path in folder.glob("*.ckpt")] if present else []
+        used = {content[SHARDS]["folder"] for content in contents if SHARDS in content}
+    except Exception:  # a file of another origin; torch's errors have no common class
+        return
+    for shards in present:
         if shards.name not in used:
             shutil.rmtree(shards)
