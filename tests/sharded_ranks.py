@@ -1,7 +1,7 @@
 """One of two processes that hold the trunk in shards: ``python sharded_ranks.py CHECKPOINT FOLDER``.
 
-In ``FOLDER`` it leaves an uninterrupted run that saved whole files, ``whole``, one that continued from such a file,
-``continued``, and one that saved its shards and continued from them, ``shards``.
+In ``FOLDER`` it leaves an uninterrupted run that saved one file, ``whole``, one that continued from such a file and
+saved its shards, ``shards``, and one that continued from its shards and saved one file, ``continued``.
 """
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ def main(checkpoint: Path, folder: Path) -> None:
     os.chdir(folder / "whole")
     assert improve(checkpoint, STAGE, TWO) == 0
     os.chdir(folder / "continued")
-    assert improve(checkpoint, STAGE, {**TWO, "trainer.max_epochs": 1}) == 0
-    assert improve(checkpoint, STAGE, {**TWO, "resume": "must"}) == 0
-    os.chdir(folder / "shards")
     parts = {**TWO, **sharded(2, one_file=False)}
     assert improve(checkpoint, STAGE, {**parts, "trainer.max_epochs": 1}) == 0
+    assert improve(checkpoint, STAGE, {**TWO, "resume": "must"}) == 0
+    assert not list(Path("runs").rglob("shards-*"))
+    os.chdir(folder / "shards")
+    assert improve(checkpoint, STAGE, {**TWO, "trainer.max_epochs": 1}) == 0
     assert improve(checkpoint, STAGE, {**parts, "resume": "must"}) == 0
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +21,9 @@ from small_runs import expect_error, improve, same, state
 from test_two_processes import HERE, environment
 
 from unigap.__main__ import main
+from unigap.callbacks.checkpoint_io import StreamedCheckpoints
 from unigap.models.engine.sharding import whole
 from unigap.models.files.lightning_checkpoint import open_lightning
-from unigap.models.files.shards import SHARDS, gather
 from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.stages import SFTStage
@@ -99,24 +98,18 @@ def test_two_processes_with_shards_do_what_one_does_and_continue_exactly(
     monkeypatch.chdir(tmp_path / "continued")
     assert differences(left_behind(STAGE), uninterrupted) == []
     monkeypatch.chdir(tmp_path / "shards")
-    assert differences(left_in_shards(last), by_name(uninterrupted)) == []
+    held = StreamedCheckpoints().load_checkpoint(last)
+    whole = {"weights": held["state_dict"], "optimizer": held["optimizer_states"]}
+    assert differences(in_order(left_behind(STAGE) | whole), in_order(uninterrupted)) == []
     check_shards(last, janus_folder)
 
 
-def by_name(left: dict[str, Any]) -> dict[str, Any]:
-    """What a run left behind, with the moments of each weight in order, since whole files number the weights."""
+def in_order(left: dict[str, Any]) -> dict[str, Any]:
+    """What a run left behind, with the moments of each weight in order: Lightning numbers frozen weights too."""
     (optimizer,) = left["optimizer"]
     groups = [group | {"params": len(group["params"])} for group in optimizer["param_groups"]]
     moments = [optimizer["state"][key] for group in optimizer["param_groups"] for key in group["params"]]
     return left | {"optimizer": {"groups": groups, "moments": moments}}
-
-
-def left_in_shards(last: Path) -> dict[str, Any]:
-    """What a run with shards left behind, with its weights and moments put together."""
-    held = torch.load(last, weights_only=True)
-    place = last.parent / held[SHARDS]["folder"]
-    whole = gather({"weights": held["state_dict"], "optimizer": held["optimizer_states"]}, place, 2)
-    return by_name(left_behind(STAGE) | whole)
 
 
 def check_shards(last: Path, base: Path) -> None:
@@ -126,6 +119,7 @@ def check_shards(last: Path, base: Path) -> None:
     assert [part.name for part in parts] == ["rank-00000.pt", "rank-00001.pt"]
     sizes = [part.stat().st_size for part in parts]
     assert max(sizes) < 1.2 * min(sizes) and sum(sizes) > 5 * last.stat().st_size
+    assert improve(base, STAGE, {**ONE, "ckpt_path": last}, "validate") == 0
     assert main(["export", "model", str(Path("runs") / STAGE), "--out", "exported"]) == 0
     alone = Janus(str(base))
     load_stage(alone, str(last))

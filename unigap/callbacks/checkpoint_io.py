@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from unigap.files.durable import make_folder
 from unigap.files.torch_file import read_torch, write_torch
 from unigap.models.files.frozen_base import STATES
+from unigap.models.files.shards import SHARDS, in_one_piece
 
 
 class StreamedCheckpoints(CheckpointIO):
@@ -36,10 +37,15 @@ class StreamedCheckpoints(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint; only the weights stay in the file, which later saves may replace."""
+        """Read a checkpoint; only the weights stay in the file, which later saves may replace.
+
+        Shards, which another strategy saved, are put together.
+        """
         if _is_remote(path):
             return self._remote.load_checkpoint(path, weights_only=weights_only)
         content = read_torch(Path(path), weights_only is not False)
+        if SHARDS in content:
+            return in_one_piece(content, Path(path).parent)
         weights = {key: content[key] for key in STATES if key in content}
         # optimizer and callbacks keep the tensors they are given, and would keep a replaced file on the disk
         rest = copy.deepcopy({key: value for key, value in content.items() if key not in weights})

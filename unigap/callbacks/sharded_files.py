@@ -24,11 +24,15 @@ PREFIX = "shards-"
 class ShardedFiles(ModelParallelStrategy):
     """Lightning's strategy, with checkpoints of one small file and a folder with one file of each process.
 
-    A checkpoint takes effect when its small file is renamed, which names the folder.
+    A checkpoint takes effect when its small file is renamed, which names the folder. If ``save_distributed_checkpoint``
+    is false, the first process gathers everything into one file instead.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
         """Write the shards of this process and, on the first one, the rest; all processes must call it."""
+        if not self._save_distributed_checkpoint:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+            return
         path, token = Path(self.broadcast(filepath)), self.broadcast(secrets.token_hex(4))
         folder, found = path.parent / f"{PREFIX}{token}", list[DTensor]()
         rest = split_off(checkpoint, found)
@@ -47,7 +51,8 @@ class ShardedFiles(ModelParallelStrategy):
         parts = read_shard(path.parent / content[SHARDS]["folder"], self.global_rank)["parts"]
         assert self.lightning_module is not None
         _restore(self.lightning_module.state_dict(), content.pop("state_dict"), parts)
-        for optimizer, stored in zip(self.optimizers, content["optimizer_states"], strict=True):
+        # only fit has optimizers
+        for optimizer, stored in zip(self.optimizers, content["optimizer_states"], strict=False):
             state: Any = get_optimizer_state_dict(self.lightning_module, optimizer)
             _restore(state["state"], stored["state"], parts)
             state["param_groups"] = stored["param_groups"]
@@ -76,9 +81,9 @@ def _restore(own: dict[str, Any], stored: dict[str, Any], parts: list[torch.Tens
 
 
 def save_in_shards(trainer: Trainer) -> None:
-    """Make a sharded trainer use `ShardedFiles`, unless ``save_distributed_checkpoint`` is false."""
+    """Make a sharded trainer use `ShardedFiles`."""
     strategy: Any = trainer.strategy
-    if type(strategy) is ModelParallelStrategy and strategy._save_distributed_checkpoint:
+    if type(strategy) is ModelParallelStrategy:
         strategy.__class__ = ShardedFiles
 
 

@@ -83,6 +83,30 @@ def gather(content: Any, folder: Path, count: int) -> Any:
     return whole(content)
 
 
+def in_one_piece(content: dict[str, Any], parent: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint in shards as one that was saved without.
+
+    Args:
+        content: The content.
+        parent: The folder of the checkpoint.
+
+    Raises:
+        ValueError: See `read_shard`.
+    """
+    shards = content[SHARDS]
+    rest = {key: value for key, value in content.items() if key != SHARDS}
+    whole: dict[str, Any] = gather(rest, parent / shards["folder"], shards["files"])
+    return whole | {"optimizer_states": [_numbered(state) for state in whole["optimizer_states"]]}
+
+
+def _numbered(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an optimizer with numbers for the names of weights, as torch's optimizers have them."""
+    names = [name for group in state["param_groups"] for name in group["params"]]
+    number = {name: at for at, name in enumerate(names)}
+    groups = [group | {"params": [number[name] for name in group["params"]]} for group in state["param_groups"]]
+    return {"state": {number[name]: value for name, value in state["state"].items()}, "param_groups": groups}
+
+
 def is_mark(part: Any) -> bool:
     """Whether a part of a checkpoint stands for a sharded tensor."""
     return isinstance(part, dict) and MARK in part
