@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,20 @@ def test_another_base_is_refused_by_both_names(run: Path, capsys: pytest.Capture
     expect_error(main(["export", "model", "runs/sft", "--out", "merged"]), capsys, *parts)
     expect_error(main(["gap", "--checkpoint", "runs/sft"]), capsys, *parts)
     assert not Path("merged").exists()
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_old_checkpoint_stays(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, (soft, hard) = LAST.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        status = improve(Path("base"), "sft", {**LORA, "resume": "must"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    expect_error(status, capsys, f"cannot write {LAST}: File too large", "free some space")
+    assert LAST.read_bytes() == before
+    assert sorted(path.name for path in LAST.parent.glob("*ckpt*")) == ["last.ckpt"]
 
 
 class Meddler(Callback):
