@@ -71,7 +71,7 @@ def fill_in(model: UnifiedModel, checkpoint: dict[str, Any], where: str) -> None
 
 def left_out_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the weights that a checkpoint leaves out; older checkpoints leave out none."""
-    return tuple(content.get(FROZEN_BASE, {}).get("names", ()))
+    return tuple(content[FROZEN_BASE]["names"]) if FROZEN_BASE in content else ()
 
 
 def check_base(model: UnifiedModel, content: Mapping[str, Any], where: str) -> None:
@@ -105,8 +105,8 @@ def base_digest(model: UnifiedModel, names: Iterable[str]) -> str:
 
 def trained_on(content: Mapping[str, Any]) -> str:
     """Return the name of the base checkpoint by the recipe in a Lightning checkpoint."""
-    place: Any = content.get("callbacks", {}).get("RunCheckpoint", {}).get("recipe", {})
-    for key in ("model", "init_args", "model", "init_args", "checkpoint"):
+    place: Any = content
+    for key in ("callbacks", "RunCheckpoint", "recipe", "model", "init_args", "model", "init_args", "checkpoint"):
         place = place.get(key) if isinstance(place, Mapping) else None
     return f"the base checkpoint {place!r}" if place else "another base"
 
