@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 
 from unigap import __version__
-from unigap.console.allocator import keep_freed_memory
 from unigap.console.mistakes import hint, is_lost_process, one_line
 from unigap.console.outlet import outlive_reader
 from unigap.console.stop_signal import Stopped
@@ -81,7 +80,6 @@ def answer(words: Sequence[str], run: Callable[[Sequence[str]], int], debug: boo
         os.environ.setdefault("WANDB_MODE", "offline")
     if os.environ.get("WANDB_MODE") == "offline":
         os.environ.setdefault("WANDB_QUIET", "true")
-    keep_freed_memory()
     if debug:
         return run(words)
     try:

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from unigap.console.mistakes import shortened
+from unigap.files.torch_file import read_torch
 
 
 def find_fault(path: Path, trainer: Trainer) -> str:
@@ -21,7 +22,7 @@ def find_fault(path: Path, trainer: Trainer) -> str:
         trainer: The trainer, for its callbacks.
     """
     try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        read_torch(path)
     except Exception as error:  # torch raises errors of many classes here
         keepers = [*trainer.callbacks, trainer.datamodule]  # type: ignore[attr-defined]
         for keeper in keepers:
@@ -51,6 +52,6 @@ def with_phase(path: Path, key: str, phase: str) -> Mapping[str, Any]:
         key: Key of that state among the callbacks.
         phase: The new phase.
     """
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content: dict[str, Any] = read_torch(path)
     content["callbacks"][key]["phase"] = str(phase)
     return content

@@ -23,12 +23,15 @@ from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import SampledBatch, sample_candidates
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel
+from unigap.models.engine.memory import settle_memory
 from unigap.models.engine.sharding import is_sharded, shard, whole
+from unigap.models.files.frozen_base import FrozenBase, check_base, fill_in, left_out_names
 from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.models.files.lora import adapter_scales
 from unigap.models.files.weights import unsharded
 from unigap.objectives import Objective, RowBatch
 from unigap.records import Candidate, Judgment
+from unigap.stages.idle_weights import IdleWeights
 from unigap.stages.step_seed import seed_step
 
 ADAPTER_SCALES = "adapter_scales"
@@ -83,6 +86,7 @@ class ImproveStage(LightningModule):
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.eval_plan = (eval_plan or RoundPlan(candidates=4)).seeded("evaluation")
         self.predict_plan = (predict_plan or RoundPlan()).seeded("predicted pool")
+        self.frozen_base = FrozenBase(self.model)
         if init_from:
             load_stage(self.model, init_from)
         self.model.reference_state = self.model.trainable_state() if objective.needs_reference else None
@@ -102,6 +106,10 @@ class ImproveStage(LightningModule):
         if not isinstance(data, PoolData):
             raise ValueError("self-improvement stages train on a pool; set data.class_path to unigap.data.PoolData")
         return data
+
+    def setup(self, stage: str) -> None:
+        """Return the memory that loading has freed."""
+        settle_memory(self.model, self.trainer.strategy.root_device)
 
     def configure_model(self) -> None:
         """Shard the shared LLM over all processes if the strategy is ``ModelParallelStrategy``.
@@ -129,6 +137,7 @@ class ImproveStage(LightningModule):
                 "(model.init_args.model.init_args.lora_rank), or leave the callback out"
             )
         shard(self.model, mesh["data_parallel"])
+        self.strict_loading = False  # checkpoints leave out frozen weights
         if self.objective.needs_reference:
             self.model.reference_state = self.model.trainable_state()
 
@@ -150,13 +159,25 @@ class ImproveStage(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the scales of the adapted layers."""
+        """Keep the scales of the adapted layers, and leave out the weights that the base checkpoint gives."""
         checkpoint[ADAPTER_SCALES] = adapter_scales(self.model)
+        if self.global_rank == 0:
+            self.frozen_base.leave_out(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights that the checkpoint leaves out from the model.
+
+        Raises:
+            ValueError: The checkpoint was trained on another base.
+        """
+        fill_in(self.model, checkpoint, "the checkpoint")
 
     def on_train_start(self) -> None:
         """Put only the shared LLM into train mode: frozen parts keep their statistics and use no dropout."""
         self.model.eval()
         self.model.trunk.train()
+        settle_memory(self.model, self.device)  # moving and restoring weights have freed memory
+        self._idle = IdleWeights(self.model)
 
     def on_train_batch_start(self, batch: RowBatch, batch_idx: int) -> None:
         """Seed dropout and noise by the step and the batch in it, so that a resumed run draws the same."""
@@ -176,16 +197,27 @@ class ImproveStage(LightningModule):
         return result.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a step whose gradient is not finite.
+        """Stop before a step whose gradient is not finite, or lacks weights that several processes should train.
 
         Raises:
-            ValueError: The gradient is not finite; the message names the rows.
+            ValueError: The gradient is not finite (the message names the rows), or weights take no part in the loss.
         """
+        self._idle.update()
+        if self.trainer.world_size > 1:  # ddp would fail in the next step
+            self._idle.refuse(type(self.objective).__name__)
         precision = self.trainer.precision_plugin
         if isinstance(precision, MixedPrecision) and precision.scaler is not None:
             return  # the scaler of float16 leaves such steps out and tries a smaller scale
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.check_finite({"gradient": unsharded(torch.nn.utils.get_total_norm(gradients))})
+
+    def on_train_epoch_end(self) -> None:
+        """Stop if weights had no gradient in the whole epoch; a single batch may have no question for them.
+
+        Raises:
+            ValueError: Weights that should train take no part in the loss.
+        """
+        self._idle.refuse(type(self.objective).__name__)
 
     def check_finite(self, values: Mapping[str, torch.Tensor]) -> None:
         """Check that scalars, given by name, are finite.
@@ -298,25 +330,30 @@ def refuse_sharded(trainer: Trainer, who: str) -> None:
         ValueError: When the strategy shards them.
     """
     if isinstance(trainer.strategy, ModelParallelStrategy):
-        raise ValueError(f"{who} needs weights that are not sharded; train with ddp, or remove it")
+        raise ValueError(
+            f"{who} needs weights that are not sharded; train with ddp (an adapter needs less memory: lora_rank), or "
+            "remove it"
+        )
 
 
 def load_stage(model: UnifiedModel, path: str) -> None:
     """Load the weights of an earlier stage's Lightning checkpoint into ``model``, which keeps its own options.
 
     Raises:
-        ValueError: When the file is no checkpoint, or holds another model, or an adapter of another scale.
+        ValueError: When the file is no checkpoint, or holds another model, an adapter of another scale, or weights that
+            were trained on another base.
     """
     content = open_lightning(path, "init_from")
     state = {name.removeprefix("model."): t for name, t in content["state_dict"].items() if name.startswith("model.")}
     present = model.state_dict()
-    kept = {name: present[name] for name in model.options}
+    kept = {name: present[name] for name in (*model.options, *left_out_names(content)) if name in present}
     try:
         model.load_state_dict(state | kept)
     except RuntimeError as error:
         raise ValueError(
             f"init_from {path!r} holds the weights of another model; give the same checkpoint and LoRA rank"
         ) from error
+    check_base(model, content, f"init_from {path!r}")
     stored, own = content.get(ADAPTER_SCALES, {}), adapter_scales(model)
     other = next((name for name in stored if stored[name] != own.get(name)), None)
     if other:

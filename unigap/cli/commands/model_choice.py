@@ -14,6 +14,7 @@ from unigap.cli.commands.demo_folder import MARK
 from unigap.console.parser import ClearParser
 from unigap.files.typed_json import read_json
 from unigap.models.base import UnifiedModel
+from unigap.models.engine.memory import settle_memory
 from unigap.models.families import family_of, load_model
 from unigap.models.files.load_options import check_device
 from unigap.report.run_folder.fit_folder import CONFIG, LAST, FitFolder, read_config, read_fit
@@ -92,6 +93,7 @@ class ModelChoice:
         on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
         if self.device is not None or on_cpu:
             model.to(self.device or default_device())
+        settle_memory(model, next(model.parameters()).device)
         return model.eval()
 
 
