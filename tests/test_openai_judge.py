@@ -28,6 +28,7 @@ from unigap.judges.served import address
 from unigap.judges.served.client import retry_after
 from unigap.judges.served.yes_no import from_answers, from_log_probs
 from unigap.judges.vqa import QUESTION
+from unigap.loop.sampling import codes_of
 from unigap.models.base import Answers
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
@@ -285,8 +286,8 @@ def test_a_server_that_is_killed_in_a_round_and_comes_back(
     assert len(replied(log)) - len(set(replied(log))) <= 2
 
 
-def test_a_killed_round_asks_nothing_twice(janus_folder: Path, stub: ChatStub) -> None:
-    """A process that is killed between two replies, in the middle of a batch; the round then ends as one undisturbed."""
+def test_a_killed_round_asks_nothing_twice(janus_folder: Path, janus: Any, stub: ChatStub) -> None:
+    """A process is killed in the middle of a batch; the round then ends as one undisturbed."""
     options = flags(stub.url, concurrency=1)
     command = [sys.executable, "-m", "unigap", *words("fit", "sft", {**TRAINER, **POOL, CHECKPOINT: janus_folder})]
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
@@ -300,10 +301,13 @@ def test_a_killed_round_asks_nothing_twice(janus_folder: Path, stub: ChatStub) -
     # the question at the start is asked by each process; the reply that killed the first one may not have been stored
     again = {digest: count for digest, count in stub.replied.items() if count > 1}
     assert len(again) <= 2 and sum(again.values()) <= 4
-    continued = {row.candidate_id: row.logit for row in Pool.open("runs/sft/pool").judgments("served-judge-7b")}
-    assert improve(janus_folder, "sft", {**options, "run": "runs/whole", f"{EXTERNAL}.init_args.cache": "none"}) == 0
-    whole = {row.candidate_id: row.logit for row in Pool.open("runs/whole/pool").judgments("served-judge-7b")}
-    assert continued == whole and len(whole) > asked_before_kill
+    pool = Pool.open("runs/sft/pool")
+    drawn, verdicts = pool.candidates(), pool.logits("served-judge-7b")
+    images = [to_image(pixels_CHW) for pixels_CHW in janus.decode(codes_of(drawn))]
+    assert len(drawn) > asked_before_kill
+    for candidate, image in zip(drawn, images, strict=True):
+        said = QUESTION.replace("{prompt}", candidate.prompt.text)
+        assert verdicts[candidate.id] == pytest.approx(logit_of(image, said), abs=1e-5)
 
 
 def test_verdicts_of_sampled_answers_are_repeated_from_the_cache(bare_stub: ChatStub) -> None:
