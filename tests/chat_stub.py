@@ -34,10 +34,11 @@ class ChatStub:
     Args:
         log_probs: Whether replies have log-probabilities.
         port: The port; 0 takes a free one.
+        model: Name of the only model.
     """
 
-    def __init__(self, log_probs: bool = True, port: int = 0) -> None:
-        self.log_probs = log_probs
+    def __init__(self, log_probs: bool = True, port: int = 0, model: str = MODEL) -> None:
+        self.log_probs, self.model = log_probs, model
         self.faults: list[Fault] = []
         self.replied: Counter[str] = Counter()
         self.received: list[dict[str, Any]] = []
@@ -68,6 +69,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def handle_error(self, *args: object) -> None:
+        """Say nothing of clients that hang up."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -88,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(stub.delay)
             if fault is not None:
                 fault(self)
-            elif body["model"] != MODEL:
+            elif body["model"] != stub.model:
                 self.reply(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
             else:
                 self._complete(body)
@@ -116,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.stub.received.append(body)
             self.stub.replied[digest_of(body)] += 1
             count = len(self.stub.received)
-        self.reply(200, {"object": "chat.completion", "model": MODEL, "choices": [choice]})
+        self.reply(200, {"object": "chat.completion", "model": body["model"], "choices": [choice]})
         self.stub.after(count)
 
     def reply(self, status: int, content: Any, headers: Iterable[tuple[str, str]] = ()) -> None:

@@ -28,7 +28,7 @@ from unigap.judges.served import address
 from unigap.judges.served.client import retry_after
 from unigap.judges.served.yes_no import from_answers, from_log_probs
 from unigap.judges.vqa import QUESTION
-from unigap.loop.sampling import codes_of
+from unigap.loop.sampling import stack_drawings
 from unigap.models.base import Answers
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
@@ -303,7 +303,7 @@ def test_a_killed_round_asks_nothing_twice(janus_folder: Path, janus: Any, stub:
     assert len(again) <= 2 and sum(again.values()) <= 4
     pool = Pool.open("runs/sft/pool")
     drawn, verdicts = pool.candidates(), pool.logits("served-judge-7b")
-    images = [to_image(pixels_CHW) for pixels_CHW in janus.decode(codes_of(drawn))]
+    images = [to_image(pixels_CHW) for pixels_CHW in janus.decode(stack_drawings(drawn))]
     assert len(drawn) > asked_before_kill
     for candidate, image in zip(drawn, images, strict=True):
         said = QUESTION.replace("{prompt}", candidate.prompt.text)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from unigap.cli.commands.model_choice import ModelChoice
 from unigap.console.stop_signal import stopped_at_once
 from unigap.judges import Judge
-from unigap.loop.sampling import codes_of
+from unigap.loop.sampling import stack_drawings
 from unigap.models.base import UnifiedModel
 from unigap.pool import Pool
 from unigap.records import Candidate
@@ -47,7 +47,7 @@ def judge_ask(
     if missing:
         chosen, _ = ModelChoice(checkpoint, model, device).load_for_pool(pool)
         with stopped_at_once("the same command continues"):
-            _ask(chosen, Pool.open(pool, chosen.codebook_digest()), judge, missing)
+            _ask(chosen, Pool.open(pool, chosen.drawing_digest()), judge, missing)
     print(f"{pool}: {len(judged) + len(missing)} verdicts by {judge.name!r}")
 
 
@@ -57,6 +57,6 @@ def _ask(model: UnifiedModel, pool: Pool, judge: Judge, candidates: Sequence[Can
     with tqdm(total=len(candidates), unit="image", desc="ask") as bar:
         for start in range(0, len(candidates), BATCH):
             batch = candidates[start : start + BATCH]
-            logit_B = judge.logits(model, batch, model.decode(codes_of(batch).to(device)))
+            logit_B = judge.logits(model, batch, model.decode(stack_drawings(batch).to(device)))
             pool.annotate(judge.name, {c.id: logit for c, logit in zip(batch, logit_B.tolist(), strict=True)})
             bar.update(len(batch))
