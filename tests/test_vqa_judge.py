@@ -27,6 +27,7 @@ from transformers import (
 from unigap.files.images import to_pixels, to_png
 from unigap.judges import SelfJudge, VQAJudge
 from unigap.judges.self_judge import QUESTION
+from unigap.models.engine.image_reader import ImageReader
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
 from unigap.worlds.shapes.grammar import parse
@@ -162,6 +163,68 @@ def test_it_judges_from_outside_and_is_no_part_of_what_is_trained(
     assert not any("vision_tower" in key for key in state(here / "runs/sft/checkpoints/last.ckpt"))
 
 
+# Where the weights are, and how precise
+
+
+def test_a_device_map_changes_no_verdict(
+    folders: dict[str, Path], pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, spread = VQAJudge(str(folders["llava"])), VQAJudge(str(folders["llava"]), device_map="auto")
+    expected, maps = plain.ask(TEXTS, pictures), []
+    real = AutoModelForImageTextToText.from_pretrained
+    monkeypatch.setattr(
+        AutoModelForImageTextToText,
+        "from_pretrained",
+        lambda *a, **k: maps.append(k["device_map"]) or real(*a, **k),
+    )
+    assert torch.equal(spread.ask(TEXTS, pictures), expected) and maps == ["auto"]
+    assert spread.recipe == plain.recipe, "where it is does not matter"
+
+
+def test_weights_are_moved_away_between_batches(
+    folders: dict[str, Path], janus: Any, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[str] = []
+    real = ImageReader.to
+    monkeypatch.setattr(ImageReader, "to", lambda self, device: moves.append(device) or real(self, device))
+    kept, moved = VQAJudge(str(folders["llava"])), VQAJudge(str(folders["llava"]), device="meta", offload=True)
+    kept.ask(TEXTS, pictures)
+    assert moves == ["cpu"]
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        moved.ask(TEXTS, pictures, "meta")  # computes nothing there, and comes back all the same
+    assert moves == ["cpu", "meta", "cpu"] and moved.recipe == kept.recipe
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning")
+@pytest.mark.parametrize("dtype", ["bnb-8bit", "bnb-4bit"])
+def test_quantised_weights_give_similar_verdicts(tmp_path: Path, pictures: torch.Tensor, dtype: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_llava(tmp_path / "wide", width=128)
+    full, quantised = VQAJudge(str(tmp_path / "wide")), VQAJudge(str(tmp_path / "wide"), dtype=dtype)
+    exact, rounded = full.ask(TEXTS, pictures), quantised.ask(TEXTS, pictures)
+    assert torch.isfinite(rounded).all() and not torch.equal(exact, rounded)
+    assert full.recipe["dtype"] == "auto" and quantised.recipe["dtype"] == dtype
+    assert quantised._reader is not None and quantised._reader.net.is_quantized
+
+
+def test_quantised_weights_without_their_library_name_the_extra(
+    folders: dict[str, Path], janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else real(name, *a)
+    )
+    flags = {
+        "model.init_args.external": "unigap.judges.VQAJudge",
+        "model.init_args.external.init_args.checkpoint": folders["llava"],
+        "model.init_args.external.init_args.dtype": "bnb-4bit",
+    }
+    status = improve(janus_folder, "sft", flags)
+    expect_error(status, capsys, "dtype 'bnb-4bit' needs bitsandbytes; pip install 'unigap[quantized]'")
+
+
 # What is refused
 
 
@@ -174,6 +237,9 @@ def test_it_judges_from_outside_and_is_no_part_of_what_is_trained(
         ({"dtype": "int8"}, "unknown dtype 'int8'; choose one of: auto"),
         ({"device": "cuda:99"}, "is not available"),
         ({"batch_size": 0}, "batch_size must be >= 1"),
+        ({"device_map": "spread"}, "unknown device_map 'spread'; choose one of: auto"),
+        ({"device_map": "auto", "device": "cpu"}, "device 'cpu' and device_map 'auto' exclude each other"),
+        ({"device_map": "auto", "offload": True}, "offload moves whole models"),
     ],
 )
 def test_mistakes_show_before_anything_is_drawn(folders: dict[str, Path], options: dict, reason: str) -> None:
