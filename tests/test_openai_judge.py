@@ -96,6 +96,8 @@ def test_a_missing_answer_counts_with_the_most_that_it_can_have() -> None:
     assert leftover.logit == pytest.approx(math.log(0.0005 / 0.999), rel=1e-3)
     neither = from_log_probs([("The", math.log(0.5)), ("A", math.log(0.4))])
     assert neither.mass == 0 and neither.logit == pytest.approx(math.log(0.1 / 0.9))
+    silent = from_log_probs([])
+    assert silent.mass == 0 and silent.logit < -20
     certain = from_log_probs([("Yes", 0.0), ("No", -100.0)])
     assert certain.logit == pytest.approx(math.log(1e9)) and certain.mass == pytest.approx(1)
     assert from_log_probs([("not", -0.1), ("nothing", -3.0), ("yesterday", -4.0)]).mass == 0
@@ -195,6 +197,7 @@ def test_it_gives_up_and_says_where_the_replies_are(stub: ChatStub) -> None:
         (sent(b'{"choices": [{"message": {"content": 7}}]}'), "something else than a chat completion"),
         (sent(b"[" * 100_000), "something else than a chat completion"),
         (sent(b"\xff\xfe"), "something else than a chat completion"),
+        (sent(b'{"choices": [{"message": {"content": "a"}, "logprobs": {"content": [{}]}}]}'), "something else than"),
         (refused(302, Location="http://example.org/"), "sends requests on to another address"),
         (
             refused(401, f"Incorrect API key {KEY}"),
@@ -366,7 +369,7 @@ def test_the_key_is_sent_and_never_written(
         ({"key_variable": KEY}, "must be the NAME of an environment variable"),
         ({"key_variable": "hf_abcdef"}, "must be the NAME of an environment variable"),
         ({"key_variable": "NO_SUCH_KEY"}, "NO_SUCH_KEY is not set; export it"),
-        ({"key_variable": "BROKEN_KEY"}, "holds characters that no key has"),
+        ({"key_variable": "BROKEN_KEY"}, "holds spaces or line breaks"),
         ({"samples": 4}, "an odd number"),
         ({"samples": -1}, "an odd number"),
         ({"concurrency": 0}, "concurrency must be >= 1"),

@@ -69,7 +69,7 @@ def _levels(pixels_CHW: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.array(to_image(pixels_CHW))).permute(2, 0, 1)
 
 
-def _parts(checkpoint: str) -> tuple[nn.Module, Any]:
+def _parts(checkpoint: str) -> tuple[Any, Any]:
     net, processor = clip_from_folder(checkpoint)
     return _Features(net), processor
 

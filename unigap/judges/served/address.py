@@ -71,8 +71,9 @@ def check_key_variable(variable: str) -> None:
         )
     if not os.environ.get(variable):
         raise ValueError(f"key_variable: the environment variable {variable} is not set; export it")
-    if not os.environ[variable].isascii() or not os.environ[variable].isprintable():
-        raise ValueError(f"key_variable: {variable} holds characters that no key has; export it without line breaks")
+    key = os.environ[variable]
+    if not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise ValueError(f"key_variable: {variable} holds spaces or line breaks around the key; export it without them")
 
 
 def headers(variable: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import email.utils
 import hashlib
-import itertools
 import json
 import math
 import random
@@ -152,13 +151,14 @@ class ChatClient:
     async def _send(self, http: httpx2.AsyncClient, request: Request, wait_for_server: bool = True) -> Reply:
         """Send a request, again after each passing fault."""
         end = time.monotonic() + self.patience
-        for attempt in itertools.count():
-            wait = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * JITTER.uniform(0.75, 1)
+        attempts, pause = 0, FIRST_WAIT
+        while True:
+            attempts, wait, pause = attempts + 1, pause * JITTER.uniform(0.75, 1), min(2 * pause, LONGEST_WAIT)
             try:
                 response = await http.post(f"{self.url}/chat/completions", json=request.body(self.model))
             except httpx2.TimeoutException:
                 fault = f"no answer within {self.timeout:g} seconds"
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 fault = f"no connection ({self._told(str(error) or type(error).__name__)})"
                 if isinstance(error, httpx2.ConnectError) and not wait_for_server:
                     raise ValueError(f"{self._named()}: {fault}; start the server, or correct url") from None
@@ -170,12 +170,11 @@ class ChatClient:
                 wait = max(wait, asked)
             if time.monotonic() + wait > end:
                 raise ValueError(
-                    f"{self._named()}: {fault}; gave up after {attempt + 1} attempts (patience {self.patience:g}); see "
+                    f"{self._named()}: {fault}; gave up after {attempts} attempts (patience {self.patience:g}); see "
                     f"to the server and start again, the replies so far are in {str(self.cache.folder)!r}"
                 )
             self._tell_outage(fault)
             await asyncio.sleep(wait)
-        raise AssertionError("count() does not end")
 
     def _read(self, response: httpx2.Response) -> Reply:
         """Return the reply in a response.
@@ -236,9 +235,11 @@ def reply_of(content: Any) -> Reply:
     text, listed = choice["message"]["content"], (choice.get("logprobs") or {}).get("content")
     if not isinstance(text, str | None):
         raise ValueError("a reply is a text")
-    if not listed or not listed[0].get("top_logprobs"):
+    if listed is None or (listed and not listed[0]["top_logprobs"]):
         return Reply(text or "")
-    top = tuple((str(entry["token"]), float(entry["logprob"])) for entry in listed[0]["top_logprobs"])
+    # a model that ends its reply at once has no first token
+    entries = listed[0]["top_logprobs"] if listed else []
+    top = tuple((str(entry["token"]), float(entry["logprob"])) for entry in entries)
     if any(math.isnan(logp) or logp > 1e-3 for _, logp in top):
         raise ValueError("a log-probability is at most 0")
     # servers write -9999 or -inf for a probability of 0

@@ -44,7 +44,7 @@ def from_log_probs(top: Sequence[tuple[str, float]]) -> YesNo:
         if word in probability:
             probability[word] += math.exp(logp)
     listed = [math.exp(logp) for _, logp in top]
-    unlisted = max(LEAST, min([*listed, 1 - sum(listed)], default=LEAST))
+    unlisted = max(LEAST, min([*listed, 1 - sum(listed)])) if listed else LEAST
     mass = min(1.0, sum(probability.values()))
     yes = probability["yes"] or unlisted
     no = probability["no"] or (unlisted if probability["yes"] else max(LEAST, 1 - yes))

@@ -105,11 +105,9 @@ class ImageReader:
         return self.processor(text=texts, images=images, padding=True, add_special_tokens=special, return_tensors="pt")
 
     def _chat(self, turns: Sequence[str]) -> str:
-        messages = [
-            {"role": ("user", "assistant")[i % 2], "content": [{"type": "text", "text": turn}]}
-            for i, turn in enumerate(turns)
-        ]
-        messages[0]["content"].insert(0, {"type": "image"})  # type: ignore[attr-defined]
+        contents = [[{"type": "text", "text": turn}] for turn in turns]
+        contents[0].insert(0, {"type": "image"})
+        messages = [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
         return self.processor.apply_chat_template(messages, add_generation_prompt=True)
 
 
