@@ -39,8 +39,8 @@ class MixtureJudge(Judge):
     """Adds up the standard scores of several judges, each with a weight.
 
     Each judge's log-odds are standardised, z = (logit - mean) / std, with the mean and the standard deviation of a
-    fixed set of images. The result is sum(w * z) / sum(|w|). It is 0 for an image as good as the average of that set,
-    not for one that is as likely right as wrong. So the threshold of 0.5 accepts what is better than average.
+    fixed set of images. The result is ``sum(w * z) / sum(abs(w))``. It is 0 for an image as good as the average of that
+    set, not for one that is as likely right as wrong. So the threshold of 0.5 accepts what is better than average.
 
     Args:
         judges: Two judges or more.

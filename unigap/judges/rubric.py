@@ -36,9 +36,9 @@ class Criterion:
 class RubricJudge(AnsweringJudge):
     """Asks another judge several weighted questions about each image.
 
-    The log-odds are the weighted mean of those of the questions, sum(w * logit) / sum(|w|). They are 0 if the answers
-    for and against the image balance, so a strong answer to one question can outweigh weak answers to others. For
-    questions that must all hold, see ``DecomposedJudge``.
+    The log-odds are the weighted mean of those of the questions, ``sum(w * logit) / sum(abs(w))``. They are 0 if the
+    answers for and against the image balance, so a strong answer to one question can outweigh weak answers to others.
+    For questions that must all hold, see ``DecomposedJudge``.
 
     Args:
         path: A ``.csv`` file with the columns ``question`` and ``weight``, or a ``.jsonl`` file of objects with these
