@@ -67,11 +67,14 @@ def in_small(words: list[str], janus_folder: Path) -> list[str]:
     return [*words, *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
 
 
-def test_the_gap_is_measured_by_a_judge_behind_a_server(stub: ChatStub, janus_folder: Path) -> None:
+@pytest.mark.parametrize(("judge", "questions"), [("OpenAIJudge", 1), ("PhrasingsJudge", 3)])
+def test_the_gap_is_measured_by_a_judge_behind_a_server(
+    stub: ChatStub, janus_folder: Path, judge: str, questions: int
+) -> None:
     small = ["--checkpoint", str(janus_folder), "--per_cell", "1", "--candidates", "1", "--out", "gap.json"]
-    assert main([*documented(stub, "gap ", "OpenAIJudge"), *small]) == 0
+    assert main([*documented(stub, f"gap --external unigap.judges.{judge}"), *small]) == 0
     figures = json.loads(Path("gap.json").read_text())
-    assert figures["generation"]["all"]["n"] == len(stub.received) - 1, "the question at the start"
+    assert questions * figures["generation"]["all"]["n"] == len(stub.received) - 1, "the question at the start"
 
 
 def test_a_pool_is_judged_by_further_judges_and_a_mixture_selects(
