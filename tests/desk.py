@@ -100,6 +100,7 @@ TEXTS = {
     "long-row.csv": "candidate_id,verdict\nx,yes,no\n",
     "nameless.csv": "candidate_id,verdict\n,yes\n",
     "semicolons.csv": "candidate_id;verdict\nx;yes\n",
+    "rubric.csv": "question,weight\nIs it {prompt}?,much\n",
     "question-cut.jsonl": '{"prompt": "p", "id": "1", "question": "a ring?"}\n{"pro',
     "question-circle.jsonl": '{"prompt": "p", "id": "1", "question": "a ring?", "parents": ["1"]}\n',
     # results that others wrote

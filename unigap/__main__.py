@@ -23,7 +23,10 @@ VERBS = {
     "compare": ("unigap.cli.commands.compare", "compare RUN RUN...: runs side by side, in a table and on a page"),
     "check": ("unigap.cli.verbs", "check that a model keeps the promises of the protocol"),
     "inspect": ("unigap.cli.verbs", "list the classes a config or folder would import and where it would write"),
-    "judge": ("unigap.cli.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
+    "judge": (
+        "unigap.cli.verbs",
+        "judge ask|export|import|agreement|scales POOL: ask a further judge or people, compare judges",
+    ),
     "pool": ("unigap.cli.verbs", "pool verify DIR: check every file of a pool"),
     "prompts": ("unigap.cli.verbs", "prompts import|audit: list a prompt set, find training prompts in the test set"),
     "score": ("unigap.cli.verbs", "score geneval|compbench|dsg: benchmark scores from detections or answers"),

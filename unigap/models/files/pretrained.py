@@ -16,6 +16,7 @@ from unigap.models.files.bounds import check_chat_template, check_counts, check_
 from unigap.models.files.config import check_family, model_type, read_config
 from unigap.models.files.load_options import PRECISIONS, check_load_options
 from unigap.models.files.location import SHIPPED, resolve
+from unigap.models.files.placement import Placement
 from unigap.models.files.weights import first_not_finite, stored_numbers
 
 
@@ -48,12 +49,12 @@ def load_family(
     return net.to(device), processor
 
 
-def image_reader_from_folder(checkpoint: str, dtype: str) -> tuple[Any, Any]:
-    """Load any image-text-to-text network of transformers in eval mode on the CPU, and its processor.
+def image_reader_from_folder(checkpoint: str, placement: Placement) -> tuple[Any, Any]:
+    """Load any image-text-to-text network of transformers in eval mode, and its processor.
 
     Args:
         checkpoint: A folder or a hub id.
-        dtype: One of ``PRECISIONS``.
+        placement: Precision and devices of the weights.
 
     Raises:
         ValueError: The folder is not a sound checkpoint of such a network; names the folder and the fault.
@@ -62,7 +63,13 @@ def image_reader_from_folder(checkpoint: str, dtype: str) -> tuple[Any, Any]:
 
     network, no_template = AutoModelForImageTextToText, "choose one that answers questions"
     net, processor, unused = _load(
-        network, network.from_config, "an image-text-to-text model", no_template, checkpoint, dtype, {}
+        network,
+        network.from_config,
+        "an image-text-to-text model",
+        no_template,
+        checkpoint,
+        placement.precision,
+        placement.options(),
     )
     if unused:
         print(
@@ -71,6 +78,27 @@ def image_reader_from_folder(checkpoint: str, dtype: str) -> tuple[Any, Any]:
             file=sys.stderr,
         )
     return net, processor
+
+
+def clip_from_folder(checkpoint: str) -> tuple[Any, Any]:
+    """Load a CLIP network of transformers in eval mode on the CPU in float32, and its processor.
+
+    Args:
+        checkpoint: A folder or a hub id.
+
+    Raises:
+        ValueError: The folder is not a sound checkpoint of CLIP; names the folder and the fault.
+    """
+    from transformers import CLIPModel, CLIPProcessor
+
+    name = "a CLIP model"
+    check_family(checkpoint, model_type(checkpoint), ["clip"])
+    _check_config(checkpoint, name, CLIPModel)
+    with _loading(checkpoint, name):
+        processor = CLIPProcessor.from_pretrained(resolve(checkpoint), trust_remote_code=False)
+    # older checkpoints store position ids, which transformers computes now
+    net, _unused = _load_weights(CLIPModel, name, checkpoint, "float32", {})
+    return net.requires_grad_(False), processor
 
 
 def _load(
@@ -86,8 +114,6 @@ def _load(
     from transformers import AutoProcessor
 
     folder = resolve(checkpoint)
-    net: Any
-    report: dict[str, Any]
     _check_config(checkpoint, name, build)
     with _loading(checkpoint, name):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
@@ -95,8 +121,19 @@ def _load(
     with _loading(checkpoint, name):
         # render once now: a broken chat template would only fail at the first prompt
         processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
+    net, unused = _load_weights(network, name, checkpoint, dtype, options)
+    return net, processor, unused
+
+
+def _load_weights(
+    network: Any, name: str, checkpoint: str, dtype: str, options: Mapping[str, Any]
+) -> tuple[Any, list[str]]:
+    """Return a network in eval mode with finite weights, and the names of the weights that it does not use."""
+    net: Any
+    report: dict[str, Any]
+    with _loading(checkpoint, name):
         net, report = network.from_pretrained(
-            folder,
+            resolve(checkpoint),
             dtype=PRECISIONS[dtype],
             use_safetensors=True,
             trust_remote_code=False,
@@ -113,7 +150,7 @@ def _load(
         raise ValueError(
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
         )
-    return net.eval(), processor, sorted(report["unexpected_keys"])
+    return net.eval(), sorted(report["unexpected_keys"])
 
 
 def _check_config(checkpoint: str, name: str, build: Callable[[Any], Any]) -> None:
