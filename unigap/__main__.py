@@ -12,6 +12,7 @@ from unigap.console.allocator import keep_freed_memory
 from unigap.console.mistakes import hint, is_lost_process, one_line
 from unigap.console.outlet import outlive_reader
 from unigap.console.stop_signal import Stopped
+from unigap.console.tasks import shown
 
 VERBS = {
     "demo": ("unigap.cli.verbs", "watch the gap close on the embedded world, a few minutes on a CPU"),
@@ -82,9 +83,9 @@ def answer(words: Sequence[str], run: Callable[[Sequence[str]], int], debug: boo
         os.environ.setdefault("WANDB_QUIET", "true")
     keep_freed_memory()
     if debug:
-        return run(words)
+        return _run_shown(words, run)
     try:
-        return run(words)
+        return _run_shown(words, run)
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
     except Stopped as stopped:
@@ -97,6 +98,11 @@ def answer(words: Sequence[str], run: Callable[[Sequence[str]], int], debug: boo
         if type(error).__name__ not in EXPECTED:
             raise
         return _fail(one_line(error))
+
+
+def _run_shown(words: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
+    with shown():
+        return run(words)
 
 
 def _run(words: Sequence[str]) -> int:

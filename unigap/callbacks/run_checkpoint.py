@@ -17,6 +17,7 @@ from unigap.callbacks.read_back import find_fault, with_phase
 from unigap.callbacks.reopened import Cut, check_limit, cut_here, length_of, reopen
 from unigap.callbacks.requeue import requeue, stop_signals
 from unigap.callbacks.run_loop import RunLoop, install
+from unigap.console import tasks
 from unigap.console.stop_signal import Stopped, StopSignal
 from unigap.files.durable import explain_write_errors, make_folder, rename_durable
 from unigap.files.writer_lock import WriterLock
@@ -178,6 +179,10 @@ class RunCheckpoint(Checkpoint):
         self.phase = phase
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        with tasks.task("saving", f"saving {self.folder / LAST}"):
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
         fresh, last = self._fresh, self.folder / LAST
         if trainer.is_global_zero:
             make_folder(self.folder)

@@ -9,13 +9,17 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from unigap.callbacks import CurveLog, PoolWriter, Regrow, RowLog, RunCheckpoint, RunSummary
 from unigap.callbacks.requeue import is_requeued
 from unigap.callbacks.run_checkpoint import LAST, run_checkpoint
 from unigap.callbacks.run_config import RunConfig
+from unigap.callbacks.run_progress import RunProgress
+from unigap.cli.last_lines import close_fit, close_predict, close_validate
+from unigap.console import tasks
 from unigap.console.parser import ClearParser
 from unigap.console.quiet import quiet_libraries
 from unigap.console.run_options import check_run_options
@@ -86,6 +90,8 @@ class UnigapCLI(LightningCLI):
         Without these checks, Lightning would silently start a new run, or end in a traceback.
         """
         config = self.config[self.subcommand]
+        if config["trainer"]["enable_progress_bar"] is False:
+            tasks.hide()
         check_run_options(config)
         if config.get("gap_out"):
             check_figures(config["gap_out"], "--gap_out")
@@ -108,6 +114,13 @@ class UnigapCLI(LightningCLI):
         # the file may be replaced before Lightning reads it: never unpickle it
         config["weights_only"] = True
         arrange_runs(config)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Add `RunProgress` unless another progress bar is listed or bars are off; first, so that it ends an epoch."""
+        listed = any(isinstance(callback, ProgressBar) for callback in config["callbacks"] or [])
+        if not listed and config["enable_progress_bar"] is not False and not config["barebones"]:
+            callbacks = [RunProgress(), *callbacks]
+        return super()._instantiate_trainer(config, callbacks)
 
     def before_fit(self) -> None:
         """Store the recipe in checkpoints; a continued run is checked against it."""
@@ -132,16 +145,23 @@ class UnigapCLI(LightningCLI):
             callbacks.append(PoolWriter())
         self.trainer.predict(**options, return_predictions=False)
 
+    def after_predict(self) -> None:
+        """Print where the pool is."""
+        if self.trainer.is_global_zero:
+            close_predict(self.config[self.subcommand])
+
     def after_fit(self) -> None:
-        """Print the figures before and after training, and the command that shows more."""
+        """Print the figures before and after training, what was made, and the command that shows more."""
+        if not self.trainer.is_global_zero:
+            return
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         summaries = [callback for callback in callbacks if isinstance(callback, RunSummary) and callback.result]
         for summary in summaries:
             print_comparison(summary.result)
-            print(f"\nto see it: unigap report {summary.folder}")
-        lacks_external = isinstance(self.model, ImproveStage) and self.model.external is None
-        if lacks_external and not summaries and self.trainer.is_global_zero:
+            print()
+        if isinstance(self.model, ImproveStage) and self.model.external is None and not summaries:
             print(no_external("--model.init_args.external"))
+        close_fit(self.config[self.subcommand], bool(summaries), isinstance(self.model, ImproveStage))
 
     def after_validate(self) -> None:
         """Print the gap; write it as JSON if ``--gap_out`` names a file."""
@@ -152,6 +172,7 @@ class UnigapCLI(LightningCLI):
             rows = {name: {g: e.to_dict() for g, e in groups.items()} for name, groups in self.model.results.items()}
             write_figures(out, rows)
         print_gap(self.model.results)
+        close_validate(self.config[self.subcommand])
 
 
 def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | None:

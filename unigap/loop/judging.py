@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from unigap.console import tasks
 from unigap.judges import Judge, at_once
 from unigap.judges.answer_mass import AnsweringJudge
 from unigap.loop.sampling import Drawings
@@ -20,8 +21,10 @@ def judge_drawings(model: UnifiedModel, drawings: Drawings, judges: Iterable[Jud
         judges: Those that answer later are left out; one that is named twice is asked once.
     """
     judgments = []
-    for name, judge in {judge.name: judge for judge in at_once(judges)}.items():
-        logits, masses = _answers(judge, model, drawings)
+    named = {judge.name: judge for judge in at_once(judges)}
+    for name, judge in named.items():
+        with tasks.part("judging", len(drawings.candidates) / len(named)):
+            logits, masses = _answers(judge, model, drawings)
         rows = zip(drawings.candidates, logits, masses, strict=True)
         judgments += [Judgment(candidate.id, name, logit, mass) for candidate, logit, mass in rows]
     return judgments

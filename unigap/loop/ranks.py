@@ -52,6 +52,10 @@ class Ranks:
         """Return this process's share: every world-th item."""
         return items[self.rank :: self.world]
 
+    def share_of(self, work: str) -> str:
+        """Name this process's share of some work, for people."""
+        return work if self.world == 1 else f"{work}, share {self.rank + 1} of {self.world}"
+
 
 def ranks_of(trainer: Trainer) -> Ranks:
     """Return the processes of a trainer."""

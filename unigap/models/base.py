@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from unigap.console import tasks
 from unigap.models.files.lora import is_adapted
 from unigap.models.files.weights import digest
 
@@ -269,14 +270,16 @@ class UnifiedModel(nn.Module, ABC):
 
     def codebook_digest(self) -> str:
         """Return a SHA-256 of the codebook; this model can decode a pool with the same digest."""
-        return digest({"codebook": self.codebook})
+        with tasks.task("digest", "digest of the codebook"):
+            return digest({"codebook": self.codebook})
 
     def weights_digest(self) -> str:
         """Return a SHA-256 of all parameters, frozen ones included; equal digests sample equal images.
 
         For a sharded model, all processes must call it.
         """
-        return digest(dict(self.named_parameters()))
+        with tasks.task("digest", "digest of the weights"):
+            return digest(dict(self.named_parameters()))
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
         """Return a detached copy of the trainable parameters by name, such as the weights of a reference model."""

@@ -13,13 +13,16 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
+from unigap.console import tasks
 from unigap.data import PoolData, PromptRows
-from unigap.evaluation.gap import EVAL_ROUND, external_verdicts, probe_logits, probe_scores
+from unigap.evaluation.gap import EVAL_ROUND, both_verdicts, probe_logits, probe_scores
 from unigap.evaluation.gap_meter import GapMeter
 from unigap.judges import Judge, SelfJudge, check_speaks_at_once
+from unigap.judges.early_check import check_early
 from unigap.judges.own_external import warn_of_own_external
 from unigap.loop.judging import judge_drawings
 from unigap.loop.plan import RoundPlan
+from unigap.loop.ranks import ranks_of
 from unigap.loop.sampling import Drawings, draw_candidates
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel
@@ -87,7 +90,7 @@ class ImproveStage(LightningModule):
             load_stage(self.model, init_from)
         self.start_state = self.model.trainable_state() if objective.needs_reference else {}
         self.start_key = self.model.weights_digest()
-        self._weights_whole = contextlib.ExitStack()
+        self._measurement = contextlib.ExitStack()
         self.results: dict[str, dict[str, Estimate]] = {}
         self.trained_rows: tuple[str, ...] = ()
 
@@ -102,6 +105,14 @@ class ImproveStage(LightningModule):
         if not isinstance(data, PoolData):
             raise ValueError("self-improvement stages train on a pool; set data.class_path to unigap.data.PoolData")
         return data
+
+    def setup(self, stage: str) -> None:
+        """Check the judges before anything is sampled.
+
+        Raises:
+            ValueError: A judge could not judge, e.g. because its checkpoint does not load.
+        """
+        check_early(self.judges)
 
     def configure_model(self) -> None:
         """Shard the shared LLM over all processes if the strategy is ``ModelParallelStrategy``.
@@ -207,19 +218,27 @@ class ImproveStage(LightningModule):
 
     def on_validation_start(self) -> None:
         """Gather sharded weights until the end, since processes may hold unequal numbers of prompts."""
-        self._weights_whole.enter_context(whole(self.model))
+        images = self.eval_plan.candidates * len(self.pool_data.val_dataloader().dataset)  # type: ignore[arg-type]
+        self._begin("measuring", "validation", images)
 
     def on_validation_end(self) -> None:
         """Shard the weights again, now that every process is done."""
-        self._weights_whole.close()
+        self._measurement.close()
 
     def on_predict_start(self) -> None:
         """As for validation."""
-        self._weights_whole.enter_context(whole(self.model))
+        images = self.predict_plan.candidates * len(self.pool_data.predict_dataloader().dataset)  # type: ignore[arg-type]
+        self._begin("storing", "round 0", images)
 
     def on_predict_end(self) -> None:
         """As for validation."""
-        self._weights_whole.close()
+        self._measurement.close()
+
+    def _begin(self, name: str, title: str, images: int) -> None:
+        """Begin a task on this process's share of images, with whole weights, until ``_measurement`` is closed."""
+        title = ranks_of(self.trainer).share_of(title)
+        self._measurement.enter_context(tasks.task(name, title, images, "image"))
+        self._measurement.enter_context(whole(self.model))
 
     def on_validation_epoch_start(self) -> None:
         """Start with empty metrics."""
@@ -232,7 +251,8 @@ class ImproveStage(LightningModule):
 
         All processes have to come here together.
         """
-        with whole(self.model), self.trainer.precision_plugin.forward_context():
+        with self._measurement, self.trainer.precision_plugin.forward_context():
+            self.on_validation_start()
             self.on_validation_epoch_start()
             for number, batch in enumerate(self.pool_data.val_dataloader()):
                 self.validation_step(batch.to(self.device), number)
@@ -241,8 +261,7 @@ class ImproveStage(LightningModule):
     def validation_step(self, batch: PromptRows, batch_idx: int) -> None:
         """Sample for a batch of held-out prompts and count the verdicts of both judges."""
         for drawings in self._draw(batch, EVAL_ROUND, self.eval_plan):
-            own_B = self.own_judge.logits(self.model, drawings.candidates, drawings.pixels_BCHW)
-            right_B = external_verdicts(self.external, self.model, drawings)
+            own_B, right_B = both_verdicts(self.model, self.own_judge, self.external, drawings)
             self.meter.update(drawings.candidates, own_B.to(self.device), right_B)
 
     def on_validation_epoch_end(self) -> None:

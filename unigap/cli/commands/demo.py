@@ -11,8 +11,10 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from unigap.callbacks import CurveLog, Regrow, RowLog, RunSummary
+from unigap.callbacks.run_progress import RunProgress
 from unigap.cli.commands.demo_folder import MARK, check_demo_folder, empty_demo_folder
 from unigap.cli.commands.model_choice import DEFAULT, ModelChoice
+from unigap.console.closing import close
 from unigap.console.quiet import quiet_libraries
 from unigap.data import PoolData
 from unigap.files.durable import write_durable
@@ -85,7 +87,8 @@ def demo(
     summary = _run(chosen, plan, folder, logger, SelfJudge(), SFT(keep=4))
     page = write_report(out)
     print_comparison(summary)
-    print(f"\nreport: {page}")
+    print()
+    close({"report": page}, f"open {page} in a browser")
 
 
 def run_demo(
@@ -145,7 +148,7 @@ def _run(
     curves, rows = CurveLog(str(folder)), RowLog(str(folder / "rows.jsonl"))
     regrow = Regrow(RoundPlan(plan.candidates, sampling, seed=plan.seed))
     trainer = quiet_trainer(
-        [regrow, curves, rows, summary],
+        [RunProgress(), regrow, curves, rows, summary],
         max_epochs=plan.epochs,
         logger=_logger(logger, folder),
         enable_progress_bar=True,

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from tqdm import tqdm
-
-from unigap.cli.commands.model_choice import ModelChoice
+from unigap.cli.commands.model_choice import DEFAULT, ModelChoice
+from unigap.console.closing import close, command
 from unigap.evaluation.gap import Verdicts, gap_by, gap_scores, measure, probe_logits, probe_scores
 from unigap.files.outputs import check_figures, write_figures
 from unigap.judges import Judge, SelfJudge, check_speaks_at_once
+from unigap.judges.early_check import check_early
 from unigap.judges.own_external import warn_of_own_external
 from unigap.loop.plan import RoundPlan
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.prompt_sets.loading import load_prompts
-from unigap.records import Prompt
 from unigap.report.gap_table import print_gap
 from unigap.world import find_world
 
@@ -66,10 +64,11 @@ def gap(
     if external is not None:
         check_speaks_at_once(external)
         warn_of_own_external(SelfJudge(), external)
+        check_early([external])
     chosen = ModelChoice(checkpoint, model, device, dtype).load()
     if cfg is None:
         plan = replace(plan, sampling=replace(sampling, cfg=chosen.usual_cfg))
-    verdicts = _sample_and_judge(chosen, prompt_list, plan, external or (world.external() if world else None))
+    verdicts = measure(chosen, prompt_list, plan, SelfJudge(), external or (world.external() if world else None))
     figures = _figures(verdicts)
     if world:
         exam = world.probe_source(split, seed).load(EXAM_PICTURES)
@@ -78,13 +77,9 @@ def gap(
     if out:  # before printing, so that a closed pipe loses nothing
         write_figures(out, {n: {group: e.to_dict() for group, e in found.items()} for n, found in figures.items()})
     print_gap(figures, "--external")
-
-
-def _sample_and_judge(
-    model: UnifiedModel, prompts: Sequence[Prompt], plan: RoundPlan, external: Judge | None
-) -> Verdicts:
-    with tqdm(total=len(prompts) * plan.candidates, unit="image", desc="gap") as bar:
-        return measure(model, prompts, plan, SelfJudge(), external, bar.update)
+    examined = checkpoint or (DEFAULT if model is None else "FOLDER")
+    pairs = () if world else ("--captions", "CAPTIONS.jsonl")
+    close({"figures": out} if out else {}, command("calibrate", "--checkpoint", examined, *pairs))
 
 
 def _figures(verdicts: Verdicts) -> dict[str, dict[str, Estimate]]:

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from unigap.console import tasks
+
 SHARE = 0.5
 """Share of the memory left by the weights that a batch may use; training state uses the rest."""
 
@@ -49,6 +51,7 @@ def in_fitting_batches(run: Callable[[slice], Result], count: int, size: int, to
         batch = slice(start, min(start + size, count))
         result = _unless_out_of_memory(run, batch)
         if result is not None:
+            tasks.report(batch.stop, count)
             yield result
             start = batch.stop
         elif batch.stop - start == 1:

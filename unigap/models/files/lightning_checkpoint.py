@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from unigap.console import tasks
 from unigap.models.files.weights import first_not_finite
 
 
@@ -28,7 +29,8 @@ def open_lightning(path: str, option: str) -> dict[str, Any]:
         raise ValueError(f"{option} {path!r} is a URL; download it and give the file")
     if not Path(path).is_file():
         raise ValueError(f"{option} {path!r}: no such file; give the .ckpt file of an earlier run")
-    fault = _zip_fault(Path(path))
+    with tasks.task("loading", f"checking {path}"):
+        fault = _zip_fault(Path(path))
     if fault:
         raise ValueError(f"{option} {path!r} is damaged: {fault}; nothing in it was run, take another")
     try:
