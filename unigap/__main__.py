@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from unigap import __version__
+from unigap.console import tasks
 from unigap.console.allocator import keep_freed_memory
 from unigap.console.mistakes import hint, is_lost_process, one_line
 from unigap.console.outlet import outlive_reader
 from unigap.console.stop_signal import Stopped
-from unigap.console.tasks import shown
 
 VERBS = {
     "demo": ("unigap.cli.verbs", "watch the gap close on the embedded world, a few minutes on a CPU"),
@@ -101,12 +101,13 @@ def answer(words: Sequence[str], run: Callable[[Sequence[str]], int], debug: boo
 
 
 def _run_shown(words: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
-    with shown():
+    with tasks.shown():
         return run(words)
 
 
 def _run(words: Sequence[str]) -> int:
-    runner: Callable[[Sequence[str]], int] = importlib.import_module(VERBS[words[0]][0]).run
+    with tasks.starting():
+        runner: Callable[[Sequence[str]], int] = importlib.import_module(VERBS[words[0]][0]).run
     failed = True
     try:
         status = runner(words)

@@ -20,6 +20,7 @@ from unigap.callbacks.run_config import RunConfig
 from unigap.callbacks.run_progress import RunProgress
 from unigap.cli.last_lines import close_fit, close_predict, close_validate
 from unigap.console import tasks
+from unigap.console.closing import command
 from unigap.console.parser import ClearParser
 from unigap.console.quiet import quiet_libraries
 from unigap.console.run_options import check_run_options
@@ -235,9 +236,11 @@ def finished(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -
     state = content["callbacks"][RunCheckpoint.__name__]
     if state["phase"] != Phase.DONE or length_options(state["recipe"]) != length_options(recipe):
         return ""
+    folder = recipe["summary"]["folder"]
+    shown = command("report", folder) if folder else command("gap", "--checkpoint", path)
     return (
-        f"{path} is of a run that is finished ({content['global_step']} steps); raise --trainer.max_epochs to train "
-        "on, or begin another run in other folders"
+        f"{path} is of a run that is finished ({content['global_step']} steps): see {shown}; raise "
+        "--trainer.max_epochs to train on, or begin another run in other folders"
     )
 
 

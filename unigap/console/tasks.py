@@ -23,6 +23,7 @@ REFRESH = 0.5
 """Seconds between two updates of a terminal."""
 SHORT = 1.0
 """Seconds below which a task gets no line at its end; the last line of a command counts its time."""
+START = "starting"
 BAR = "{percentage:3.0f}%|{bar:20}| {desc}"
 DONE = {"sampling": "sampled", "judging": "judged"}
 """Parts of a task, and how a line calls their finished items."""
@@ -231,9 +232,9 @@ def hide() -> None:
 
 
 def durations() -> str:
-    """Return how long the command has taken and what took how long, in one line; empty if nothing is printed."""
+    """Return how long the command and its tasks have taken, in one line; empty if there was no task to show."""
     spent = _board.seconds
-    if not spent or not _board.speaks:
+    if spent.keys() <= {START} or not _board.speaks:
         return ""
     total = time.monotonic() - _board.began
     kinds = {**spent, "other": max(0.0, total - sum(spent.values()))}
@@ -253,6 +254,13 @@ def task(name: str, title: str, total: float = 0, unit: str = "item") -> Iterato
     opened = Task(name, title, total, unit)
     with _board.doing(opened):
         yield opened
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Run the body, which imports libraries, as the first task of a command."""
+    with task(START, "importing libraries"):
+        yield
 
 
 @contextmanager
