@@ -108,7 +108,7 @@ def sample_gallery(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[Galle
     """Sample one image for each prompt, with the seeds and the sampling recipe of the stage's evaluation."""
     plan, images = stage.eval_plan, []
     how = (1, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch)
-    with tasks.task("measuring", "gallery", len(prompts), "image"):
+    with tasks.task("measuring", "gallery", len(prompts), "image", tasks.IMAGE_PARTS):
         for drawings in draw_candidates(stage.model, prompts, *how):
             candidates, pixels_BCHW = drawings.candidates, drawings.pixels_BCHW
             own_B, right_B = both_verdicts(stage.model, stage.own_judge, stage.external, drawings)

@@ -6,10 +6,11 @@ output a line every `EVERY` seconds. Of several processes, only the first prints
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ START = "starting"
 BAR = "{percentage:3.0f}%|{bar:20}| {desc}"
 DONE = {"sampling": "sampled", "judging": "judged"}
 """Parts of a task, and how a line calls their finished items."""
+IMAGE_PARTS = tuple(DONE)
+"""The parts of a task that samples images and judges them."""
 
 
 @dataclass
@@ -97,8 +100,8 @@ class Task:
 
     def last_line(self) -> str:
         """Return what was done and how long it took, in one line."""
-        counted = min((part.done for part in self.parts.values()), default=self.done)
-        verbs = " and ".join(DONE[name] for name in list(self.parts))
+        finished = {name: part.done for name, part in self.parts.items() if part.done}
+        counted, verbs = min(finished.values(), default=self.done), " and ".join(DONE[name] for name in finished)
         what = f" {_items(counted, self.unit)} {verbs}".rstrip() + " in" if counted else ""
         return f"{self.title}:{what} {duration(self.seconds)}" + (f", {self.note}" if self.note else "")
 
@@ -135,7 +138,8 @@ class Board:
             completed = True
         finally:
             self._pop(depth)
-            if completed and not part and self.speaks and (task.seconds >= SHORT or task.note):
+            worth_a_line = task.name != START and (task.seconds >= SHORT or task.note)
+            if completed and not part and worth_a_line and self.speaks:
                 self._print(task.last_line())
 
     def close(self) -> None:
@@ -179,7 +183,8 @@ class Board:
 
     def _watch(self, ended: threading.Event) -> None:
         """Show the task that was opened last, again and again until ``ended``. Touches no tensors: runs in a thread."""
-        on_terminal = sys.stderr.isatty()
+        # a terminal that does not know its width shows no bar
+        on_terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
         show: Callable[[Task], None] = self._show_bar if on_terminal else self._show_line
         while not ended.wait(REFRESH if on_terminal else EVERY):
             with self._lock:
@@ -242,7 +247,7 @@ def durations() -> str:
 
 
 @contextmanager
-def task(name: str, title: str, total: float = 0, unit: str = "item") -> Iterator[Task]:
+def task(name: str, title: str, total: float = 0, unit: str = "item", parts: Sequence[str] = ()) -> Iterator[Task]:
     """Run the body as a task.
 
     Args:
@@ -250,8 +255,9 @@ def task(name: str, title: str, total: float = 0, unit: str = "item") -> Iterato
         title: What it works on, for its lines.
         total: Number of items, counted by `Task.advance` or by parts; 0 if they are not counted.
         unit: What an item is, in the singular.
+        parts: Names of the parts that each item goes through, keys of `DONE`; see `part`.
     """
-    opened = Task(name, title, total, unit)
+    opened = Task(name, title, total, unit, parts={name: Part() for name in parts})
     with _board.doing(opened):
         yield opened
 
@@ -268,7 +274,7 @@ def part(name: str, items: float) -> Iterator[None]:
     """Run the body as a part of the open task.
 
     Args:
-        name: A key of `DONE`.
+        name: Name of the part.
         items: Number of items of the task that the body works on.
     """
     owner = _board.open[-1][0] if _board.open else Task(name, name)

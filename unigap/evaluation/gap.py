@@ -91,7 +91,7 @@ def measure(
     """
     batches, own, right = [], [], []
     how = (plan.candidates, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch)
-    with tasks.task("measuring", title, len(prompts) * plan.candidates, "image"):
+    with tasks.task("measuring", title, len(prompts) * plan.candidates, "image", tasks.IMAGE_PARTS):
         for drawings in draw_candidates(model, prompts, *how):
             own_B, right_B = both_verdicts(model, judge, external, drawings)
             batches.append(drawings)
@@ -125,7 +125,7 @@ def both_verdicts(
 def rejudge(model: UnifiedModel, verdicts: Verdicts, judge: Judge) -> torch.Tensor:
     """Return log-odds of yes that ``model`` in its present state gives to images sampled earlier, float32 (S,)."""
     candidates = verdicts.drawings.candidates
-    again = tasks.task("measuring", "images from before, judged again", len(candidates), "image")
+    again = tasks.task("measuring", "images from before", len(candidates), "image", ["judging"])
     with again, tasks.part("judging", len(candidates)):
         return judge.logits(model, candidates, verdicts.drawings.pixels_BCHW).float().cpu()
 
@@ -180,7 +180,7 @@ def judge_scores(
 def probe_logits(model: UnifiedModel, probes: ProbeSet, judge: SelfJudge, batch_size: int = 256) -> torch.Tensor:
     """Return the judge's log-odds of yes for each claim of a probe set, float32 (E,) on the CPU."""
     logits = []
-    with tasks.task("measuring", "probe set", len(probes.truth_B), "image"):
+    with tasks.task("measuring", "probe set", len(probes.truth_B), "image", ["judging"]):
         for batch in probes.batches(batch_size):
             with tasks.part("judging", len(batch.claims)):
                 logits.append(judge.ask(model, batch.claims, batch.pixels_BCHW).float().cpu())

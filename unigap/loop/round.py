@@ -77,7 +77,7 @@ def run_round(
         mine = ranks.share(wave.batches(plan.images_per_batch))
         todo = [[prompts[i] for i in batch if (prompts[i].id, wave.first) not in logits] for batch in mine]
         images, title = wave.images * sum(map(len, todo)), ranks.share_of(f"round {round}")
-        with ranks.together(), tasks.task("storing", title, images, "image"):
+        with ranks.together(), tasks.task("storing", title, images, "image", tasks.IMAGE_PARTS):
             for missing in todo:
                 for drawings in draw_candidates(model, missing, wave.images, round, *how, wave.first):  # sample
                     judgments = judge_drawings(model, drawings, present)  # judge

@@ -237,7 +237,7 @@ class ImproveStage(LightningModule):
     def _begin(self, name: str, title: str, images: int) -> None:
         """Begin a task on this process's share of images, with whole weights, until ``_measurement`` is closed."""
         title = ranks_of(self.trainer).share_of(title)
-        self._measurement.enter_context(tasks.task(name, title, images, "image"))
+        self._measurement.enter_context(tasks.task(name, title, images, "image", tasks.IMAGE_PARTS))
         self._measurement.enter_context(whole(self.model))
 
     def on_validation_epoch_start(self) -> None:

@@ -57,7 +57,7 @@ def save_folder(
     """
     check_savable(model, adapter_only)
     folder = Path(folder)
-    with tasks.task("saving", f"saving {folder}"), quiet_transformers():
+    with tasks.task("saving", "saving the model"), quiet_transformers():
         if adapter_only:
             save_adapter(net, folder)
             library, code = "peft", loading.adapter.format(base=base)
