@@ -15,7 +15,7 @@ from unigap.console import tasks
 from unigap.evaluation.gap import EVAL_ROUND, both_verdicts
 from unigap.files.images import to_image
 from unigap.files.png import save_figure
-from unigap.loop.sampling import draw_candidates
+from unigap.loop.sampling import sample_candidates
 from unigap.models.engine.sharding import whole
 from unigap.records import Prompt
 from unigap.report.plots.gallery_plot import VERDICTS, GalleryImage, gallery_plot
@@ -109,9 +109,9 @@ def sample_gallery(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[Galle
     plan, images = stage.eval_plan, []
     how = (1, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch)
     with tasks.task("measuring", "gallery", len(prompts), "image", tasks.IMAGE_PARTS):
-        for drawings in draw_candidates(stage.model, prompts, *how):
-            candidates, pixels_BCHW = drawings.candidates, drawings.pixels_BCHW
-            own_B, right_B = both_verdicts(stage.model, stage.own_judge, stage.external, drawings)
+        for sampled in sample_candidates(stage.model, prompts, *how):
+            candidates, pixels_BCHW = sampled.candidates, sampled.pixels_BCHW
+            own_B, right_B = both_verdicts(stage.model, stage.own_judge, stage.external, sampled)
             right = [None] * len(candidates) if right_B is None else right_B.tolist()
             rows = zip(candidates, pixels_BCHW, own_B.sigmoid().tolist(), right, strict=True)
             for candidate, pixels_CHW, p_yes, found in rows:

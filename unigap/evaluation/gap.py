@@ -11,7 +11,7 @@ from unigap.console import tasks
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import Judge, SelfJudge
 from unigap.loop.plan import RoundPlan
-from unigap.loop.sampling import Drawings, draw_candidates
+from unigap.loop.sampling import SampledBatch, sample_candidates
 from unigap.metrics import intervals, scores
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.win_rate import WinRateResult, win_rate
@@ -33,14 +33,14 @@ class Verdicts:
 
     Attributes:
         prompts: The prompt set.
-        drawings: The images and their candidates, N for each prompt in order.
+        sampled: The images and their candidates, N for each prompt in order.
         prompt_S: Index of each image's prompt, int64.
         own_S: Log-odds of yes of the model's own judge.
         right_S: External verdict, bool; None without an external judge.
     """
 
     prompts: Sequence[Prompt]
-    drawings: Drawings
+    sampled: SampledBatch
     prompt_S: torch.Tensor
     own_S: torch.Tensor
     right_S: torch.Tensor | None
@@ -92,28 +92,28 @@ def measure(
     batches, own, right = [], [], []
     how = (plan.candidates, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch)
     with tasks.task("measuring", title, len(prompts) * plan.candidates, "image", tasks.IMAGE_PARTS):
-        for drawings in draw_candidates(model, prompts, *how):
-            own_B, right_B = both_verdicts(model, judge, external, drawings)
-            batches.append(drawings)
+        for sampled in sample_candidates(model, prompts, *how):
+            own_B, right_B = both_verdicts(model, judge, external, sampled)
+            batches.append(sampled)
             own.append(own_B.float().cpu())
             right.append(right_B)
-            progress(len(drawings.candidates))
-    candidates = [candidate for drawings in batches for candidate in drawings.candidates]
-    pixels = torch.cat([drawings.pixels_BCHW.cpu() for drawings in batches])
+            progress(len(sampled.candidates))
+    candidates = [candidate for sampled in batches for candidate in sampled.candidates]
+    pixels = torch.cat([sampled.pixels_BCHW.cpu() for sampled in batches])
     prompt_S = torch.arange(len(prompts)).repeat_interleave(plan.candidates)
     right_S = None if external is None else torch.cat([right_B.cpu() for right_B in right if right_B is not None])
-    return Verdicts(prompts, Drawings(candidates, pixels), prompt_S, torch.cat(own), right_S)
+    return Verdicts(prompts, SampledBatch(candidates, pixels), prompt_S, torch.cat(own), right_S)
 
 
 def both_verdicts(
-    model: UnifiedModel, judge: Judge, external: Judge | None, drawings: Drawings
+    model: UnifiedModel, judge: Judge, external: Judge | None, sampled: SampledBatch
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the own judge's log-odds of yes, and whether the external judge accepts, bool; both (B,).
 
     Without an external judge, the second is None.
     """
-    asked = (model, drawings.candidates, drawings.pixels_BCHW)
-    images = len(drawings.candidates) / (1 if external is None else 2)
+    asked = (model, sampled.candidates, sampled.pixels_BCHW)
+    images = len(sampled.candidates) / (1 if external is None else 2)
     with tasks.part("judging", images):
         own_B = judge.logits(*asked)
     if external is None:
@@ -124,10 +124,10 @@ def both_verdicts(
 
 def rejudge(model: UnifiedModel, verdicts: Verdicts, judge: Judge) -> torch.Tensor:
     """Return log-odds of yes that ``model`` in its present state gives to images sampled earlier, float32 (S,)."""
-    candidates = verdicts.drawings.candidates
+    candidates = verdicts.sampled.candidates
     again = tasks.task("measuring", "images from before", len(candidates), "image", ["judging"])
     with again, tasks.part("judging", len(candidates)):
-        return judge.logits(model, candidates, verdicts.drawings.pixels_BCHW).float().cpu()
+        return judge.logits(model, candidates, verdicts.sampled.pixels_BCHW).float().cpu()
 
 
 def gap_scores(verdicts: Verdicts, threshold: float = 0.5) -> dict[str, Estimate]:
