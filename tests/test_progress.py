@@ -58,7 +58,7 @@ def test_a_log_gets_lines_with_images_rate_and_time_left(
     assert main(["gap", "--checkpoint", str(janus_folder), *GAP, "--out", "gap.json"]) == 0
     out, err = capsys.readouterr()
     lines = err.splitlines()
-    form = r"gap: (\d+) sampled, (\d+) judged of 30 images, [\d.e+]+ images/s, .* left"
+    form = r"gap on cpu in float32: (\d+) sampled, (\d+) judged of 30 images, [\d.e+]+ images/s, .* left"
     found = [match for line in lines if (match := re.fullmatch(form, line))]
     # the 30 images are one batch: lines come within it
     assert len({match[1] for match in found}) > 3 and {"0", "30"} < {match[1] for match in found} | {"0"}
@@ -91,7 +91,7 @@ def test_a_terminal_gets_a_bar(janus_folder: Path, here: Path, monkeypatch: pyte
     while b"next: " not in shown or not shown.endswith(b"\n"):
         shown += os.read(reader, 1 << 16)
     os.close(reader)
-    bars = re.findall(r"\r *(\d+)%\|[^\r\n]*\| gap: \d+ sampled", shown.decode())
+    bars = re.findall(r"\r *(\d+)%\|[^\r\n]*\| gap on cpu in float32: \d+ sampled", shown.decode())
     assert len(bars) > 3 and bars == sorted(bars, key=int)
     # the bar is erased before a line is printed
     assert all(not line.startswith(" ") for line in shown.decode().replace("\r\n", "\n").split("\n"))
@@ -109,7 +109,7 @@ def test_fit_names_every_phase_and_says_what_is_next(
     assert len(epochs) == 2 and all("train/loss" in line and "generation" in line for line in epochs)
     assert epochs[0].startswith("epoch 1 of 2: 1 batch in ")
     # without a summary there are no figures on test prompts: it says so, and the next command makes some
-    assert any(line.startswith("no test figures") for line in lines)
+    assert any(line.startswith("no figures on test prompts: summary.folder is empty") for line in lines)
     assert out.splitlines()[-2:] == ["pool: runs/dpo/pool", "checkpoint: runs/dpo/checkpoints/last.ckpt"]
     assert main([*next_command(lines), *GAP]) == 0
     assert not re.search("warning", err, re.IGNORECASE)
@@ -142,7 +142,7 @@ def test_progress_that_is_turned_off_stays_off(
 ) -> None:
     assert improve(janus_folder, "sft") == 0
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in lines if line != "Seed set to 0"] == ["no test figures", "next"]
+    assert [line.split(":")[0] for line in lines if line != "Seed set to 0"] == ["no figures on test prompts", "next"]
 
 
 def test_of_two_processes_one_speaks_and_no_library_warns(janus_folder: Path, tmp_path: Path) -> None:
@@ -156,6 +156,37 @@ def test_of_two_processes_one_speaks_and_no_library_warns(janus_folder: Path, tm
     for start in ("epoch 1 of 1: ", "time: ", "next: "):
         assert sum(line.startswith(start) for line in lines) == 1, done.stderr
     assert not re.search("warn", done.stderr, re.IGNORECASE), done.stderr
+
+
+def test_every_other_verb_ends_with_the_next_command(
+    janus_folder: Path, small_demo: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_demo, "demo")
+    Path("train.txt").write_text("a red circle\na blue ring\n")
+    Path("test.txt").write_text("a green square\n")
+    same = ["--checkpoint", str(janus_folder)]
+    commands = {
+        "report demo": "report: demo/report.html",
+        "compare demo demo-2": "comparison: compare.html",
+        "inspect demo": "",
+        "pool verify demo/pool": "demo/pool: sound",
+        "judge export demo/pool --n 2 --out sheet": "fill in: sheet/verdicts.csv",
+        "judge import demo/pool sheet/verdicts.csv": "demo/pool: 2 verdicts by 'human'",
+        "judge agreement demo/pool --judges random,oracle": "",
+        "export pool demo/pool --out set": "data set: set",
+        "prompts import train.txt --out train.jsonl": "prompts: train.jsonl (2)",
+        "prompts audit train.txt test.txt --out clean.jsonl": "prompts: clean.jsonl (2)",
+    }
+    shutil.copytree("demo", "demo-2")
+    for command, made in commands.items():
+        decodes = same if command.startswith(("judge export", "export pool")) else []
+        assert main([*command.split(), *decodes]) == 0, capsys.readouterr().err
+        out, err = capsys.readouterr()
+        assert made in out.splitlines() or not made, (command, out)
+        assert err.splitlines()[-1].startswith("next: ") and "next: " not in out, (command, err)
+        if command.startswith("judge export"):
+            sheet = Path("sheet/verdicts.csv")
+            sheet.write_text(re.sub(r",,,", ",yes,,", sheet.read_text()))
 
 
 @pytest.mark.parametrize("verb", ["fit", "gap"])

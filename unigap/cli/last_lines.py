@@ -37,7 +37,8 @@ def close_fit(config: Namespace, measured: bool, improves: bool) -> None:
         folder = config["summary"]["folder"]
         close(made | {"summary": Path(folder) / SUMMARY}, command("report", folder))
         return
-    print("no test figures: the run had no summary (--summary.folder, --summary.prompts)", file=sys.stderr)
+    why = "summary.folder is empty" if config["summary"]["folder"] == "" else "no summary.prompts are given"
+    print(f"no figures on test prompts: {why}; the next command measures the trained model", file=sys.stderr)
     close(made, command("gap", "--checkpoint", checkpoint, *_prompts(config)))
 
 

@@ -25,6 +25,8 @@ REFRESH = 0.5
 SHORT = 1.0
 """Seconds below which a task gets no line at its end; the last line of a command counts its time."""
 START = "starting"
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Variables with the number of this process, in the order in which Lightning reads them."""
 BAR = "{percentage:3.0f}%|{bar:20}| {desc}"
 DONE = {"sampling": "sampled", "judging": "judged"}
 """Parts of a task, and how a line calls their finished items."""
@@ -149,8 +151,7 @@ class Board:
     @property
     def speaks(self) -> bool:
         """Whether this process prints."""
-        ranks = sys.modules.get("lightning_utilities.core.rank_zero")  # a process without Lightning is the only one
-        return self.visible and (ranks is None or getattr(ranks.rank_zero_only, "rank", 0) == 0)
+        return self.visible and _rank() == 0
 
     def _push(self, task: Task, part: str) -> None:
         with self._lock:
@@ -214,6 +215,13 @@ class Board:
         with self._lock:
             self._close_bar()
             print(line, file=sys.stderr, flush=True)
+
+
+def _rank() -> int:
+    """Return the number of this process, from Lightning once it is imported."""
+    lightning = sys.modules.get("lightning_utilities.core.rank_zero")
+    known: int | None = getattr(lightning.rank_zero_only, "rank", None) if lightning else None
+    return int(next((os.environ[name] for name in RANKS if name in os.environ), 0)) if known is None else known
 
 
 _board = Board(visible=False)

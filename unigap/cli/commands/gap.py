@@ -68,7 +68,15 @@ def gap(
     chosen = ModelChoice(checkpoint, model, device, dtype).load()
     if cfg is None:
         plan = replace(plan, sampling=replace(sampling, cfg=chosen.usual_cfg))
-    verdicts = measure(chosen, prompt_list, plan, SelfJudge(), external or (world.external() if world else None))
+    where = next(chosen.trunk.parameters())
+    verdicts = measure(
+        chosen,
+        prompt_list,
+        plan,
+        SelfJudge(),
+        external or (world.external() if world else None),
+        title=f"gap on {where.device} in {str(where.dtype).removeprefix('torch.')}",
+    )
     figures = _figures(verdicts)
     if world:
         exam = world.probe_source(split, seed).load(EXAM_PICTURES)
