@@ -130,6 +130,22 @@ def test_a_run_that_measured_nothing_is_reported_by_the_command_that_is_named(
     assert next_command(lines) == ["report", "NEW"] and main(next_command(lines)) == 0
 
 
+def test_a_progress_bar_of_the_users_own_takes_the_place_of_epochs(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert improve(janus_folder, "sft", {**SHOWN, "trainer.callbacks": "TQDMProgressBar"}) == 0
+    out, err = capsys.readouterr()
+    assert "Epoch 1: 100%" in out and "epoch 1 of 2" not in err
+
+
+def test_validate_prints_each_figure_once(janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert improve(janus_folder, "sft", SHOWN, verb="validate") == 0
+    out, err = capsys.readouterr()
+    assert "Validate metric" not in out and out.startswith("The gap, in %")
+    lines = err.splitlines()
+    assert {"loading", "sampling", "judging", "measuring"} <= named(lines) and next_command(lines)[0] == "fit"
+
+
 def test_a_finished_run_says_what_shows_it(janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert improve(janus_folder, "sft", {**SUMMARY, "summary.folder": "null"}) == 0
     capsys.readouterr()

@@ -23,14 +23,13 @@ def close_fit(config: Namespace, measured: bool, improves: bool) -> None:
         improves: Whether the stage is one of self-improvement, with a pool.
     """
     if config["trainer"]["fast_dev_run"]:
-        close({}, command("fit", *_configs(config)) + "  # fast_dev_run writes no files")
+        close({}, command("fit", *_configs(config)) + "  # fast_dev_run saved no checkpoint")
         return
     checkpoint = Path(config[CHECKPOINTS]) / LAST
     if not improves:
         out = config.get("model.init_args.out")
-        close(
-            {"checkpoint": checkpoint} | ({"model": out} if out else {}), command("gap", "--checkpoint", out or "MODEL")
-        )
+        made = {"checkpoint": checkpoint} | ({"model": out} if out else {})
+        close(made, command("gap", "--checkpoint", out or "MODEL"))
         return
     made = {"pool": config[POOL], "checkpoint": checkpoint}
     if measured:

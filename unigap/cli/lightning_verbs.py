@@ -79,7 +79,10 @@ class UnigapCLI(LightningCLI):
         # the options of the other verbs take a fifth of a second to collect, and nothing reads them
         if subcommand != sys.argv[1]:
             return self.init_parser(**options)
-        return super()._prepare_subcommand_parser(klass, subcommand, **options)
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
+        if subcommand == "validate":
+            parser.set_defaults({"verbose": False})  # after_validate prints the same figures, with their intervals
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         # hyperparameters saved in a checkpoint would silently override the command line (Lightning PL #21455)
@@ -118,7 +121,8 @@ class UnigapCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add `RunProgress` unless another progress bar is listed or bars are off; first, so that it ends an epoch."""
-        listed = any(isinstance(callback, ProgressBar) for callback in config["callbacks"] or [])
+        own = config["callbacks"] or []
+        listed = any(isinstance(callback, ProgressBar) for callback in (own if isinstance(own, list) else [own]))
         if not listed and config["enable_progress_bar"] is not False and not config["barebones"]:
             callbacks = [RunProgress(), *callbacks]
         return super()._instantiate_trainer(config, callbacks)

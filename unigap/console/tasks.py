@@ -97,7 +97,7 @@ class Task:
         cost = sum(seconds / reached for reached, seconds in known)
         if cost:
             left = sum((self.total - reached) * seconds / reached for reached, seconds in known)
-            words += [f"{1 / cost:.3g} {self.unit}s/s", f"{duration(max(0.0, left))} left"]
+            words += [f"{1 / cost:.3g} {_plural(self.unit)}/s", f"{duration(max(0.0, left))} left"]
         return ", ".join([*words, *([self.note] if self.note else [])])
 
     def last_line(self) -> str:
@@ -321,4 +321,8 @@ def duration(seconds: float) -> str:
 
 
 def _items(count: float, unit: str) -> str:
-    return f"{count:,.0f} {unit}{'' if round(count) == 1 else 's'}"
+    return f"{count:,.0f} {unit if round(count) == 1 else _plural(unit)}"
+
+
+def _plural(unit: str) -> str:
+    return f"{unit}es" if unit.endswith("ch") else f"{unit}s"

@@ -5,6 +5,7 @@ from typing import Any
 from unigap.judges.base import Judge, at_once, check_same_judge, check_speaks_at_once, judge_recipes
 from unigap.judges.controls import AlwaysYesJudge, FlippedJudge, InvertedJudge, RandomJudge
 from unigap.judges.decomposed import DecomposedJudge
+from unigap.judges.early_check import EarlyCheck, check_early
 from unigap.judges.ensemble import EnsembleJudge
 from unigap.judges.human import HumanJudge
 from unigap.judges.prompt_questions import PromptQuestions
@@ -17,6 +18,7 @@ from unigap.world import class_of_worlds
 __all__ = [
     "AlwaysYesJudge",
     "DecomposedJudge",
+    "EarlyCheck",
     "EnsembleJudge",
     "FlippedJudge",
     "HumanJudge",
@@ -30,6 +32,7 @@ __all__ = [
     "SelfJudge",
     "VQAJudge",
     "at_once",
+    "check_early",
     "check_same_judge",
     "check_speaks_at_once",
     "judge_recipes",

@@ -17,8 +17,7 @@ from unigap.console import tasks
 from unigap.data import PoolData, PromptRows
 from unigap.evaluation.gap import EVAL_ROUND, both_verdicts, probe_logits, probe_scores
 from unigap.evaluation.gap_meter import GapMeter
-from unigap.judges import Judge, SelfJudge, check_speaks_at_once
-from unigap.judges.early_check import check_early
+from unigap.judges import Judge, SelfJudge, check_early, check_speaks_at_once
 from unigap.judges.own_external import warn_of_own_external
 from unigap.loop.judging import judge_samples
 from unigap.loop.plan import RoundPlan

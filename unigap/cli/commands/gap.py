@@ -8,8 +8,7 @@ from unigap.cli.commands.model_choice import DEFAULT, ModelChoice
 from unigap.console.closing import close, command
 from unigap.evaluation.gap import Verdicts, gap_by, gap_scores, measure, probe_logits, probe_scores
 from unigap.files.outputs import check_figures, write_figures
-from unigap.judges import Judge, SelfJudge, check_speaks_at_once
-from unigap.judges.early_check import check_early
+from unigap.judges import Judge, SelfJudge, check_early, check_speaks_at_once
 from unigap.judges.own_external import warn_of_own_external
 from unigap.loop.plan import RoundPlan
 from unigap.metrics.intervals import Estimate
