@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import shlex
@@ -11,13 +12,14 @@ import sys
 import termios
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from small_runs import CHECKPOINT, POOL, SUMMARY, TRAINER, expect_error, improve, words
 from test_two_processes import DDP, environment
 
 from unigap.__main__ import main
-from unigap.console import tasks
+from unigap.console import closing, task_lines, tasks
 from unigap.loop import sampling
 from unigap.pool import Pool
 
@@ -49,6 +51,11 @@ def next_command(lines: list[str]) -> list[str]:
     """The words after ``unigap`` of the last line."""
     assert lines[-1].startswith("next: unigap "), lines
     return shlex.split(lines[-1].removeprefix("next: unigap "))
+
+
+@pytest.mark.parametrize("module", [closing, task_lines])
+def test_the_examples_hold(module: ModuleType) -> None:
+    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.usefixtures("slow")
