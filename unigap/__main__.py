@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from unigap import __version__
+from unigap.console import tasks
 from unigap.console.mistakes import hint, is_lost_process, one_line
 from unigap.console.outlet import outlive_reader
 from unigap.console.stop_signal import Stopped
@@ -84,9 +85,9 @@ def answer(words: Sequence[str], run: Callable[[Sequence[str]], int], debug: boo
     if os.environ.get("WANDB_MODE") == "offline":
         os.environ.setdefault("WANDB_QUIET", "true")
     if debug:
-        return run(words)
+        return _run_shown(words, run)
     try:
-        return run(words)
+        return _run_shown(words, run)
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
     except Stopped as stopped:
@@ -101,8 +102,14 @@ def answer(words: Sequence[str], run: Callable[[Sequence[str]], int], debug: boo
         return _fail(one_line(error))
 
 
+def _run_shown(words: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
+    with tasks.shown():
+        return run(words)
+
+
 def _run(words: Sequence[str]) -> int:
-    runner: Callable[[Sequence[str]], int] = importlib.import_module(VERBS[words[0]][0]).run
+    with tasks.starting():
+        runner: Callable[[Sequence[str]], int] = importlib.import_module(VERBS[words[0]][0]).run
     failed = True
     try:
         status = runner(words)

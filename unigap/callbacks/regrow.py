@@ -9,7 +9,6 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerFn
-from tqdm import tqdm
 
 from unigap.callbacks.dynamics_log import log_figures
 from unigap.callbacks.run_checkpoint import run_checkpoint
@@ -113,25 +112,21 @@ class Regrow(Callback):
     def _run_round(
         self, trainer: Trainer, stage: ImproveStage, pool: Pool, number: int, prompts: Sequence[Prompt]
     ) -> Selection:
-        """Run one round of the loop with a progress bar; SIGTERM and SIGINT stop it between batches."""
+        """Run one round of the loop; SIGTERM and SIGINT stop it between batches."""
         ranks, checkpoint = ranks_of(trainer), run_checkpoint(trainer)
-        total = len(prompts) * self.plan.candidates // ranks.world
-        quiet = ranks.rank > 0 or not trainer.progress_bar_callback
-        with tqdm(total=total, unit="image", desc=f"round {number}", disable=quiet, leave=False) as bar:
 
-            def advance(images: int) -> None:
-                bar.update(images)
-                if checkpoint:
-                    checkpoint.stop.check()
+        def stop_if_asked(images: int) -> None:
+            if checkpoint:
+                checkpoint.stop.check()
 
-            rule = (self.allocation, stage.objective.threshold)
-            try:
-                with trainer.precision_plugin.forward_context(), whole(stage.model):
-                    return run_round(stage.model, prompts, stage.judges, pool, number, self.plan, ranks, advance, *rule)
-            except (ValueError, Stopped):
-                if checkpoint:  # the other ranks know only that this one failed, not that it was asked to stop
-                    checkpoint.obey(trainer)
-                raise
+        rest = (ranks, stop_if_asked, self.allocation, stage.objective.threshold)
+        try:
+            with trainer.precision_plugin.forward_context(), whole(stage.model):
+                return run_round(stage.model, prompts, stage.judges, pool, number, self.plan, *rest)
+        except (ValueError, Stopped):
+            if checkpoint:  # the other ranks know only that this one failed, not that it was asked to stop
+                checkpoint.obey(trainer)
+            raise
 
     def _load_rows(
         self, trainer: Trainer, stage: ImproveStage, pool: Pool, rounds: int, selection: Selection | None

@@ -18,6 +18,7 @@ from unigap.callbacks.reopened import Cut, check_limit, cut_here, length_of, reo
 from unigap.callbacks.requeue import requeue, stop_signals
 from unigap.callbacks.run_loop import RunLoop, install
 from unigap.callbacks.sharded_files import remove_unused_shards, save_in_shards
+from unigap.console import tasks
 from unigap.console.stop_signal import Stopped, StopSignal
 from unigap.files.durable import explain_write_errors, make_folder, rename_durable
 from unigap.files.torch_file import write_torch
@@ -184,6 +185,10 @@ class RunCheckpoint(Checkpoint):
         self.phase = phase
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        with tasks.task("saving", f"saving {self.folder / LAST}"):
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
         fresh, last = self._fresh, self.folder / LAST
         if trainer.is_global_zero:
             make_folder(self.folder)

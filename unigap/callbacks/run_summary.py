@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tqdm import tqdm
 
 from unigap.callbacks.regrow import Regrow
 from unigap.callbacks.run_checkpoint import run_checkpoint
@@ -163,19 +162,16 @@ class RunSummary(Callback):
         self.seconds[phase] = round(time.perf_counter() - start, 2)
 
     def _measure(self, trainer: Trainer, stage: ImproveStage, title: str) -> Measurement:
-        total, quiet = len(self.prompts) * self.plan.candidates, not trainer.progress_bar_callback
         checkpoint = run_checkpoint(trainer)
-        with tqdm(total=total, unit="image", desc=title, disable=quiet) as bar:
 
-            def advance(images: int) -> None:
-                bar.update(images)
-                if checkpoint:
-                    checkpoint.stop.check()
+        def stop_if_asked(images: int) -> None:
+            if checkpoint:
+                checkpoint.stop.check()
 
-            verdicts = measure(stage.model, self.prompts, self.plan, stage.own_judge, stage.external, advance)
-        return Measurement(
-            verdicts, probe_logits(stage.model, self.probe_set, stage.own_judge) if self.probe_set else None
-        )
+        judges = (stage.own_judge, stage.external)
+        verdicts = measure(stage.model, self.prompts, self.plan, *judges, stop_if_asked, title)
+        probed = probe_logits(stage.model, self.probe_set, stage.own_judge) if self.probe_set else None
+        return Measurement(verdicts, probed)
 
     def _restore_before(self, stage: ImproveStage) -> Measurement:
         """Restore the measurement before training; its images are decoded again, because the decoder is frozen."""

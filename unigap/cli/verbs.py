@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import auto_cli
 
+from unigap.console import tasks
 from unigap.console.parser import VerbParser
 from unigap.world import import_worlds
 
@@ -50,9 +51,10 @@ def _function(module: str, name: str) -> Callable[..., None]:
 def run(words: Sequence[str]) -> int:
     """Run a plain verb with its options; return the exit status."""
     verb = words[0]
-    functions = {verb: functions_of(verb)}
-    if verb in TAKE_CLASSES:
-        import_worlds()
+    with tasks.starting():
+        functions = {verb: functions_of(verb)}
+        if verb in TAKE_CLASSES:
+            import_worlds()
     return run_function(functions, words, "unigap")
 
 

@@ -7,6 +7,7 @@ from unigap.judges.clip_score import ClipScoreJudge
 from unigap.judges.controls import AlwaysYesJudge, FlippedJudge, InvertedJudge, RandomJudge
 from unigap.judges.critique import CritiqueJudge
 from unigap.judges.decomposed import DecomposedJudge
+from unigap.judges.early_check import EarlyCheck, check_early
 from unigap.judges.ensemble import EnsembleJudge
 from unigap.judges.human import HumanJudge
 from unigap.judges.mixture import MixtureJudge
@@ -25,6 +26,7 @@ __all__ = [
     "ClipScoreJudge",
     "CritiqueJudge",
     "DecomposedJudge",
+    "EarlyCheck",
     "EnsembleJudge",
     "FlippedJudge",
     "HumanJudge",
@@ -41,6 +43,7 @@ __all__ = [
     "RubricJudge",
     "SelfJudge",
     "VQAJudge",
+    "check_early",
     "check_immediate",
     "check_same_judge",
     "immediate",

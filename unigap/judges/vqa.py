@@ -13,6 +13,7 @@ import torch
 from unigap.judges.answer_mass import check_mass, joined
 from unigap.judges.asked import Chat, ExplainingJudge, Writing
 from unigap.judges.described import Described
+from unigap.judges.early_check import EarlyCheck
 from unigap.models.base import Answers, UnifiedModel
 from unigap.models.engine.image_reader import ImageReader
 from unigap.models.engine.memory import in_fitting_batches
@@ -28,12 +29,13 @@ TOO_LARGE = "one image with its question does not fit; choose a smaller judge, o
 Result = TypeVar("Result")
 
 
-class VQAJudge(ExplainingJudge):
+class VQAJudge(ExplainingJudge, EarlyCheck):
     """VQAScore: log-odds of "yes" against "no" as the first token of another model's answer.
 
-    The model is loaded when the first image is judged, from safetensors, and code in its folder is not run. It is not
-    part of the trained model and not stored in checkpoints. Families that also take videos, such as Qwen2.5-VL, need
-    torchvision for their processor: ``pip install 'unigap[vqa]'``.
+    The checkpoint is checked before anything is sampled. Its weights are loaded when the first image is judged, from
+    safetensors. Code in its folder is not run. It is not part of the trained model and not stored in checkpoints.
+    Families that also take videos, such as Qwen2.5-VL, need torchvision for their processor:
+    ``pip install 'unigap[vqa]'``.
 
     Args:
         checkpoint: Folder or hub id in transformers' layout, e.g. ``Qwen/Qwen2.5-VL-7B-Instruct``.
@@ -77,6 +79,10 @@ class VQAJudge(ExplainingJudge):
     @property
     def name(self) -> str:
         return f"vqa-{Path(self.checkpoint).resolve().name}"
+
+    def check(self) -> None:
+        if self._reader is None:
+            ImageReader.check(self.checkpoint)
 
     def answers(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> Answers:
         return self._about([candidate.prompt.text for candidate in candidates], pixels_BCHW, self._device_of(model))

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from unigap.console import tasks
 from unigap.judges import Judge, immediate
 from unigap.loop.allocation import Allocation, FixedCandidates, Tally
 from unigap.loop.judging import judge_samples
@@ -73,10 +74,11 @@ def run_round(
         writer = pool.writer(round, recipe, lead=ranks.rank == 0)
         logits = writer.verdicts(present[0].name)  # of candidates that a killed process has stored
     while wave:
-        with ranks.together():
-            mine = ranks.share(wave.batches(plan.images_per_batch))
-            for batch in mine:
-                missing = [prompts[i] for i in batch if (prompts[i].id, wave.first) not in logits]
+        mine = ranks.share(wave.batches(plan.images_per_batch))
+        todo = [[prompts[i] for i in batch if (prompts[i].id, wave.first) not in logits] for batch in mine]
+        images, title = wave.images * sum(map(len, todo)), ranks.share_of(f"round {round}")
+        with ranks.together(), tasks.task("storing", title, images, "image", tasks.IMAGE_PARTS):
+            for missing in todo:
                 for sampled in sample_candidates(model, missing, wave.images, round, *how, wave.first):  # sample
                     judgments = judge_samples(model, sampled, present)  # judge
                     writer.write(sampled.candidates, judgments, ranks.rank)  # store
@@ -88,7 +90,8 @@ def run_round(
         wave = allocation.next_wave(tallies, plan.candidates)
     with ranks.together():
         if ranks.rank == 0:
-            writer.commit(prompts)
+            with tasks.task("storing", f"storing round {round}"):
+                writer.commit(prompts)
     return _select_together(ranks, pool, judges[0], threshold, round)  # select
 
 

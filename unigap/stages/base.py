@@ -13,13 +13,15 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
+from unigap.console import tasks
 from unigap.data import PoolData, PromptRows
-from unigap.evaluation.gap import EVAL_ROUND, external_verdicts, probe_logits, probe_scores
+from unigap.evaluation.gap import EVAL_ROUND, both_verdicts, probe_logits, probe_scores
 from unigap.evaluation.gap_meter import GapMeter
-from unigap.judges import Judge, SelfJudge, check_immediate
+from unigap.judges import Judge, SelfJudge, check_early, check_immediate
 from unigap.judges.own_external import warn_of_own_external
 from unigap.loop.judging import judge_samples
 from unigap.loop.plan import RoundPlan
+from unigap.loop.ranks import ranks_of
 from unigap.loop.sampling import SampledBatch, sample_candidates
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel
@@ -91,7 +93,7 @@ class ImproveStage(LightningModule):
             load_stage(self.model, init_from)
         self.model.reference_state = self.model.trainable_state() if objective.needs_reference else None
         self.start_key = self.model.weights_digest()
-        self._weights_whole = contextlib.ExitStack()
+        self._measurement = contextlib.ExitStack()
         self.results: dict[str, dict[str, Estimate]] = {}
         self.trained_rows: tuple[str, ...] = ()
 
@@ -108,7 +110,12 @@ class ImproveStage(LightningModule):
         return data
 
     def setup(self, stage: str) -> None:
-        """Return the memory that loading has freed."""
+        """Check the judges before anything is sampled, and return the memory that loading has freed.
+
+        Raises:
+            ValueError: A judge could not judge, e.g. because its checkpoint does not load.
+        """
+        check_early(self.judges)
         settle_memory(self.model, self.trainer.strategy.root_device)
 
     def configure_model(self) -> None:
@@ -239,19 +246,27 @@ class ImproveStage(LightningModule):
 
     def on_validation_start(self) -> None:
         """Gather sharded weights until the end, since processes may hold unequal numbers of prompts."""
-        self._weights_whole.enter_context(whole(self.model))
+        images = self.eval_plan.candidates * len(self.pool_data.val_dataloader().dataset)  # type: ignore[arg-type]
+        self._begin("measuring", "validation", images)
 
     def on_validation_end(self) -> None:
         """Shard the weights again, now that every process is done."""
-        self._weights_whole.close()
+        self._measurement.close()
 
     def on_predict_start(self) -> None:
         """As for validation."""
-        self._weights_whole.enter_context(whole(self.model))
+        images = self.predict_plan.candidates * len(self.pool_data.predict_dataloader().dataset)  # type: ignore[arg-type]
+        self._begin("storing", "round 0", images)
 
     def on_predict_end(self) -> None:
         """As for validation."""
-        self._weights_whole.close()
+        self._measurement.close()
+
+    def _begin(self, name: str, title: str, images: int) -> None:
+        """Begin a task on this process's share of images, with whole weights, until ``_measurement`` is closed."""
+        title = ranks_of(self.trainer).share_of(title)
+        self._measurement.enter_context(tasks.task(name, title, images, "image", tasks.IMAGE_PARTS))
+        self._measurement.enter_context(whole(self.model))
 
     def on_validation_epoch_start(self) -> None:
         """Start with empty metrics."""
@@ -264,7 +279,8 @@ class ImproveStage(LightningModule):
 
         All processes have to come here together.
         """
-        with whole(self.model), self.trainer.precision_plugin.forward_context():
+        with self._measurement, self.trainer.precision_plugin.forward_context():
+            self.on_validation_start()
             self.on_validation_epoch_start()
             for number, batch in enumerate(self.pool_data.val_dataloader()):
                 self.validation_step(batch.to(self.device), number)
@@ -273,8 +289,7 @@ class ImproveStage(LightningModule):
     def validation_step(self, batch: PromptRows, batch_idx: int) -> None:
         """Sample for a batch of held-out prompts and count the verdicts of both judges."""
         for sampled in self._draw(batch, EVAL_ROUND, self.eval_plan):
-            own_B = self.own_judge.logits(self.model, sampled.candidates, sampled.pixels_BCHW)
-            right_B = external_verdicts(self.external, self.model, sampled)
+            own_B, right_B = both_verdicts(self.model, self.own_judge, self.external, sampled)
             self.meter.update(sampled.candidates, own_B.to(self.device), right_B)
 
     def on_validation_epoch_end(self) -> None:

@@ -12,6 +12,7 @@ from unigap.callbacks import RunSummary
 from unigap.cli import lightning_verbs
 from unigap.cli.commands.demo_folder import MARK, check_demo_folder, empty_demo_folder
 from unigap.cli.commands.model_choice import DEFAULT, ModelChoice, build_model, name_of, spec_of_checkpoint
+from unigap.console.closing import close
 from unigap.console.parser import VerbParser
 from unigap.console.stop_signal import Stopped
 from unigap.files.durable import write_durable
@@ -124,7 +125,8 @@ def demo(
     summary = run_demo(start, folder, seed, {"trainer.logger": WANDB} if logger == "wandb" else {}, command)
     page = write_report(out)
     print_comparison(summary)
-    print(f"\nreport: {page}")
+    print()
+    close({"report": page}, f"open {page} in a browser")
 
 
 def run(words: Sequence[str]) -> int:

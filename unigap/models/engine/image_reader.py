@@ -13,7 +13,7 @@ from unigap.models.base import Answers
 from unigap.models.engine.packed_questions import answers
 from unigap.models.engine.tokens import NO_FORMS, YES_FORMS, single_tokens
 from unigap.models.files.placement import Placement
-from unigap.models.files.pretrained import image_reader_from_folder
+from unigap.models.files.pretrained import check_image_reader, image_reader_from_folder
 
 # Shape legend: B images, V vocabulary, T tokens.
 
@@ -33,18 +33,16 @@ class ImageReader:
         self.net, self.processor = image_reader_from_folder(checkpoint, placement)
         self._movable = placement.movable
         self.net.requires_grad_(False)
-        # left padding puts the first token of the answer at the same position in every row
-        tokenizer = self.processor.tokenizer
-        tokenizer.padding_side = "left"
-        if tokenizer.pad_token_id is None:
-            if tokenizer.eos_token_id is None:
-                raise ValueError(
-                    f"checkpoint {checkpoint!r}: tokenizer_config.json names no pad_token and no eos_token; name one"
-                )
-            # any token works: the attention mask marks the padding
-            tokenizer.pad_token = tokenizer.eos_token
-        self.yes = single_tokens(self.processor.tokenizer, YES_FORMS, "yes")
-        self.no = single_tokens(self.processor.tokenizer, NO_FORMS, "no")
+        self.yes, self.no = _prepare(self.processor.tokenizer, checkpoint)
+
+    @staticmethod
+    def check(checkpoint: str) -> None:
+        """Check a checkpoint without loading its weights.
+
+        Raises:
+            ValueError: As the constructor, as far as the config, the processor and the tokenizer show it.
+        """
+        _prepare(check_image_reader(checkpoint).tokenizer, checkpoint)
 
     def to(self, device: str) -> ImageReader:
         """Move the network to a device, unless its placement is fixed, and return the reader."""
@@ -130,3 +128,17 @@ class GumbelNoise:
         size = logit_BV.shape[1]
         noise_BV = torch.stack([torch.empty(size).exponential_(generator=g) for g in self._generators])
         return logit_BV.float() / self.temperature - noise_BV.log().to(logit_BV.device)
+
+
+def _prepare(tokenizer: Any, checkpoint: str) -> tuple[list[int], list[int]]:
+    """Set up padding; return the tokens that mean yes and those that mean no."""
+    # left padding puts the first token of the answer at the same position in every row
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"checkpoint {checkpoint!r}: tokenizer_config.json names no pad_token and no eos_token; name one"
+            )
+        # any token works: the attention mask marks the padding
+        tokenizer.pad_token = tokenizer.eos_token
+    return single_tokens(tokenizer, YES_FORMS, "yes"), single_tokens(tokenizer, NO_FORMS, "no")

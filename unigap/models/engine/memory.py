@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from unigap.console import tasks
 from unigap.console.allocator import keep_freed_memory, return_freed_memory
 
 SHARE = 0.5
@@ -69,6 +70,7 @@ def in_fitting_batches(run: Callable[[slice], Result], count: int, size: int, to
         batch = slice(start, min(start + size, count))
         result = _unless_out_of_memory(run, batch)
         if result is not None:
+            tasks.report(batch.stop, count)
             yield result
             start = batch.stop
         elif batch.stop - start == 1:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unigap.console import tasks
 from unigap.files.torch_file import read_torch
 from unigap.models.files.shards import SHARDS, gather, shard_file
 from unigap.models.files.weights import first_not_finite
@@ -30,7 +31,8 @@ def open_lightning(path: str, option: str) -> dict[str, Any]:
         raise ValueError(f"{option} {path!r} is a URL; download it and give the file")
     if not Path(path).is_file():
         raise ValueError(f"{option} {path!r}: no such file; give the .ckpt file of an earlier run")
-    fault = _zip_fault(Path(path))
+    with tasks.task("loading", f"checking {path}"):
+        fault = _zip_fault(Path(path))
     if fault:
         raise ValueError(f"{option} {path!r} is damaged: {fault}; nothing in it was run, take another")
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from unigap.console import tasks
 from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_transformers
 from unigap.models.files.bounds import check_chat_template, check_counts, check_size
@@ -18,6 +19,9 @@ from unigap.models.files.load_options import PRECISIONS, check_load_options
 from unigap.models.files.location import SHIPPED, resolve
 from unigap.models.files.placement import Placement
 from unigap.models.files.weights import first_not_finite, stored_numbers
+
+IMAGE_READER = ("an image-text-to-text model", "choose one that answers questions")
+"""Its name in messages, and what to do without a chat template."""
 
 
 def load_family(
@@ -40,13 +44,15 @@ def load_family(
     check_load_options(dtype, attn_implementation, device)
     check_family(checkpoint, model_type(checkpoint), [network.config_class.model_type])
     options = {"attn_implementation": attn_implementation}
-    net, processor, unused = _load(network, network, name, no_template, checkpoint, dtype, options)
+    with tasks.task("loading", f"loading {checkpoint}"):
+        net, processor, unused = _load(network, network, name, no_template, checkpoint, dtype, options)
+        net = net.to(device)
     if unused:
         raise ValueError(
             f"checkpoint {checkpoint!r}: {len(unused)} weights belong to no part of {name}, first {unused[0]!r}; merge "
             "an adapter into the weights it is for, or leave them out of the file"
         )
-    return net.to(device), processor
+    return net, processor
 
 
 def image_reader_from_folder(checkpoint: str, placement: Placement) -> tuple[Any, Any]:
@@ -61,16 +67,10 @@ def image_reader_from_folder(checkpoint: str, placement: Placement) -> tuple[Any
     """
     from transformers import AutoModelForImageTextToText
 
-    network, no_template = AutoModelForImageTextToText, "choose one that answers questions"
-    net, processor, unused = _load(
-        network,
-        network.from_config,
-        "an image-text-to-text model",
-        no_template,
-        checkpoint,
-        placement.precision,
-        placement.options(),
-    )
+    network = AutoModelForImageTextToText
+    with tasks.task("loading", f"loading the judge {checkpoint}"):
+        precision, options = placement.precision, placement.options()
+        net, processor, unused = _load(network, network.from_config, *IMAGE_READER, checkpoint, precision, options)
     if unused:
         print(
             f"warning: checkpoint {checkpoint!r}: {len(unused)} weights are not used, first {unused[0]!r}; merge them "
@@ -94,11 +94,27 @@ def clip_from_folder(checkpoint: str) -> tuple[Any, Any]:
     name = "a CLIP model"
     check_family(checkpoint, model_type(checkpoint), ["clip"])
     _check_config(checkpoint, name, CLIPModel)
-    with _loading(checkpoint, name):
-        processor = CLIPProcessor.from_pretrained(resolve(checkpoint), trust_remote_code=False)
-    # older checkpoints store position ids, which transformers computes now
-    net, _unused = _load_weights(CLIPModel, name, checkpoint, "float32", {})
+    with tasks.task("loading", f"loading the judge {checkpoint}"):
+        with _loading(checkpoint, name):
+            processor = CLIPProcessor.from_pretrained(resolve(checkpoint), trust_remote_code=False)
+        # older checkpoints store position ids, which transformers computes now
+        net, _unused = _load_weights(CLIPModel, name, checkpoint, "float32", {})
     return net.requires_grad_(False), processor
+
+
+def check_image_reader(checkpoint: str) -> Any:
+    """Check all of an image-text-to-text checkpoint but its weights, which stay on disk; return its processor.
+
+    Args:
+        checkpoint: A folder or a hub id.
+
+    Raises:
+        ValueError: As in `image_reader_from_folder`, as far as the config and the processor show it.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    with tasks.task("loading", f"checking the judge {checkpoint}"):
+        return _load_processor(checkpoint, *IMAGE_READER, AutoModelForImageTextToText.from_config)
 
 
 def _load(
@@ -111,16 +127,7 @@ def _load(
     options: Mapping[str, Any],
 ) -> tuple[Any, Any, list[str]]:
     """Return a network in eval mode, its processor, and the names of the weights in the file that it does not use."""
-    from transformers import AutoProcessor
-
-    folder = resolve(checkpoint)
-    _check_config(checkpoint, name, build)
-    with _loading(checkpoint, name):
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    _check_template(checkpoint, name, no_template, processor)
-    with _loading(checkpoint, name):
-        # render once now: a broken chat template would only fail at the first prompt
-        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
+    processor = _load_processor(checkpoint, name, no_template, build)
     net, unused = _load_weights(network, name, checkpoint, dtype, options)
     return net, processor, unused
 
@@ -151,6 +158,20 @@ def _load_weights(
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
         )
     return net.eval(), sorted(report["unexpected_keys"])
+
+
+def _load_processor(checkpoint: str, name: str, no_template: str, build: Callable[[Any], Any]) -> Any:
+    """Check the config and return the processor, whose chat template works."""
+    from transformers import AutoProcessor
+
+    _check_config(checkpoint, name, build)
+    with _loading(checkpoint, name):
+        processor = AutoProcessor.from_pretrained(resolve(checkpoint), trust_remote_code=False)
+    _check_template(checkpoint, name, no_template, processor)
+    with _loading(checkpoint, name):
+        # render once now: a broken chat template would only fail at the first prompt
+        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
+    return processor
 
 
 def _check_config(checkpoint: str, name: str, build: Callable[[Any], Any]) -> None:
