@@ -16,7 +16,8 @@ from unigap.models.files.lora import is_adapted
 from unigap.models.files.weights import digest
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
-# T answer tokens, V image codes, C H W image channels and sides, R images.
+# T answer tokens, C H W image channels and sides, R images. A drawing is what a model samples and decodes: the axes
+# after the first, which counts images, are the family's own.
 
 MAX_CFG = 1000
 """Largest guidance scale; beyond it, logits overflow in half precision."""
@@ -53,17 +54,17 @@ class PromptBatch:
             return self.ids_BL, self.mask_BL
         return torch.cat([self.ids_BL, self.uncond_BL]), torch.cat([self.mask_BL, self.uncond_mask_BL])
 
-    def images_each(self, codes_RM: torch.Tensor) -> int:
+    def images_each(self, drawings_R: torch.Tensor) -> int:
         """Return the number of images per prompt; the images of one prompt are consecutive.
 
         Raises:
             ValueError: The number of images is not a multiple of the number of prompts.
         """
-        if len(codes_RM) % len(self.ids_BL):
+        if len(drawings_R) % len(self.ids_BL):
             raise ValueError(
-                f"{len(codes_RM)} images for {len(self.ids_BL)} prompts; give every prompt the same number of images"
+                f"{len(drawings_R)} images for {len(self.ids_BL)} prompts; give every prompt the same number of images"
             )
-        return len(codes_RM) // len(self.ids_BL)
+        return len(drawings_R) // len(self.ids_BL)
 
     def unconditional(self, where_B: torch.Tensor) -> PromptBatch:
         """Return the batch with the prompts at ``where_B`` (bool) replaced by null prompts (prompt dropout)."""
@@ -104,12 +105,13 @@ class Samples:
     """Sampled images.
 
     Attributes:
-        codes_BNM: Image tokens, int64.
-        logp_BNM: Log-probability of each token given the prompt at temperature 1 without guidance, float32, nats.
+        drawings_BN: Drawings: image codes, int64 (B, N, M) or (B, N, M, D), or latents, float (B, N, M, C).
+        logp_BNM: Log-probability of each token given the prompt at temperature 1 without guidance, float32, nats;
+            ``None`` if the family has none.
     """
 
-    codes_BNM: torch.Tensor
-    logp_BNM: torch.Tensor
+    drawings_BN: torch.Tensor
+    logp_BNM: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -134,27 +136,16 @@ class UnifiedModel(nn.Module, ABC):
     """
 
     exact_likelihood: ClassVar[bool]
-    """Whether ``image_logps`` is the exact log-likelihood (autoregressive) or an estimate (masked diffusion).
+    """Whether ``image_logps`` is the exact log-likelihood (autoregressive), or an estimate that takes noise.
 
-    Logs, cards and reports mark every figure that is computed from estimates.
+    Masked diffusion estimates a bound in nats; a flow has minus its squared error, which is no likelihood but falls and
+    rises with one. Logs, cards and reports mark every figure that is computed from estimates. Objectives compute such
+    figures at fresh noise in every step, under the reference model too: at fixed noise, training fits that noise.
     """
     options: ClassVar[tuple[str, ...]] = ()
     """Names of parameters that hold options instead of weights, so that ``weights_digest`` covers them."""
-
-    @property
-    @abstractmethod
-    def n_codes(self) -> int:
-        """V, the size of the image codebook."""
-
-    @property
-    @abstractmethod
-    def image_tokens(self) -> int:
-        """M, the number of tokens of one image."""
-
-    @property
-    @abstractmethod
-    def codebook(self) -> torch.Tensor:
-        """Embeddings of the image codes, shape (V, D)."""
+    reference_state: dict[str, torch.Tensor] | None = None
+    """Trainable weights of the reference model of a training run (``trainable_state``); ``None`` if it has none."""
 
     @property
     def usual_cfg(self) -> float:
@@ -194,19 +185,18 @@ class UnifiedModel(nn.Module, ABC):
 
     @abstractmethod
     def image_logps(
-        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
+        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the log-probability of each image token given its prompt, float32 (R, M), in nats, at temperature 1.
 
         Args:
             prompt: B prompts.
-            codes_RM: One or several images per prompt; the images of one prompt are consecutive.
-            noise_RM: For families without an exact likelihood, the mask to estimate it with; otherwise ``None``.
+            drawings_R: One or several images per prompt; the images of one prompt are consecutive.
+            noise_R: For families without an exact likelihood, one int64 seed an image of the noise to estimate it with:
+                equal seeds give equal noise, whatever the image and the rest of the batch. ``None`` takes seeds that
+                follow from the prompt, so that the estimate is a function of prompt, image and weights. Exact families
+                take only ``None``.
         """
-
-    @abstractmethod
-    def training_noise(self, codes_RM: torch.Tensor) -> torch.Tensor | None:
-        """Sample noise for ``image_logps`` in one training step from torch's generator; ``None`` if it takes none."""
 
     @abstractmethod
     def text_logps(
@@ -232,14 +222,14 @@ class UnifiedModel(nn.Module, ABC):
         return self.judge_answers(pixels_BCHW, questions_BQ).logit
 
     @abstractmethod
-    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        """Decode image tokens to pixels in [-1, 1], float32 (B, 3, H, W), without gradient."""
+    def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
+        """Decode drawings to pixels in [-1, 1], float32 (B, 3, H, W), without gradient, by frozen parts only."""
 
     @abstractmethod
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Encode pixels in [-1, 1] to image tokens, int64 (B, M), without gradient.
+        """Encode pixels in [-1, 1] to drawings, without gradient.
 
-        Do not use it on the model's own samples: their codes are stored, and encoding the pixels may change them.
+        Do not use it on the model's own samples: their drawings are stored, and encoding the pixels may change them.
         """
 
     @abstractmethod
@@ -267,9 +257,13 @@ class UnifiedModel(nn.Module, ABC):
         for name, parameter in self.trunk.named_parameters():
             parameter.requires_grad_(not adapted or ".lora_" in name)
 
-    def codebook_digest(self) -> str:
-        """Return a SHA-256 of the codebook; this model can decode a pool with the same digest."""
-        return digest({"codebook": self.codebook})
+    @abstractmethod
+    def drawing_digest(self) -> str:
+        """Return a SHA-256 of what turns drawings into pixels; this model can decode a pool with the same digest."""
+
+    def storable(self, drawings_R: torch.Tensor) -> torch.Tensor:
+        """Return drawings as the pool stores them, on the CPU: codes as int32, latents as float16."""
+        return drawings_R.to("cpu", torch.float16 if drawings_R.is_floating_point() else torch.int32)
 
     def weights_digest(self) -> str:
         """Return a SHA-256 of all parameters, frozen ones included; equal digests sample equal images.
@@ -281,6 +275,18 @@ class UnifiedModel(nn.Module, ABC):
     def trainable_state(self) -> dict[str, torch.Tensor]:
         """Return a detached copy of the trainable parameters by name, such as the weights of a reference model."""
         return {name: p.detach().clone() for name, p in self.named_parameters() if p.requires_grad}
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """Run the body with the weights of ``reference_state``, in eval mode and without gradient.
+
+        Raises:
+            ValueError: There is no reference model.
+        """
+        if self.reference_state is None:
+            raise ValueError("the model has no reference weights; set model.reference_state = model.trainable_state()")
+        with evaluating(self), self.with_state(self.reference_state), torch.no_grad():
+            yield
 
     @contextlib.contextmanager
     def with_state(self, state: dict[str, torch.Tensor]) -> Iterator[None]:
