@@ -6,11 +6,13 @@ import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from byte_words import byte_tokenizer
 from safetensors.torch import save_file
 
+from unigap.models.bagel import FlowSettings
 from unigap.models.bagel.chat_template import MARKS
 from unigap.models.bagel.checkpoint import LLM, VAE, VIT, WEIGHTS
 from unigap.models.bagel.network import BagelNetwork, BagelShape
@@ -42,8 +44,8 @@ VIT_CONFIG = {
 }
 """One layer more than runs, as in the published file."""
 LATENT_SIDE, LATENT_WIDTH, WIDTHS = 8, 16, (32, 32, 64)
-IMAGE_SIZE = 32
-"""Pixels per side that give 4 x 4 tokens."""
+QUICK: dict[str, Any] = {"image_size": 32, "flow": FlowSettings(timesteps=6)}
+"""Options of ``Bagel`` for 4 x 4 tokens and few steps."""
 
 
 def small_shape() -> BagelShape:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -86,7 +85,9 @@ class MixedAttention(nn.Module):
             own_and_cached = (torch.cat([cached[0], keys], 2), torch.cat([cached[1], values], 2))
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         query_RHTW = torch.cat(queries, 2)
-        attended, _ = attend(self, query_RHTW, *own_and_cached, bias, dropout=0.0, scaling=self.scaling, is_causal=False)
+        attended, _ = attend(
+            self, query_RHTW, *own_and_cached, bias, dropout=0.0, scaling=self.scaling, is_causal=False
+        )
         parts = attended.flatten(2).split([hidden_RTD.shape[1] for hidden_RTD in normed.values()], 1)
         outputs = {
             expert: self.get_submodule(f"o_proj{expert}")(part) for expert, part in zip(normed, parts, strict=True)
@@ -176,22 +177,41 @@ class MixedLanguageModel(Qwen2PreTrainedModel):
         self.post_init()
 
 
-def expert_parts(transformer: MixedTransformer, experts: Iterable[str]) -> nn.ModuleDict:
-    """Return the modules of some experts, by layer, with their final norms; embeddings are no expert's."""
-    chosen = tuple(experts)
+class TrainedExperts(nn.ModuleDict):
+    """Modules of some experts in all layers, with their final norms; embeddings and heads are no expert's.
 
-    def belongs(name: str) -> bool:
-        expert = GENERATION if name.endswith(GENERATION) else UNDERSTANDING
-        return expert in chosen
+    Args:
+        transformer: The layers.
+        experts: Suffixes of the experts.
+    """
 
-    def of(module: Any) -> nn.ModuleDict:
-        return nn.ModuleDict({name: child for name, child in module.named_children() if belongs(name)})
+    def __init__(self, transformer: MixedTransformer, experts: Sequence[str]) -> None:
+        layers = nn.ModuleDict()
+        for index, layer in enumerate(transformer.layers):
+            parts = {name: child for name, child in layer.named_children() if name != "self_attn"}
+            projections = layer.get_submodule("self_attn").named_children()
+            layers[str(index)] = nn.ModuleDict(
+                {"self_attn": _chosen(projections, experts), **_chosen(parts.items(), experts)}
+            )
+        norms = {f"norm{expert}": transformer.get_submodule(f"norm{expert}") for expert in experts}
+        super().__init__({"layers": layers, **norms})
+        # a tuple, because layers also hold the other expert
+        self._whole_layers = tuple(transformer.layers)
 
-    parts: dict[str, nn.Module] = {}
-    for index, layer in enumerate(transformer.layers):
-        attention: Any = layer.get_submodule("self_attn")
-        outside = {name: child for name, child in of(layer).items() if name != "self_attn"}
-        parts[str(index)] = nn.ModuleDict({"self_attn": of(attention), **outside})
+    def train(self, mode: bool = True) -> TrainedExperts:
+        """Set the mode of the modules and of their layers, which recompute activations in train mode only."""
+        super().train(mode)
+        for layer in self._whole_layers:
+            layer.training = mode
+        return self
+
+
+def _chosen(modules: Iterable[tuple[str, nn.Module]], experts: Sequence[str]) -> nn.ModuleDict:
+    """Return the modules that belong to some experts, by the suffixes of their names."""
     return nn.ModuleDict(
-        {"layers": nn.ModuleDict(parts), **{f"norm{e}": transformer.get_submodule(f"norm{e}") for e in chosen}}
+        {
+            name: module
+            for name, module in modules
+            if (GENERATION if name.endswith(GENERATION) else UNDERSTANDING) in experts
+        }
     )

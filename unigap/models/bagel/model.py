@@ -11,7 +11,7 @@ from torch import nn
 
 from unigap.models.bagel.chat_template import BagelChatTemplate
 from unigap.models.bagel.checkpoint import BagelParts, bagel_from_folder, write_folder
-from unigap.models.bagel.experts import EXPERTS, GENERATION, UNDERSTANDING, expert_parts
+from unigap.models.bagel.experts import EXPERTS, GENERATION, UNDERSTANDING, TrainedExperts
 from unigap.models.bagel.flow import FlowSettings, ImageFlow
 from unigap.models.bagel.likelihood import BagelLikelihood
 from unigap.models.bagel.sampling import BagelSampler
@@ -68,7 +68,8 @@ class Bagel(UnifiedModel):
         gradient_checkpointing: Recompute the layers' activations in the backward pass instead of storing them.
         train: Experts that train: ``generation`` (latents only; the answers to questions cannot change), ``shared``
             (the understanding expert: text of prompts and everything that is read), or ``all``.
-        image_size: Pixels per side of generated images, a multiple of 16, at most 1024 for the published tables.
+        image_size: Pixels per side of generated images, a multiple of 16; ``None`` is the most that the checkpoint has
+            positions for, 1024 for the published one.
         flow: How images are sampled, and how given images are measured.
     """
 
@@ -86,7 +87,7 @@ class Bagel(UnifiedModel):
         lora_dropout: float = 0.0,
         gradient_checkpointing: bool = False,
         train: Trained = "all",
-        image_size: int = 1024,
+        image_size: int | None = None,
         flow: FlowSettings = FlowSettings(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
@@ -103,7 +104,7 @@ class Bagel(UnifiedModel):
         cls,
         parts: BagelParts,
         train: Trained = "all",
-        image_size: int = 1024,
+        image_size: int | None = None,
         flow: FlowSettings = FlowSettings(),  # noqa: B008 (frozen)
     ) -> Bagel:
         """Wrap a network, its image autoencoder and its tokenizer."""
@@ -112,15 +113,16 @@ class Bagel(UnifiedModel):
         bagel._adopt(parts, "weights made in memory", train, image_size, flow)
         return bagel
 
-    def _adopt(self, parts: BagelParts, base: str, train: Trained, image_size: int, flow: FlowSettings) -> None:
+    def _adopt(self, parts: BagelParts, base: str, train: Trained, image_size: int | None, flow: FlowSettings) -> None:
         if train not in TRAINED:
             raise ValueError(f"train must be one of {', '.join(TRAINED)}, got {train!r}")
-        tokens = image_size // parts.codec.side
-        if image_size % parts.codec.side or not 1 <= tokens <= parts.net.shape.latent_side:
-            most = parts.net.shape.latent_side * parts.codec.side
+        most = parts.net.shape.latent_side * parts.codec.side
+        image_size = most if image_size is None else image_size
+        if image_size % parts.codec.side or not 1 <= image_size <= most:
             raise ValueError(
                 f"image_size must be a multiple of {parts.codec.side} and at most {most} pixels, got {image_size}"
             )
+        tokens = image_size // parts.codec.side
         self.net, self.codec, self.tokenizer, self.base, self.train_experts = (
             parts.net, parts.codec, parts.tokenizer, base, TRAINED[train],
         )  # fmt: skip
@@ -142,7 +144,7 @@ class Bagel(UnifiedModel):
     @property
     def trunk(self) -> nn.Module:
         # embeddings and heads stay frozen: only layers train
-        return expert_parts(self.net.language_model.model, self.train_experts)
+        return TrainedExperts(self.net.language_model.model, self.train_experts)
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -205,11 +207,7 @@ class Bagel(UnifiedModel):
         return max(layer, DECODER_MAPS * widest * pixels * torch.float32.itemsize)
 
     def image_logps(
-        self,
-        prompt: PromptBatch,
-        drawings_R: torch.Tensor,
-        noise_R: torch.Tensor | None = None,
-        recipe: SamplingRecipe | None = None,
+        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return a term per latent token, float32 (R, M): minus its squared error of the velocity, a surrogate.
 
@@ -223,7 +221,6 @@ class Bagel(UnifiedModel):
                 consecutive.
             noise_R: One seed an image, int64; equal seeds give equal times and noises. ``None`` averages over
                 ``likelihood_draws`` seeds that follow from the prompt.
-            recipe: Ignored, as a surrogate has no temperature and measures the model without guidance.
 
         Raises:
             ValueError: The images or seeds have another shape or type, or the number of images is not a multiple of the
