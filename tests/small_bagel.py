@@ -55,6 +55,21 @@ def small_shape() -> BagelShape:
     return BagelShape(Qwen2Config(**LLM_CONFIG), vit, LATENT_SIDE, LATENT_WIDTH)
 
 
+def published_shape() -> BagelShape:
+    """Sizes of Qwen2.5-7B and of SigLIP-so400m at 980 pixels, for shapes without weights."""
+    from transformers import Qwen2Config, SiglipVisionConfig
+
+    llm = Qwen2Config(
+        vocab_size=152_064, hidden_size=3584, intermediate_size=18_944, num_hidden_layers=28, num_attention_heads=28,
+        num_key_value_heads=4,
+    )  # fmt: skip
+    vit = SiglipVisionConfig(
+        hidden_size=1152, intermediate_size=4304, num_hidden_layers=26, num_attention_heads=16, image_size=980,
+        patch_size=14,
+    )  # fmt: skip
+    return BagelShape(llm, vit, 64, 64)
+
+
 def random_tensor(name: str, shape: torch.Size) -> torch.Tensor:
     """Weights that follow from their name, so that two libraries have the same ones."""
     numbers = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import importlib.machinery
 import json
 import sys
@@ -242,12 +243,45 @@ def read_sizes() -> torch.Tensor:
     return torch.tensor([[*side, *resize(torch.empty(3, *side, device="meta"))] for side in sides])
 
 
+def layout() -> torch.Tensor:
+    """SHA-256 of the names and shapes of the published size, as bytes; the sizes are Qwen2.5-7B's and SigLIP's."""
+    from modeling.autoencoder import load_ae
+    from modeling.bagel import (
+        Bagel,
+        BagelConfig,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        SiglipVisionConfig,
+        SiglipVisionModel,
+    )
+
+    llm = Qwen2Config(
+        vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+        num_key_value_heads=4, qk_norm=True, layer_module="Qwen2MoTDecoderLayer",
+    )  # fmt: skip
+    vit = SiglipVisionConfig(
+        hidden_size=1152, intermediate_size=4304, num_hidden_layers=26, num_attention_heads=16, image_size=980,
+        patch_size=14, rope=False,
+    )  # fmt: skip
+    with torch.device("meta"):
+        vae, params = load_ae(None)
+        config = BagelConfig(llm_config=llm, vit_config=vit, vae_config=params, max_latent_size=64)
+        PositionEmbedding = sys.modules["modeling.bagel.bagel"].PositionEmbedding
+        PositionEmbedding._init_weights = lambda _self: None
+        model = Bagel(Qwen2ForCausalLM(llm), SiglipVisionModel(vit), config)
+        model.vit_model.vision_model.embeddings.convert_conv2d_to_linear(vit, meta=True)
+    tensors = {**model.state_dict(), **{f"ae: {name}": tensor for name, tensor in vae.state_dict().items()}}
+    lines = "\n".join(sorted(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()))
+    print(len(tensors), "tensors,", sum(tensor.numel() for tensor in model.state_dict().values()), "parameters")
+    return torch.tensor(list(hashlib.sha256(lines.encode()).digest()), dtype=torch.uint8)
+
+
 def main(clone: str, small: str, output: str) -> None:
     prepare(clone)
     official = Official(Path(small))
     images = torch.rand(2, 3, 56, 56, generator=torch.Generator().manual_seed(5)) * 2 - 1
     picture = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(6)) * 2 - 1
-    results: dict[str, torch.Tensor] = {"read_sizes": read_sizes()}
+    results: dict[str, torch.Tensor] = {"read_sizes": read_sizes(), "layout": layout()}
     for index, prompt in enumerate(PROMPTS):
         results[f"sampled_{index}"] = official.sampled(prompt, 4.0)
         results[f"velocity_{index}"] = official.velocity(prompt, 0.7)
