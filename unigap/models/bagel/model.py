@@ -45,8 +45,8 @@ model.net.language_model.load_adapter(FOLDER)""",
 """How to load a saved folder; transformers has no BAGEL."""
 USUAL_CFG = 4.0
 """Text guidance of the authors' notebook and of their GenEval script."""
-DECODER_MAPS = 3
-"""Full-size feature maps in the image decoder at its peak: the residual, the normalised map, and its activation."""
+DECODER_MAPS = (5, 3)
+"""Full-size feature maps in the image decoder at its peak, of the finest level's width or of the next one's."""
 LAYER_MAPS = 8
 """Activations of the latents in one layer, in hidden widths: residuals, norms, queries, keys, values, output."""
 
@@ -201,10 +201,9 @@ class Bagel(UnifiedModel):
         llm, (tokens, _width) = self.net.shape.llm, self._flow.shape
         layer = tokens * (LAYER_MAPS * llm.hidden_size + 2 * llm.intermediate_size) * self.net.dtype.itemsize
         widths = self.codec.vae.config.block_out_channels
-        # the last upsampling has the channels of the coarser level
-        widest = max(widths[:2])
-        pixels = tokens * self.codec.side**2
-        return max(layer, DECODER_MAPS * widest * pixels * torch.float32.itemsize)
+        # the first full-size block gets the channels of the coarser level
+        channels = max(maps * width for maps, width in zip(DECODER_MAPS, widths, strict=False))
+        return max(layer, channels * tokens * self.codec.side**2 * torch.float32.itemsize)
 
     def image_logps(
         self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
