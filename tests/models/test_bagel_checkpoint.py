@@ -69,9 +69,9 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "no vision config": (remove(VIT), "has no vit_config.json"),
     "llm config no json": (write(LLM, b"{"), "llm_config.json is not a JSON object"),
     "vision config a list": (write(VIT, b"[]"), "vit_config.json is not a JSON object"),
-    "endless layers": (edit_json(LLM, ["num_hidden_layers"], 10**9), "num_hidden_layers = 1000000000"),
-    "more layers": (edit_json(LLM, ["num_hidden_layers"], 4), "layers.3.*is missing|layers.3.*are missing"),
-    "no layer count": (edit_json(VIT, ["num_hidden_layers"], ...), "'num_hidden_layers'"),
+    "endless layers": (edit_json(LLM, ["num_hidden_layers"], 10**9), "llm_config.json asks for num_hidden_layers"),
+    "more layers": (edit_json(LLM, ["num_hidden_layers"], 4), "layers.3.*are missing"),
+    "no layer count": (edit_json(VIT, ["num_hidden_layers"], ...), "vit_config.json has no number num_hidden_layers"),
     "other width": (edit_json(LLM, ["intermediate_size"], 80), r"have shape .*96.* the configs say .*80"),
     "no generation expert": (edit_weights(without(GENERATION), WEIGHTS), "have no generation expert"),
     "half an expert": (edit_weights(without("mlp" + GENERATION), WEIGHTS), "mlp_moe_gen.down_proj.weight' are missing"),
@@ -81,8 +81,8 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "a row less": (edit_weights(cut(f"{Q}{GENERATION}.weight"), WEIGHTS), "q_proj_moe_gen.weight' have shape"),
     "a stranger": (edit_weights(lambda w: w.update({"other": torch.zeros(1)}), WEIGHTS), "'other' are unknown"),
     "not finite": (edit_weights(spoil(f"{Q}.weight"), WEIGHTS), "q_proj.weight' are not finite"),
-    "truncated": (write(WEIGHTS, b"\xff" * 99), "does not load as BAGEL"),
-    "no safetensors": (write(WEIGHTS, b"PK"), "does not load as BAGEL"),
+    "truncated": (write(WEIGHTS, b"\xff" * 99), "does not load as BAGEL: ema.safetensors: Error"),
+    "no safetensors": (write(WEIGHTS, b"PK"), "does not load as BAGEL: ema.safetensors: Error"),
     "autoencoder of another": (edit_weights(of_stable_diffusion, VAE), "writes tokens of 8 numbers, .* reads 16"),
     "autoencoder in other names": (
         edit_weights(lambda w: w.update({f"first_stage.{name}": w.pop(name) for name in list(w)}), VAE),
@@ -101,7 +101,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
         edit_weights(spoil("decoder.conv_out.bias"), VAE), "decoder.conv_out.bias' are not finite",
     ),
     "more words than embeddings": (add_words("tokenizer.json", 100), "the weights embed ids below 320"),
-    "tokenizer no json": (write("tokenizer.json", b"{"), "does not load as BAGEL"),
+    "tokenizer no json": (write("tokenizer.json", b"{"), "does not load as BAGEL: its tokenizer: "),
 }  # fmt: skip
 
 

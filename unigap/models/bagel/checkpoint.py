@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
@@ -19,7 +20,7 @@ from unigap.console.quiet import quiet_transformers
 from unigap.models.bagel.chat_template import MARKS
 from unigap.models.bagel.experts import GENERATION
 from unigap.models.bagel.network import BagelNetwork, BagelShape
-from unigap.models.bagel.vae import LatentCodec, codec_from_published
+from unigap.models.bagel.vae import LatentCodec, autoencoder_class, codec_from_published
 from unigap.models.files.bounds import check_counts
 from unigap.models.files.config import check_family, model_type
 from unigap.models.files.load_options import DTYPES, check_load_options
@@ -31,7 +32,7 @@ WEIGHTS, VAE, LLM, VIT = "ema.safetensors", "ae.safetensors", "llm_config.json",
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 SMALL_FILES = ("config.json", LLM, VIT, *TOKENIZER, "generation_config.json", "preprocessor_config.json")
 """Files next to the weights that a saved folder repeats, if the checkpoint has them."""
-TABLE = "latent_pos_embed.pos_embed"
+TABLE, LAYERS = "latent_pos_embed.pos_embed", "num_hidden_layers"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def bagel_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
         ValueError: It is not a sound BAGEL checkpoint (names it and the fault), or an option cannot be honoured.
     """
     check_load_options(dtype, attn_implementation, device)
+    autoencoder_class()
     check_family(checkpoint, model_type(checkpoint), [MODEL_TYPE])
     folder = _local(checkpoint)
     for name in (WEIGHTS, VAE, LLM, VIT):
@@ -68,13 +70,11 @@ def bagel_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
             )
     llm, vit = (_config(checkpoint, folder / name) for name in (LLM, VIT))
     try:
-        state = load_file(folder / WEIGHTS)
+        state = _tensors(folder / WEIGHTS)
         shape = _shape(llm, vit, state)
         net = _filled(shape, state, attn_implementation, DTYPES[dtype])
-        codec = _codec(load_file(folder / VAE), shape.latent_width)
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        _check_marks(tokenizer, shape.llm.vocab_size)
+        codec = _codec(_tensors(folder / VAE), shape.latent_width)
+        tokenizer = _tokenizer(folder, shape.llm.vocab_size)
     except Exception as error:  # a damaged folder raises exceptions without a common class
         reason = shortened(str(error)) or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as BAGEL: {reason}; restore it") from error
@@ -124,14 +124,23 @@ def _config(checkpoint: str, path: Path) -> dict[str, Any]:
         raise ValueError(
             f"checkpoint {checkpoint!r}: {path.name} is not a JSON object ({error}); restore it"
         ) from error
-    check_counts(checkpoint, config)
+    if not isinstance(config.get(LAYERS), int):
+        raise ValueError(f"checkpoint {checkpoint!r}: {path.name} has no number {LAYERS}; restore it")
+    check_counts(checkpoint, config, path.name)
     return config
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def _shape(llm: Mapping[str, Any], vit: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> BagelShape:
     """Return the sizes of the network by its two configs and its table of latent positions."""
     # the authors untie the embeddings and leave out the last layer of the encoder in code
-    vision = SiglipVisionConfig(**{**vit, "num_hidden_layers": vit["num_hidden_layers"] - 1})
+    vision = SiglipVisionConfig(**{**vit, LAYERS: vit[LAYERS] - 1})
     for name in (TABLE, "vae2llm.weight"):
         if name not in state:
             raise ValueError(f"the weights {name!r} are missing")
@@ -176,11 +185,18 @@ def _codec(state: Mapping[str, torch.Tensor], width: int) -> LatentCodec:
     return codec
 
 
-def _check_marks(tokenizer: Any, embedded: int) -> None:
+def _tokenizer(folder: Path, embedded: int) -> PreTrainedTokenizerBase:
+    """Load a tokenizer, and check that it has the special tokens and no id without an embedding."""
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # a damaged file raises exceptions without a common class
+        raise ValueError(f"its tokenizer: {error}") from error
     vocabulary = tokenizer.get_vocab()
     missing = next((mark for mark in MARKS if mark not in vocabulary), None)
     if missing:
-        raise ValueError(f"the tokenizer has no {missing!r}")
+        raise ValueError(f"its tokenizer has no {missing!r}")
     token, highest = max(vocabulary.items(), key=lambda item: item[1])
     if highest >= embedded:
-        raise ValueError(f"the tokenizer gives {token!r} the id {highest}, and the weights embed ids below {embedded}")
+        raise ValueError(f"its tokenizer gives {token!r} the id {highest}, and the weights embed ids below {embedded}")
+    return tokenizer

@@ -77,17 +77,26 @@ class LatentCodec(nn.Module):
         }
 
 
-def codec_from_published(state: Mapping[str, torch.Tensor]) -> LatentCodec:
-    """Build the autoencoder from the tensors of ``ae.safetensors``.
+def autoencoder_class() -> Any:
+    """Return diffusers' class, which takes seconds to import.
 
     Raises:
-        ValueError: diffusers is not installed, or a tensor is missing, unknown or of the wrong shape.
+        ValueError: diffusers is not installed.
     """
     try:
         from diffusers import AutoencoderKL
     except ImportError as error:
-        raise ValueError("the image autoencoder needs diffusers; pip install 'unigap[diffusion]'") from error
-    vae = AutoencoderKL(**_config(state))
+        raise ValueError("BAGEL's image autoencoder needs diffusers; pip install 'unigap[diffusion]'") from error
+    return AutoencoderKL
+
+
+def codec_from_published(state: Mapping[str, torch.Tensor]) -> LatentCodec:
+    """Build the autoencoder from the tensors of ``ae.safetensors``.
+
+    Raises:
+        ValueError: A tensor is missing, unknown or of the wrong shape.
+    """
+    vae = autoencoder_class()(**_config(state))
     levels = len(vae.config.block_out_channels)
     found = {}
     for name, expected in vae.state_dict().items():
