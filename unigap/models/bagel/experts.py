@@ -44,7 +44,8 @@ class MixedAttention(nn.Module):
     def __init__(self, config: Qwen2Config, layer: int) -> None:
         super().__init__()
         self.config, self.layer_idx = config, layer
-        heads, groups, width = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
+        heads, width = config.num_attention_heads, config.hidden_size
+        groups = config.num_key_value_heads or heads
         self.head_dim = width // heads
         self.num_key_value_groups, self.scaling = heads // groups, self.head_dim**-0.5
         for expert in EXPERTS:
@@ -174,7 +175,7 @@ class MixedLanguageModel(Qwen2PreTrainedModel):
         super().__init__(config)
         self.model = MixedTransformer(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
 
 class TrainedExperts(nn.ModuleDict):

@@ -97,7 +97,7 @@ class ImageFlow:
     def __init__(self, net: BagelNetwork, marks: tuple[int, int], rows: int, columns: int) -> None:
         self.net, self.marks = net, marks
         self.grid = (rows, columns)
-        self.shape = (rows * columns, net.shape.latent_width)
+        self.shape: tuple[int, int] = (rows * columns, net.shape.latent_width)
 
     def context(self, prompt: PromptBatch, images: int) -> Context:
         """Run the prompts once, and repeat their keys and values for ``images`` consecutive images each."""

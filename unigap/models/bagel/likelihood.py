@@ -34,23 +34,21 @@ class BagelLikelihood:
             ValueError: The images or the seeds have another shape or type, or the number of images is not a multiple of
                 the number of prompts.
         """
-        images = prompt.images_each(latents_RMC)
-        if latents_RMC.shape[1:] != self.flow.shape or not latents_RMC.is_floating_point():
+        images, shape = prompt.images_each(latents_RMC), self.flow.shape
+        if tuple(latents_RMC.shape[1:]) != shape or not latents_RMC.is_floating_point():
             raise ValueError(
-                f"images must be floating-point latents of shape {self.flow.shape} each, got {latents_RMC.dtype} of "
+                f"images must be floating-point latents of shape {shape} each, got {latents_RMC.dtype} of "
                 f"shape {tuple(latents_RMC.shape[1:])}; take those of a model with the same image size"
             )
         seeds_RK = self._seeds(prompt, images) if seeds_R is None else _checked(seeds_R, len(latents_RMC))[:, None]
         draws = seeds_RK.shape[1]
         device = self.flow.net.device
-        time_S, noise_SMC = (
-            t.to(device) for t in training_draws(seeds_RK.flatten().cpu(), self.flow.shape, self.shift)
-        )
+        time_S, noise_SMC = (t.to(device) for t in training_draws(seeds_RK.flatten().cpu(), shape, self.shift))
         clean_SMC = latents_RMC.to(device).float().repeat_interleave(draws, 0)
         mixed_SMC = torch.lerp(clean_SMC, noise_SMC, time_S[:, None, None])
         velocity_SMC = self.flow.velocity(mixed_SMC, time_S, self.flow.context(prompt, images * draws))
         term_SM = -(velocity_SMC - (noise_SMC - clean_SMC)).square().mean(-1)
-        return term_SM.unflatten(0, (-1, draws)).mean(1)
+        return term_SM.view(len(latents_RMC), draws, -1).mean(1)
 
     def _seeds(self, prompt: PromptBatch, images: int) -> torch.Tensor:
         """Return K seeds per image as a function of its prompt only, int64 (R, K)."""

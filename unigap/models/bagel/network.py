@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -83,7 +84,8 @@ class TimeEmbedder(nn.Module):
         half = TIME_FEATURES // 2
         frequency = SLOWEST_PERIOD ** -(torch.arange(half, device=time_R.device) / half)
         angle = time_R[:, None] * frequency
-        return self.mlp(torch.cat([angle.cos(), angle.sin()], -1).to(self.mlp[0].weight.dtype))
+        first: Any = self.mlp[0]
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], -1).to(first.weight.dtype))
 
 
 class Connector(nn.Module):
@@ -155,7 +157,8 @@ class BagelNetwork(nn.Module):
         self.shape = shape
         width = shape.llm.hidden_size
         shape.vit._attn_implementation = attn_implementation
-        self.language_model = MixedLanguageModel._from_config(shape.llm, attn_implementation=attn_implementation)
+        build: Any = MixedLanguageModel._from_config
+        self.language_model: Any = build(shape.llm, attn_implementation=attn_implementation)
         self.vit_model = VisionEncoder(shape.vit)
         self.connector = Connector(shape.vit.hidden_size, width)
         self.vit_pos_embed = PositionTable(shape.patches_side, width)
@@ -198,5 +201,5 @@ def patched(images_BCHW: torch.Tensor, patch: int) -> torch.Tensor:
 
 def unpatched(patches_BNP: torch.Tensor, rows: int, columns: int, patch: int) -> torch.Tensor:
     """Put the patches of ``patched`` together again, (B, C, H, W)."""
-    grid = patches_BNP.unflatten(-1, (patch, patch, -1)).unflatten(1, (rows, columns))
+    grid = patches_BNP.reshape(len(patches_BNP), rows, columns, patch, patch, -1)
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches_BNP), -1, rows * patch, columns * patch)

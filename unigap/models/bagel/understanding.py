@@ -49,16 +49,16 @@ class BagelUnderstanding(PackedUnderstanding):
         """Return the input embeddings (B, P, D) of images between start and end."""
         net, patch = self.net, self.net.shape.patch
         pixels_BCHW = pixels_BCHW.to(net.device).float()
-        longest = patch * net.shape.patches_side
-        side = read_size(*pixels_BCHW.shape[-2:], min(SHORTEST, longest), longest, patch)
-        if pixels_BCHW.shape[-2:] != side:
+        longest, (height, width) = patch * net.shape.patches_side, pixels_BCHW.shape[-2:]
+        side = read_size(height, width, min(SHORTEST, longest), longest, patch)
+        if (height, width) != side:
             # an interpolated edge can leave the range
             pixels_BCHW = F.interpolate(pixels_BCHW, side, mode="bicubic", antialias=True).clamp(-1, 1)
         index = places(side[0] // patch, side[1] // patch, net.shape.patches_side, net.device)
         seen = net.read(patched(pixels_BCHW, patch), index)
         marks_B2 = torch.tensor([[self.template.image_start, self.template.image_end]], device=net.device)
-        start, end = net.embed(marks_B2.expand(len(seen), -1)).split(1, 1)
-        return torch.cat([start, seen, end], 1)
+        marks_B2D = net.embed(marks_B2.expand(len(seen), -1))
+        return torch.cat([marks_B2D[:, :1], seen, marks_B2D[:, 1:]], 1)
 
 
 def understanding_mask(segment_BS: torch.Tensor) -> torch.Tensor:
