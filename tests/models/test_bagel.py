@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from peak_bytes import PeakBytes
 from small_bagel import published_shape
 from torch.nn import functional as F
 
+from unigap.loop.sampling import sample_candidates, stack_drawings
 from unigap.models.bagel import Bagel, FlowSettings
 from unigap.models.bagel.flow import noises, shifted, training_draws
 from unigap.models.bagel.network import BagelNetwork, patched, unpatched
@@ -23,6 +25,8 @@ from unigap.models.bagel.sampling import guided_velocity
 from unigap.models.bagel.understanding import read_size
 from unigap.models.bagel.vae import LatentCodec
 from unigap.models.base import SamplingRecipe
+from unigap.objectives import DPO, SFT
+from unigap.records import Prompt
 
 OFFICIAL = Path(__file__).with_name("bagel_official.npz")
 CLOSE = {"atol": 1e-4, "rtol": 0.0}
@@ -437,3 +441,30 @@ def test_what_is_stored_is_what_is_decoded(bagel: Bagel) -> None:
     assert stored.dtype == torch.float16
     assert torch.equal(bagel.decode(stored), bagel.decode(stored.float()))
     torch.testing.assert_close(bagel.decode(stored), bagel.decode(latents(2)), atol=2e-2, rtol=0)
+
+
+# The loop
+
+
+def test_objectives_learn_from_stored_latents(new_bagel: Loader) -> None:
+    model = new_bagel(train="all")
+    model.reference_state = model.trainable_state()
+    asked = [Prompt(f"p{index}", text) for index, text in enumerate(PROMPTS)]
+    (batch,) = sample_candidates(model, asked, 2, 0, 0, GUIDED)
+    assert batch.candidates[0].drawing.dtype == np.float16 and batch.candidates[0].logp is None
+    torch.testing.assert_close(batch.pixels_BCHW, model.decode(stack_drawings(batch.candidates)))
+    logits = {candidate.id: 2.0 if candidate.index else -2.0 for candidate in batch.candidates}
+    for objective in (DPO(beta=50, per_token=True), SFT(keep=1)):
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+        rows = objective.collate(objective.rows(batch.candidates, logits), {})
+        torch.manual_seed(0)
+        first = objective.step(model, rows)
+        if isinstance(objective, DPO):
+            torch.testing.assert_close(first.logs["dpo/loss"], torch.tensor(math.log(2)), atol=1e-5, rtol=0)
+        for _ in range(6):
+            optimizer.zero_grad()
+            torch.manual_seed(0)
+            step = objective.step(model, rows)
+            step.loss.backward()
+            optimizer.step()
+        assert step.loss < first.loss
