@@ -99,6 +99,32 @@ def emu3(new_emu3: Callable[..., Any]) -> Any:
     return new_emu3()
 
 
+@pytest.fixture(scope="session")
+def bagel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder in BAGEL's published layout; copy it before changing it."""
+    from small_bagel import save_small_bagel
+
+    folder = tmp_path_factory.mktemp("small-bagel")
+    save_small_bagel(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_bagel(bagel_folder: Path) -> Callable[..., Any]:
+    """Load a new small BAGEL, for tests that change it; takes the options of ``Bagel``."""
+    from small_bagel import QUICK
+
+    from unigap.models.bagel import Bagel
+
+    return lambda **options: Bagel(str(bagel_folder), **{**QUICK, **options})
+
+
+@pytest.fixture(scope="session")
+def bagel(new_bagel: Callable[..., Any]) -> Any:
+    """The small BAGEL that all tests share; do not change it."""
+    return new_bagel()
+
+
 @pytest.fixture(autouse=True)
 def no_seed_of_an_earlier_run() -> Iterator[None]:
     """Remove the seed that a run leaves in the environment for its other processes."""

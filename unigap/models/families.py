@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from unigap.models.bagel import Bagel
 from unigap.models.base import UnifiedModel
 from unigap.models.emu3 import Emu3
 from unigap.models.files.config import check_family, model_type
 from unigap.models.janus import Janus
 from unigap.models.showo import ShowO
 
-FAMILIES: dict[str, type[UnifiedModel]] = {"janus": Janus, "show-o": ShowO, "emu3": Emu3}
+FAMILIES: dict[str, type[UnifiedModel]] = {"janus": Janus, "show-o": ShowO, "emu3": Emu3, "bagel": Bagel}
 """Model classes by the ``model_type`` in config.json."""
 
 
