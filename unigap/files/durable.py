@@ -115,9 +115,22 @@ def replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         fsync_folder(path.parent)
-    except Exception:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def durable_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write; it replaces ``path`` durably and atomically when the body ends without an error.
+
+    Raises:
+        OSError: It cannot be written; ``path`` is unchanged and the message says what to do.
+    """
+    # the random part keeps ranks that write the same name from renaming each other's file
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with explain_write_errors(path), replacing(path, temporary) as file:
+        yield file
 
 
 def write_durable(path: Path, data: bytes) -> None:
@@ -126,9 +139,7 @@ def write_durable(path: Path, data: bytes) -> None:
     Raises:
         OSError: It cannot be written; ``path`` is unchanged and the message says what to do.
     """
-    # the random part keeps ranks that write the same name from renaming each other's file
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with explain_write_errors(path), replacing(path, temporary) as file:
+    with durable_file(path) as file:
         file.write(data)
 
 

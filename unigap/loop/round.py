@@ -127,7 +127,7 @@ def _check_same_round(pool: Pool, round: int, recipe: Mapping[str, Any], prompts
         raise ValueError(
             f"pool {pool.folder}: round {round} was drawn by other weights or another recipe; use a new pool folder"
         )
-    if pool.prompts(upto=round)[round] != list(prompts):
+    if pool.prompts_of(round) != list(prompts):
         raise ValueError(
             f"pool {pool.folder}: round {round} was drawn for other prompts; use them or a new pool folder"
         )

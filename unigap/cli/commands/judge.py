@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from unigap.cli.commands.model_choice import ModelChoice
@@ -18,6 +19,7 @@ from unigap.files.images import to_image
 from unigap.files.outputs import refuse_inside_pool
 from unigap.judges.base import CERTAIN
 from unigap.judges.human import NAME, HumanJudge, Ties, safe_cell
+from unigap.loop.members import stage_members
 from unigap.loop.sampling import stack_drawings
 from unigap.models.base import UnifiedModel
 from unigap.pool import Pool
@@ -136,6 +138,7 @@ def _write_images(folder: Path, images: Iterator[Image.Image], candidates: Seque
 
 def _images(model: UnifiedModel, candidates: Sequence[Candidate]) -> Iterator[Image.Image]:
     device = next(model.parameters()).device
+    stage_members(candidates, np.arange(len(candidates)), lambda candidate: (candidate,))
     for start in range(0, len(candidates), BATCH):
         for pixels_CHW in model.decode(stack_drawings(candidates[start : start + BATCH]).to(device)):
             image = to_image(pixels_CHW)
