@@ -157,7 +157,7 @@ class Regrow(Callback):
 
     def _counts_so_far(self, stage: ImproveStage, pool: Pool, rounds: int) -> list[Counts]:
         """Check the judges of the rounds that are new to this process; return the counts of all but the last."""
-        late = any(judge.asked_later for judge in stage.judges)
+        late = any(judge.deferred for judge in stage.judges)
         counts = [] if late else self.counts[:rounds]  # verdicts of people may have come in since
         _check_judges(stage, pool, range(len(counts), rounds))
         for number in range(len(counts), rounds - 1):
