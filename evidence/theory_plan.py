@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,8 +81,8 @@ class Judged:
         right: External verdict, by candidate id.
     """
 
-    candidates: list[Candidate]
-    own: dict[str, float]
+    candidates: Sequence[Candidate]
+    own: Mapping[str, float]
     right: dict[str, bool]
 
     def probes(self, per_group: int, seed: int) -> WatchedImages:
@@ -89,7 +90,7 @@ class Judged:
         accepted = {name: logit >= 0 for name, logit in self.own.items()}
         return pick_probes(self.candidates, accepted, self.right, per_group, seed)
 
-    def accepted(self, keep: int) -> list[Candidate]:
+    def accepted(self, keep: int) -> Sequence[Candidate]:
         """Return the candidates that self-improvement trains on."""
         return accepted_rows(self.candidates, self.own, keep=keep)
 

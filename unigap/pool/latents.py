@@ -23,7 +23,7 @@ def latent_bytes(rows: np.ndarray) -> bytes:
 def write_header(file: IO[bytes], format: DrawingFormat, rows: int) -> None:
     """Write the header of a ``.npy`` file of latents; its rows follow as plain bytes."""
     header = {"descr": np.dtype(format.dtype).str, "fortran_order": False, "shape": (rows, *format.shape)}
-    np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def open_latents(path: Path, format: DrawingFormat) -> np.ndarray:
