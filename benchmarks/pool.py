@@ -164,6 +164,7 @@ class Clock:
         self.seconds: dict[str, float] = {}
 
     def __call__(self, name: str, act: Callable[[], Any]) -> Any:
+        """Call ``act``, keep its seconds under ``name``, and return its result."""
         began = time.perf_counter()
         result = act()
         self.seconds[name] = time.perf_counter() - began
