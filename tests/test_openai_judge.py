@@ -130,10 +130,12 @@ def test_log_probs_can_be_required(bare_stub: ChatStub) -> None:
     assert judge(bare_stub, samples=3).name.endswith("-of-3")
 
 
-def test_many_requests_are_under_way_but_not_too_many(stub: ChatStub) -> None:
-    stub.delay = 0.05
+def test_many_requests_are_under_way_but_not_too_many(stub: ChatStub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.delay = 0.4
     ask(judge(stub, concurrency=3), 12)
     assert stub.most_under_way == 3
+    # twelve take longer than the time-out of one, and to wait for one's turn is no time-out
+    assert capsys.readouterr().err == ""
 
 
 def test_it_is_asked_in_a_notebook(stub: ChatStub) -> None:
