@@ -97,4 +97,4 @@ def main(folder: Path, megabytes: int) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 192)
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 320)

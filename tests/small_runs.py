@@ -12,6 +12,7 @@ import torch
 
 from unigap.__main__ import main
 from unigap.cli.commands import demo
+from unigap.models.files.shards import SHARDS, in_one_piece
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "shapes"
 TRAINER = {
@@ -99,8 +100,11 @@ def epochs(run: Path) -> list[list[str]]:
 
 
 def state(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Return the weights in a Lightning checkpoint."""
-    tensors: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
+    """Return the weights in a Lightning checkpoint, whole also if it was saved in shards."""
+    content = torch.load(checkpoint, weights_only=True)
+    if SHARDS in content:
+        content = in_one_piece(content, checkpoint.parent)
+    tensors: dict[str, torch.Tensor] = content["state_dict"]
     return tensors
 
 

@@ -20,7 +20,7 @@ def test_a_run_uses_the_memory_of_its_weights_and_moments_and_no_more(tmp_path: 
     run = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    assert found["used"] > 8 * SMALL
+    assert found["used"] > 10 * SMALL
     assert found["saving"] < SMALL, "no second copy of the file"
     # the weights were there before, the momentum came with the checkpoint
     assert found["restored"] < found["used"] / 2 + SMALL
