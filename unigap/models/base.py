@@ -158,16 +158,6 @@ class UnifiedModel(nn.Module, ABC):
     def trunk(self) -> nn.Module:
         """The shared LLM, the only part that trains."""
 
-    @property
-    @abstractmethod
-    def blocks(self) -> Sequence[nn.Module]:
-        """The trunk's repeated layers in execution order; each is sharded separately over several devices."""
-
-    @property
-    @abstractmethod
-    def lora_target(self) -> str:
-        """Regular expression that matches the full module names of the trunk's linear layers that LoRA adapts."""
-
     @abstractmethod
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
         """Tokenize prompts, left-padded, up to the first image token.
@@ -179,10 +169,6 @@ class UnifiedModel(nn.Module, ABC):
     @abstractmethod
     def sample_images(self, prompt: PromptBatch, seeds_BN: torch.Tensor, recipe: SamplingRecipe) -> Samples:
         """Sample N images per prompt. Equal seeds give equal images, independent of the rest of the batch."""
-
-    @abstractmethod
-    def drawing_bytes(self, recipe: SamplingRecipe) -> int:
-        """Estimate the memory that one more image in a batch takes during sampling and decoding, in bytes, > 0."""
 
     @abstractmethod
     def image_logps(
@@ -200,6 +186,51 @@ class UnifiedModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        """Answer yes-no questions, (B, Q). Every question attends to its image and itself only."""
+
+    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
+        """Return the log-odds of "yes" over "no" for each question, float32 (B, Q), differentiable."""
+        return self.judge_answers(pixels_BCHW, questions_BQ).logit
+
+    @abstractmethod
+    def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
+        """Decode drawings to pixels in [-1, 1], float32 (B, 3, H, W), without gradient, by frozen parts only."""
+
+    def train_only_trunk(self) -> None:
+        """Freeze everything except the trunk or, if there is a LoRA adapter, everything except the adapter."""
+        adapted = is_adapted(self.trunk)
+        self.requires_grad_(False)
+        for name, parameter in self.trunk.named_parameters():
+            parameter.requires_grad_(not adapted or ".lora_" in name)
+
+    @abstractmethod
+    def drawing_digest(self) -> str:
+        """Return a SHA-256 of what turns drawings into pixels; this model can decode a pool with the same digest."""
+
+    # -- members that only some uses need
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The trunk's repeated layers in execution order, each sharded separately over devices; none by default."""
+        return ()
+
+    @property
+    def lora_target(self) -> str:
+        """Regular expression that matches the full module names of the trunk's linear layers that LoRA adapts."""
+        raise _missing(self, "lora_target", "a LoRA adapter needs it")
+
+    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
+        """Attach a LoRA adapter to the trunk's linear layers; ``train_only_trunk`` then trains only the adapter."""
+        raise _missing(self, "add_lora", "a LoRA adapter needs it; train the model in full")
+
+    def drawing_bytes(self, recipe: SamplingRecipe) -> int:
+        """Estimate the memory that one more image in a batch takes during sampling and decoding, in bytes, > 0.
+
+        The default of 1 byte limits no batch; a batch that does not fit is halved.
+        """
+        return 1
+
     def text_logps(
         self,
         pixels_BCHW: torch.Tensor,
@@ -213,31 +244,15 @@ class UnifiedModel(nn.Module, ABC):
         Returns:
             ``logp_BQT``, float32, in nats, 0 at padding, and ``mask_BQT``, bool.
         """
+        raise _missing(self, "text_logps", "training on answers in text needs it")
 
-    @abstractmethod
-    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        """Answer yes-no questions, (B, Q). Every question attends to its image and itself only."""
-
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        """Return the log-odds of "yes" over "no" for each question, float32 (B, Q), differentiable."""
-        return self.judge_answers(pixels_BCHW, questions_BQ).logit
-
-    @abstractmethod
-    def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
-        """Decode drawings to pixels in [-1, 1], float32 (B, 3, H, W), without gradient, by frozen parts only."""
-
-    @abstractmethod
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Encode pixels in [-1, 1] to drawings, without gradient.
 
         Do not use it on the model's own samples: their drawings are stored, and encoding the pixels may change them.
         """
+        raise _missing(self, "encode", "training on images from elsewhere needs it")
 
-    @abstractmethod
-    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        """Attach a LoRA adapter to the trunk's linear layers; ``train_only_trunk`` then trains only the adapter."""
-
-    @abstractmethod
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
         """Write a folder that the family's own library loads, with a model card.
 
@@ -250,17 +265,9 @@ class UnifiedModel(nn.Module, ABC):
         Raises:
             ValueError: ``adapter_only`` without an adapter, or the weights are sharded.
         """
+        raise _missing(self, "save", "exporting the model needs it")
 
-    def train_only_trunk(self) -> None:
-        """Freeze everything except the trunk or, if there is a LoRA adapter, everything except the adapter."""
-        adapted = is_adapted(self.trunk)
-        self.requires_grad_(False)
-        for name, parameter in self.trunk.named_parameters():
-            parameter.requires_grad_(not adapted or ".lora_" in name)
-
-    @abstractmethod
-    def drawing_digest(self) -> str:
-        """Return a SHA-256 of what turns drawings into pixels; this model can decode a pool with the same digest."""
+    # -- training
 
     def storable(self, drawings_R: torch.Tensor) -> torch.Tensor:
         """Return drawings as the pool stores them, on the CPU: codes as int32, latents as float16."""
@@ -315,3 +322,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in modes.items():
             child.training = training
+
+
+def _missing(model: UnifiedModel, member: str, use: str) -> ValueError:
+    return ValueError(f"{type(model).__name__} has no {member}; {use}")
