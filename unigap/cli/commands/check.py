@@ -46,8 +46,8 @@ def check(
             if outcome.holds is False:
                 print(f"          {outcome.name}: {outcome.found}", flush=True)
             broken, checked = broken + (outcome.holds is False), checked + (outcome.holds is not None)
-    if broken:
-        raise ValueError(f"{type(chosen).__name__} breaks {broken} of {checked} promises; see the lines above")
+        if broken:
+            raise ValueError(f"{type(chosen).__name__} breaks {broken} of {checked} promises; see the lines above")
     print(f"{type(chosen).__name__} keeps all {checked} promises that apply to it")
     own = ("--model", f"{type(chosen).__module__}.{type(chosen).__qualname__}")
     close({}, command("gap", *(("--checkpoint", checkpoint or DEFAULT) if model is None else own)))
