@@ -30,7 +30,7 @@ HOSTILE = "<script>alert('a & b')</script>"
 
 def copy(run: Path, name: str, change: Callable[[dict[str, Any]], object] = lambda summary: None) -> str:
     """A run folder in the working directory with another summary."""
-    shutil.copytree(run, name, ignore=shutil.ignore_patterns("pool", "csv", SEALS))
+    shutil.copytree(run, name, ignore=shutil.ignore_patterns("pool", "checkpoints", "logs", SEALS))
     path = Path(name) / "summary.json"
     summary = json.loads(path.read_text())
     change(summary)
