@@ -174,6 +174,11 @@ def test_names_and_shapes_at_the_published_size_are_those_of_the_authors_code(of
     assert hashlib.sha256(lines.encode()).digest() == bytes(official["layout"].tolist())
 
 
+def test_the_page_names_the_authors_results(official: dict) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bagel.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(OFFICIAL.read_bytes()).hexdigest() in page
+
+
 # Sampling
 
 
