@@ -117,7 +117,7 @@ def _local(checkpoint: str) -> Path:
     if folder.is_dir():
         return folder
     try:
-        return Path(snapshot_download(checkpoint, allow_patterns=[WEIGHTS, VAE, *SMALL_FILES]))
+        return Path(snapshot_download(checkpoint, allow_patterns=[WEIGHTS, VAE, SETTINGS, *SMALL_FILES]))
     except Exception as error:  # network and hub errors have no common class
         raise ValueError(
             f"checkpoint {checkpoint!r} cannot be downloaded from the hub: {shortened(str(error))}; download it and "

@@ -94,21 +94,14 @@ class Bagel(UnifiedModel):
     ) -> None:
         super().__init__()
         parts = bagel_from_folder(checkpoint, dtype, attn_implementation, device)
-        given = {name: value for name, value in (("image_size", image_size), ("flow", flow)) if value is not None}
+        named = (("image_size", image_size), ("flow", flow))
+        given: dict[str, Any] = {name: value for name, value in named if value is not None}
         self._adopt(dataclasses.replace(parts, **given), checkpoint, train)
         if gradient_checkpointing:
             self.net.language_model.activation_checkpointing_enable({"use_reentrant": False})
         if lora_rank:
             self.add_lora(lora_rank, lora_alpha, lora_dropout)
         self.train_only_trunk()
-
-    @classmethod
-    def from_parts(cls, parts: BagelParts, train: Trained = "all") -> Bagel:
-        """Wrap a network, its image autoencoder, its tokenizer and its settings."""
-        bagel = cls.__new__(cls)
-        nn.Module.__init__(bagel)
-        bagel._adopt(parts, "weights made in memory", train)
-        return bagel
 
     def _adopt(self, parts: BagelParts, base: str, train: Trained) -> None:
         if train not in TRAINED:
@@ -150,10 +143,8 @@ class Bagel(UnifiedModel):
 
     @property
     def lora_target(self) -> str:
-        suffix = "|".join(self.train_experts)
-        projections = r"self_attn\.(q|k|v|o)_proj", "mlp"
-        attention, mlp = (f"{name}({suffix})" for name in projections)
-        return rf"model\.layers\.\d+\.({attention}|{mlp}\.(gate|up|down)_proj)"
+        experts = "|".join(self.train_experts)
+        return rf"model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj({experts})|mlp({experts})\.(gate|up|down)_proj)"
 
     def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
         attach_lora(self.net.language_model, self.base, self.lora_target, rank, alpha, dropout)
