@@ -22,6 +22,7 @@ from unigap.models.engine.chat_template import with_null_prompts
 from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
 from unigap.models.files.weights import digest
+from unigap.records import DrawingFormat
 
 # Shape legend: B prompts or images, N candidates a prompt, R images, M latent tokens of an image, C numbers of a latent
 # token, L prompt tokens, Q questions an image, T answer tokens, H W image sides.
@@ -124,6 +125,7 @@ class Bagel(UnifiedModel):
         self._template = BagelChatTemplate(parts.tokenizer, self.net.shape.llm.max_position_embeddings)
         marks = (self._template.image_start, self._template.image_end)
         self._flow = ImageFlow(self.net, marks, tokens, tokens)
+        self.drawing_format = DrawingFormat("float16", self._flow.shape)
         self._sampler = BagelSampler(self._flow, parts.flow)
         self._likelihood = BagelLikelihood(self._flow, parts.flow.likelihood_draws, parts.flow.training_shift)
         self._understanding = BagelUnderstanding(self.net, self._template)
