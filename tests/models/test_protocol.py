@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from peak_bytes import PeakBytes
-from small_bagel import QUICK
 
 import theory
 from unigap.callbacks.dynamics_probes import generation_source, understanding_source
@@ -354,7 +353,7 @@ def test_a_saved_model_is_the_same_and_training_goes_on(new_model: Loader, optio
     model.save(tmp_path / "saved", recipe={"lr": 3e-3})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert set(model.trainable_state()) == training
-    loaded = load_model(str(tmp_path / "saved"), **(QUICK if isinstance(model, Bagel) else {}))
+    loaded = load_model(str(tmp_path / "saved"))
     assert type(loaded) is type(model)
     tolerance = {"atol": 1e-4, "rtol": 1e-5} if options else {"atol": 0, "rtol": 0}  # merging rounds
     torch.testing.assert_close(logps(loaded), logps(model), **tolerance)
