@@ -26,7 +26,7 @@ EXACT = {
     **FICKLE,
     "regrow.plan.images_per_batch": 8,
     "data.batch_size": 1,
-    "trainer.max_epochs": 3,
+    "trainer.max_epochs": 2,
     "trainer.limit_train_batches": "null",
     "trainer.limit_val_batches": 0,
     "data.exam_pictures": 0,
@@ -39,6 +39,7 @@ EXACT = {
 # a new round for the next eight prompts every five steps: two batches a round, passes over rows that end in the middle
 ONLINE = {
     **EXACT,
+    "trainer.max_epochs": 3,
     "model.init_args.schedule.every_n_steps": 5,
     "model.init_args.schedule.prompts": 8,
     "model.init_args.objective.init_args.reuse": 2,
@@ -99,9 +100,9 @@ LATER = FIRST_ROUND + (2 if FIRST_ROUND == 4 else 1)
 """The last batch of the second round."""
 POINTS: dict[str, Point] = {
     "mid-epoch": (ImproveStage, "training_step", lambda _: in_step(1, 2, kill), EVERY_STEP),
-    "last batch": (ImproveStage, "training_step", lambda _: in_step(1, -1, kill), EVERY_STEP),
-    "after the last batch": (ImproveStage, "on_train_epoch_end", lambda f: at_call(2, kill, f), EVERY_STEP),
-    "epoch end": (ImproveStage, "training_step", lambda _: in_step(2, 0, kill), {}),
+    "last batch": (ImproveStage, "training_step", lambda _: in_step(0, -1, kill), EVERY_STEP),
+    "after the last batch": (ImproveStage, "on_train_epoch_end", lambda f: at_call(1, kill, f), EVERY_STEP),
+    "epoch end": (ImproveStage, "training_step", lambda _: in_step(1, 0, kill), {}),
     "first sampling": (Janus, "sample_images", lambda f: at_call(2, kill, f), {}),
     "judging": (RandomJudge, "logits", lambda f: at_call(2, kill, f), {}),
     "pool write": (RoundWriter, "write", lambda f: at_call(2, kill, f), {}),
@@ -109,7 +110,7 @@ POINTS: dict[str, Point] = {
     "checkpoint write": (run_checkpoint, "rename_durable", lambda f: at_call(2, kill, f), {}),
     "SIGTERM": (ImproveStage, "training_step", lambda _: in_step(1, 1, send(signal.SIGTERM)), {}),
     "SIGINT": (ImproveStage, "training_step", lambda _: in_step(1, 1, send(signal.SIGINT)), {}),
-    "SIGTERM in the last batch": (ImproveStage, "training_step", lambda _: in_step(1, -1, send(signal.SIGTERM)), {}),
+    "SIGTERM in the last batch": (ImproveStage, "training_step", lambda _: in_step(0, -1, send(signal.SIGTERM)), {}),
     "SIGTERM while sampling": (Janus, "sample_images", lambda f: at_call(2, send(signal.SIGTERM), f), {}),
 }
 # only a curriculum draws again
@@ -145,13 +146,10 @@ def armed(point: Point) -> Iterator[None]:
 
 def run_killed(checkpoint: Path, stage: str, name: str, flags: dict[str, object] | None = None) -> None:
     """Runs a stage in the present folder until it is killed; checks that it was."""
-    point, flags = points_of(stage)[name], flags or flags_of(stage)
-    try:
-        with armed(point):
-            status = improve(checkpoint, stage, {**flags, **point[3]})
-    except Killed:
-        status = 0
-    assert status == next((code for signal_name, code in STATUS.items() if name.startswith(signal_name)), 0), name
+    point, status, flags = points_of(stage)[name], None, flags or flags_of(stage)
+    with contextlib.suppress(Killed), armed(point):
+        status = improve(checkpoint, stage, {**flags, **point[3]})
+    assert status == next((code for signal_name, code in STATUS.items() if name.startswith(signal_name)), None), name
 
 
 def left_behind(stage: str) -> dict[str, Any]:

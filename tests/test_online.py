@@ -180,3 +180,13 @@ def test_a_wrapper_asks_for_what_its_objective_needs(janus: Any) -> None:
     assert joint.needs_behaviour and joint.learning_recipe()["behaviour"] == "per token"
     recipes: Mapping[str, Any] = joint.learning_recipe()
     assert recipes["reward"]["of"] == "accepted"
+
+
+def test_the_velocities_of_bagel_give_its_surrogate(bagel: Any) -> None:
+    prompt, seed_R = bagel.encode_prompt(["a red circle", "six rings"]), torch.tensor([3, 4])
+    image = bagel.sample_images(prompt, torch.tensor([[1], [2]]), SamplingRecipe()).drawings_BN[:, 0].float()
+    terms = bagel.velocity_terms(prompt, image, seed_R)
+    target = (terms.mixed_RMC - image) / terms.time_R[:, None, None]
+    surrogate = -(terms.velocity_RMC - target).square().mean(-1)
+    torch.testing.assert_close(surrogate, bagel.image_logps(prompt, image, seed_R), atol=1e-4, rtol=1e-4)
+    NFT().prepare(bagel, RoundPlan())

@@ -34,7 +34,7 @@ def measure_base(setting: Setting, prompts: str, seed: int) -> Result:
     return {
         **_figures(verdicts, renders_E),
         "cells": [(prompt.category, prompt.difficulty) for prompt in verdicts.prompts],
-        "renders_truth": _exam(setting).truth_B.int().tolist(),
+        "renders_truth": _probe_set(setting).truth_B.int().tolist(),
         "seconds": round(time.perf_counter() - began, 1),
     }
 
@@ -63,7 +63,7 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
         "steps": trained.steps,
         "threshold": trained.threshold,
         "rounds": rounds,
-        **_figures(after, probe_logits(model, _exam(setting), own)),
+        **_figures(after, probe_logits(model, _probe_set(setting), own)),
         "fixed": _numbers(rejudge(model, before, own)),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -83,11 +83,11 @@ def base(setting: Setting, prompts: str, seed: int) -> tuple[Verdicts, Tensor]:
     """Return verdicts on images of the model before any arm, and its log-odds of yes on the rendered images, (E,)."""
     model, own = setting.open(), SelfJudge()
     verdicts = measure(model, setting.test_prompts(prompts), setting.test_plan(seed), own, OracleJudge())
-    return verdicts, probe_logits(model, _exam(setting), own)
+    return verdicts, probe_logits(model, _probe_set(setting), own)
 
 
 @functools.lru_cache(maxsize=1)
-def _exam(setting: Setting) -> ProbeSet:
+def _probe_set(setting: Setting) -> ProbeSet:
     return shapes_probe_set(setting.split, setting.exam, seed=0)
 
 

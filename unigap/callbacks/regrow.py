@@ -10,7 +10,6 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerFn
-from tqdm import tqdm
 
 from unigap.callbacks.dynamics_log import log_figures
 from unigap.callbacks.run_checkpoint import run_checkpoint
@@ -135,25 +134,22 @@ class Regrow(Callback):
     def _run_round(
         self, trainer: Trainer, stage: ImproveStage, pool: Pool, number: int, prompts: Sequence[Prompt]
     ) -> Selection:
-        """Run one round of the loop with a progress bar; SIGTERM and SIGINT stop it between batches."""
+        """Run one round of the loop; SIGTERM and SIGINT stop it between batches."""
         ranks, checkpoint = ranks_of(trainer), run_checkpoint(trainer)
-        total = len(prompts) * self.plan.candidates // ranks.world
-        quiet = ranks.rank > 0 or not trainer.progress_bar_callback
-        with tqdm(total=total, unit="image", desc=f"round {number}", disable=quiet, leave=False) as bar:
 
-            def advance(images: int) -> None:
-                bar.update(images)
-                if checkpoint:
-                    checkpoint.stop.check()
+        def stop_if_asked(images: int) -> None:
+            if checkpoint:
+                checkpoint.stop.check()
 
-            rule = (self.allocation, stage.objective.threshold, stage.objective.learning_recipe())
-            try:
-                with trainer.precision_plugin.forward_context(), whole(stage.model):
-                    return run_round(stage.model, prompts, stage.judges, pool, number, self.plan, ranks, advance, *rule)
-            except (ValueError, Stopped):
-                if checkpoint:  # the other ranks know only that this one failed, not that it was asked to stop
-                    checkpoint.obey(trainer)
-                raise
+        objective = stage.objective
+        rest = (ranks, stop_if_asked, self.allocation, objective.threshold, objective.learning_recipe())
+        try:
+            with trainer.precision_plugin.forward_context(), whole(stage.model):
+                return run_round(stage.model, prompts, stage.judges, pool, number, self.plan, *rest)
+        except (ValueError, Stopped):
+            if checkpoint:  # the other ranks know only that this one failed, not that it was asked to stop
+                checkpoint.obey(trainer)
+            raise
 
     def _load_rows(
         self, trainer: Trainer, stage: ImproveStage, pool: Pool, rounds: int, selection: Selection | None
@@ -186,7 +182,7 @@ class Regrow(Callback):
 
     def _counts_so_far(self, stage: ImproveStage, pool: Pool, rounds: int) -> list[Counts]:
         """Check the judges of the rounds that are new to this process; return the counts of all but the last."""
-        late = any(judge.asked_later for judge in stage.judges)
+        late = any(judge.deferred for judge in stage.judges)
         counts = [] if late else self.counts[:rounds]  # verdicts of people may have come in since
         _check_judges(stage, pool, range(len(counts), rounds))
         for number in range(len(counts), rounds - 1):
@@ -234,7 +230,7 @@ def _check_judges(stage: ImproveStage, pool: Pool, rounds: range) -> None:
         stored, where = pool.recipe(number).get("judges", ()), f"round {number} of pool {pool.folder}"
         for judge in stage.judges:
             check_same_judge(judge, stored, where)
-    if not stage.judge.asked_later or not rounds:
+    if not stage.judge.deferred or not rounds:
         return
     columns = verdict_columns(pool.candidates(rounds[-1]), pool.logits(stage.judge.name, rounds[-1]))
     for number in rounds:

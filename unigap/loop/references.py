@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 import torch
 
+from unigap.console import tasks
 from unigap.loop.members import stage_members
 from unigap.loop.ranks import Ranks
 from unigap.loop.sampling import stack_drawings
@@ -79,10 +80,11 @@ def image_likelihoods(
 ) -> dict[str, float]:
     """Return the teacher-forced log-likelihood of each candidate, summed over its tokens, in nats, by candidate id."""
     found: dict[str, float] = {}
-    with evaluating(model):
+    with evaluating(model), tasks.task("references", "reference likelihoods", len(candidates), "image") as task:
         for start in range(0, len(candidates), batch_size):
             batch = candidates[start : start + batch_size]
             prompt = model.encode_prompt([candidate.prompt.text for candidate in batch])
             logp_B = model.image_logps(prompt, stack_drawings(batch).to(prompt.ids_BL.device)).double().sum(-1)
             found |= dict(zip([candidate.id for candidate in batch], logp_B.tolist(), strict=True))
+            task.advance(len(batch))
     return found

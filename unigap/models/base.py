@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from unigap.console import tasks
 from unigap.models.files.lora import is_adapted
 from unigap.models.files.weights import digest
 from unigap.records import DrawingFormat
@@ -326,7 +327,8 @@ class UnifiedModel(nn.Module, ABC):
 
         For a sharded model, all processes must call it.
         """
-        return digest(dict(self.named_parameters()))
+        with tasks.task("digest", "digest of the weights"):
+            return digest(dict(self.named_parameters()))
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
         """Return a detached copy of the trainable parameters by name, such as the weights of a reference model."""

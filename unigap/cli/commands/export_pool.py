@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from tqdm import tqdm
 
 from unigap.cli.commands.model_choice import ModelChoice
+from unigap.console import tasks
+from unigap.console.closing import close
 from unigap.console.mistakes import hint
 from unigap.files.durable import check_empty_folder, make_folder, whole_folder, write_durable
 from unigap.files.images import to_png
@@ -136,9 +138,9 @@ def export_pool(
     with whole_folder(Path(out)) as aside:
         write_parquet(chosen, judged, aside / "data")
         write_durable(aside / "README.md", card.encode())
-    print(f"data set: {out}")
     if not judged.drawings:
         print("the latents of the images are left out; add --latents true to include them")
+    close({"data set": out}, f"hf upload --repo-type dataset NAME {shlex.quote(out)}")
 
 
 def read_judged(pool: Pool, threshold: float, judge: str | None = None) -> Judged:
@@ -230,13 +232,13 @@ def write_parquet(model: UnifiedModel, judged: Judged, folder: Path) -> None:
     schema, count = schema_of(list(judged.judgments), judged.drawings), len(judged.candidates)
     files = range(0, count, ROWS_PER_FILE)
     make_folder(folder)
-    with tqdm(total=count, unit="image", desc="export", leave=False) as bar:
+    with tasks.task("exporting", "export", count, "image") as task:
         for number, start in enumerate(files):
             path = folder / f"train-{number:05d}-of-{len(files):05d}.parquet"
             with pq.ParquetWriter(path, schema, compression="zstd") as writer:
                 for rows in rows_of(model, judged, judged.candidates[start : start + ROWS_PER_FILE]):
                     writer.write_table(pa.Table.from_pylist(rows, schema))
-                    bar.update(len(rows))
+                    task.advance(len(rows))
 
 
 def rows_of(model: UnifiedModel, judged: Judged, candidates: Sequence[Candidate]) -> Iterator[list[dict[str, Any]]]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from unigap.cli.commands.model_choice import ModelChoice
+from unigap.console import tasks
+from unigap.console.closing import close, command
 from unigap.files.durable import check_empty_folder, whole_folder, write_durable
 from unigap.files.images import to_image
 from unigap.files.outputs import refuse_inside_pool
@@ -57,7 +58,8 @@ def judge_export(
         device: Device to run on, e.g. ``cuda:1``. Default: the GPU if there is one, else the CPU.
     """
     chosen, _ = ModelChoice(checkpoint, model, device).load_for_pool(pool)
-    print(f"fill in: {export_images(chosen, pool, Path(out), n, seed, blind)}")
+    sheet = export_images(chosen, pool, Path(out), n, seed, blind)
+    close({"fill in": sheet}, command("judge", "import", pool, sheet))
 
 
 def judge_import(pool: str, sheet: str, name: str = "human", ties: Ties = "refuse") -> None:
@@ -74,6 +76,7 @@ def judge_import(pool: str, sheet: str, name: str = "human", ties: Ties = "refus
     verdicts = HumanJudge(sheet, ties).verdicts
     Pool.open(pool).annotate(name, {candidate: CERTAIN if right else -CERTAIN for candidate, right in verdicts.items()})
     print(f"{pool}: {len(verdicts)} verdicts by {name!r}")
+    close({}, command("judge", "agreement", pool))
 
 
 def export_images(model: UnifiedModel, pool: str, out: Path, n: int, seed: int, blind: bool) -> Path:
@@ -123,13 +126,13 @@ def _choose(source: Pool, pool: str, n: int, seed: int) -> list[Candidate]:
 def _write_images(folder: Path, images: Iterator[Image.Image], candidates: Sequence[Candidate]) -> list[dict[str, str]]:
     """Write each image, and return its row of the sheet."""
     rows = []
-    for number, (candidate, image) in enumerate(
-        zip(candidates, tqdm(images, total=len(candidates), unit="image", desc="export"), strict=True)
-    ):
-        name = f"{number:05d}.png"
-        image.save(folder / name)
-        row = {"image": name, "prompt": safe_cell(candidate.prompt.text), "verdict": "", "rater": ""}
-        rows.append(row | {"candidate_id": safe_cell(candidate.id)})
+    with tasks.task("exporting", "export", len(candidates), "image") as task:
+        for number, (candidate, image) in enumerate(zip(candidates, images, strict=True)):
+            name = f"{number:05d}.png"
+            image.save(folder / name)
+            row = {"image": name, "prompt": safe_cell(candidate.prompt.text), "verdict": "", "rater": ""}
+            rows.append(row | {"candidate_id": safe_cell(candidate.id)})
+            task.advance()
     return rows
 
 
