@@ -17,7 +17,7 @@ from unigap.models.bagel.flow import FlowSettings, ImageFlow
 from unigap.models.bagel.likelihood import BagelLikelihood
 from unigap.models.bagel.sampling import BagelSampler
 from unigap.models.bagel.understanding import BagelUnderstanding
-from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import Answers, FlowTerms, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.engine.chat_template import with_null_prompts
 from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
