@@ -35,7 +35,7 @@ class JudgeReward:
     def __post_init__(self) -> None:
         if not self.weight or not math.isfinite(self.weight):
             raise ValueError(f"the weight of a judge must be finite and not 0, got {self.weight}; leave the judge out")
-        if self.judge.asked_later:
+        if self.judge.deferred:
             raise ValueError(f"a reward is needed at once, and {self.judge.name!r} answers later; take another judge")
 
 
