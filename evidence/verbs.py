@@ -122,6 +122,25 @@ def everything(out: str = OUT, checkpoint: str = "shapes") -> None:
     theory(out, checkpoint=checkpoint)
 
 
+def pretraining(
+    out: str = OUT,
+    checkpoint: str = "unigap/worlds/shapes/checkpoints/janus_noisy",
+    seeds: int = 3,
+    jobs: int = 2,
+) -> None:
+    """Compare what self-improvement gains with a recall control, and the gap with the targets of the pretraining.
+
+    Args:
+        out: Folder for the page and for the results, pretraining.parquet; arms that file holds are not run again.
+        checkpoint: A Janus that was pretrained with ``PretrainingCurve``.
+        seeds: Seeds of both arms.
+        jobs: Arms run at once, each on one thread.
+    """
+    from evidence.pretraining import demo_setting, pretraining_evidence
+
+    _print_paths(pretraining_evidence(demo_setting(checkpoint), seeds, jobs, Path(out)))
+
+
 def forget(file: str, name: str) -> None:
     """Remove the result of one arm from a results file, so that the next run measures it again.
 
@@ -149,5 +168,6 @@ TOPICS: dict[str, Any] = {
     "architectures": architectures,
     "guard": guard,
     "theory": theory,
+    "pretraining": pretraining,
     "forget": forget,
 }
