@@ -547,6 +547,19 @@ STAGES = {
     "pretraining data for a stage": run(
         "sft", "train on a pool", data="unigap.worlds.shapes.lesson_data.ShapesLessons"
     ),
+    "share of wrong captions": run("pretrain_noisy", "caption_noise must be in [0, 1], got 2", data__caption_noise=2),
+    "no questions": run("pretrain_noisy", "questioned_share must be in (0, 1], got 0", data__questioned_share=0),
+    "steps of the decay": run("pretrain_noisy", "decay_steps must be >= 0, got -1", stage__decay_steps=-1),
+    "steps between measurements": run(
+        "pretrain_noisy", "every_n_steps must be >= 1, got 0", trainer__callbacks__every_n_steps=0
+    ),
+    "curve of another stage": run(
+        "sft",
+        "PretrainingCurve",
+        "PretrainStage",
+        trainer__callbacks="unigap.worlds.shapes.pretraining_curve.PretrainingCurve",
+    ),
+    "pretraining from another size": run("recall", "init_from", "another family or size", stage__init_from=JANUS),
     "nothing accepted": run("ceiling", "accepted nothing"),
     "everything accepted": run(
         "dpo", "accepted all", "raise the threshold", stage__objective__init_args__threshold="1.0e-30"

@@ -34,7 +34,8 @@ COLUMNS = {
 class PretrainingCurve(Callback):
     """Measure the gap on validation prompts during pretraining.
 
-    Prompts and sampling seeds are the same each time. The rows are written to ``pretraining_curve.json`` in the run
+    Prompts and sampling seeds are the same each time. A model that already draws is measured before the first step too,
+    as step 0. The rows are written to ``pretraining_curve.json`` in the run
     folder. At the end, that file is also written beside the weights, and a table of the rows and the largest fall of
     generation accuracy are added to the model card.
 
@@ -56,6 +57,12 @@ class PretrainingCurve(Callback):
         if not isinstance(pl_module, PretrainStage):
             raise ValueError("PretrainingCurve measures the pretraining of PretrainStage; remove it from other runs")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure a model that starts from a checkpoint."""
+        assert isinstance(pl_module, PretrainStage)
+        if not self.rows and not pl_module.lessons.phases[0]:
+            self._add(trainer, pl_module, 0)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -65,7 +72,10 @@ class PretrainingCurve(Callback):
         step = batch_idx + 1 - lessons.phases[0]
         if step < 1 or (step % self.every_n_steps and batch_idx + 1 < len(lessons)):
             return
-        self.rows.append({"step": step, **self._figures(pl_module.model)})
+        self._add(trainer, pl_module, step)
+
+    def _add(self, trainer: Trainer, stage: PretrainStage, step: int) -> None:
+        self.rows.append({"step": step, **self._figures(stage.model)})
         if trainer.is_global_zero:
             self._write(Path(trainer.default_root_dir))
 
@@ -118,8 +128,12 @@ class PretrainingCurve(Callback):
 
 
 def curve_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the curve as a Markdown table, in percent."""
-    lines = [[row["step"], *(f"{100 * row[name]['value']:.1f}" for name in COLUMNS)] for row in rows]
+    """Return the curve as a Markdown table, in percent; a dash where no image counts."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    lines = [[row["step"], *(percent(row[name]["value"]) for name in COLUMNS)] for row in rows]
     return table(["step", *COLUMNS.values()], lines)
 
 
