@@ -5,6 +5,7 @@ Shape legend: S images of all seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,10 +75,10 @@ def target_rows(curve: Sequence[Mapping[str, Any]], runs: Runs) -> list[dict[str
         shares["weak_generation"],
     )
     recalled, improved = (gains(runs[BASE], runs[arm])["generation"].value for arm in (RECALLED, IMPROVED))
-    share = max(RECALL.least, recalled / improved) if improved > 0 else float("inf")
+    share = max(RECALL.least, recalled / improved) if improved > 0 else math.inf
     return [
-        FALL.row(Estimate(fall, float("nan"), float("nan"), len(curve))),
-        RECALL.row(Estimate(share, float("nan"), float("nan"), len(runs[BASE]))),
+        FALL.row(Estimate(fall, math.nan, math.nan, len(curve))),
+        RECALL.row(Estimate(share, math.nan, math.nan, len(runs[BASE]))),
         *(target.row(estimate) for target, estimate in zip(HEADROOM, measured, strict=True)),
     ]
 
@@ -115,7 +116,8 @@ def pretraining_page(
 
 
 def _target(row: Mapping[str, Any]) -> list[str]:
-    measured = percent(Estimate(*(row[name] for name in ("value", "low", "high", "n"))))
+    value, low, high = (math.nan if row[name] is None else row[name] for name in ("value", "low", "high"))
+    measured = percent(Estimate(value, low, high, row["n"]))
     ends = [f"{100 * row[end]:.0f}" for end in ("least", "most")]
     return [row["target"], *ends, measured, "yes" if row["held"] else "no"]
 
