@@ -98,7 +98,7 @@ def spend(
     own, oracle = SelfJudge(), OracleJudge()
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
-            pool = Pool.create(Path(folder) / "pool", model.codebook_digest())
+            pool = Pool.create(Path(folder) / "pool", model.drawing_digest())
             plan = RoundPlan(candidates, seed=seed)
             run_round(model, prompts, (own, oracle), pool, 0, plan, allocation=rule)
             accepted = {j.candidate_id for j in pool.judgments(own.name) if j.logit >= 0}

@@ -24,7 +24,7 @@ GREEDY = SamplingRecipe(cfg=GUIDANCE, temperature=0)
 def ours(janus: Janus, n: int, recipe: SamplingRecipe = SAMPLED) -> torch.Tensor:
     """Sample codes with our engine, shape (B * n, M)."""
     seeds_BN = torch.arange(len(PROMPTS) * n).view(-1, n)
-    return janus.sample_images(janus.encode_prompt(PROMPTS), seeds_BN, recipe).codes_BNM.flatten(0, 1)
+    return janus.sample_images(janus.encode_prompt(PROMPTS), seeds_BN, recipe).drawings_BN.flatten(0, 1)
 
 
 def transformers(janus: Janus, n: int, do_sample: bool = True) -> torch.Tensor:

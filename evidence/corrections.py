@@ -19,12 +19,12 @@ from evidence.results_file import Result
 from evidence.theory_plan import TheoryPlan, read_pool, trained_state
 from unigap.callbacks.dynamics_probes import (
     generation_source,
-    stacked_codes,
     understanding_source,
 )
 from unigap.evaluation.gap import Verdicts, measure, rejudge
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.loop.plan import RoundPlan
+from unigap.loop.sampling import stack_drawings
 from unigap.metrics.win_rate import matched_yes
 from unigap.models.janus import Janus
 from unigap.prompt_sets.loading import load_prompts
@@ -61,7 +61,7 @@ def corrections(plan: TheoryPlan, seed: int, folder: Path) -> Result:
         "pixels": (-_nearest(*_pixels(model, seen, rows))).tolist(),
         "hidden": (-_nearest(*_hidden(model, seen, rows))).tolist(),
     }
-    drawn = seen.drawings.candidates
+    drawn = seen.sampled.candidates
     images = [drawn[i] for i in bayes_sample(len(drawn), seed)]
     probes = shapes_probes(model, tuple(images), plan.alternatives, seed)
     before = theory.read(model, probes)
@@ -89,7 +89,7 @@ def _gradient(model: Janus, rows: Sequence[Candidate]) -> dict[str, Tensor]:
     total = {name: torch.zeros_like(p) for name, p in params.items()}
     for start in range(0, len(rows), AT_ONCE):
         part = rows[start : start + AT_ONCE]
-        fn, batch = generation_source(model, [row.prompt.text for row in part], stacked_codes(part))
+        fn, batch = generation_source(model, [row.prompt.text for row in part], stack_drawings(part))
         grads = torch.autograd.grad(fn(model, batch).sum() / len(rows), list(params.values()))
         for change, grad in zip(total.values(), grads, strict=True):
             change += grad
@@ -98,24 +98,24 @@ def _gradient(model: Janus, rows: Sequence[Candidate]) -> dict[str, Tensor]:
 
 def _along(model: Janus, seen: Verdicts, delta: Mapping[str, Tensor]) -> Tensor:
     """First-order change of the log-odds of yes of every test drawing, (S,)."""
-    drawn, changes = seen.drawings.candidates, []
+    drawn, changes = seen.sampled.candidates, []
     for start in range(0, len(drawn), AT_ONCE):
         part = drawn[start : start + AT_ONCE]
-        source = understanding_source(model, [c.prompt.text for c in part], stacked_codes(part), SelfJudge().questions)
+        source = understanding_source(model, [c.prompt.text for c in part], stack_drawings(part), SelfJudge().questions)
         changes.append(theory.directional(model, [source], delta, "reverse", check=start == 0))
     return torch.cat(changes).double()
 
 
 def _pixels(model: Janus, seen: Verdicts, rows: Sequence[Candidate]) -> tuple[Tensor, Tensor]:
-    return seen.drawings.pixels_BCHW.flatten(1), model.decode(stacked_codes(rows)).flatten(1)
+    return seen.sampled.pixels_BCHW.flatten(1), model.decode(stack_drawings(rows)).flatten(1)
 
 
 def _hidden(model: Janus, seen: Verdicts, rows: Sequence[Candidate]) -> tuple[Tensor, Tensor]:
     """Last hidden state of the understanding branch where it answers, for test drawings and training images."""
     kept: list[Tensor] = []
     hook = model.net.lm_head.register_forward_pre_hook(lambda _, args: kept.append(args[0].flatten(0, -2)))
-    tests = [c.prompt.text for c in seen.drawings.candidates], seen.drawings.pixels_BCHW
-    trained = [row.prompt.text for row in rows], model.decode(stacked_codes(rows))
+    tests = [c.prompt.text for c in seen.sampled.candidates], seen.sampled.pixels_BCHW
+    trained = [row.prompt.text for row in rows], model.decode(stack_drawings(rows))
     states = []
     try:
         for texts, pixels in (tests, trained):

@@ -16,8 +16,9 @@ from torch import Tensor
 import theory
 from evidence.results_file import Result
 from evidence.theory_plan import TheoryPlan, read_pool, trained_state
-from unigap.callbacks.dynamics_probes import bayes_probes, generation_source, image_logp, stacked_codes
+from unigap.callbacks.dynamics_probes import bayes_probes, generation_source, image_logp
 from unigap.judges import SelfJudge
+from unigap.loop.sampling import stack_drawings
 from unigap.loop.selection import preference_pairs
 from unigap.models.base import UnifiedModel
 from unigap.models.janus import Janus
@@ -112,4 +113,4 @@ def _moved(model: UnifiedModel, direction: dict[str, Tensor], length: float) -> 
 
 
 def _source(model: UnifiedModel, rows: list[Candidate]) -> theory.Source:
-    return generation_source(model, [row.prompt.text for row in rows], stacked_codes(rows))
+    return generation_source(model, [row.prompt.text for row in rows], stack_drawings(rows))

@@ -21,9 +21,9 @@ from unigap.callbacks.dynamics_probes import paired_sources, pick_probes
 from unigap.evaluation.gap import probe_logits, probe_scores
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import OracleJudge, SelfJudge
-from unigap.loop.judging import judge_drawings
+from unigap.loop.judging import judge_samples
 from unigap.loop.plan import RoundPlan
-from unigap.loop.sampling import draw_candidates
+from unigap.loop.sampling import sample_candidates
 from unigap.models.janus import Janus
 from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Candidate
@@ -93,9 +93,9 @@ def shared_coupling(plan: TheoryPlan, seed: int, work: Path) -> Result:
     candidates: list[Candidate] = []
     own: dict[str, bool] = {}
     right: dict[str, bool] = {}
-    for drawings in draw_candidates(model, prompts, drawn.candidates, 0, drawn.sampling_seed, drawn.sampling):
-        candidates += drawings.candidates
-        for said in judge_drawings(model, drawings, judges):
+    for sampled in sample_candidates(model, prompts, drawn.candidates, 0, drawn.sampling_seed, drawn.sampling):
+        candidates += sampled.candidates
+        for said in judge_samples(model, sampled, judges):
             (own if said.judge == judges[0].name else right)[said.candidate_id] = said.logit >= 0
     probes = pick_probes(candidates, own, right, plan.coupling_probes, seed)
     return coupling_of(model, paired_sources(model, probes.candidates, judges[0].questions), probes)

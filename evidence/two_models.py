@@ -29,18 +29,6 @@ class TwoModels(UnifiedModel):
         self.drawing, self.judging = drawing, judging
 
     @property
-    def n_codes(self) -> int:
-        return self.drawing.n_codes
-
-    @property
-    def image_tokens(self) -> int:
-        return self.drawing.image_tokens
-
-    @property
-    def codebook(self) -> torch.Tensor:
-        return self.drawing.codebook
-
-    @property
     def usual_cfg(self) -> float:
         return self.drawing.usual_cfg
 
@@ -66,12 +54,9 @@ class TwoModels(UnifiedModel):
         return self.drawing.drawing_bytes(recipe)
 
     def image_logps(
-        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
+        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
     ) -> torch.Tensor:
-        return self.drawing.image_logps(prompt, codes_RM, noise_RM)
-
-    def training_noise(self, codes_RM: torch.Tensor) -> torch.Tensor | None:
-        return self.drawing.training_noise(codes_RM)
+        return self.drawing.image_logps(prompt, drawings_R, noise_R)
 
     def text_logps(
         self,
@@ -84,8 +69,11 @@ class TwoModels(UnifiedModel):
     def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
         return self.judging.judge_answers(pixels_BCHW, questions_BQ)
 
-    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        return self.drawing.decode(codes_BM)
+    def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
+        return self.drawing.decode(drawings_B)
+
+    def drawing_digest(self) -> str:
+        return self.drawing.drawing_digest()
 
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         return self.drawing.encode(pixels_BCHW)

@@ -134,5 +134,5 @@ def desk(janus_folder: Path, janus: Any, small_demo: Path, tmp_path_factory: pyt
     from desk import set_desk
 
     folder = tmp_path_factory.mktemp("desk")
-    set_desk(folder, janus_folder, janus.codebook_digest(), small_demo)
+    set_desk(folder, janus_folder, janus.drawing_digest(), small_demo)
     return folder

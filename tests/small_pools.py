@@ -70,7 +70,7 @@ def committed(folder: Path) -> dict[str, bytes]:
 
 def rows(candidates: Sequence[Candidate]) -> list[tuple[Any, ...]]:
     """Candidates with their codes in a form that compares."""
-    return [(candidate, str(candidate.codes.dtype), tuple(candidate.codes.tolist())) for candidate in candidates]
+    return [(candidate, str(candidate.drawing.dtype), tuple(candidate.drawing.tolist())) for candidate in candidates]
 
 
 def flip(path: Path, position: int, mask: int) -> None:

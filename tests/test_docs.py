@@ -197,10 +197,10 @@ def test_own_model_keeps_the_promises_of_the_protocol(examples: Path) -> None:
     prompts, seeds_BN = model.encode_prompt(["a red picture", "blue"]), torch.arange(6).view(2, 3)
     for recipe in (SamplingRecipe(), SamplingRecipe(cfg=3.0)):
         drawn = model.sample_images(prompts, seeds_BN, recipe)
-        codes_RM = drawn.codes_BNM.flatten(0, 1)
+        codes_RM = drawn.drawings_BN.flatten(0, 1)
         torch.testing.assert_close(model.image_logps(prompts.repeat(3), codes_RM), drawn.logp_BNM.flatten(0, 1))
         alone = model.sample_images(model.encode_prompt(["blue"]), seeds_BN[1:, 2:], recipe)
-        assert torch.equal(alone.codes_BNM[0, 0], drawn.codes_BNM[1, 2])
+        assert torch.equal(alone.drawings_BN[0, 0], drawn.drawings_BN[1, 2])
         torch.testing.assert_close(alone.logp_BNM[0, 0], drawn.logp_BNM[1, 2])
     pixels_BCHW = model.decode(codes_RM)
     assert torch.equal(model.encode(pixels_BCHW), codes_RM)
@@ -251,7 +251,7 @@ def test_own_objective_moves_the_chosen_away_from_the_rejected(examples: Path) -
     objective = importlib.import_module("own_objective").MarginPreference(beta=3.0, margin=0.5)
     drawn = model.sample_images(model.encode_prompt(["red", "blue"]), torch.arange(4).view(2, 2), SamplingRecipe())
     pairs = importlib.import_module("own_objective").Pairs
-    batch = pairs(("a", "b"), ("red", "blue"), drawn.codes_BNM[:, 0], drawn.codes_BNM[:, 1])
+    batch = pairs(("a", "b"), ("red", "blue"), drawn.drawings_BN[:, 0], drawn.drawings_BN[:, 1])
     first = objective.step(model, batch)
     chosen, rejected = drawn.logp_BNM.mean(-1).unbind(1)
     torch.testing.assert_close(first.loss, torch.log1p(torch.exp(0.5 - 3 * (chosen - rejected))).mean())

@@ -130,12 +130,12 @@ def test_probes_are_drawn_by_verdict_and_repeatably() -> None:
 
 def test_parts_add_up_and_their_null_is_that_of_permutations(janus: Any) -> None:
     from unigap.loop.plan import RoundPlan
-    from unigap.loop.sampling import draw_candidates
+    from unigap.loop.sampling import sample_candidates
     from unigap.worlds.shapes.prompt_sets import prompts
 
     plan = RoundPlan(2)
-    drawings = next(draw_candidates(janus, prompts("improve", 1)[:6], 2, 0, 0, plan.sampling))
-    sources = paired_sources(janus, drawings.candidates, ("Does this image describe {prompt}?",))
+    sampled = next(sample_candidates(janus, prompts("improve", 1)[:6], 2, 0, 0, plan.sampling))
+    sources = paired_sources(janus, sampled.candidates, ("Does this image describe {prompt}?",))
     taken = theory.gram(janus, sources, per_module=True).regrouped(layer_of)
     assert {"layer 0 attention", "layer 1 mlp", "layer 1 norms", "norm"} == set(taken.parts) - {
         "layer 0 mlp", "layer 0 norms", "layer 1 attention",

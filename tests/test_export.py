@@ -70,10 +70,10 @@ def test_a_pool_becomes_a_data_set(
         prompt = candidate.prompt
         assert (row["prompt"], row["category"], row["difficulty"]) == (prompt.text, prompt.category, prompt.difficulty)
         assert (row["round"], row["seed"]) == (candidate.round, candidate.seed)
-        assert row["codes"] == candidate.codes.tolist()
+        assert row["codes"] == candidate.drawing.tolist()
         expected = {judge: said[candidate.id, judge].p_yes for judge in ("random", "oracle")}
         assert row["verdicts"] == expected and row["accepted"] == (expected["random"] >= 0.5)
-    drawn = janus.decode(torch.tensor(np.stack([candidate.codes for candidate in candidates])).long())
+    drawn = janus.decode(torch.tensor(np.stack([candidate.drawing for candidate in candidates])).long())
     for row, pixels_CHW in zip(rows, drawn, strict=True):
         # decoded in other batches, which rounds otherwise
         apart = np.array(row["image"]).astype(int) - np.array(to_image(pixels_CHW))
@@ -104,14 +104,14 @@ def test_a_pool_of_another_family_becomes_one_too(
 ) -> None:
     small_showo().save(Path("show-o")) if family == "show-o" else save_small_emu3(Path("emu3"))
     model = load_model(family)
-    pool, prompts = Pool.create("pool", model.codebook_digest()), [Prompt("a", "a ring"), Prompt("b", "two circles")]
+    pool, prompts = Pool.create("pool", model.drawing_digest()), [Prompt("a", "a ring"), Prompt("b", "two circles")]
     run_round(model, prompts, (RandomJudge(), AlwaysYesJudge()), pool, 0, RoundPlan(2))
     expect_error(export_pool(Path("pool"), janus_folder, "hub"), capsys, "belongs to model", "use that model")
     assert not Path("hub").exists()
     assert export_pool(Path("pool"), Path(family), "hub") == 0
     rows = datasets.load_dataset("hub", split="train", cache_dir=str(here / "cache"))
     drawn = pool.candidates()
-    assert rows["codes"][:] == [candidate.codes.tolist() for candidate in drawn] and len(drawn) == 4
+    assert rows["codes"][:] == [candidate.drawing.tolist() for candidate in drawn] and len(drawn) == 4
     for row, pixels_CHW in zip(rows, model.decode(torch.tensor(rows["codes"][:]).long()), strict=True):
         apart = np.array(row["image"]).astype(int) - np.array(to_image(pixels_CHW))
         assert np.abs(apart).max() <= 1

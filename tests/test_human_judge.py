@@ -59,7 +59,7 @@ def test_drawings_are_written_as_they_were_judged(pool: Path, janus_folder: Path
     for row in rows:
         candidate = drawn[row["candidate_id"]]
         assert (row["prompt"], row["verdict"], row["rater"]) == (candidate.prompt.text, "", "")
-        pixels_CHW = janus.decode(torch.from_numpy(candidate.codes).long()[None])[0]
+        pixels_CHW = janus.decode(torch.from_numpy(candidate.drawing).long()[None])[0]
         levels = ((pixels_CHW + 1) * 127.5).round().permute(1, 2, 0).numpy()
         shown = np.array(Image.open(Path("out") / row["image"])).astype(float)
         assert shown.shape == (256, 256, 3)

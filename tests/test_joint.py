@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.judges import SelfJudge
-from unigap.loop.sampling import draw_candidates
+from unigap.loop.sampling import sample_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.objectives import DPO, SFT, Contradictions, Joint, Replay, RowBatch, SwapNegatives
 from unigap.objectives.negatives import ShapesNegatives, WordNegatives
@@ -27,7 +27,7 @@ TEXTS = ("a red circle", "a small red circle left of a large blue square", "six 
 @pytest.fixture(scope="module")
 def candidates(janus: Any) -> list[Candidate]:
     prompts = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
-    return [c for d in draw_candidates(janus, prompts, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
+    return [c for d in sample_candidates(janus, prompts, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_loss_is_generations_and_the_cross_entropy_of_the_answers(janus: Any
 
 def test_swapped_prompts_say_something_else_of_the_accepted_image(janus: Any, batch: RowBatch) -> None:
     quiz = SwapNegatives(ShapesNegatives(), images=6).claims(janus, batch, random.Random(0))
-    assert quiz is not None and torch.equal(quiz.pixels_ICHW, janus.decode(batch.codes_BM))
+    assert quiz is not None and torch.equal(quiz.pixels_ICHW, janus.decode(batch.drawings_B))
     for text, (own, other) in zip(batch.texts, quiz.claims_IQ, strict=True):
         assert own == text and parse(other).key != parse(own).key
 
@@ -93,7 +93,7 @@ def test_contradictions_teach_the_prompt_or_what_follows_from_it(
     monkeypatch.setattr(janus, "judge_logit", answers)
     quiz = Contradictions(images=6).claims(janus, batch, random.Random(0))
     assert quiz is not None and quiz.truth_IQ.shape == (4, 1), "six rings: no to the prompt, and nothing follows"
-    every = janus.decode(batch.codes_BM)
+    every = janus.decode(batch.drawings_B)
     shown = [int((every - pixels).abs().amax((1, 2, 3)).argmin()) for pixels in quiz.pixels_ICHW]
     for image, (claim,), truth in zip(shown, quiz.claims_IQ, quiz.truth_IQ[:, 0], strict=True):
         asked = batch.texts[image]

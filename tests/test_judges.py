@@ -416,12 +416,12 @@ def test_a_judge_that_says_neither_yes_nor_no_is_refused(
 
 
 def test_masses_are_stored_beside_verdicts(janus: Janus, here: Path) -> None:
-    pool = Pool.create("pool", janus.codebook_digest())
+    pool = Pool.create("pool", janus.drawing_digest())
     prompts = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
     run_round(janus, prompts, [SelfJudge(), OracleJudge()], pool, 0, RoundPlan(candidates=2))
     said = pool.judgments("self")
     drawn = {candidate.id: candidate for candidate in pool.candidates()}
-    codes_BM = torch.from_numpy(np.stack([drawn[judgment.candidate_id].codes for judgment in said])).long()
+    codes_BM = torch.from_numpy(np.stack([drawn[judgment.candidate_id].drawing for judgment in said])).long()
     asked = [[f"Does this image describe {drawn[judgment.candidate_id].prompt.text}?"] for judgment in said]
     expected = janus.judge_answers(janus.decode(codes_BM), asked).mass[:, 0]
     torch.testing.assert_close(torch.tensor([judgment.mass for judgment in said]), expected, atol=1e-5, rtol=1e-3)

@@ -12,7 +12,7 @@ import torch
 from small_runs import FICKLE, improve
 
 from unigap.loop.references import image_likelihoods
-from unigap.loop.sampling import draw_candidates
+from unigap.loop.sampling import sample_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.objectives import DPO, SFT, Joint, KLToBase, SwapNegatives
 from unigap.objectives.losses import kl_to_base, sft_loss
@@ -29,7 +29,7 @@ DRAWN = torch.tensor([0, 0, 1, 2])  # each image as often as the base draws it
 def candidates(janus: Any) -> list[Candidate]:
     """Two drawings for each prompt in each of two rounds."""
     prompts = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
-    rounds = (draw_candidates(janus, prompts, 2, round, 0, SamplingRecipe()) for round in (0, 1))
+    rounds = (sample_candidates(janus, prompts, 2, round, 0, SamplingRecipe()) for round in (0, 1))
     return [c for drawings in rounds for d in drawings for c in d.candidates]
 
 

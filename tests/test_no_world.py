@@ -163,4 +163,4 @@ def test_the_precision_is_that_of_the_option(janus_folder: Path) -> None:
 def test_the_pool_of_a_demonstration_finds_the_model_that_drew_it(small_demo: Path, janus_folder: Path) -> None:
     model, name = ModelChoice(device="cpu").load_for_pool(str(small_demo / "pool"))
     assert name == str(janus_folder)
-    assert Pool.open(small_demo / "pool").model == model.codebook_digest()
+    assert Pool.open(small_demo / "pool").model == model.drawing_digest()

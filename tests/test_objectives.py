@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from unigap.loop.references import image_likelihoods
-from unigap.loop.sampling import draw_candidates
+from unigap.loop.sampling import sample_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.objectives import DPO, SFT, RowBatch
 from unigap.objectives.losses import dpo_loss, sft_loss
@@ -25,7 +25,7 @@ PROMPTS = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
 @pytest.fixture(scope="module")
 def candidates(janus: Any) -> list[Candidate]:
     """Two drawings for each prompt."""
-    return [c for d in draw_candidates(janus, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
+    return [c for d in sample_candidates(janus, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,9 @@ def test_sft_step_is_the_loss_of_each_row_one_at_a_time(janus: Any, candidates: 
     objective = SFT()
     batch = objective.collate(candidates, {})
     assert batch.ids == tuple(c.id for c in candidates)
-    assert batch.codes_BM.dtype == torch.int64 and batch.codes_BM.tolist() == [c.codes.tolist() for c in candidates]
+    assert batch.drawings_B.dtype == torch.int64 and batch.drawings_B.tolist() == [
+        c.drawing.tolist() for c in candidates
+    ]
     likelihoods = [-image_likelihoods(janus, [c])[c.id] / 16 for c in candidates]
     assert objective.step(janus, batch).loss.item() == pytest.approx(sum(likelihoods) / 6, abs=1e-5)
     assert objective.members(candidates[0]) == (candidates[0],) and not objective.needs_reference
@@ -242,11 +244,11 @@ def test_the_objective_ipo_equals_trls_on_the_same_images(janus: Any, pairs: lis
     drawn = [c for pair in pairs for c in objective.members(pair)]
     references = {name: logp + 3 * i for i, (name, logp) in enumerate(image_likelihoods(janus, drawn).items())}
     batch = objective.collate(pairs, references)
-    assert batch.rejected_BM is not None and batch.reference_B2 is not None
+    assert batch.rejected_B is not None and batch.reference_B2 is not None
     with torch.no_grad():
         chosen_BM, rejected_BM = (
             janus.image_logps(janus.encode_prompt(batch.texts), codes_BM)
-            for codes_BM in (batch.codes_BM, batch.rejected_BM)
+            for codes_BM in (batch.drawings_B, batch.rejected_B)
         )
         expected = trl_loss(trainer, chosen_BM, rejected_BM, batch.reference_B2.float(), 0.3, "ipo")
         assert objective.step(janus, batch).loss.item() == pytest.approx(expected.item(), abs=1e-4)
@@ -254,7 +256,7 @@ def test_the_objective_ipo_equals_trls_on_the_same_images(janus: Any, pairs: lis
 
 def test_a_batch_moves_between_devices_as_a_whole(pairs: list[Pair]) -> None:
     batch = DPO().collate(pairs, {c.id: 0.0 for pair in pairs for c in (pair.chosen, pair.rejected)}).to("meta")
-    tensors = (batch.codes_BM, batch.rejected_BM, batch.reference_B2)
+    tensors = (batch.drawings_B, batch.rejected_B, batch.reference_B2)
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
@@ -274,7 +276,7 @@ def test_a_batch_of_ones_own_keeps_whatever_it_holds_and_moves_it() -> None:
     one = torch.ones(1)
     moved = RichBatch(*vars(plain).values(), one, {"m": one}, (one, one), plain, "t").to("meta")
     assert type(moved) is RichBatch and (moved.ids, moved.texts, moved.title) == (("a",), ("b",), "t")
-    tensors = (moved.codes_BM, moved.advantage_B, moved.masks["m"], *moved.both, moved.inner.codes_BM)
+    tensors = (moved.drawings_B, moved.advantage_B, moved.masks["m"], *moved.both, moved.inner.drawings_B)
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 

@@ -66,8 +66,8 @@ def test_what_goes_in_comes_out_sorted(folder: Path) -> None:
 
 def test_codes_are_the_callers_own(folder: Path) -> None:
     pool = Pool.open(folder)
-    pool.candidates()[0].codes[:] = 0
-    assert pool.candidates()[0].codes.any()
+    pool.candidates()[0].drawing[:] = 0
+    assert pool.candidates()[0].drawing.any()
 
 
 def test_prompts_without_candidates_are_remembered(tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def test_malformed_records_are_refused_by_name(tmp_path: Path) -> None:
         ([replace(good, round=1)], [], "was written to round 0"),
         ([replace(good, index=-1)], [], "index of candidate"),
         ([replace(good, seed=2**63)], [], "seed of candidate"),
-        ([replace(good, codes=good.codes.astype(np.float32))], [], "codes of candidate"),
-        ([replace(good, codes=good.codes[None])], [], "codes of candidate"),
-        ([replace(good, codes=good.codes - 999)], [], "codes of candidate"),
-        ([replace(good, codes=good.codes.astype(np.int64) + 2**31)], [], "codes of candidate"),
+        ([replace(good, drawing=good.drawing.astype(np.float32))], [], "codes of candidate"),
+        ([replace(good, drawing=good.drawing[None])], [], "codes of candidate"),
+        ([replace(good, drawing=good.drawing - 999)], [], "codes of candidate"),
+        ([replace(good, drawing=good.drawing.astype(np.int64) + 2**31)], [], "codes of candidate"),
         ([replace(good, prompt=Prompt("a", "\ud800"))], [], "text of prompt 'a' holds a lone surrogate"),
         ([replace(good, prompt=Prompt("", "a circle"))], [], "empty id"),
     ]

@@ -13,12 +13,12 @@ import torch
 
 from unigap.judges import InvertedJudge, OracleJudge, RandomJudge, SelfJudge
 from unigap.loop.allocation import FixedCandidates, UntilAccepted
-from unigap.loop.judging import judge_drawings
+from unigap.loop.judging import judge_samples
 from unigap.loop.plan import RoundPlan
 from unigap.loop.ranks import Ranks
 from unigap.loop.references import image_likelihoods
 from unigap.loop.round import run_round
-from unigap.loop.sampling import draw_candidates
+from unigap.loop.sampling import sample_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.pool import Pool
 from unigap.records import Prompt
@@ -34,7 +34,7 @@ class Killed(Exception):
 
 
 def new_pool(folder: Path, model: Any) -> Pool:
-    return Pool.create(folder, model.codebook_digest())
+    return Pool.create(folder, model.drawing_digest())
 
 
 def collect(pool: Pool, model: Any, prompts: list[Prompt] = PROMPTS, round: int = 0, **options: Any) -> int:
@@ -49,8 +49,8 @@ def check_same(pool: Pool, expected: Pool) -> None:
     assert pool.rounds == expected.rounds and pool.prompts() == expected.prompts()
     assert all(pool.recipe(round) == expected.recipe(round) for round in pool.rounds)
     for mine, other in zip(pool.candidates(), expected.candidates(), strict=True):
-        assert (mine.id, mine.prompt, mine.seed, mine.codes.tolist()) == (
-            other.id, other.prompt, other.seed, other.codes.tolist()
+        assert (mine.id, mine.prompt, mine.seed, mine.drawing.tolist()) == (
+            other.id, other.prompt, other.seed, other.drawing.tolist()
         )  # fmt: skip
         assert mine.logp == other.logp
     assert pool.judgments() == expected.judgments()
@@ -70,10 +70,10 @@ def test_a_round_holds_every_candidate_and_every_verdict(whole: Pool, janus: Any
     assert [c.id for c in candidates] == [f"p{i}@0.{k}" for i in range(5) for k in range(2)]
     assert whole.prompts() == {0: PROMPTS}
     assert len(whole.judgments()) == 30
-    drawings = next(draw_candidates(janus, PROMPTS, 2, 0, 3, SamplingRecipe()))
-    assert [c.codes.tolist() for c in candidates] == [c.codes.tolist() for c in drawings.candidates]
+    sampled = next(sample_candidates(janus, PROMPTS, 2, 0, 3, SamplingRecipe()))
+    assert [c.drawing.tolist() for c in candidates] == [c.drawing.tolist() for c in sampled.candidates]
     for judge in JUDGES:
-        expected = judge.logits(janus, drawings.candidates, drawings.pixels_BCHW).tolist()
+        expected = judge.logits(janus, sampled.candidates, sampled.pixels_BCHW).tolist()
         assert [j.logit for j in whole.judgments(judge.name)] == pytest.approx(expected, abs=1e-4)
 
 
@@ -187,7 +187,7 @@ def test_a_round_that_is_there_is_left_as_it_is(janus: Any, tmp_path: Path) -> N
     assert collect(pool, janus, PROMPTS[1:3], round=1) == 4
     assert collect(pool, janus, PROMPTS[1:3], round=1) == 0
     assert pool.state(upto=0) == state and pool.rounds == (0, 1)
-    by_round = [[c.codes.tolist() for c in pool.candidates() if c.round == round] for round in (0, 1)]
+    by_round = [[c.drawing.tolist() for c in pool.candidates() if c.round == round] for round in (0, 1)]
     assert not any(codes in by_round[0] for codes in by_round[1])
 
 
@@ -256,9 +256,9 @@ def test_images_go_to_the_prompts_that_have_none(spent: Pool, janus: Any) -> Non
         assert [c.index for c in row] == list(range(len(row)))
         assert not any(accepted[c.id] for c in row[:-1]), "nothing is drawn after the first that is accepted"
         assert accepted[row[-1].id] or len(row) == 6 or sum(numbers) == 15
-    fixed = next(draw_candidates(janus, PROMPTS, 6, 0, 3, SamplingRecipe())).candidates
-    codes = {c.id: c.codes.tolist() for c in fixed}
-    assert all(c.codes.tolist() == codes[c.id] for c in spent.candidates()), "a candidate depends on its number alone"
+    fixed = next(sample_candidates(janus, PROMPTS, 6, 0, 3, SamplingRecipe())).candidates
+    codes = {c.id: c.drawing.tolist() for c in fixed}
+    assert all(c.drawing.tolist() == codes[c.id] for c in spent.candidates()), "a candidate depends on its number alone"
     assert spent.recipe(0)["allocation"]["enough"] == 1
 
 
@@ -313,8 +313,8 @@ def test_another_allocation_or_threshold_is_another_recipe(janus: Any, tmp_path:
 
 
 def test_a_judge_named_twice_speaks_once(janus: Any) -> None:
-    drawings = next(draw_candidates(janus, PROMPTS[:2], 1, 0, 0, SamplingRecipe()))
-    said = judge_drawings(janus, drawings, (OracleJudge(), RandomJudge(), OracleJudge()))
+    sampled = next(sample_candidates(janus, PROMPTS[:2], 1, 0, 0, SamplingRecipe()))
+    said = judge_samples(janus, sampled, (OracleJudge(), RandomJudge(), OracleJudge()))
     assert [(j.candidate_id, j.judge) for j in said] == [
         ("p0@0.0", "oracle"), ("p1@0.0", "oracle"), ("p0@0.0", "random"), ("p1@0.0", "random")
     ]  # fmt: skip

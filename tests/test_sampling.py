@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from unigap.loop.sampling import draw_candidates, seed_of
+from unigap.loop.sampling import sample_candidates, seed_of
 from unigap.models.base import SamplingRecipe
 from unigap.records import Candidate, Prompt
 
@@ -19,7 +19,7 @@ PROMPTS = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
 
 def drawn(model: Any, prompts: list[Prompt] = PROMPTS, **changes: Any) -> tuple[list[Candidate], torch.Tensor]:
     options = {"n": 3, "round": 1, "run_seed": 5, "recipe": SamplingRecipe()} | changes
-    batches = list(draw_candidates(model, prompts, **options))
+    batches = list(sample_candidates(model, prompts, **options))
     return [c for d in batches for c in d.candidates], torch.cat([d.pixels_BCHW for d in batches])
 
 
@@ -39,11 +39,11 @@ def test_candidates_come_prompt_by_prompt_with_their_own_seeds_and_pictures(janu
     assert [c.seed for c in candidates] == [seed_of(5, 1, c.prompt.id, c.index) for c in candidates]
     assert pixels.shape == (15, 3, 32, 32) and pixels.min() >= -1 and pixels.max() <= 1
     for candidate, picture in zip(candidates, pixels, strict=True):
-        assert candidate.codes.dtype.name == "int32" and candidate.codes.shape == (16,)
-        redrawn = janus.decode(torch.from_numpy(candidate.codes).long()[None])[0]
+        assert candidate.drawing.dtype.name == "int32" and candidate.drawing.shape == (16,)
+        redrawn = janus.decode(torch.from_numpy(candidate.drawing).long()[None])[0]
         torch.testing.assert_close(picture, redrawn, atol=1e-5, rtol=0)
         logp_BM = janus.image_logps(
-            janus.encode_prompt([candidate.prompt.text]), torch.from_numpy(candidate.codes).long()[None]
+            janus.encode_prompt([candidate.prompt.text]), torch.from_numpy(candidate.drawing).long()[None]
         )
         assert candidate.logp == pytest.approx(logp_BM.sum().item(), abs=1e-4)
 
@@ -53,33 +53,33 @@ def test_the_size_of_a_batch_changes_nothing(janus: Any, recipe: SamplingRecipe)
     expected, pixels = drawn(janus, recipe=recipe)
     for size in (1, 3, 7, 12):
         found, same = drawn(janus, recipe=recipe, images_per_batch=size)
-        assert [c.codes.tolist() for c in found] == [c.codes.tolist() for c in expected]
+        assert [c.drawing.tolist() for c in found] == [c.drawing.tolist() for c in expected]
         assert [c.logp for c in found] == pytest.approx([c.logp for c in expected], abs=1e-4)
         torch.testing.assert_close(same, pixels, atol=1e-5, rtol=0)
 
 
 def test_a_batch_holds_whole_prompts_within_its_budget(janus: Any) -> None:
     def sizes(budget: int) -> list[int]:
-        batches = draw_candidates(janus, PROMPTS, 3, 0, 0, SamplingRecipe(), images_per_batch=budget)
+        batches = sample_candidates(janus, PROMPTS, 3, 0, 0, SamplingRecipe(), images_per_batch=budget)
         return [len(d.candidates) for d in batches]
 
     assert sizes(7) == [6, 6, 3] and sizes(1) == [3] * 5 and sizes(100) == [15]
 
 
 def test_other_prompts_and_more_candidates_leave_a_drawing_as_it_is(janus: Any) -> None:
-    codes = {c.id: c.codes.tolist() for c in drawn(janus)[0]}
-    more = {c.id: c.codes.tolist() for c in drawn(janus, PROMPTS[3:0:-1], n=5)[0]}
+    codes = {c.id: c.drawing.tolist() for c in drawn(janus)[0]}
+    more = {c.id: c.drawing.tolist() for c in drawn(janus, PROMPTS[3:0:-1], n=5)[0]}
     assert len(codes.keys() & more.keys()) == 9
     assert all(codes[name] == more[name] for name in codes.keys() & more.keys())
 
 
 @pytest.mark.parametrize("change", [{"run_seed": 6}, {"round": 2}], ids=str)
 def test_another_run_or_round_draws_something_else(janus: Any, change: dict) -> None:
-    assert not {tuple(c.codes) for c in drawn(janus)[0]} & {tuple(c.codes) for c in drawn(janus, **change)[0]}
+    assert not {tuple(c.drawing) for c in drawn(janus)[0]} & {tuple(c.drawing) for c in drawn(janus, **change)[0]}
 
 
 def test_no_prompts_no_drawings(janus: Any) -> None:
-    assert list(draw_candidates(janus, [], 3, 0, 0, SamplingRecipe())) == []
+    assert list(sample_candidates(janus, [], 3, 0, 0, SamplingRecipe())) == []
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_draws_the_same(
     tried = short_of_memory(janus, 6, monkeypatch, error)
     found, same = drawn(janus)
     assert tried == [15, 6, 6, 3]
-    assert [c.codes.tolist() for c in found] == [c.codes.tolist() for c in expected]
+    assert [c.drawing.tolist() for c in found] == [c.drawing.tolist() for c in expected]
     torch.testing.assert_close(same, pixels, atol=1e-5, rtol=0)
 
 
@@ -143,7 +143,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(janus: Any, monkeypatch
 def test_a_batch_is_bounded_by_what_the_machine_has(janus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def sizes(bytes_an_image: int) -> list[int]:
         monkeypatch.setattr(janus, "drawing_bytes", lambda recipe: bytes_an_image)
-        return [len(d.candidates) for d in draw_candidates(janus, PROMPTS, 3, 0, 0, SamplingRecipe())]
+        return [len(d.candidates) for d in sample_candidates(janus, PROMPTS, 3, 0, 0, SamplingRecipe())]
 
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert sizes(1) == [15] and sizes(total // 16) == [6, 6, 3] and sizes(total) == [3] * 5

@@ -31,7 +31,7 @@ def test_another_seed_is_another_run_and_the_same_seed_the_same_bits(janus_folde
     pools = {name: Pool.open(here / name / "pool") for name in seeds}
     assert same(weights["seven"], weights["again"]) and pools["seven"].state() == pools["again"].state()
     assert [pools[name].recipe(0)["seed"] for name in seeds] == [0, 7, 7]
-    drawn = {name: [candidate.codes.tolist() for candidate in pool.candidates()] for name, pool in pools.items()}
+    drawn = {name: [candidate.drawing.tolist() for candidate in pool.candidates()] for name, pool in pools.items()}
     assert drawn["zero"] != drawn["seven"] == drawn["again"]
     frozen = [name for name in weights["zero"] if name.endswith("lora_A.default.weight")]
     assert frozen and all(not weights["zero"][name].equal(weights["seven"][name]) for name in frozen)

@@ -22,6 +22,7 @@ VERBS = {
     "calibrate": ("unigap.cli.verbs", "find the threshold at which a judge reaches a given precision"),
     "report": ("unigap.cli.verbs", "write the HTML report of a run folder"),
     "compare": ("unigap.cli.commands.compare", "compare RUN RUN...: runs side by side, in a table and on a page"),
+    "check": ("unigap.cli.verbs", "check that a model keeps the promises of the protocol"),
     "inspect": ("unigap.cli.verbs", "list the classes a config or folder would import and where it would write"),
     "judge": ("unigap.cli.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
     "pool": ("unigap.cli.verbs", "pool verify DIR: check every file of a pool"),

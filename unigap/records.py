@@ -31,23 +31,24 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One image sampled for a prompt, stored as its image codes (never re-encoded).
+    """One image sampled for a prompt, stored as the model's drawing of it (never re-encoded).
 
     Attributes:
         prompt: The prompt.
         round: Number of the sampling round, from 0.
         index: Number of the candidate among those of this prompt and round, from 0.
         seed: The sampling seed, a function of (run seed, round, prompt id, index) only.
-        codes: Image codes, int32, shape (M,).
-        logp: Log-likelihood of ``codes`` given the prompt at temperature 1 without guidance, in nats.
+        drawing: What the model decodes to pixels: image codes, int32 (M,) or (M, D), or latents, float16 (M, C).
+        logp: Log-likelihood of the drawing given the prompt at temperature 1 without guidance, in nats; ``None`` if the
+            model has none.
     """
 
     prompt: Prompt
     round: int
     index: int
     seed: int
-    codes: np.ndarray = field(compare=False, repr=False)
-    logp: float
+    drawing: np.ndarray = field(compare=False, repr=False)
+    logp: float | None
 
     @property
     def id(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unigap.loop.sampling import codes_of
+from unigap.loop.sampling import stack_drawings
 from unigap.loop.selection import ranked_by_prompt, threshold_logit
 from unigap.models.base import UnifiedModel
 from unigap.objectives import Objective, RowBatch, StepResult
@@ -71,11 +71,11 @@ class GroupAdvantage(Objective):
         return AdvantageBatch(
             tuple(row.candidate.id for row in rows),
             tuple(row.prompt.text for row in rows),
-            codes_of([row.candidate for row in rows]),
+            stack_drawings([row.candidate for row in rows]),
             torch.tensor([row.advantage for row in rows]),
         )
 
     def step(self, model: UnifiedModel, batch: AdvantageBatch) -> StepResult:
-        logp_BM = model.image_logps(model.encode_prompt(batch.texts), batch.codes_BM)
+        logp_BM = model.image_logps(model.encode_prompt(batch.texts), batch.drawings_B)
         loss = -(batch.advantage_B * logp_BM.mean(-1)).mean()
         return StepResult(loss, {"advantage/spread": batch.advantage_B.std(correction=0)})

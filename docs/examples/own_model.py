@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.engine.autoregressive import sample_codes, sample_next, uniforms
 from unigap.models.engine.packed_questions import answers
+from unigap.models.files.weights import digest
 
 # Shape legend: B prompts or images, N candidates a prompt, R = B * N rows, L text tokens, M image tokens,
 # Q questions an image, T answer tokens, V image codes, D width, C H W image channels and sides.
@@ -46,18 +47,6 @@ class Painter(UnifiedModel):
         self.train_only_trunk()
 
     # -- properties
-
-    @property
-    def n_codes(self) -> int:
-        return len(PALETTE)
-
-    @property
-    def image_tokens(self) -> int:
-        return GRID * GRID
-
-    @property
-    def codebook(self) -> torch.Tensor:
-        return self.palette
 
     @property
     def trunk(self) -> nn.Module:
@@ -98,35 +87,35 @@ class Painter(UnifiedModel):
                 state = self._states(token, torch.ones_like(token), state)[:, -1]
                 return sample_next(self.image_head(state), uniform_R, recipe)
 
-            uniform_RM = uniforms(seeds_BN.flatten(), self.image_tokens).to(state.device)
+            uniform_RM = uniforms(seeds_BN.flatten(), GRID * GRID).to(state.device)
             codes_RM, logp_RM = sample_codes(self.image_head(state), step, uniform_RM, recipe)
-        shape = (*seeds_BN.shape, self.image_tokens)
+        shape = (*seeds_BN.shape, GRID * GRID)
         return Samples(codes_RM.view(shape), logp_RM.view(shape))
 
     def drawing_bytes(self, recipe: SamplingRecipe) -> int:
         return 3 * (GRID * PATCH) ** 2 * torch.float32.itemsize
 
     def image_logps(
-        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
+        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
     ) -> torch.Tensor:
-        prompt = prompt.repeat(prompt.images_each(codes_RM))
-        tokens = torch.cat([prompt.ids_BL, FIRST_CODE + codes_RM[:, :-1]], 1)
-        mask = torch.cat([prompt.mask_BL, torch.ones_like(codes_RM[:, :-1])], 1)
-        logits_RMV = self.image_head(self._states(tokens, mask)[:, -self.image_tokens :])
-        return logits_RMV.float().log_softmax(-1).gather(-1, codes_RM[..., None])[..., 0]
-
-    def training_noise(self, codes_RM: torch.Tensor) -> None:
-        return None
+        prompt = prompt.repeat(prompt.images_each(drawings_R))
+        tokens = torch.cat([prompt.ids_BL, FIRST_CODE + drawings_R[:, :-1]], 1)
+        mask = torch.cat([prompt.mask_BL, torch.ones_like(drawings_R[:, :-1])], 1)
+        logits_RMV = self.image_head(self._states(tokens, mask)[:, -GRID * GRID :])
+        return logits_RMV.float().log_softmax(-1).gather(-1, drawings_R[..., None])[..., 0]
 
     @torch.no_grad()
-    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        grid_BCHW = self.palette[codes_BM].transpose(1, 2).unflatten(2, (GRID, GRID))
+    def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
+        grid_BCHW = self.palette[drawings_B].transpose(1, 2).unflatten(2, (GRID, GRID))
         return grid_BCHW.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
 
     @torch.no_grad()
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         mean_BMC = nn.functional.avg_pool2d(pixels_BCHW.float(), PATCH).flatten(2).transpose(1, 2)
         return torch.cdist(mean_BMC, self.palette.expand(len(mean_BMC), -1, -1)).argmin(-1)
+
+    def drawing_digest(self) -> str:
+        return digest({"palette": self.palette})
 
     # -- understanding
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from unigap.loop.sampling import codes_of
+from unigap.loop.sampling import stack_drawings
 from unigap.loop.selection import preference_pairs, threshold_logit
 from unigap.models.base import UnifiedModel
 from unigap.objectives import Objective, RowBatch, StepResult
@@ -20,9 +20,9 @@ from unigap.records import Candidate, Pair
 
 @dataclass(frozen=True)
 class Pairs(RowBatch):
-    """Image codes of accepted images, ``codes_BM``, and of rejected ones, ``rejected_BM``, int64."""
+    """Drawings of accepted images, ``drawings_B``, and of rejected ones, ``rejected_B``."""
 
-    rejected_BM: torch.Tensor
+    rejected_B: torch.Tensor
 
 
 class MarginPreference(Objective):
@@ -56,12 +56,14 @@ class MarginPreference(Objective):
     def collate(self, rows: Sequence[Pair], references: Mapping[str, float]) -> Pairs:
         names = tuple(f"{row.chosen.id}>{row.rejected.id}" for row in rows)
         texts = tuple(row.prompt.text for row in rows)
-        return Pairs(names, texts, codes_of([row.chosen for row in rows]), codes_of([row.rejected for row in rows]))
+        return Pairs(
+            names, texts, stack_drawings([row.chosen for row in rows]), stack_drawings([row.rejected for row in rows])
+        )
 
     def step(self, model: UnifiedModel, batch: Pairs) -> StepResult:
         prompt = model.encode_prompt(batch.texts)
-        chosen_B = model.image_logps(prompt, batch.codes_BM).mean(-1)
-        rejected_B = model.image_logps(prompt, batch.rejected_BM).mean(-1)
+        chosen_B = model.image_logps(prompt, batch.drawings_B).mean(-1)
+        rejected_B = model.image_logps(prompt, batch.rejected_B).mean(-1)
         difference_B = chosen_B - rejected_B
         loss = -F.logsigmoid(self.beta * difference_B - self.margin).mean()
         return StepResult(loss, {"preference/difference": difference_B.detach().mean()})

@@ -46,7 +46,7 @@ def architectures_evidence(plan: ArchitecturesPlan, jobs: int, out: Path) -> lis
 def coupling(setting: Setting, per_group: int, seed: int) -> Result:
     """Coupling of the branches on what the model draws before any arm, by part of the network and group of drawings."""
     seen, _ = base(setting, "standard", seed)
-    drawn = seen.drawings.candidates
+    drawn = seen.sampled.candidates
     accepted = {candidate.id: yes for candidate, yes in zip(drawn, (seen.own_S >= 0).tolist(), strict=True)}
     right = {candidate.id: true for candidate, true in zip(drawn, seen.truth_S.tolist(), strict=True)}
     probes = pick_probes(drawn, accepted, right, per_group, seed)

@@ -325,5 +325,5 @@ def test_a_pad_token_that_means_something_loses_no_token(request: pytest.Fixture
         model.sample_images(model.encode_prompt(texts), seeds, SamplingRecipe(cfg=2.0)) for model in (usual, again)
     ]
     if family != "janus":  # whose null prompt is made of padding
-        assert torch.equal(drawn[0].codes_BNM, drawn[1].codes_BNM)
+        assert torch.equal(drawn[0].drawings_BN, drawn[1].drawings_BN)
         torch.testing.assert_close(drawn[0].logp_BNM, drawn[1].logp_BNM, atol=1e-4, rtol=0)

@@ -108,10 +108,10 @@ def test_greedy_codes_are_those_that_transformers_generates(emu3: Emu3, cfg: flo
     image = out[:, inputs["input_ids"].shape[1] :]
     expected = emu3.net.vocabulary_mapping.convert_bpe2img(image[:, :-3].view(4, rows, columns + 1)).flatten(1)
     drawn = emu3.sample_images(emu3.encode_prompt(PROMPTS), SEEDS, SamplingRecipe(temperature=0, cfg=cfg))
-    assert torch.equal(drawn.codes_BNM[:, 0], expected.long())
+    assert torch.equal(drawn.drawings_BN[:, 0], expected.long())
     plain = emu3.net.decode_image_tokens(image_tokens=image, height=rows, width=columns)
     pixels_BCHW = ((plain * 0.4 + 0.5) * 2 - 1).clamp(-1, 1)
-    torch.testing.assert_close(emu3.decode(drawn.codes_BNM[:, 0]), pixels_BCHW, atol=1e-5, rtol=0)
+    torch.testing.assert_close(emu3.decode(drawn.drawings_BN[:, 0]), pixels_BCHW, atol=1e-5, rtol=0)
 
 
 def test_a_prompt_is_read_once_and_so_is_each_code_and_each_end_of_a_line(emu3: Emu3) -> None:
@@ -162,14 +162,14 @@ def test_pictures_have_the_codes_that_transformers_gives_them(emu3: Emu3) -> Non
 def test_an_area_sets_the_size_of_drawings_and_of_what_is_looked_at(emu3: Emu3, new_emu3: Any) -> None:
     small = new_emu3(image_area=16 * 16)
     drawn = small.sample_images(small.encode_prompt(PROMPTS[:1]), SEEDS[:1], SamplingRecipe())
-    assert drawn.codes_BNM.shape == (1, 1, 4) and small.image_tokens == 4
-    assert small.decode(drawn.codes_BNM[0]).shape == (1, 3, 16, 16)
+    assert drawn.drawings_BN.shape == (1, 1, 4) and small.image_tokens == 4
+    assert small.decode(drawn.drawings_BN[0]).shape == (1, 3, 16, 16)
     assert small.encode(pixels(pictures(2))).shape == (2, 4)
     tokens = small.processor.tokenizer
     assert tokens.convert_ids_to_tokens(small.encode_prompt(PROMPTS[:1]).ids_BL[0])[-4:-1] == ["2", "*", "2"]
     assert small.drawing_bytes(SamplingRecipe()) * 4 == emu3.drawing_bytes(SamplingRecipe())
     assert small.weights_digest() != emu3.weights_digest()
-    assert small.codebook_digest() == emu3.codebook_digest()
+    assert small.drawing_digest() == emu3.drawing_digest()
     with pytest.raises(ValueError, match="image_area 10: 0 x 0 codes"):
         new_emu3(image_area=10)
     small.processor.image_processor.max_pixels = 10**6

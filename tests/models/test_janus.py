@@ -78,10 +78,10 @@ def test_greedy_codes_with_guidance_are_those_of_transformers(janus: Janus) -> N
     inputs = janus.processor(text=chats, generation_mode="image", padding=True, return_tensors="pt")
     expected = janus.net.generate(**inputs, generation_mode="image", do_sample=False, guidance_scale=5)
     recipe = SamplingRecipe(temperature=0, cfg=5)
-    found = janus.sample_images(janus.encode_prompt(PROMPTS), seeds(4, 1), recipe).codes_BNM[:, 0]
+    found = janus.sample_images(janus.encode_prompt(PROMPTS), seeds(4, 1), recipe).drawings_BN[:, 0]
     assert torch.equal(found, expected)
     unguided = janus.sample_images(janus.encode_prompt(PROMPTS), seeds(4, 1), SamplingRecipe(temperature=0))
-    assert not torch.equal(unguided.codes_BNM[:, 0], expected)
+    assert not torch.equal(unguided.drawings_BN[:, 0], expected)
 
 
 def test_prompt_dropout_gives_the_null_prompt_of_guidance(janus: Janus) -> None:

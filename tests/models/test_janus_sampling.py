@@ -68,7 +68,7 @@ def test_rows_and_tokens_that_fill_up_a_shape_change_nothing(
     for recipe in (SamplingRecipe(), SamplingRecipe(cfg=2.0, top_k=9)):
         expected = janus.sample_images(janus.encode_prompt(PROMPTS), SEEDS, recipe)
         found = filled.sample_images(filled.encode_prompt(PROMPTS), SEEDS, recipe)
-        assert torch.equal(found.codes_BNM, expected.codes_BNM)
+        assert torch.equal(found.drawings_BN, expected.drawings_BN)
         torch.testing.assert_close(found.logp_BNM, expected.logp_BNM, atol=1e-5, rtol=0)
 
 
@@ -79,7 +79,7 @@ def test_reading_all_slots_as_a_captured_step_does_changes_nothing(
     expected = janus.sample_images(prompt, SEEDS, recipe)
     monkeypatch.setattr(sampling_module, "DecodingCache", lambda *given, fixed: DecodingCache(*given, fixed=True))
     found = janus.sample_images(prompt, SEEDS, recipe)
-    assert torch.equal(found.codes_BNM, expected.codes_BNM)
+    assert torch.equal(found.drawings_BN, expected.drawings_BN)
     torch.testing.assert_close(found.logp_BNM, expected.logp_BNM, atol=1e-5, rtol=0)
 
 

@@ -13,6 +13,7 @@ import theory
 from unigap.callbacks.dynamics_probes import generation_source, understanding_source
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
+from unigap.objectives.base import step_noise
 
 FAMILIES = ("janus", "showo", "emu3")
 EXACT = ("janus", "emu3")
@@ -101,23 +102,23 @@ def names_of_trunk(model: UnifiedModel) -> set[str]:
 @pytest.mark.parametrize("recipe", [RECIPES[0], RECIPES[2]], ids=str)
 def test_equal_seeds_draw_equal_codes_whatever_the_batch(model: UnifiedModel, recipe: SamplingRecipe) -> None:
     seed_BN = seeds(4, 6)
-    together = model.sample_images(model.encode_prompt(PROMPTS), seed_BN, recipe).codes_BNM
+    together = model.sample_images(model.encode_prompt(PROMPTS), seed_BN, recipe).drawings_BN
     assert together.shape == (4, 6, model.image_tokens) and together.dtype == torch.int64
     for row, text in enumerate(PROMPTS):
-        alone = model.sample_images(model.encode_prompt([text]), seed_BN[row : row + 1, 2:3], recipe).codes_BNM
+        alone = model.sample_images(model.encode_prompt([text]), seed_BN[row : row + 1, 2:3], recipe).drawings_BN
         assert torch.equal(alone[0, 0], together[row, 2])
     order = torch.tensor([2, 0])
     shuffled = model.sample_images(model.encode_prompt([PROMPTS[i] for i in order]), seed_BN[order].flip(1), recipe)
-    assert torch.equal(shuffled.codes_BNM, together[order].flip(1))
+    assert torch.equal(shuffled.drawings_BN, together[order].flip(1))
 
 
 def test_seeds_decide_what_is_drawn_and_torchs_generator_does_not(model: UnifiedModel) -> None:
     prompt = model.encode_prompt(PROMPTS)
-    first = model.sample_images(prompt, seeds(4, 8), SamplingRecipe()).codes_BNM
+    first = model.sample_images(prompt, seeds(4, 8), SamplingRecipe()).drawings_BN
     with torch.random.fork_rng():
         torch.manual_seed(99)
-        assert torch.equal(model.sample_images(prompt, seeds(4, 8), SamplingRecipe()).codes_BNM, first)
-    other = model.sample_images(prompt, seeds(4, 8) + 1, SamplingRecipe()).codes_BNM
+        assert torch.equal(model.sample_images(prompt, seeds(4, 8), SamplingRecipe()).drawings_BN, first)
+    other = model.sample_images(prompt, seeds(4, 8) + 1, SamplingRecipe()).drawings_BN
     assert (other != first).float().mean() > 0.5
     assert len({tuple(row) for row in first.flatten(0, 1).tolist()}) == 32
 
@@ -128,9 +129,9 @@ def test_log_probabilities_while_sampling_are_the_teacher_forced_ones(
 ) -> None:
     prompt = exact.encode_prompt(PROMPTS)
     samples = exact.sample_images(prompt, seeds(4, 3), recipe)
-    assert samples.codes_BNM.shape == samples.logp_BNM.shape == (4, 3, 16)
+    assert samples.drawings_BN.shape == samples.logp_BNM.shape == (4, 3, 16)
     assert samples.logp_BNM.dtype == torch.float32 and (samples.logp_BNM < 0).all()
-    forced_RM = exact.image_logps(prompt.repeat(3), samples.codes_BNM.flatten(0, 1))
+    forced_RM = exact.image_logps(prompt.repeat(3), samples.drawings_BN.flatten(0, 1))
     torch.testing.assert_close(samples.logp_BNM.flatten(0, 1), forced_RM.detach(), atol=1e-5, rtol=0)
 
 
@@ -140,7 +141,7 @@ def test_checkpointed_training_does_not_change_what_is_drawn(new_model: Loader) 
     modes = [module.training for module in training.modules()]
     prompt, recipe = plain.encode_prompt(PROMPTS), SamplingRecipe(cfg=2.0)
     found, expected = (m.sample_images(prompt, seeds(4, 2), recipe) for m in (training, plain))
-    assert torch.equal(found.codes_BNM, expected.codes_BNM)
+    assert torch.equal(found.drawings_BN, expected.drawings_BN)
     assert not found.logp_BNM.requires_grad
     assert [module.training for module in training.modules()] == modes and any(modes)
     torch.testing.assert_close(logps(training), logps(plain), atol=1e-5, rtol=0)
@@ -190,9 +191,21 @@ def test_a_prompt_that_is_dropped_is_the_null_prompt(model: UnifiedModel) -> Non
 
 
 def test_an_exact_likelihood_takes_no_noise(exact: UnifiedModel) -> None:
-    assert exact.exact_likelihood and exact.training_noise(codes(1)) is None
+    assert exact.exact_likelihood and step_noise(exact, 1) is None
     with pytest.raises(ValueError, match="exact likelihood"):
-        exact.image_logps(exact.encode_prompt(PROMPTS[:1]), codes(1), torch.zeros(1, 16))
+        exact.image_logps(exact.encode_prompt(PROMPTS[:1]), codes(1), torch.zeros(1, dtype=torch.int64))
+
+
+def test_an_estimate_is_a_function_of_its_noise(model: UnifiedModel) -> None:
+    if model.exact_likelihood:
+        return
+    prompt, image_BM, seed_B = model.encode_prompt(PROMPTS), codes(4), step_noise(model, 4)
+    assert seed_B is not None
+    found_BM = model.image_logps(prompt, image_BM, seed_B)
+    torch.testing.assert_close(model.image_logps(prompt, image_BM, seed_B), found_BM)
+    flipped = model.image_logps(model.encode_prompt(PROMPTS[::-1]), image_BM.flip(0), seed_B.flip(0))
+    torch.testing.assert_close(flipped.flip(0), found_BM, atol=2e-5, rtol=1e-5)
+    assert not torch.allclose(model.image_logps(prompt, image_BM, seed_B + 1), found_BM)
 
 
 # Pictures and their codes
@@ -325,7 +338,7 @@ def test_a_saved_model_is_the_same_and_training_goes_on(new_model: Loader, optio
     tolerance = {"atol": 1e-4, "rtol": 1e-5} if options else {"atol": 0, "rtol": 0}  # merging rounds
     torch.testing.assert_close(logps(loaded), logps(model), **tolerance)
     torch.testing.assert_close(judged(loaded), judged(model), **tolerance)
-    assert loaded.codebook_digest() == model.codebook_digest()
+    assert loaded.drawing_digest() == model.drawing_digest()
     assert (loaded.weights_digest() == model.weights_digest()) == (not options)
     assert "| lr | 0.003 |" in (tmp_path / "saved" / "README.md").read_text()
     if not options:

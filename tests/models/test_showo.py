@@ -95,14 +95,14 @@ def test_log_probabilities_while_sampling_are_the_teacher_forced_ones_of_the_pat
 ) -> None:
     prompt = showo.encode_prompt(PROMPTS)
     samples, path = showo.sample_paths(prompt, seeds(4, 3), recipe)
-    assert samples.codes_BNM.shape == samples.logp_BNM.shape == (4, 3, 16)
+    assert samples.drawings_BN.shape == samples.logp_BNM.shape == (4, 3, 16)
     assert samples.logp_BNM.dtype == torch.float32 and (samples.logp_BNM < 0).all()
-    assert torch.equal(path.codes_RM, samples.codes_BNM.flatten(0, 1))
+    assert torch.equal(path.codes_RM, samples.drawings_BN.flatten(0, 1))
     forced_RM = showo.path_logps(prompt, path)
     torch.testing.assert_close(samples.logp_BNM.flatten(0, 1), forced_RM.detach(), atol=1e-5, rtol=0)
     left = [(path.step_RM > step).sum(1).unique().tolist() for step in range(int(path.step_RM.max()) + 1)]
     assert left == [[count] for count in unmasking_schedule(16, 18)]
-    assert torch.equal(showo.sample_images(prompt, seeds(4, 3), recipe).codes_BNM, samples.codes_BNM)
+    assert torch.equal(showo.sample_images(prompt, seeds(4, 3), recipe).drawings_BN, samples.drawings_BN)
 
 
 def test_another_order_of_the_same_image_has_another_probability(showo: ShowO) -> None:
@@ -116,7 +116,7 @@ def test_another_order_of_the_same_image_has_another_probability(showo: ShowO) -
 @pytest.mark.parametrize("masked_BM", [some_masked(4), torch.ones(4, 16, dtype=torch.bool)], ids=["some", "all"])
 def test_image_logps_under_a_mask_are_those_of_a_plain_forward_pass(showo: ShowO, masked_BM: torch.Tensor) -> None:
     image_BM = codes(4)
-    found_BM = showo.image_logps(showo.encode_prompt(PROMPTS), image_BM, masked_BM)
+    found_BM = showo.mask_logps(showo.encode_prompt(PROMPTS), image_BM, masked_BM[:, None])
     assert found_BM.dtype == torch.float32 and (found_BM[~masked_BM] == 0).all()
     for row, text in enumerate(PROMPTS):
         logits_MV = plain_code_logits(showo, text, image_BM[row], masked_BM[row])
@@ -126,9 +126,9 @@ def test_image_logps_under_a_mask_are_those_of_a_plain_forward_pass(showo: ShowO
 
 def test_image_logps_of_a_padded_batch_are_those_of_one_at_a_time_under_a_mask(showo: ShowO) -> None:
     image_BM, masked_BM = codes(4), some_masked(4)
-    together = showo.image_logps(showo.encode_prompt(PROMPTS), image_BM, masked_BM)
+    together = showo.mask_logps(showo.encode_prompt(PROMPTS), image_BM, masked_BM[:, None])
     alone = [
-        showo.image_logps(showo.encode_prompt([text]), image_BM[row : row + 1], masked_BM[row : row + 1])
+        showo.mask_logps(showo.encode_prompt([text]), image_BM[row : row + 1], masked_BM[row : row + 1, None])
         for row, text in enumerate(PROMPTS)
     ]
     torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-5)
@@ -138,9 +138,9 @@ def test_greedy_unmasking_needs_no_seed(showo: ShowO) -> None:
     prompt = showo.encode_prompt(PROMPTS)
     samples, path = showo.sample_paths(prompt, seeds(4, 3), GREEDY)
     again, other = showo.sample_paths(prompt, seeds(4, 3) + 12345, GREEDY)
-    assert torch.equal(samples.codes_BNM, again.codes_BNM) and torch.equal(path.step_RM, other.step_RM)
-    assert (samples.codes_BNM == samples.codes_BNM[:, :1]).all(), "candidates of one prompt"
-    assert not torch.equal(samples.codes_BNM[0], samples.codes_BNM[1])
+    assert torch.equal(samples.drawings_BN, again.drawings_BN) and torch.equal(path.step_RM, other.step_RM)
+    assert (samples.drawings_BN == samples.drawings_BN[:, :1]).all(), "candidates of one prompt"
+    assert not torch.equal(samples.drawings_BN[0], samples.drawings_BN[1])
 
 
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
@@ -152,7 +152,7 @@ def test_guidance_is_show_os_with_a_scale_one_less(cfg: float) -> None:
     for row, text in enumerate(PROMPTS):
         given = plain_code_logits(at_once, text, nothing, all_M)
         guided = (1 + (cfg - 1)) * given - (cfg - 1) * without
-        assert torch.equal(found.codes_BNM[row, 0], guided.argmax(-1))
+        assert torch.equal(found.drawings_BN[row, 0], guided.argmax(-1))
         assert torch.equal(guided.argmax(-1), given.argmax(-1)) == (cfg == 1)
         expected = given.log_softmax(-1).gather(1, guided.argmax(-1)[:, None])[:, 0]
         torch.testing.assert_close(found.logp_BNM[row, 0], expected, atol=1e-5, rtol=0)
@@ -199,10 +199,10 @@ def test_the_schedule_is_a_cosine_that_always_moves() -> None:
 def test_a_causal_image_is_another_model(showo: ShowO, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, image_BM, masked_BM = showo.encode_prompt(PROMPTS), codes(4), some_masked(4)
     _, path = showo.sample_paths(prompt, seeds(4, 1), SamplingRecipe())
-    whole, sampled = showo.image_logps(prompt, image_BM, masked_BM), showo.path_logps(prompt, path)
+    whole, sampled = showo.mask_logps(prompt, image_BM, masked_BM[:, None]), showo.path_logps(prompt, path)
     right = network_module.generation_mask
     monkeypatch.setattr(network_module, "generation_mask", lambda *given: right(*given).tril())
-    assert ((showo.image_logps(prompt, image_BM, masked_BM) - whole).abs().amax(1) > 1e-2).all()
+    assert ((showo.mask_logps(prompt, image_BM, masked_BM[:, None]) - whole).abs().amax(1) > 1e-2).all()
     assert ((showo.path_logps(prompt, path) - sampled).abs().amax(1) > 1e-2).all()
 
 
@@ -213,7 +213,7 @@ def test_a_masked_token_is_predicted_from_both_sides_and_not_from_itself(showo: 
     image_RM = codes(1).repeat(3, 1)
     image_RM[1, 15] = (image_RM[0, 15] + 1) % 64
     image_RM[2, 3] = (image_RM[0, 3] + 1) % 64
-    same, later, itself = showo.image_logps(prompt, image_RM, masked_RM)
+    same, later, itself = showo.mask_logps(prompt, image_RM, masked_RM[:, None])
     assert (same[0] - later[0]).abs() > 1e-3, "the last token is seen by the first"
     others = torch.arange(16) != 3
     torch.testing.assert_close(same[others], itself[others], atol=1e-5, rtol=0)
@@ -224,7 +224,7 @@ def test_prompt_dropout_gives_the_null_prompt_of_guidance(showo: ShowO) -> None:
     prompt = showo.encode_prompt(PROMPTS)
     dropped = prompt.unconditional(torch.tensor([True, False, True, False]))
     image_BM, masked_BM = codes(4), torch.ones(4, 16, dtype=torch.bool)
-    found = showo.image_logps(dropped, image_BM, masked_BM)
+    found = showo.mask_logps(dropped, image_BM, masked_BM[:, None])
     for row, text in enumerate(["", PROMPTS[1], "", PROMPTS[3]]):
         logits_MV = plain_code_logits(showo, text, image_BM[row], masked_BM[row])
         expected = logits_MV.log_softmax(-1)[range(16), image_BM[row]]
@@ -241,7 +241,7 @@ def test_masks_and_orders_give_the_same_bound() -> None:
     orders = torch.tensor(list(itertools.permutations(range(4))))
     along = tiny.path_logps(prompt, UnmaskingPath(image_1M.expand(24, -1), orders)).sum(-1)
     sets = torch.tensor([set_ for set_ in itertools.product([False, True], repeat=4) if any(set_)])
-    estimates = tiny.image_logps(prompt, image_1M.expand(15, -1), sets).sum(-1)
+    estimates = tiny.mask_logps(prompt, image_1M.expand(15, -1), sets[:, None]).sum(-1)
     share = torch.tensor([1 / (4 * math.comb(4, int(set_.sum()))) for set_ in sets])
     torch.testing.assert_close((share * estimates).sum(), along.mean(), atol=1e-5, rtol=0)
     assert along.std() > 1e-2, "the order matters to this model"
@@ -266,7 +266,7 @@ def test_all_images_of_a_prompt_are_measured_with_the_same_masks(showo: ShowO) -
     assert torch.equal(used_BNM[:, 0], prompt_masks(prompt.ids_BL, text_BL, 1, 16)[:, 0])
     assert torch.equal(one_mask.image_logps(prompt, codes(12)), found_RM)
     four = prompt_masks(prompt.ids_BL, text_BL, 4, 16).unbind(1)
-    each = [showo.image_logps(prompt, codes(4), masked) for masked in four]
+    each = [showo.mask_logps(prompt, codes(4), masked[:, None]) for masked in four]
     torch.testing.assert_close(showo.image_logps(prompt, codes(4)), torch.stack(each).mean(0), atol=1e-5, rtol=1e-5)
 
 
@@ -289,10 +289,10 @@ def test_masks_of_many_prompts_are_even() -> None:
     assert not torch.equal(prompt_masks(ids_BL[:9].flip(1), torch.ones(9, 5, dtype=torch.bool), 3, 8), padded)
 
 
-def test_noise_that_is_no_mask_is_refused(showo: ShowO) -> None:
+def test_noise_that_is_no_seed_an_image_is_refused(showo: ShowO) -> None:
     prompt = showo.encode_prompt(PROMPTS[:1])
-    for noise in (torch.zeros(1, 16), torch.zeros(1, 15, dtype=torch.bool)):
-        with pytest.raises(ValueError, match=r"noise_RM must be bool of shape \(1, 16\)"):
+    for noise in (torch.zeros(1), torch.zeros(2, dtype=torch.int64), torch.zeros(1, 16, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"noise_R must be int64 of shape \(1,\), one seed an image"):
             showo.image_logps(prompt, codes(1), noise)
     with pytest.raises(ValueError, match="3 images for 2 prompts; give every prompt the same number"):
         showo.image_logps(showo.encode_prompt(PROMPTS[:2]), codes(3))

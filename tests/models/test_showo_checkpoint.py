@@ -44,7 +44,7 @@ def answers(model: ShowO) -> list[torch.Tensor]:
     pictures = model.decode(CODES)
     with torch.no_grad():
         judged = model.judge_logit(pictures, [["is it red?"], ["six rings?"]])
-        return [drawn.codes_BNM, drawn.logp_BNM, pictures, judged, model.image_logps(prompt, CODES)]
+        return [drawn.drawings_BN, drawn.logp_BNM, pictures, judged, model.image_logps(prompt, CODES)]
 
 
 # Our own layout
@@ -54,7 +54,7 @@ def test_a_saved_model_loads_as_the_same_model(showo_folder: Path) -> None:
     model, loaded = small_showo(), ShowO(str(showo_folder))
     for expected, found in zip(answers(model), answers(loaded), strict=True):
         assert torch.equal(expected, found)
-    assert loaded.weights_digest() == model.weights_digest() and loaded.codebook_digest() == model.codebook_digest()
+    assert loaded.weights_digest() == model.weights_digest() and loaded.drawing_digest() == model.drawing_digest()
     assert not any(module.training for module in loaded.modules() if module is not loaded)
     assert sorted(path.name for path in showo_folder.iterdir() if path.suffix != ".jinja") == [
         "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",

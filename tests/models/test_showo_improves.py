@@ -15,10 +15,10 @@ from unigap.judges import OracleJudge, SelfJudge
 from unigap.loop.plan import RoundPlan
 from unigap.loop.references import image_likelihoods
 from unigap.loop.round import run_round
-from unigap.loop.sampling import draw_candidates
+from unigap.loop.sampling import sample_candidates
 from unigap.models.base import PromptBatch, SamplingRecipe
 from unigap.models.showo import ShowO
-from unigap.models.showo.masks import random_masks
+from unigap.models.showo.masks import seeded_masks
 from unigap.objectives import DPO, SFT, KLToBase, RowBatch
 from unigap.objectives.losses import sft_loss
 from unigap.pool import Pool
@@ -101,12 +101,12 @@ def test_an_adapter_lies_on_the_language_model(showo_folder: Path, tmp_path: Pat
 
 def test_a_round_is_drawn_judged_and_kept(showo_folder: Path, tmp_path: Path) -> None:
     model = ShowO(str(showo_folder), steps=6)
-    pool = Pool.create(tmp_path / "pool", model.codebook_digest())
+    pool = Pool.create(tmp_path / "pool", model.drawing_digest())
     plan = RoundPlan(candidates=3, images_per_batch=4, seed=3, sampling=SamplingRecipe(cfg=2.0))
     run_round(model, PROMPTS, [SelfJudge(), OracleJudge()], pool, 0, plan)
     kept = pool.candidates()
-    drawn = list(draw_candidates(model, PROMPTS, 3, 0, 3, plan.sampling))
-    assert [c.codes.tolist() for c in kept] == [c.codes.tolist() for d in drawn for c in d.candidates]
+    drawn = list(sample_candidates(model, PROMPTS, 3, 0, 3, plan.sampling))
+    assert [c.drawing.tolist() for c in kept] == [c.drawing.tolist() for d in drawn for c in d.candidates]
     asked = SelfJudge().ask(model, [c.prompt.text for c in kept], torch.cat([d.pixels_BCHW for d in drawn]))
     assert [j.logit for j in pool.judgments("self")] == pytest.approx(asked.tolist(), abs=1e-4)
     assert len(pool.judgments()) == 18 and asked.std() > 1e-2
@@ -116,10 +116,10 @@ def test_a_round_is_drawn_judged_and_kept(showo_folder: Path, tmp_path: Path) ->
 
 def test_sft_makes_accepted_images_likelier(showo_folder: Path) -> None:
     model, objective = ShowO(str(showo_folder)), SFT(keep=1)
-    candidates = [c for d in draw_candidates(model, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
+    candidates = [c for d in sample_candidates(model, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
     rows = objective.rows(candidates, {c.id: 1.0 if c.index == 0 else -1.0 for c in candidates})
     batch = objective.collate(rows, {})
-    assert batch.codes_BM.shape == (3, 16)
+    assert batch.drawings_B.shape == (3, 16)
     before = image_likelihoods(model, candidates)
     train(model, lambda model: objective.step(model, batch).loss, steps=12)
     after = image_likelihoods(model, candidates)
@@ -127,15 +127,18 @@ def test_sft_makes_accepted_images_likelier(showo_folder: Path) -> None:
 
 
 def test_dpo_starts_at_ln_2_because_all_are_measured_with_the_same_masks(showo_folder: Path) -> None:
+    """Policy and reference, chosen and rejected are compared at the masks of the step, which are new in each step."""
     model = ShowO(str(showo_folder))
-    candidates = [c for d in draw_candidates(model, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
+    model.reference_state = model.trainable_state()
+    candidates = [c for d in sample_candidates(model, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
     pairs = [Pair(*candidates[i : i + 2]) for i in range(0, 6, 2)]
     objective = DPO(nll_weight=0.0)
-    batch = objective.collate(pairs, image_likelihoods(model, candidates, batch_size=4))
-    first = objective.step(model, batch)
-    assert first.loss.item() == pytest.approx(math.log(2), abs=1e-5)
-    other = ShowO(str(showo_folder), likelihood_masks=3)
-    assert abs(objective.step(other, batch).loss.item() - math.log(2)) > 1e-3, "other masks, no common measure"
+    batch = objective.collate(pairs, {})
+    first, second = objective.step(model, batch), objective.step(model, batch)
+    assert first.loss.item() == second.loss.item() == pytest.approx(math.log(2), abs=1e-5)
+    assert first.logs["dpo/margin_estimate"] == second.logs["dpo/margin_estimate"] == 0
+    fixed = objective.collate(pairs, image_likelihoods(model, candidates, batch_size=4))
+    assert abs(objective.step(model, fixed).loss.item() - math.log(2)) > 1e-3, "other masks, no common measure"
     losses = train(model, lambda model: objective.step(model, batch).loss, steps=4)
     assert losses[-1] < losses[0] - 0.01
     last = objective.step(model, batch)
@@ -144,14 +147,14 @@ def test_dpo_starts_at_ln_2_because_all_are_measured_with_the_same_masks(showo_f
 
 def test_figures_made_of_estimates_say_so(showo_folder: Path, tmp_path: Path) -> None:
     model = ShowO(str(showo_folder))
-    candidates = [c for d in draw_candidates(model, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
-    references = image_likelihoods(model, candidates)
+    model.reference_state = model.trainable_state()
+    candidates = [c for d in sample_candidates(model, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
     held = KLToBase(DPO())
     rows = held.rows(candidates, {c.id: 1.0 - 2 * c.index for c in candidates})
-    logs = held.step(model, held.collate(rows, references)).logs
+    logs = held.step(model, held.collate(rows, {})).logs
     named = {"kl/to_base", "dpo/margin", "dpo/margin_per_token", "dpo/chosen", "dpo/rejected"}
     assert {f"{name}_estimate" for name in named} <= logs.keys() and not named & logs.keys()
-    pool = Pool.create(tmp_path / "pool", model.codebook_digest())
+    pool = Pool.create(tmp_path / "pool", model.drawing_digest())
     run_round(model, PROMPTS, [SelfJudge()], pool, 0, RoundPlan(2))
     words = ["export", "pool", str(pool.folder), "--out", str(tmp_path / "data"), "--checkpoint", str(showo_folder)]
     assert main(words) == 0
@@ -198,8 +201,7 @@ def test_sft_masks_anew_at_each_step_and_alike_at_the_same_one(showo_folder: Pat
 
 
 def test_every_number_of_masked_tokens_is_equally_likely() -> None:
-    torch.manual_seed(0)
-    masked = random_masks(4000, 8)
+    masked = seeded_masks(torch.arange(4000), 1, 8)[:, 0]
     share = torch.bincount(masked.sum(1), minlength=9)[1:] / 4000
     assert (share - 1 / 8).abs().max() < 0.03
     assert (masked.float().mean(0) - 4.5 / 8).abs().max() < 0.03, "every token is masked as often as the others"

@@ -202,7 +202,7 @@ class Dynamics(Callback):
 
 
 def _probes_of_first_round(stage: ImproveStage, per_group: int, seed: int) -> WatchedImages:
-    pool = stage.pool_data.open_pool(stage.model.codebook_digest(), create=False)
+    pool = stage.pool_data.open_pool(stage.model.drawing_digest(), create=False)
     cut = threshold_logit(stage.objective.threshold)
     assert stage.external is not None
     accepted = {name: logit >= cut for name, logit in pool.logits(stage.judge.name, upto=0).items()}

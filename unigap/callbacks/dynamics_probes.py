@@ -6,11 +6,11 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from theory import Probes, Source
+from unigap.loop.sampling import stack_drawings
 from unigap.models.base import PromptBatch, UnifiedModel
 from unigap.records import Candidate
 
@@ -81,14 +81,14 @@ def image_logp(model: UnifiedModel, batch: Mapping[str, Tensor]) -> Tensor:
     Args:
         model: A model. Without an exact likelihood its estimate is used, which is a function of the weights as long as
             equal prompts are measured with equal noise.
-        batch: ``ids_BL`` and ``mask_BL`` of the prompts, ``codes_BM`` of the images.
+        batch: ``ids_BL`` and ``mask_BL`` of the prompts, ``drawings_B`` of the images.
 
     Returns:
         Shape (B,), in nats.
     """
     ids_BL, mask_BL = batch["ids_BL"], batch["mask_BL"]
     prompt = PromptBatch(ids_BL, mask_BL, ids_BL, mask_BL)
-    return model.image_logps(prompt, batch["codes_BM"]).sum(-1)
+    return model.image_logps(prompt, batch["drawings_B"]).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -109,19 +109,19 @@ class YesLogOdds:
         return model.judge_logit(batch["pixels_BCHW"], questions).mean(1)
 
 
-def generation_source(model: UnifiedModel, texts: Sequence[str], codes_BM: Tensor) -> Source:
+def generation_source(model: UnifiedModel, texts: Sequence[str], drawings_B: Tensor) -> Source:
     """Return the images as samples of the generation branch."""
     prompt = model.encode_prompt(texts)
-    codes_BM = codes_BM.to(prompt.ids_BL.device)
-    return image_logp, {"ids_BL": prompt.ids_BL, "mask_BL": prompt.mask_BL, "codes_BM": codes_BM}
+    drawings_B = drawings_B.to(prompt.ids_BL.device)
+    return image_logp, {"ids_BL": prompt.ids_BL, "mask_BL": prompt.mask_BL, "drawings_B": drawings_B}
 
 
 def understanding_source(
-    model: UnifiedModel, texts: Sequence[str], codes_BM: Tensor, questions: Sequence[str]
+    model: UnifiedModel, texts: Sequence[str], drawings_B: Tensor, questions: Sequence[str]
 ) -> Source:
     """Return the images as inputs of the understanding branch."""
     device = next(model.parameters()).device
-    batch = {"pixels_BCHW": model.decode(codes_BM.to(device)), "text_B": torch.arange(len(texts), device=device)}
+    batch = {"pixels_BCHW": model.decode(drawings_B.to(device)), "text_B": torch.arange(len(texts), device=device)}
     return YesLogOdds(tuple(texts), tuple(questions)), batch
 
 
@@ -133,8 +133,8 @@ def paired_sources(model: UnifiedModel, candidates: Sequence[Candidate], questio
         candidates: P candidates.
         questions: Phrasings of the judge's question.
     """
-    texts, codes_PM = [c.prompt.text for c in candidates], stacked_codes(candidates)
-    return [generation_source(model, texts, codes_PM), understanding_source(model, texts, codes_PM, questions)]
+    texts, drawings_P = [c.prompt.text for c in candidates], stack_drawings(candidates)
+    return [generation_source(model, texts, drawings_P), understanding_source(model, texts, drawings_P, questions)]
 
 
 def bayes_probes(
@@ -149,13 +149,8 @@ def bayes_probes(
         questions: Questions of the judge, with ``{prompt}`` for the prompt.
     """
     (count,) = {len(texts) for texts in prompts}
-    codes_PM = stacked_codes(images)
+    drawings_P = stack_drawings(images)
     fn, batch = generation_source(
-        model, [text for texts in prompts for text in texts], codes_PM.repeat_interleave(count, 0)
+        model, [text for texts in prompts for text in texts], drawings_P.repeat_interleave(count, 0)
     )
-    return Probes(fn, batch, count, understanding_source(model, [texts[0] for texts in prompts], codes_PM, questions))
-
-
-def stacked_codes(candidates: Sequence[Candidate]) -> Tensor:
-    """Return the image tokens of candidates, int64, shape (P, M)."""
-    return torch.from_numpy(np.stack([candidate.codes for candidate in candidates]).astype(np.int64))
+    return Probes(fn, batch, count, understanding_source(model, [texts[0] for texts in prompts], drawings_P, questions))

@@ -14,7 +14,7 @@ from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.evaluation.gap import EVAL_ROUND, external_verdicts
 from unigap.files.images import to_image
 from unigap.files.png import save_figure
-from unigap.loop.sampling import draw_candidates
+from unigap.loop.sampling import sample_candidates
 from unigap.models.engine.sharding import whole
 from unigap.records import Prompt
 from unigap.report.plots.gallery_plot import VERDICTS, GalleryImage, gallery_plot
@@ -106,12 +106,12 @@ def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 def sample_gallery(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[GalleryImage]:
     """Sample one image for each prompt, with the seeds and the sampling recipe of the stage's evaluation."""
     plan, images = stage.eval_plan, []
-    for drawings in draw_candidates(
+    for sampled in sample_candidates(
         stage.model, prompts, 1, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch
     ):
-        candidates, pixels_BCHW = drawings.candidates, drawings.pixels_BCHW
+        candidates, pixels_BCHW = sampled.candidates, sampled.pixels_BCHW
         p_yes_B = stage.own_judge.logits(stage.model, candidates, pixels_BCHW).sigmoid().tolist()
-        right_B = external_verdicts(stage.external, stage.model, drawings)
+        right_B = external_verdicts(stage.external, stage.model, sampled)
         right = [None] * len(candidates) if right_B is None else right_B.tolist()
         for candidate, pixels_CHW, p_yes, found in zip(candidates, pixels_BCHW, p_yes_B, right, strict=True):
             prompt = candidate.prompt

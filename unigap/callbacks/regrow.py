@@ -145,10 +145,10 @@ class Regrow(Callback):
             _check_judges(stage, pool, rounds)
             selection = selection or select(pool, stage.judge.name, stage.objective.threshold, rounds - 1)
             data.refresh(stage.objective, selection, rounds)
-        if stage.objective.needs_reference:
+        if stage.objective.needs_reference and stage.model.exact_likelihood:
             members = {c.id: c for row in data.rows for c in stage.objective.members(row)}
             precision = trainer.precision_plugin.forward_context()
-            key, state = reference_key(trainer, stage), stage.start_state
+            key, state = reference_key(trainer, stage), stage.model.reference_state or {}
             data.use_references(stored_references(pool, key, members, stage.model, state, precision, ranks))
         external = {} if stage.external is None else pool.logits(stage.external.name, upto=rounds - 1)
         count = (pool, selection, external, data.prompts, stage.objective.rows)
@@ -174,7 +174,7 @@ def reference_key(trainer: Trainer, stage: ImproveStage) -> str:
 
 
 def _open_pool(trainer: Trainer, stage: ImproveStage, create: bool) -> Pool:
-    data, ranks, digest = stage.pool_data, ranks_of(trainer), stage.model.codebook_digest()
+    data, ranks, digest = stage.pool_data, ranks_of(trainer), stage.model.drawing_digest()
     with ranks.together():
         if create and ranks.rank == 0:
             data.open_pool(digest, create=True)

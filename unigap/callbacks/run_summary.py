@@ -25,7 +25,7 @@ from unigap.evaluation.probe_set import ProbeSet
 from unigap.files.durable import digest
 from unigap.files.seals import write_sealed
 from unigap.loop.plan import RoundPlan
-from unigap.loop.sampling import Drawings, codes_of
+from unigap.loop.sampling import SampledBatch, stack_drawings
 from unigap.models.engine.sharding import whole
 from unigap.prompt_sets.contamination import check_no_overlap
 from unigap.prompt_sets.loading import load_prompts
@@ -185,10 +185,8 @@ class RunSummary(Callback):
         codes_SM = kept["codes_SM"].long().to(stage.device)
         pixels = [stage.model.decode(part).cpu() for part in codes_SM.split(self.plan.images_per_batch)]
         prompt_S = torch.arange(len(self.prompts)).repeat_interleave(n)
-        drawings = Drawings(candidates, torch.cat(pixels))
-        return Measurement(
-            Verdicts(self.prompts, drawings, prompt_S, kept["own_S"], kept["right_S"]), kept["answers_E"]
-        )
+        sampled = SampledBatch(candidates, torch.cat(pixels))
+        return Measurement(Verdicts(self.prompts, sampled, prompt_S, kept["own_S"], kept["right_S"]), kept["answers_E"])
 
     def _measured_on(self, stage: ImproveStage, weights: str) -> dict[str, Any]:
         """Return what the figures were measured on, so that only like is compared with like."""
@@ -281,9 +279,9 @@ def _rounds(trainer: Trainer) -> list[dict[str, int]]:
 def _kept(measurement: Measurement) -> dict[str, Any]:
     """Return a measurement as tensors and plain values, small enough for every checkpoint."""
     verdicts = measurement.verdicts
-    drawn = verdicts.drawings.candidates
+    drawn = verdicts.sampled.candidates
     return {
-        "codes_SM": codes_of(drawn).int(),
+        "codes_SM": stack_drawings(drawn).int(),
         "seeds": [candidate.seed for candidate in drawn],
         "logps": [candidate.logp for candidate in drawn],
         "own_S": verdicts.own_S,

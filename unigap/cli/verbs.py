@@ -16,6 +16,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     "gap": "gap",
     "calibrate": "calibrate",
     "report": "report",
+    "check": "check",
     "inspect": "inspect",
     "judge": {"export": "judge", "import": "judge", "agreement": "agreement"},
     "pool": {"verify": "pool_verify"},
@@ -24,7 +25,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     "export": {"pool": "export_pool", "model": "export_model"},
 }
 """Modules of ``unigap.cli.commands`` by verb; each holds a function named after the verb, e.g. ``judge_export``."""
-TAKE_CLASSES = ("demo", "gap", "calibrate", "judge", "export")
+TAKE_CLASSES = ("demo", "check", "gap", "calibrate", "judge", "export")
 """Verbs with options that name a class; worlds add classes to choose from."""
 
 

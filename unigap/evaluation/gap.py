@@ -10,7 +10,7 @@ import torch
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import Judge, SelfJudge
 from unigap.loop.plan import RoundPlan
-from unigap.loop.sampling import Drawings, draw_candidates
+from unigap.loop.sampling import SampledBatch, sample_candidates
 from unigap.metrics import intervals, scores
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.win_rate import WinRateResult, win_rate
@@ -32,14 +32,14 @@ class Verdicts:
 
     Attributes:
         prompts: The prompt set.
-        drawings: The images and their candidates, N for each prompt in order.
+        sampled: The images and their candidates, N for each prompt in order.
         prompt_S: Index of each image's prompt, int64.
         own_S: Log-odds of yes of the model's own judge.
         right_S: External verdict, bool; None without an external judge.
     """
 
     prompts: Sequence[Prompt]
-    drawings: Drawings
+    sampled: SampledBatch
     prompt_S: torch.Tensor
     own_S: torch.Tensor
     right_S: torch.Tensor | None
@@ -87,30 +87,30 @@ def measure(
         progress: Called with the number of images after each batch.
     """
     batches, own, right = [], [], []
-    for drawings in draw_candidates(
+    for sampled in sample_candidates(
         model, prompts, plan.candidates, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch
     ):
-        batches.append(drawings)
-        own.append(judge.logits(model, drawings.candidates, drawings.pixels_BCHW).float().cpu())
-        right.append(external_verdicts(external, model, drawings))
-        progress(len(drawings.candidates))
-    candidates = [candidate for drawings in batches for candidate in drawings.candidates]
-    pixels = torch.cat([drawings.pixels_BCHW.cpu() for drawings in batches])
+        batches.append(sampled)
+        own.append(judge.logits(model, sampled.candidates, sampled.pixels_BCHW).float().cpu())
+        right.append(external_verdicts(external, model, sampled))
+        progress(len(sampled.candidates))
+    candidates = [candidate for sampled in batches for candidate in sampled.candidates]
+    pixels = torch.cat([sampled.pixels_BCHW.cpu() for sampled in batches])
     prompt_S = torch.arange(len(prompts)).repeat_interleave(plan.candidates)
     right_S = None if external is None else torch.cat([right_B.cpu() for right_B in right if right_B is not None])
-    return Verdicts(prompts, Drawings(candidates, pixels), prompt_S, torch.cat(own), right_S)
+    return Verdicts(prompts, SampledBatch(candidates, pixels), prompt_S, torch.cat(own), right_S)
 
 
-def external_verdicts(external: Judge | None, model: UnifiedModel, drawings: Drawings) -> torch.Tensor | None:
+def external_verdicts(external: Judge | None, model: UnifiedModel, sampled: SampledBatch) -> torch.Tensor | None:
     """Return whether the external judge accepts each image, bool (B,); None without an external judge."""
     if external is None:
         return None
-    return external.logits(model, drawings.candidates, drawings.pixels_BCHW) > 0
+    return external.logits(model, sampled.candidates, sampled.pixels_BCHW) > 0
 
 
 def rejudge(model: UnifiedModel, verdicts: Verdicts, judge: Judge) -> torch.Tensor:
     """Return log-odds of yes that ``model`` in its present state gives to images sampled earlier, float32 (S,)."""
-    return judge.logits(model, verdicts.drawings.candidates, verdicts.drawings.pixels_BCHW).float().cpu()
+    return judge.logits(model, verdicts.sampled.candidates, verdicts.sampled.pixels_BCHW).float().cpu()
 
 
 def gap_scores(verdicts: Verdicts, threshold: float = 0.5) -> dict[str, Estimate]:

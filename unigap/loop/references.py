@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from unigap.loop.ranks import Ranks
-from unigap.loop.sampling import codes_of
+from unigap.loop.sampling import stack_drawings
 from unigap.models.base import UnifiedModel, evaluating
 from unigap.models.engine.sharding import whole
 from unigap.pool import Pool
@@ -68,6 +68,6 @@ def image_likelihoods(
         for start in range(0, len(candidates), batch_size):
             batch = candidates[start : start + batch_size]
             prompt = model.encode_prompt([candidate.prompt.text for candidate in batch])
-            logp_B = model.image_logps(prompt, codes_of(batch).to(prompt.ids_BL.device)).double().sum(-1)
+            logp_B = model.image_logps(prompt, stack_drawings(batch).to(prompt.ids_BL.device)).double().sum(-1)
             found |= dict(zip([candidate.id for candidate in batch], logp_B.tolist(), strict=True))
     return found

@@ -13,10 +13,10 @@ from typing import Any
 
 from unigap.judges import Judge, at_once
 from unigap.loop.allocation import Allocation, FixedCandidates, Tally
-from unigap.loop.judging import judge_drawings
+from unigap.loop.judging import judge_samples
 from unigap.loop.plan import SELECTS, RoundPlan
 from unigap.loop.ranks import Ranks
-from unigap.loop.sampling import draw_candidates
+from unigap.loop.sampling import sample_candidates
 from unigap.loop.selection import Selection, select, threshold_logit
 from unigap.models.base import UnifiedModel
 from unigap.pool import Pool
@@ -77,12 +77,12 @@ def run_round(
             mine = ranks.share(wave.batches(plan.images_per_batch))
             for batch in mine:
                 missing = [prompts[i] for i in batch if (prompts[i].id, wave.first) not in logits]
-                for drawings in draw_candidates(model, missing, wave.images, round, *how, wave.first):  # sample
-                    judgments = judge_drawings(model, drawings, present)  # judge
-                    writer.write(drawings.candidates, judgments, ranks.rank)  # store
-                    keys = {candidate.id: (candidate.prompt.id, candidate.index) for candidate in drawings.candidates}
+                for sampled in sample_candidates(model, missing, wave.images, round, *how, wave.first):  # sample
+                    judgments = judge_samples(model, sampled, present)  # judge
+                    writer.write(sampled.candidates, judgments, ranks.rank)  # store
+                    keys = {candidate.id: (candidate.prompt.id, candidate.index) for candidate in sampled.candidates}
                     logits |= {keys[j.candidate_id]: j.logit for j in judgments if j.judge == present[0].name}
-                    progress(len(drawings.candidates))
+                    progress(len(sampled.candidates))
         judged = [(i, [logits[prompts[i].id, index] for index in wave.indices]) for batch in mine for i in batch]
         tallies = _add_to_tallies(tallies, judged, threshold, ranks)
         wave = allocation.next_wave(tallies, plan.candidates)

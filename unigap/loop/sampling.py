@@ -16,7 +16,7 @@ from unigap.records import Candidate, Prompt
 
 
 @dataclass(frozen=True)
-class Drawings:
+class SampledBatch:
     """Candidates and their images in the same order; ``pixels_BCHW`` in [-1, 1]."""
 
     candidates: list[Candidate]
@@ -29,12 +29,13 @@ def seed_of(run_seed: int, round: int, prompt_id: str, index: int) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) >> 1
 
 
-def codes_of(candidates: Sequence[Candidate]) -> torch.Tensor:
-    """Stack the image codes of candidates, int64 (B, M), on the CPU."""
-    return torch.from_numpy(np.stack([candidate.codes for candidate in candidates])).long()
+def stack_drawings(candidates: Sequence[Candidate]) -> torch.Tensor:
+    """Stack the drawings of candidates on the CPU, codes as int64 and latents as float32."""
+    stored_B = torch.from_numpy(np.stack([candidate.drawing for candidate in candidates]))
+    return stored_B.float() if stored_B.is_floating_point() else stored_B.long()
 
 
-def draw_candidates(
+def sample_candidates(
     model: UnifiedModel,
     prompts: Sequence[Prompt],
     n: int,
@@ -43,7 +44,7 @@ def draw_candidates(
     recipe: SamplingRecipe,
     images_per_batch: int = 512,
     first: int = 0,
-) -> Iterator[Drawings]:
+) -> Iterator[SampledBatch]:
     """Sample ``n`` candidates for each prompt, whole prompts at a time.
 
     Args:
@@ -69,7 +70,7 @@ def draw_candidates(
     if images_per_batch < 1:
         raise ValueError(f"images_per_batch must be >= 1, got {images_per_batch}")
 
-    def draw(batch: slice) -> Drawings:
+    def draw(batch: slice) -> SampledBatch:
         return _draw_batch(model, prompts[batch], range(first, first + n), round, run_seed, recipe)
 
     images = min(images_per_batch, items_that_fit(model, model.drawing_bytes(recipe)))
@@ -79,13 +80,16 @@ def draw_candidates(
 
 def _draw_batch(
     model: UnifiedModel, prompts: Sequence[Prompt], indices: range, round: int, run_seed: int, recipe: SamplingRecipe
-) -> Drawings:
+) -> SampledBatch:
     seeds = [[seed_of(run_seed, round, prompt.id, index) for index in indices] for prompt in prompts]
     encoded = model.encode_prompt([prompt.text for prompt in prompts])
     samples = model.sample_images(encoded, torch.tensor(seeds), recipe)
-    codes_RM = samples.codes_BNM.flatten(0, 1)
-    codes = codes_RM.to("cpu", torch.int32).numpy()
-    drawn = zip(itertools.chain(*seeds), codes, samples.logp_BNM.double().sum(-1).flatten().tolist(), strict=True)
+    drawings_R = samples.drawings_BN.flatten(0, 1)
+    stored = model.storable(drawings_R).numpy()
+    logp_BNM = samples.logp_BNM
+    logps = [None] * len(stored) if logp_BNM is None else logp_BNM.double().sum(-1).flatten().tolist()
+    drawn = zip(itertools.chain(*seeds), stored, logps, strict=True)
     asked = itertools.product(prompts, indices)
     candidates = [Candidate(prompt, round, index, *row) for (prompt, index), row in zip(asked, drawn, strict=True)]
-    return Drawings(candidates, model.decode(codes_RM))
+    # judges see what the pool holds
+    return SampledBatch(candidates, model.decode(stack_drawings(candidates).to(drawings_R.device)))

@@ -16,7 +16,8 @@ from unigap.models.files.lora import is_adapted
 from unigap.models.files.weights import digest
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
-# T answer tokens, V image codes, C H W image channels and sides, R images.
+# T answer tokens, C H W image channels and sides, R images. A drawing is what a model samples and decodes: the axes
+# after the first, which counts images, are the family's own.
 
 MAX_CFG = 1000
 """Largest guidance scale; beyond it, logits overflow in half precision."""
@@ -53,17 +54,17 @@ class PromptBatch:
             return self.ids_BL, self.mask_BL
         return torch.cat([self.ids_BL, self.uncond_BL]), torch.cat([self.mask_BL, self.uncond_mask_BL])
 
-    def images_each(self, codes_RM: torch.Tensor) -> int:
+    def images_each(self, drawings_R: torch.Tensor) -> int:
         """Return the number of images per prompt; the images of one prompt are consecutive.
 
         Raises:
             ValueError: The number of images is not a multiple of the number of prompts.
         """
-        if len(codes_RM) % len(self.ids_BL):
+        if len(drawings_R) % len(self.ids_BL):
             raise ValueError(
-                f"{len(codes_RM)} images for {len(self.ids_BL)} prompts; give every prompt the same number of images"
+                f"{len(drawings_R)} images for {len(self.ids_BL)} prompts; give every prompt the same number of images"
             )
-        return len(codes_RM) // len(self.ids_BL)
+        return len(drawings_R) // len(self.ids_BL)
 
     def unconditional(self, where_B: torch.Tensor) -> PromptBatch:
         """Return the batch with the prompts at ``where_B`` (bool) replaced by null prompts (prompt dropout)."""
@@ -104,12 +105,13 @@ class Samples:
     """Sampled images.
 
     Attributes:
-        codes_BNM: Image tokens, int64.
-        logp_BNM: Log-probability of each token given the prompt at temperature 1 without guidance, float32, nats.
+        drawings_BN: Drawings: image codes, int64 (B, N, M) or (B, N, M, D), or latents, float (B, N, M, C).
+        logp_BNM: Log-probability of each token given the prompt at temperature 1 without guidance, float32, nats;
+            ``None`` if the family has none.
     """
 
-    codes_BNM: torch.Tensor
-    logp_BNM: torch.Tensor
+    drawings_BN: torch.Tensor
+    logp_BNM: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -134,27 +136,16 @@ class UnifiedModel(nn.Module, ABC):
     """
 
     exact_likelihood: ClassVar[bool]
-    """Whether ``image_logps`` is the exact log-likelihood (autoregressive) or an estimate (masked diffusion).
+    """Whether ``image_logps`` is the exact log-likelihood (autoregressive), or an estimate that takes noise.
 
-    Logs, cards and reports mark every figure that is computed from estimates.
+    Masked diffusion estimates a bound in nats; a flow has minus its squared error, which is no likelihood but falls and
+    rises with one. Logs, cards and reports mark every figure that is computed from estimates. Objectives compute such
+    figures at fresh noise in every step, under the reference model too: at fixed noise, training fits that noise.
     """
     options: ClassVar[tuple[str, ...]] = ()
     """Names of parameters that hold options instead of weights, so that ``weights_digest`` covers them."""
-
-    @property
-    @abstractmethod
-    def n_codes(self) -> int:
-        """V, the size of the image codebook."""
-
-    @property
-    @abstractmethod
-    def image_tokens(self) -> int:
-        """M, the number of tokens of one image."""
-
-    @property
-    @abstractmethod
-    def codebook(self) -> torch.Tensor:
-        """Embeddings of the image codes, shape (V, D)."""
+    reference_state: dict[str, torch.Tensor] | None = None
+    """Trainable weights of the reference model of a training run (``trainable_state``); ``None`` if it has none."""
 
     @property
     def usual_cfg(self) -> float:
@@ -165,16 +156,6 @@ class UnifiedModel(nn.Module, ABC):
     @abstractmethod
     def trunk(self) -> nn.Module:
         """The shared LLM, the only part that trains."""
-
-    @property
-    @abstractmethod
-    def blocks(self) -> Sequence[nn.Module]:
-        """The trunk's repeated layers in execution order; each is sharded separately over several devices."""
-
-    @property
-    @abstractmethod
-    def lora_target(self) -> str:
-        """Regular expression that matches the full module names of the trunk's linear layers that LoRA adapts."""
 
     @abstractmethod
     def encode_prompt(self, texts: Sequence[str]) -> PromptBatch:
@@ -189,26 +170,66 @@ class UnifiedModel(nn.Module, ABC):
         """Sample N images per prompt. Equal seeds give equal images, independent of the rest of the batch."""
 
     @abstractmethod
-    def drawing_bytes(self, recipe: SamplingRecipe) -> int:
-        """Estimate the memory that one more image in a batch takes during sampling and decoding, in bytes, > 0."""
-
-    @abstractmethod
     def image_logps(
-        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
+        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the log-probability of each image token given its prompt, float32 (R, M), in nats, at temperature 1.
 
         Args:
             prompt: B prompts.
-            codes_RM: One or several images per prompt; the images of one prompt are consecutive.
-            noise_RM: For families without an exact likelihood, the mask to estimate it with; otherwise ``None``.
+            drawings_R: One or several images per prompt; the images of one prompt are consecutive.
+            noise_R: For families without an exact likelihood, one int64 seed an image of the noise to estimate it with:
+                equal seeds give equal noise, whatever the image and the rest of the batch. ``None`` takes seeds that
+                follow from the prompt, so that the estimate is a function of prompt, image and weights. Exact families
+                take only ``None``.
         """
 
     @abstractmethod
-    def training_noise(self, codes_RM: torch.Tensor) -> torch.Tensor | None:
-        """Sample noise for ``image_logps`` in one training step from torch's generator; ``None`` if it takes none."""
+    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
+        """Answer yes-no questions, (B, Q). Every question attends to its image and itself only."""
+
+    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
+        """Return the log-odds of "yes" over "no" for each question, float32 (B, Q), differentiable."""
+        return self.judge_answers(pixels_BCHW, questions_BQ).logit
 
     @abstractmethod
+    def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
+        """Decode drawings to pixels in [-1, 1], float32 (B, 3, H, W), without gradient, by frozen parts only."""
+
+    def train_only_trunk(self) -> None:
+        """Freeze everything except the trunk or, if there is a LoRA adapter, everything except the adapter."""
+        adapted = is_adapted(self.trunk)
+        self.requires_grad_(False)
+        for name, parameter in self.trunk.named_parameters():
+            parameter.requires_grad_(not adapted or ".lora_" in name)
+
+    @abstractmethod
+    def drawing_digest(self) -> str:
+        """Return a SHA-256 of what turns drawings into pixels; this model can decode a pool with the same digest."""
+
+    # -- members that only some uses need
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The trunk's repeated layers in execution order, each sharded separately over devices; none by default."""
+        return ()
+
+    @property
+    def lora_target(self) -> str:
+        """Regular expression that matches the full module names of the trunk's linear layers that LoRA adapts."""
+        raise _missing(self, "lora_target", "a LoRA adapter needs it")
+
+    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
+        """Attach a LoRA adapter to the trunk's linear layers; ``train_only_trunk`` then trains only the adapter."""
+        raise _missing(self, "add_lora", "a LoRA adapter needs it; train the model in full")
+
+    def drawing_bytes(self, recipe: SamplingRecipe) -> int:
+        """Estimate the memory that one more image in a batch takes during sampling and decoding, in bytes, > 0.
+
+        The default of 1 byte limits no batch; a batch that does not fit is halved.
+        """
+        return 1
+
     def text_logps(
         self,
         pixels_BCHW: torch.Tensor,
@@ -222,31 +243,15 @@ class UnifiedModel(nn.Module, ABC):
         Returns:
             ``logp_BQT``, float32, in nats, 0 at padding, and ``mask_BQT``, bool.
         """
+        raise _missing(self, "text_logps", "training on answers in text needs it")
 
-    @abstractmethod
-    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        """Answer yes-no questions, (B, Q). Every question attends to its image and itself only."""
-
-    def judge_logit(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> torch.Tensor:
-        """Return the log-odds of "yes" over "no" for each question, float32 (B, Q), differentiable."""
-        return self.judge_answers(pixels_BCHW, questions_BQ).logit
-
-    @abstractmethod
-    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        """Decode image tokens to pixels in [-1, 1], float32 (B, 3, H, W), without gradient."""
-
-    @abstractmethod
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Encode pixels in [-1, 1] to image tokens, int64 (B, M), without gradient.
+        """Encode pixels in [-1, 1] to drawings, without gradient.
 
-        Do not use it on the model's own samples: their codes are stored, and encoding the pixels may change them.
+        Do not use it on the model's own samples: their drawings are stored, and encoding the pixels may change them.
         """
+        raise _missing(self, "encode", "training on images from elsewhere needs it")
 
-    @abstractmethod
-    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        """Attach a LoRA adapter to the trunk's linear layers; ``train_only_trunk`` then trains only the adapter."""
-
-    @abstractmethod
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
         """Write a folder that the family's own library loads, with a model card.
 
@@ -259,17 +264,13 @@ class UnifiedModel(nn.Module, ABC):
         Raises:
             ValueError: ``adapter_only`` without an adapter, or the weights are sharded.
         """
+        raise _missing(self, "save", "exporting the model needs it")
 
-    def train_only_trunk(self) -> None:
-        """Freeze everything except the trunk or, if there is a LoRA adapter, everything except the adapter."""
-        adapted = is_adapted(self.trunk)
-        self.requires_grad_(False)
-        for name, parameter in self.trunk.named_parameters():
-            parameter.requires_grad_(not adapted or ".lora_" in name)
+    # -- training
 
-    def codebook_digest(self) -> str:
-        """Return a SHA-256 of the codebook; this model can decode a pool with the same digest."""
-        return digest({"codebook": self.codebook})
+    def storable(self, drawings_R: torch.Tensor) -> torch.Tensor:
+        """Return drawings as the pool stores them, on the CPU: codes as int32, latents as float16."""
+        return drawings_R.to("cpu", torch.float16 if drawings_R.is_floating_point() else torch.int32)
 
     def weights_digest(self) -> str:
         """Return a SHA-256 of all parameters, frozen ones included; equal digests sample equal images.
@@ -281,6 +282,18 @@ class UnifiedModel(nn.Module, ABC):
     def trainable_state(self) -> dict[str, torch.Tensor]:
         """Return a detached copy of the trainable parameters by name, such as the weights of a reference model."""
         return {name: p.detach().clone() for name, p in self.named_parameters() if p.requires_grad}
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """Run the body with the weights of ``reference_state``, in eval mode and without gradient.
+
+        Raises:
+            ValueError: There is no reference model.
+        """
+        if self.reference_state is None:
+            raise ValueError("the model has no reference weights; set model.reference_state = model.trainable_state()")
+        with evaluating(self), self.with_state(self.reference_state), torch.no_grad():
+            yield
 
     @contextlib.contextmanager
     def with_state(self, state: dict[str, torch.Tensor]) -> Iterator[None]:
@@ -307,3 +320,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in modes.items():
             child.training = training
+
+
+def _missing(model: UnifiedModel, member: str, use: str) -> ValueError:
+    return ValueError(f"{type(model).__name__} has no {member}; {use}")

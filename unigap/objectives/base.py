@@ -11,10 +11,10 @@ from typing import Any, Protocol, Self
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from unigap.models.base import UnifiedModel
+from unigap.models.base import PromptBatch, UnifiedModel
 from unigap.records import Candidate, Prompt
 
-# Shape legend: B rows, M image tokens.
+# Shape legend: B rows, R images, M image tokens.
 
 
 class Row(Protocol):
@@ -35,12 +35,12 @@ class RowBatch:
     Attributes:
         ids: Names of the rows, for the log of trained rows.
         texts: Their prompts.
-        codes_BM: Image codes to learn from, int64.
+        drawings_B: Drawings to learn from, codes as int64 or latents as float32.
     """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
-    codes_BM: torch.Tensor
+    drawings_B: torch.Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with all its tensors on ``device``; called by Lightning."""
@@ -54,6 +54,30 @@ class StepResult:
 
     loss: torch.Tensor
     logs: dict[str, torch.Tensor]
+
+
+def step_noise(model: UnifiedModel, images: int) -> torch.Tensor | None:
+    """Return new noise seeds from torch's generator for ``UnifiedModel.image_logps``, int64 (R,).
+
+    ``None`` for a model with an exact likelihood, which takes no noise.
+
+    Args:
+        model: The model.
+        images: R.
+    """
+    return None if model.exact_likelihood else torch.randint(2**62, (images,))
+
+
+def reference_logps(
+    model: UnifiedModel, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None
+) -> torch.Tensor:
+    """Return ``image_logps`` under the reference model, float32 (R, M), without gradient.
+
+    For a model without an exact likelihood: its estimates are compared at the noise of the step. References computed
+    once would fix the noise, and the objective would be minimised at that noise alone.
+    """
+    with model.as_reference():
+        return model.image_logps(prompt, drawings_R, noise_R)
 
 
 def likelihood_figures(model: UnifiedModel, figures: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -80,7 +104,7 @@ class Objective(ABC):
     @property
     @abstractmethod
     def needs_reference(self) -> bool:
-        """Whether ``collate`` needs log-likelihoods under the reference model."""
+        """Whether the loss compares with a reference model, the model as the stage starts it."""
 
     @abstractmethod
     def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> Sequence[Row]:
@@ -101,8 +125,9 @@ class Objective(ABC):
 
         Args:
             rows: The rows, B of them.
-            references: Log-likelihoods under the reference model, in nats, by candidate id; empty unless
-                ``needs_reference``.
+            references: Log-likelihoods under the reference model, in nats, by candidate id. Empty unless
+                ``needs_reference``, and for a model without an exact likelihood, where ``step`` computes them
+                (``reference_logps``).
         """
 
     @abstractmethod

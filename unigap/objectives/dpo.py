@@ -8,10 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
-from unigap.loop.sampling import codes_of
+from unigap.loop.sampling import stack_drawings
 from unigap.loop.selection import PairRule, preference_pairs, threshold_logit
 from unigap.models.base import UnifiedModel
-from unigap.objectives.base import Objective, RowBatch, StepResult, likelihood_figures
+from unigap.objectives.base import (
+    Objective,
+    RowBatch,
+    StepResult,
+    likelihood_figures,
+    reference_logps,
+    step_noise,
+)
 from unigap.objectives.losses import PreferenceLoss, dpo_loss, sft_loss
 from unigap.records import Candidate, Pair
 
@@ -20,15 +27,16 @@ from unigap.records import Candidate, Pair
 
 @dataclass(frozen=True)
 class PairBatch(RowBatch):
-    """Pairs as tensors; ``codes_BM`` are the chosen images.
+    """Pairs as tensors; ``drawings_B`` are the chosen images.
 
     Attributes:
-        rejected_BM: Image codes of the rejected images, int64.
-        reference_B2: Log-likelihood of chosen and rejected under the reference model, in nats, float64.
+        rejected_B: Drawings of the rejected images.
+        reference_B2: Log-likelihood of chosen and rejected under the reference model, in nats, float64; ``None`` if the
+            model has no exact likelihood: the step then computes both at its own noise.
     """
 
-    rejected_BM: torch.Tensor
-    reference_B2: torch.Tensor
+    rejected_B: torch.Tensor
+    reference_B2: torch.Tensor | None
 
 
 class DPO(Objective):
@@ -83,19 +91,22 @@ class DPO(Objective):
         return PairBatch(
             tuple(f"{row.chosen.id}>{row.rejected.id}" for row in rows),
             tuple(row.prompt.text for row in rows),
-            codes_of([row.chosen for row in rows]),
-            codes_of([row.rejected for row in rows]),
-            torch.tensor(
-                [[references[row.chosen.id], references[row.rejected.id]] for row in rows], dtype=torch.float64
-            ),
+            stack_drawings([row.chosen for row in rows]),
+            stack_drawings([row.rejected for row in rows]),
+            _references(rows, references) if references else None,
         )
 
     def step(self, model: UnifiedModel, batch: PairBatch) -> StepResult:
-        both_RM = torch.stack([batch.codes_BM, batch.rejected_BM], 1).flatten(0, 1)
-        # chosen and rejected share their prompt
-        logp_RM = model.image_logps(model.encode_prompt(batch.texts), both_RM)
+        both_R = torch.stack([batch.drawings_B, batch.rejected_B], 1).flatten(0, 1)
+        # chosen and rejected share their prompt and their noise
+        prompt, noise_B = model.encode_prompt(batch.texts), step_noise(model, len(batch.texts))
+        noise_R = None if noise_B is None else noise_B.repeat_interleave(2)
+        reference_B2 = batch.reference_B2
+        if reference_B2 is None:
+            reference_B2 = reference_logps(model, prompt, both_R, noise_R).sum(-1).view(-1, 2)
+        logp_RM = model.image_logps(prompt, both_R, noise_R)
         chosen_BM, rejected_BM = logp_RM[0::2], logp_RM[1::2]
-        reference_B2 = batch.reference_B2.to(chosen_BM.dtype)
+        reference_B2 = reference_B2.to(chosen_BM.dtype)
         logps = [chosen_BM.sum(-1), rejected_BM.sum(-1), reference_B2[:, 0], reference_B2[:, 1]]
         if self.per_token or self.loss == "ipo":  # IPO regresses the log-ratio of an average token, as in TRL
             logps = [logp_B / chosen_BM.shape[1] for logp_B in logps]
@@ -118,3 +129,8 @@ class DPO(Objective):
         logs = {"dpo/loss": terms.loss.detach(), "dpo/accuracy": terms.accuracy}
         logs |= likelihood_figures(model, likelihoods)
         return StepResult(terms.loss + self.nll_weight * sft_loss(chosen_BM), logs)
+
+
+def _references(rows: Sequence[Pair], references: Mapping[str, float]) -> torch.Tensor:
+    pairs = [[references[row.chosen.id], references[row.rejected.id]] for row in rows]
+    return torch.tensor(pairs, dtype=torch.float64)

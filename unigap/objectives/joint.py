@@ -70,7 +70,7 @@ class SwapNegatives(ClaimSource):
         claims = {i: [batch.texts[i], other] for i, other in altered if other}
         if not claims:
             return None
-        pixels_ICHW = model.decode(batch.codes_BM[list(claims)])
+        pixels_ICHW = model.decode(batch.drawings_B[list(claims)])
         truth_IQ = torch.tensor([[1.0, 0.0]], device=pixels_ICHW.device).expand(len(claims), 2)
         return Claims(pixels_ICHW, list(claims.values()), truth_IQ)
 
@@ -95,7 +95,7 @@ class Replay(ClaimSource):
         if self._probes is None:
             self._probes = self.pairs.load(self.size)
         chosen = rng.sample(range(self.size), self.images)
-        device = batch.codes_BM.device
+        device = batch.drawings_B.device
         truth_IQ = self._probes.truth_B[chosen, None].float().to(device)
         claims_IQ = [[self._probes.claims[i]] for i in chosen]
         return Claims(self._probes.pixels_BCHW[chosen].to(device), claims_IQ, truth_IQ)

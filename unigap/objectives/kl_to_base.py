@@ -10,9 +10,17 @@ from itertools import cycle
 
 import torch
 
-from unigap.loop.sampling import codes_of
+from unigap.loop.sampling import stack_drawings
 from unigap.models.base import UnifiedModel
-from unigap.objectives.base import Objective, Row, RowBatch, StepResult, likelihood_figures
+from unigap.objectives.base import (
+    Objective,
+    Row,
+    RowBatch,
+    StepResult,
+    likelihood_figures,
+    reference_logps,
+    step_noise,
+)
 from unigap.objectives.losses import kl_to_base
 from unigap.records import Candidate, Prompt
 
@@ -39,19 +47,20 @@ class HeldRow:
 class HeldBatch(RowBatch):
     """A batch of another objective and as many samples of the base model.
 
-    ``ids``, ``texts`` and ``codes_BM`` are those of the other objective's batch.
+    ``ids``, ``texts`` and ``drawings_B`` are those of the other objective's batch.
 
     Attributes:
         rows: The batch of the other objective.
         base_texts: Prompts of the base model's samples, accepted or not.
-        base_codes_BM: Image codes of those samples, int64.
-        base_logp_B: Their log-likelihoods under the base model, in nats, float64.
+        base_drawings_B: Drawings of those samples.
+        base_logp_B: Their log-likelihoods under the base model, in nats, float64; ``None`` if the model has no exact
+            likelihood: the step then computes them at its own noise.
     """
 
     rows: RowBatch
     base_texts: tuple[str, ...]
-    base_codes_BM: torch.Tensor
-    base_logp_B: torch.Tensor
+    base_drawings_B: torch.Tensor
+    base_logp_B: torch.Tensor | None
 
 
 class KLToBase(Objective):
@@ -93,13 +102,18 @@ class KLToBase(Objective):
 
     def collate(self, rows: Sequence[HeldRow], references: Mapping[str, float]) -> HeldBatch:
         batch, base = self.generation.collate([row.row for row in rows], references), [row.base for row in rows]
-        logp_B = torch.tensor([references[candidate.id] for candidate in base], dtype=torch.float64)
+        logps = [references[candidate.id] for candidate in base] if references else None
+        logp_B = None if logps is None else torch.tensor(logps, dtype=torch.float64)
         texts = tuple(candidate.prompt.text for candidate in base)
-        return HeldBatch(batch.ids, batch.texts, batch.codes_BM, batch, texts, codes_of(base), logp_B)
+        return HeldBatch(batch.ids, batch.texts, batch.drawings_B, batch, texts, stack_drawings(base), logp_B)
 
     def step(self, model: UnifiedModel, batch: HeldBatch) -> StepResult:
         generation = self.generation.step(model, batch.rows)
-        logp_BM = model.image_logps(model.encode_prompt(batch.base_texts), batch.base_codes_BM)
-        kl = kl_to_base(logp_BM.sum(-1), batch.base_logp_B.to(logp_BM.dtype)) / logp_BM.shape[1]
+        prompt, noise_B = model.encode_prompt(batch.base_texts), step_noise(model, len(batch.base_texts))
+        base_logp_B = batch.base_logp_B
+        if base_logp_B is None:
+            base_logp_B = reference_logps(model, prompt, batch.base_drawings_B, noise_B).sum(-1)
+        logp_BM = model.image_logps(prompt, batch.base_drawings_B, noise_B)
+        kl = kl_to_base(logp_BM.sum(-1), base_logp_B.to(logp_BM.dtype)) / logp_BM.shape[1]
         logs = {"kl/generation": generation.loss.detach(), **likelihood_figures(model, {"kl/to_base": kl.detach()})}
         return StepResult(generation.loss + self.weight * kl, {**generation.logs, **logs})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from unigap.loop.sampling import codes_of
+from unigap.loop.sampling import stack_drawings
 from unigap.loop.selection import accepted_rows, balanced, threshold_logit
 from unigap.models.base import UnifiedModel
-from unigap.objectives.base import Objective, RowBatch, StepResult
+from unigap.objectives.base import Objective, RowBatch, StepResult, step_noise
 from unigap.objectives.losses import sft_loss
 from unigap.records import Candidate
 
@@ -42,9 +42,9 @@ class SFT(Objective):
         return (row,)
 
     def collate(self, rows: Sequence[Candidate], references: Mapping[str, float]) -> RowBatch:
-        return RowBatch(tuple(row.id for row in rows), tuple(row.prompt.text for row in rows), codes_of(rows))
+        return RowBatch(tuple(row.id for row in rows), tuple(row.prompt.text for row in rows), stack_drawings(rows))
 
     def step(self, model: UnifiedModel, batch: RowBatch) -> StepResult:
-        noise_BM = model.training_noise(batch.codes_BM)
-        logp_BM = model.image_logps(model.encode_prompt(batch.texts), batch.codes_BM, noise_BM)
+        noise_B = step_noise(model, len(batch.drawings_B))
+        logp_BM = model.image_logps(model.encode_prompt(batch.texts), batch.drawings_B, noise_B)
         return StepResult(sft_loss(logp_BM), {})

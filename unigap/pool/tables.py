@@ -146,7 +146,7 @@ def shard_table(candidates: Sequence[Candidate], judgments: Iterable[Judgment]) 
         "index": [int(candidate.index) for candidate in candidates],
         "seed": [int(candidate.seed) for candidate in candidates],
         "codes": pa.ListArray.from_arrays(offsets, np.concatenate([np.empty(0, np.int32), *codes])),
-        "logp": [float(candidate.logp) for candidate in candidates],
+        "logp": [None if candidate.logp is None else float(candidate.logp) for candidate in candidates],
         "judgments": [[_judgment_row(given[judge]) for judge in sorted(given)] for given in verdicts.values()],
     }
     return pa.table(columns, schema=SHARD)
@@ -261,13 +261,13 @@ def _check_judgment(judgment: Judgment) -> None:
 
 
 def _checked_codes(candidate: Candidate) -> np.ndarray:
-    if not math.isfinite(candidate.logp):
+    if candidate.logp is not None and not math.isfinite(candidate.logp):
         raise ValueError(f"logp of candidate {candidate.id!r} is {candidate.logp}; it must be finite")
     if candidate.index < 0:
         raise ValueError(f"index of candidate {candidate.id!r} must be >= 0, got {candidate.index}")
     if not -(2**63) <= candidate.seed < 2**63:
         raise ValueError(f"seed of candidate {candidate.id!r} must fit 64 signed bits, got {candidate.seed}")
-    codes = np.asarray(candidate.codes)
+    codes = np.asarray(candidate.drawing)
     if codes.ndim != 1 or not np.issubdtype(codes.dtype, np.integer):
         raise ValueError(
             f"codes of candidate {candidate.id!r} must be integers of shape (M,), got {codes.dtype} {codes.shape}"

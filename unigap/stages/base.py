@@ -18,9 +18,9 @@ from unigap.evaluation.gap import EVAL_ROUND, external_verdicts, probe_logits, p
 from unigap.evaluation.gap_meter import GapMeter
 from unigap.judges import Judge, SelfJudge, check_speaks_at_once
 from unigap.judges.own_external import warn_of_own_external
-from unigap.loop.judging import judge_drawings
+from unigap.loop.judging import judge_samples
 from unigap.loop.plan import RoundPlan
-from unigap.loop.sampling import Drawings, draw_candidates
+from unigap.loop.sampling import SampledBatch, sample_candidates
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel
 from unigap.models.engine.sharding import is_sharded, shard, whole
@@ -85,7 +85,7 @@ class ImproveStage(LightningModule):
         self.predict_plan = (predict_plan or RoundPlan()).seeded("predicted pool")
         if init_from:
             load_stage(self.model, init_from)
-        self.start_state = self.model.trainable_state() if objective.needs_reference else {}
+        self.model.reference_state = self.model.trainable_state() if objective.needs_reference else None
         self.start_key = self.model.weights_digest()
         self._weights_whole = contextlib.ExitStack()
         self.results: dict[str, dict[str, Estimate]] = {}
@@ -130,7 +130,7 @@ class ImproveStage(LightningModule):
             )
         shard(self.model, mesh["data_parallel"])
         if self.objective.needs_reference:
-            self.start_state = self.model.trainable_state()
+            self.model.reference_state = self.model.trainable_state()
 
     def configure_optimizers(self) -> Any:
         """Return AdamW on the trainable weights, with linear warm-up and then a constant rate.
@@ -240,10 +240,10 @@ class ImproveStage(LightningModule):
 
     def validation_step(self, batch: PromptRows, batch_idx: int) -> None:
         """Sample for a batch of held-out prompts and count the verdicts of both judges."""
-        for drawings in self._draw(batch, EVAL_ROUND, self.eval_plan):
-            own_B = self.own_judge.logits(self.model, drawings.candidates, drawings.pixels_BCHW)
-            right_B = external_verdicts(self.external, self.model, drawings)
-            self.meter.update(drawings.candidates, own_B.to(self.device), right_B)
+        for sampled in self._draw(batch, EVAL_ROUND, self.eval_plan):
+            own_B = self.own_judge.logits(self.model, sampled.candidates, sampled.pixels_BCHW)
+            right_B = external_verdicts(self.external, self.model, sampled)
+            self.meter.update(sampled.candidates, own_B.to(self.device), right_B)
 
     def on_validation_epoch_end(self) -> None:
         """Log every figure, and keep it with its interval in ``results``."""
@@ -266,13 +266,13 @@ class ImproveStage(LightningModule):
         """
         candidates: list[Candidate] = []
         judgments: list[Judgment] = []
-        for drawings in self._draw(batch, 0, self.predict_plan):
-            candidates += drawings.candidates
-            judgments += judge_drawings(self.model, drawings, self.judges)
+        for sampled in self._draw(batch, 0, self.predict_plan):
+            candidates += sampled.candidates
+            judgments += judge_samples(self.model, sampled, self.judges)
         return candidates, judgments
 
-    def _draw(self, batch: PromptRows, round: int, plan: RoundPlan) -> Iterator[Drawings]:
-        return draw_candidates(
+    def _draw(self, batch: PromptRows, round: int, plan: RoundPlan) -> Iterator[SampledBatch]:
+        return sample_candidates(
             self.model, batch.prompts, plan.candidates, round, plan.sampling_seed, plan.sampling, plan.images_per_batch
         )
 

@@ -18,7 +18,7 @@ from unigap.files.durable import check_empty_folder, make_folder, whole_folder, 
 from unigap.files.images import to_png
 from unigap.files.outputs import refuse_inside_pool
 from unigap.loop.plan import SELECTS
-from unigap.loop.sampling import codes_of
+from unigap.loop.sampling import stack_drawings
 from unigap.loop.selection import threshold_logit
 from unigap.metrics import scores
 from unigap.models.base import SamplingRecipe, UnifiedModel
@@ -84,7 +84,7 @@ class Judged:
             "accepted": self.accepted(candidate),
             "verdicts": verdicts,
             "logp": candidate.logp,
-            "codes": candidate.codes.tolist(),
+            "codes": candidate.drawing.tolist(),
         }
 
 
@@ -120,7 +120,7 @@ def export_pool(
     threshold_logit(threshold)
     Pool.open(pool)  # refuse a wrong folder before loading the model
     chosen, base = choice.load_for_pool(pool)
-    source = Pool.open(pool, chosen.codebook_digest())
+    source = Pool.open(pool, chosen.drawing_digest())
     judged = read_judged(source, threshold, judge)
     card = pool_card(pool_facts(source, judged, Path(out).name, license, base, chosen.exact_likelihood))
     with whole_folder(Path(out)) as aside:
@@ -230,7 +230,7 @@ def rows_of(model: UnifiedModel, judged: Judged, candidates: Sequence[Candidate]
     device = next(model.parameters()).device
 
     def rows(batch: slice) -> list[dict[str, Any]]:
-        pixels_BCHW = model.decode(codes_of(candidates[batch]).to(device))
+        pixels_BCHW = model.decode(stack_drawings(candidates[batch]).to(device))
         pairs = zip(candidates[batch], pixels_BCHW, strict=True)
         return [judged.row(candidate, to_png(pixels_CHW)) for candidate, pixels_CHW in pairs]
 

@@ -17,7 +17,7 @@ from unigap.files.images import to_image
 from unigap.files.outputs import refuse_inside_pool
 from unigap.judges.base import CERTAIN
 from unigap.judges.human import NAME, HumanJudge, Ties, safe_cell
-from unigap.loop.sampling import codes_of
+from unigap.loop.sampling import stack_drawings
 from unigap.models.base import UnifiedModel
 from unigap.pool import Pool
 from unigap.records import Candidate
@@ -93,7 +93,7 @@ def export_images(model: UnifiedModel, pool: str, out: Path, n: int, seed: int, 
         raise ValueError(f"n must be >= 1, got {n}")
     check_empty_folder(out)
     refuse_inside_pool(out, "--out")
-    source = Pool.open(pool, model.codebook_digest())
+    source = Pool.open(pool, model.drawing_digest())
     chosen = _choose(source, pool, n, seed)
     p_yes = {} if blind else {judgment.candidate_id: judgment.p_yes for judgment in source.judgments(SHOWN)}
     if not blind and not p_yes:
@@ -134,7 +134,7 @@ def _write_images(folder: Path, images: Iterator[Image.Image], candidates: Seque
 def _images(model: UnifiedModel, candidates: Sequence[Candidate]) -> Iterator[Image.Image]:
     device = next(model.parameters()).device
     for start in range(0, len(candidates), BATCH):
-        for pixels_CHW in model.decode(codes_of(candidates[start : start + BATCH]).to(device)):
+        for pixels_CHW in model.decode(stack_drawings(candidates[start : start + BATCH]).to(device)):
             image = to_image(pixels_CHW)
             factor = -(-LEAST_SIDE // min(image.size))
             yield image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

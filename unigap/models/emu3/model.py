@@ -28,6 +28,7 @@ from unigap.models.emu3.understanding import Emu3Understanding
 from unigap.models.engine.chat_template import with_null_prompts
 from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
+from unigap.models.files.weights import digest
 
 # Shape legend: B prompts or images, N candidates a prompt, R images, M image codes of one, L prompt tokens,
 # Q questions an image, T answer tokens, V image codes, C H W image channels and sides.
@@ -192,7 +193,7 @@ class Emu3(UnifiedModel):
         return max(sampling, maps * height * width * torch.float32.itemsize)
 
     def image_logps(
-        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
+        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the log-probability of each image code, normalised over image codes, float32 (R, M), in nats.
 
@@ -200,24 +201,25 @@ class Emu3(UnifiedModel):
 
         Args:
             prompt: B prompts.
-            codes_RM: One or several images per prompt; the images of one prompt are consecutive.
-            noise_RM: ``None``, because the likelihood is exact.
+            drawings_R: Image codes, int64 (R, M), of one or several images per prompt; the images
+                of one prompt are consecutive.
+            noise_R: ``None``, because the likelihood is exact.
 
         Raises:
             ValueError: Noise is given, or the number of images is not a multiple of the number of prompts.
         """
-        if noise_RM is not None:
-            raise ValueError("Emu3 has an exact likelihood and takes no noise; pass noise_RM=None")
-        return image_logps(self.net, self.layout, prompt, codes_RM)
+        if noise_R is not None:
+            raise ValueError("Emu3 has an exact likelihood and takes no noise; pass noise_R=None")
+        return image_logps(self.net, self.layout, prompt, drawings_R)
 
-    def training_noise(self, codes_RM: torch.Tensor) -> None:
-        return None
-
-    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        return self.image_tokenizer.decode(codes_BM)
+    def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
+        return self.image_tokenizer.decode(drawings_B)
 
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         return self.image_tokenizer.encode(pixels_BCHW)
+
+    def drawing_digest(self) -> str:
+        return digest({"codebook": self.codebook})
 
     # -- understanding
 

@@ -22,6 +22,7 @@ from unigap.models.base import (
 from unigap.models.engine.chat_template import left_padded
 from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
+from unigap.models.files.weights import digest
 from unigap.models.janus.chat_template import JanusChatTemplate
 from unigap.models.janus.checkpoint import janus_from_folder
 from unigap.models.janus.likelihood import image_logps
@@ -176,19 +177,16 @@ class Janus(UnifiedModel):
         return max(sampling, decoding)
 
     def image_logps(
-        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
+        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
     ) -> torch.Tensor:
-        if noise_RM is not None:
-            raise ValueError("Janus has an exact likelihood and takes no noise; pass noise_RM=None")
-        return image_logps(self.net, prompt, codes_RM)
-
-    def training_noise(self, codes_RM: torch.Tensor) -> None:
-        return None
+        if noise_R is not None:
+            raise ValueError("Janus has an exact likelihood and takes no noise; pass noise_R=None")
+        return image_logps(self.net, prompt, drawings_R)
 
     @torch.no_grad()
-    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(codes_BM.device.type, enabled=False):
-            return self.core.vqmodel.decode(codes_BM).clamp(-1, 1)
+    def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(drawings_B.device.type, enabled=False):
+            return self.core.vqmodel.decode(drawings_B).clamp(-1, 1)
 
     @torch.no_grad()
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
@@ -197,6 +195,9 @@ class Janus(UnifiedModel):
             # transformers' encode omits the normalisation that its decode assumes
             latent_BDHW = F.normalize(vq.quant_conv(vq.encoder(pixels_BCHW.float())), dim=1)
             return (latent_BDHW.flatten(2).transpose(1, 2) @ self.codebook.T).argmax(-1)
+
+    def drawing_digest(self) -> str:
+        return digest({"codebook": self.codebook})
 
     # -- understanding
 

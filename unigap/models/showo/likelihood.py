@@ -9,7 +9,7 @@ import torch
 from unigap.models.base import PromptBatch
 from unigap.models.engine.autoregressive import code_logps
 from unigap.models.showo.chat_template import ShowOChatTemplate
-from unigap.models.showo.masks import prompt_masks
+from unigap.models.showo.masks import prompt_masks, seeded_masks
 from unigap.models.showo.network import ShowONetwork
 
 # Shape legend: B prompts, R images (those of one prompt are consecutive), K masks an image, M image tokens.
@@ -40,19 +40,25 @@ class ShowOLikelihood:
     def __init__(self, net: ShowONetwork, template: ShowOChatTemplate, masks: int) -> None:
         self.net, self.template, self.masks = net, template, masks
 
-    def estimate(self, prompt: PromptBatch, codes_RM: torch.Tensor, masked_RM: torch.Tensor | None) -> torch.Tensor:
-        """Return a term per token, float32 (R, M), whose sum estimates a lower bound of the log-likelihood."""
-        images = prompt.images_each(codes_RM)
-        if masked_RM is None:
-            masked_BKM = prompt_masks(prompt.ids_BL, prompt.mask_BL.bool(), self.masks, codes_RM.shape[1])
-            masked_RKM = masked_BKM.repeat_interleave(images, 0)
-        elif masked_RM.shape != codes_RM.shape or masked_RM.dtype != torch.bool:
+    def estimate(self, prompt: PromptBatch, codes_RM: torch.Tensor, seed_R: torch.Tensor | None) -> torch.Tensor:
+        """Return a term per token, float32 (R, M), whose sum estimates a lower bound of the log-likelihood.
+
+        Raises:
+            ValueError: The seeds are not one int64 an image.
+        """
+        images, tokens = prompt.images_each(codes_RM), codes_RM.shape[1]
+        if seed_R is None:
+            masked_BKM = prompt_masks(prompt.ids_BL, prompt.mask_BL.bool(), self.masks, tokens)
+            return self.mask_logps(prompt, codes_RM, masked_BKM.repeat_interleave(images, 0))
+        if seed_R.shape != codes_RM.shape[:1] or seed_R.dtype != torch.int64:
             raise ValueError(
-                f"noise_RM must be bool of shape {tuple(codes_RM.shape)}, True where a token is masked, "
-                f"got {masked_RM.dtype} of shape {tuple(masked_RM.shape)}"
+                f"noise_R must be int64 of shape ({len(codes_RM)},), one seed an image, "
+                f"got {seed_R.dtype} of shape {tuple(seed_R.shape)}"
             )
-        else:
-            masked_RKM = masked_RM[:, None]
+        return self.mask_logps(prompt, codes_RM, seeded_masks(seed_R.to(codes_RM.device), 1, tokens))
+
+    def mask_logps(self, prompt: PromptBatch, codes_RM: torch.Tensor, masked_RKM: torch.Tensor) -> torch.Tensor:
+        """Return ``estimate`` with given masks, averaged over the K masks of an image, float32 (R, M)."""
         masks = masked_RKM.shape[1]
         logp_RKM = self.masked_logps(prompt, codes_RM.repeat_interleave(masks, 0), masked_RKM.flatten(0, 1))
         weight_RK1 = codes_RM.shape[1] / masked_RKM.sum(-1, keepdim=True).clamp(min=1)

@@ -83,26 +83,12 @@ def choice_temperatures(temperature: float, steps: int) -> list[float]:
     return noise_scales
 
 
-def random_masks(images: int, tokens: int) -> torch.Tensor:
-    """Sample training masks, bool (R, M), True where masked, from torch's generator.
-
-    The number of masked tokens is uniform in 1 to M, and the set of masked tokens is uniform given their number.
-
-    Args:
-        images: R.
-        tokens: M.
-    """
-    size_R1 = torch.randint(1, tokens + 1, (images, 1))
-    return torch.rand(images, tokens).argsort(-1).argsort(-1) < size_R1
-
-
 def prompt_masks(ids_BL: torch.Tensor, text_BL: torch.Tensor, masks: int, tokens: int) -> torch.Tensor:
     """Return the masks of likelihood estimates, bool (B, K, M), True where masked, as a function of the prompt only.
 
     All images of a prompt, under any weights, share these masks, so that estimates differ only through images or
     weights. Over prompts, the number of masked tokens is uniform in 1 to M, and the set uniform given the number. The K
-    numbers of one prompt are stratified over 1 to M, which reduces the variance of their mean. Integer hashing makes
-    the masks equal on every device and independent of any generator.
+    numbers of one prompt are stratified over 1 to M, which reduces the variance of their mean.
 
     Args:
         ids_BL: Prompts; left padding does not change the result.
@@ -112,10 +98,25 @@ def prompt_masks(ids_BL: torch.Tensor, text_BL: torch.Tensor, masks: int, tokens
     """
     position_BL = text_BL.long().cumsum(1)
     key_B = (_hashed(ids_BL * GOLDEN + position_BL) * text_BL.long()).sum(1)
-    stream = torch.arange(masks * tokens + 1, device=ids_BL.device) + 1
+    return seeded_masks(key_B, masks, tokens)
+
+
+def seeded_masks(key_B: torch.Tensor, masks: int, tokens: int) -> torch.Tensor:
+    """Return K masks a key, bool (B, K, M), True where masked, as a function of the key only.
+
+    Over keys, the number of masked tokens is uniform in 1 to M, and the set of masked tokens is uniform given their
+    number. The K numbers of one key are stratified over 1 to M. Integer hashing makes the masks equal on every device
+    and independent of any generator.
+
+    Args:
+        key_B: Any integers, int64.
+        masks: K, >= 1.
+        tokens: M.
+    """
+    stream = torch.arange(masks * tokens + 1, device=key_B.device) + 1
     random_BN = _hashed(_hashed(key_B)[:, None] + stream * GOLDEN)
     first_B1 = (random_BN[:, :1] >> 64 - EXACT_BITS & 2**EXACT_BITS - 1).double() / 2**EXACT_BITS
-    stratum_K = torch.arange(masks, device=ids_BL.device)
+    stratum_K = torch.arange(masks, device=key_B.device)
     size_BK = ((first_B1 + stratum_K) / masks * tokens).long() + 1
     rank_BKM = random_BN[:, 1:].reshape(-1, masks, tokens).argsort(-1).argsort(-1)
     return rank_BKM < size_BK[..., None].clamp(max=tokens)

@@ -21,10 +21,10 @@ from unigap.models.base import (
 from unigap.models.engine.chat_template import with_null_prompts
 from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
+from unigap.models.files.weights import digest
 from unigap.models.showo.chat_template import ShowOChatTemplate
 from unigap.models.showo.checkpoint import showo_from_folder, write_folder
 from unigap.models.showo.likelihood import ShowOLikelihood, UnmaskingPath
-from unigap.models.showo.masks import random_masks
 from unigap.models.showo.network import ShowONetwork
 from unigap.models.showo.sampling import ShowOSampler
 from unigap.models.showo.understanding import ShowOUnderstanding
@@ -226,7 +226,7 @@ class ShowO(UnifiedModel):
         return max(sampling, DECODER_MAPS * widest * shape.side**2 * torch.float32.itemsize)
 
     def image_logps(
-        self, prompt: PromptBatch, codes_RM: torch.Tensor, noise_RM: torch.Tensor | None = None
+        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return a term per image token, float32 (R, M), in nats, whose sum estimates a bound of the log-likelihood.
 
@@ -239,30 +239,33 @@ class ShowO(UnifiedModel):
 
         Args:
             prompt: B prompts.
-            codes_RM: One or several images per prompt; the images of one prompt are consecutive.
-            noise_RM: Which tokens are masked, bool. ``None`` averages over ``likelihood_masks`` masks that depend only
-                on the prompt (``unigap.models.showo.masks.prompt_masks``), so that all images of a prompt are measured
-                with the same masks, under the policy and under the reference model.
+            drawings_R: Image codes, int64 (R, M), of one or several images per prompt; the images
+                of one prompt are consecutive.
+            noise_R: One seed an image, int64, from which its mask follows (``unigap.models.showo.masks.seeded_masks``).
+                ``None`` averages over ``likelihood_masks`` masks that depend only on the prompt (``prompt_masks``).
 
         Raises:
-            ValueError: The mask has another shape or type, or the number of images is not a multiple of the number of
-                prompts.
+            ValueError: The seeds have another shape or type, or the number of images is not a multiple of the number
+                of prompts.
         """
-        return self._likelihood.estimate(prompt, codes_RM, noise_RM)
+        return self._likelihood.estimate(prompt, drawings_R, noise_R)
 
-    def training_noise(self, codes_RM: torch.Tensor) -> torch.Tensor:
-        """Sample one new mask per image, bool (R, M); training on fixed masks would fit only those."""
-        return random_masks(*codes_RM.shape).to(codes_RM.device)
+    def mask_logps(self, prompt: PromptBatch, codes_RM: torch.Tensor, masked_RKM: torch.Tensor) -> torch.Tensor:
+        """Return ``image_logps`` with given masks instead of seeds, bool (R, K, M), True where a token is masked."""
+        return self._likelihood.mask_logps(prompt, codes_RM, masked_RKM)
 
     @torch.no_grad()
-    def decode(self, codes_BM: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(codes_BM.device.type, enabled=False):
-            return self.net.magvit.decode(codes_BM).clamp(-1, 1)
+    def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(drawings_B.device.type, enabled=False):
+            return self.net.magvit.decode(drawings_B).clamp(-1, 1)
 
     @torch.no_grad()
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         with torch.autocast(pixels_BCHW.device.type, enabled=False):
             return self.net.magvit.encode(pixels_BCHW.float())
+
+    def drawing_digest(self) -> str:
+        return digest({"codebook": self.codebook})
 
     # -- understanding
 

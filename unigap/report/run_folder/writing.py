@@ -152,7 +152,7 @@ def write_gallery(folder: Path, before: Verdicts, after: Verdicts, prompts: int)
 
 
 def _about(verdicts: Verdicts, i: int) -> dict[str, Any]:
-    candidate = verdicts.drawings.candidates[i]
+    candidate = verdicts.sampled.candidates[i]
     prompt = candidate.prompt
     return {
         "prompt": prompt.text,
@@ -174,7 +174,7 @@ def _p_yes(logit_S: torch.Tensor, i: int) -> float:
 
 def _save_picture(path: Path, verdicts: Verdicts, i: int) -> None:
     make_folder(path.parent)
-    write_durable(path, to_png(verdicts.drawings.pixels_BCHW[i]))
+    write_durable(path, to_png(verdicts.sampled.pixels_BCHW[i]))
 
 
 def write_rejudged(folder: Path, before: Verdicts, again_S: torch.Tensor) -> None:

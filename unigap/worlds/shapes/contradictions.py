@@ -36,7 +36,7 @@ class Contradictions(ClaimSource):
     def claims(self, model: UnifiedModel, batch: RowBatch, rng: random.Random) -> Claims | None:
         """Return one claim for each image with a contradiction, or ``None`` if there is no contradiction."""
         chosen = rng.sample(range(len(batch.texts)), min(self.images, len(batch.texts)))
-        pixels_ICHW = model.decode(batch.codes_BM[chosen])
+        pixels_ICHW = model.decode(batch.drawings_B[chosen])
         claims = [_claims(batch.texts[i]) for i in chosen]
         answers = zip(claims, _logits(model, pixels_ICHW, claims), strict=True)
         labelled = {i: label for i, answer in enumerate(answers) if (label := contradiction(*answer))}

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 
 from unigap.models.base import UnifiedModel
 from unigap.models.families import load_model
+from unigap.objectives.base import step_noise
 from unigap.stages.step_seed import seed_step
 from unigap.worlds.shapes.lesson_data import CrowdBatch, LessonBatch, ShapesLessons
 from unigap.worlds.shapes.lessons import STATEMENTS
@@ -134,8 +135,8 @@ class PretrainStage(LightningModule):
         prompt = self.model.encode_prompt([text for _, text in pairs])
         dropped_B = torch.rand(len(pairs), device=self.device) < self.prompt_dropout
         codes_RM = codes_BM[[i for i, _ in pairs]]
-        noise_RM = self.model.training_noise(codes_RM)
-        nll = -self.model.image_logps(prompt.unconditional(dropped_B), codes_RM, noise_RM).mean()
+        noise_R = step_noise(self.model, len(codes_RM))
+        nll = -self.model.image_logps(prompt.unconditional(dropped_B), codes_RM, noise_R).mean()
         self.log("image_nll", nll, prog_bar=True)
         return nll
 
