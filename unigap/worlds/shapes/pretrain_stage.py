@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ class PretrainStage(LightningModule):
         out: Folder of the checkpoint; null is ``model`` in the run folder.
         init_from: Checkpoint to train on, e.g. ``shapes``, of the same family and size as ``untrained``; null starts
             untrained.
-        untrained_parts: Names of submodules that do not take the weights of ``init_from``, e.g. ``vision_model``.
         tokenizer_lr: Peak learning rate of the image tokenizer.
         trunk_lr: Peak learning rate of all other weights.
         judging_lr: The same in the third phase, which trains only judging.
@@ -48,7 +46,6 @@ class PretrainStage(LightningModule):
         untrained: UntrainedModel,
         out: str | None = None,
         init_from: str | None = None,
-        untrained_parts: Sequence[str] = (),
         tokenizer_lr: float = 2.0e-3,
         trunk_lr: float = 6.0e-4,
         judging_lr: float = 5.0e-4,
@@ -67,7 +64,7 @@ class PretrainStage(LightningModule):
         self.out = Path(out or "model")
         self.model = untrained.model()
         if init_from:
-            load_checkpoint(self.model, init_from, untrained_parts)
+            load_checkpoint(self.model, init_from)
         self.tokenizer = untrained.tokenizer(self.model)
         self.peaks = (tokenizer_lr, trunk_lr, judging_lr, recall_lr)
         self.judge_weight, self.caption_weight = judge_weight, caption_weight
@@ -157,7 +154,8 @@ class PretrainStage(LightningModule):
         if not batch.drawing:
             return self.judge_weight * judged
         faithful = [i for i, lesson in enumerate(lessons) if lesson.faithful]
-        captions = -logp_BQT[faithful, STATEMENTS].sum() / mask_BQT[faithful, STATEMENTS].sum()
+        # of few questioned lessons, none may have a caption that is true
+        captions = -logp_BQT[faithful, STATEMENTS].sum() / mask_BQT[faithful, STATEMENTS].sum().clamp_min(1)
         self.log("caption_nll", captions, prog_bar=True)
         return self.judge_weight * judged + self.caption_weight * captions
 
@@ -167,25 +165,14 @@ class PretrainStage(LightningModule):
             self.model.save(self.out)
 
 
-def load_checkpoint(model: UnifiedModel, checkpoint: str, untrained_parts: Sequence[str] = ()) -> None:
+def load_checkpoint(model: UnifiedModel, checkpoint: str) -> None:
     """Load the weights of a checkpoint into a model of the same family and size.
 
-    Args:
-        model: The model; it is changed.
-        checkpoint: Name of a shipped model, or a folder.
-        untrained_parts: Names of submodules that keep their weights.
-
     Raises:
-        ValueError: The checkpoint is of another family or size, or the model has no part of a name.
+        ValueError: The checkpoint is of another family or size.
     """
-    own, loaded = model.state_dict(), load_model(checkpoint).state_dict()
-    kept = {name: tensor for name, tensor in own.items() if set(name.split(".")) & set(untrained_parts)}
-    present = {part for name in own for part in name.split(".")}
-    unknown = [part for part in untrained_parts if part not in present]
-    if unknown:
-        raise ValueError(f"untrained_parts: the model has no part {unknown[0]!r}; name a submodule of it")
     try:
-        model.load_state_dict(loaded | kept)
+        model.load_state_dict(load_model(checkpoint).state_dict())
     except RuntimeError as error:
         raise ValueError(
             f"init_from {checkpoint!r} is of another family or size than untrained; set untrained to its class and size"
