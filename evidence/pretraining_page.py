@@ -55,9 +55,10 @@ class Target:
 
 FALL = Target("largest fall of generation accuracy during pretraining", 0.0, 0.02)
 RECALL = Target("gain of recall, as a share of the gain of self-improvement", -1.0, 0.25)
+AUROC = Target("AUROC of the judge on its own images", 0.85, 0.95)
 HEADROOM = (
     Target("generation accuracy", 0.40, 0.50),
-    Target("AUROC of the judge on its own images", 0.85, 0.95),
+    AUROC,
     Target("precision of yes", 0.70, 0.85),
     Target("weak-generation share", 0.80, 1.0),
 )

@@ -1,4 +1,4 @@
-"""The checkpoint pretrained with noisy captions: what its card promises, and what was recorded about its gap."""
+"""The checkpoint that was trained on with noisy captions: its card shows the curve, and its targets are as recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evidence.pretraining import demo_setting
-from evidence.pretraining_page import FALL
+from evidence.pretraining_page import AUROC, FALL
 from unigap.evaluation.gap import gap_scores, measure
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.metrics import scores
@@ -18,32 +18,42 @@ from unigap.worlds.shapes.pretraining_curve import CURVE, curve_table, largest_f
 
 FOLDER = Path(resolve("shapes")).with_name("janus_noisy")
 RECORDED = Path(__file__).parents[2] / "docs/evidence/pretraining.json"
-MOVED = 0.04
-"""Tolerance for another CPU and for the smaller number of images."""
+MISSED = {FALL.name, AUROC.name}
+"""Targets that these weights miss, as their card says."""
+MOVED = 0.03
+"""Tolerance for another CPU."""
 
 
-def test_generation_never_falls_during_pretraining_and_the_card_shows_the_curve() -> None:
-    rows = json.loads((FOLDER / CURVE).read_text())
-    assert len(rows) >= 4
-    assert FALL.least <= largest_fall([row["generation"]["value"] for row in rows]) <= FALL.most
-    assert curve_table(rows) in (FOLDER / "README.md").read_text()
+def test_the_card_shows_the_curve_and_the_folder_is_small() -> None:
+    rows, card = json.loads((FOLDER / CURVE).read_text()), (FOLDER / "README.md").read_text()
+    assert len(rows) >= 4 and curve_table(rows) in card
+    fall = 100 * largest_fall([row["generation"]["value"] for row in rows])
+    assert f"earlier measurement: {fall:.1f} points" in card
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 10_000_000
 
 
 def test_the_recorded_targets_are_of_these_weights() -> None:
     recorded = json.loads(RECORDED.read_text())
     assert recorded["setting"]["weights"] == load_model(str(FOLDER)).weights_digest()
-    assert {row["target"]: row["held"] for row in recorded["rows"]} == HELD
+    assert {row["target"] for row in recorded["rows"] if not row["held"]} == MISSED
 
 
 def test_the_gap_is_as_recorded() -> None:
     setting = demo_setting(str(FOLDER))
-    model = load_model(str(FOLDER))
-    drawn = measure(model, setting.test_prompts("standard"), setting.test_plan(0), SelfJudge(), OracleJudge())
+    drawn = measure(
+        load_model(str(FOLDER)),
+        setting.test_prompts("standard"),
+        setting.test_plan(0),
+        SelfJudge(),
+        OracleJudge(),
+    )
     found = {name: estimate.value for name, estimate in gap_scores(drawn).items()}
+    found["auroc"] = scores.auroc(drawn.own_S, drawn.truth_S, drawn.prompt_S).value
     recorded = {row["target"]: row["value"] for row in json.loads(RECORDED.read_text())["rows"]}
-    assert found["generation"] == pytest.approx(recorded["generation accuracy"], abs=MOVED)
-    assert found["judge_precision"] == pytest.approx(recorded["precision of yes"], abs=MOVED)
-    assert found["weak_generation"] == pytest.approx(recorded["weak-generation share"], abs=MOVED)
-    auroc = scores.auroc(drawn.own_S, drawn.truth_S, drawn.prompt_S).value
-    assert auroc == pytest.approx(recorded["AUROC of the judge on its own images"], abs=MOVED)
+    for name, target in {
+        "generation": "generation accuracy",
+        "judge_precision": "precision of yes",
+        "weak_generation": "weak-generation share",
+        "auroc": AUROC.name,
+    }.items():
+        assert found[name] == pytest.approx(recorded[target], abs=MOVED), name
