@@ -1,6 +1,6 @@
-"""Which wrongly accepted images does self-improvement correct, and did the kernel before training know?
+"""Predict, by the kernel before training, which wrongly accepted images self-improvement corrects.
 
-Shape legend: S test drawings, T training images, D hidden width.
+Shape legend: S test images, T training images, D hidden width.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from unigap.prompt_sets.loading import load_prompts
 from unigap.records import Candidate
 
 TEST_SEED = 40_000
-AT_ONCE = 128
+BATCH = 128
 BAYES_IMAGES = 200
 
 
 def corrections(plan: TheoryPlan, seed: int, folder: Path) -> Result:
-    """Judges held-out drawings of the base model before and after, and scores them by the kernel and by baselines.
+    """Judge held-out images of the base model before and after training; score them by kernel and baselines.
 
     Returns:
-        For every drawing: ``prompt`` (its number), ``before`` and ``after`` (log-odds of yes), ``right``; and by
-        drawing, the higher the more likely to turn to no, ``kernel`` and ``kernel_adam`` (minus the first-order
-        change of the log-odds along the SFT gradient, and along AdamW's first step), ``p_yes``, ``pixels`` and
-        ``hidden``. ``bayes`` compares the understanding head with Bayes' formula over the whole of training.
+        For each image ``prompt`` (its number), ``before`` and ``after`` (log-odds of yes), ``right``, and scores that
+        are higher if the verdict is more likely to turn to no: ``kernel`` and ``kernel_adam`` (minus the first-order
+        change of the log-odds along the SFT gradient and along AdamW's first step), ``p_yes``, ``pixels`` and
+        ``hidden``. ``bayes`` compares the understanding head with Bayes' formula over all of training.
     """
     model = Janus(plan.checkpoint)
     rows = read_pool(folder).accepted(plan.keep)
@@ -74,21 +74,21 @@ def corrections(plan: TheoryPlan, seed: int, folder: Path) -> Result:
 
 
 def bayes_sample(drawings: int, seed: int) -> list[int]:
-    """Numbers of the drawings on which the understanding head is compared with Bayes' formula."""
+    """Return the numbers of the images on which the understanding head is compared with Bayes' formula."""
     return random.Random(seed).sample(range(drawings), min(BAYES_IMAGES, drawings))
 
 
 def categories(plan: TheoryPlan) -> list[str]:
-    """Category of each test prompt, by its number."""
+    """Return the category of each test prompt, by its number."""
     return [prompt.category for prompt in load_prompts("shapes", "test", plan.test_per_cell)]
 
 
 def _gradient(model: Janus, rows: Sequence[Candidate]) -> dict[str, Tensor]:
-    """Gradient of the mean log-likelihood of what is trained on: the direction of the first SFT epoch."""
+    """Return the gradient of the mean log-likelihood of the training images: the direction of the first SFT epoch."""
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in params.items()}
-    for start in range(0, len(rows), AT_ONCE):
-        part = rows[start : start + AT_ONCE]
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
         fn, batch = generation_source(model, [row.prompt.text for row in part], stack_drawings(part))
         grads = torch.autograd.grad(fn(model, batch).sum() / len(rows), list(params.values()))
         for change, grad in zip(total.values(), grads, strict=True):
@@ -97,10 +97,10 @@ def _gradient(model: Janus, rows: Sequence[Candidate]) -> dict[str, Tensor]:
 
 
 def _along(model: Janus, seen: Verdicts, delta: Mapping[str, Tensor]) -> Tensor:
-    """First-order change of the log-odds of yes of every test drawing, (S,)."""
+    """Return the first-order change of the log-odds of yes of each test image, (S,)."""
     drawn, changes = seen.sampled.candidates, []
-    for start in range(0, len(drawn), AT_ONCE):
-        part = drawn[start : start + AT_ONCE]
+    for start in range(0, len(drawn), BATCH):
+        part = drawn[start : start + BATCH]
         source = understanding_source(model, [c.prompt.text for c in part], stack_drawings(part), SelfJudge().questions)
         changes.append(theory.directional(model, [source], delta, "reverse", check=start == 0))
     return torch.cat(changes).double()
@@ -111,7 +111,7 @@ def _pixels(model: Janus, seen: Verdicts, rows: Sequence[Candidate]) -> tuple[Te
 
 
 def _hidden(model: Janus, seen: Verdicts, rows: Sequence[Candidate]) -> tuple[Tensor, Tensor]:
-    """Last hidden state of the understanding branch where it answers, for test drawings and training images."""
+    """Return the last hidden state at the answer position, for test images (S, D) and training images (T, D)."""
     kept: list[Tensor] = []
     hook = model.net.lm_head.register_forward_pre_hook(lambda _, args: kept.append(args[0].flatten(0, -2)))
     tests = [c.prompt.text for c in seen.sampled.candidates], seen.sampled.pixels_BCHW
@@ -128,7 +128,7 @@ def _hidden(model: Janus, seen: Verdicts, rows: Sequence[Candidate]) -> tuple[Te
 
 
 def _nearest(tests_SD: Tensor, trained_TD: Tensor) -> Tensor:
-    """Cosine with the most similar training image, around the mean of those, (S,)."""
+    """Return the cosine with the most similar training image, after subtracting the mean training image, (S,)."""
     centre_D = trained_TD.mean(0)
     tests_SD, trained_TD = (F.normalize(side - centre_D, dim=1) for side in (tests_SD, trained_TD))
-    return torch.cat([(part_SD @ trained_TD.T).amax(1) for part_SD in torch.split(tests_SD, AT_ONCE)])
+    return torch.cat([(part_SD @ trained_TD.T).amax(1) for part_SD in torch.split(tests_SD, BATCH)])

@@ -1,4 +1,4 @@
-"""How strongly the two branches of a model are coupled on its drawings, beside controls in which they cannot be."""
+"""Measure the coupling of the two branches of a model, and of controls that cannot be coupled."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PERMUTATIONS = 1000
 
 
 def couplings(plan: TheoryPlan, seed: int, folder: Path) -> Result:
-    """Measures the coupling on probes of the base model's drawings.
+    """Measure the coupling on probes among the base model's candidates.
 
     Returns:
-        By subject: the base model as trained; the same after self-improvement; one of the same architecture with
-        random weights; and two trunks that share nothing.
+        Figures by subject: the base model; the base model after self-improvement; an untrained model of the same
+        architecture; and two trunks that share nothing.
     """
     model = Janus(plan.checkpoint)
     probes = read_pool(folder).probes(plan.coupling_probes, seed)
@@ -47,7 +47,7 @@ def couplings(plan: TheoryPlan, seed: int, folder: Path) -> Result:
 
 
 def coupling_of(model: nn.Module, sources: list[theory.Source], probes: WatchedImages) -> Result:
-    """Own-pair cosine and coupling with their nulls, by part of the network and by probe group."""
+    """Return own-pair cosine and coupling with their nulls, by part of the network and by probe group."""
     taken = theory.gram(model, sources, per_module=True).regrouped(layer_of)
     tests = vars(theory.alignment(taken, PERMUTATIONS))
     groups = {group: probes.members(group) for group in GROUPS}

@@ -1,4 +1,4 @@
-"""Does the guard notice that selection is corrupted? Many small runs, clean and spoilt, with the truth beside them."""
+"""The guard experiment: many small runs with clean and corrupted selection, each measured by the oracle too."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class GuardPlan:
     """The setting of the runs.
 
     Attributes:
-        checkpoint: The model they all start from.
-        seeds: Runs of each corrupted arm; the clean arm, on which false alarms are counted, has twice as many.
+        checkpoint: The initial model of all runs.
+        seeds: Runs of each corrupted arm; the clean arm, which counts false alarms, has twice as many.
         epochs: Epochs of a run.
         lr: Learning rate, high enough that damage shows.
         per_cell: Training prompts for each (category, difficulty).
-        candidates: Images drawn for each training prompt.
-        batch_size: Rows a step.
-        pairs: Known pairs the guard looks at.
-        drawn_per_cell: Validation prompts for each (category, difficulty) whose drawings the guard looks at.
-        drawn_candidates: Images drawn for each validation prompt.
+        candidates: Images sampled for each training prompt.
+        batch_size: Rows in a step.
+        pairs: Images of the guard with captions known to be true or false.
+        drawn_per_cell: Validation prompts of the guard for each (category, difficulty).
+        drawn_candidates: Images sampled for each validation prompt.
         test_per_cell: Test prompts for each (category, difficulty), on which the oracle measures real quality.
-        test_candidates: Images drawn for each test prompt.
+        test_candidates: Images sampled for each test prompt.
         first_seed: Seed of the first run.
     """
 
@@ -81,7 +81,7 @@ class GuardPlan:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
 
     def runs(self) -> list[tuple[str, int]]:
-        """Every (arm, seed), the arms in turn, so that a part of them is a smaller experiment."""
+        """Return every (arm, seed), alternating the arms, so that the first ones are a smaller experiment."""
         seeds = {arm: self.seeds * (2 if arm == "clean" else 1) for arm in ARMS}
         return [
             (arm, self.first_seed + number) for number in range(2 * self.seeds) for arm in ARMS if number < seeds[arm]

@@ -1,4 +1,4 @@
-"""The table and the page of the guard's runs: every figure and every sentence comes from what was measured."""
+"""The page and the table of the guard experiment, written from the stored runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unigap.metrics.judge_drift import harms
 
 Run = Mapping[str, Any]
 Arms = Mapping[str, Sequence[Run]]
-"""Runs by the arm or group they belong to."""
+"""Runs by arm or group."""
 NONE = "no runs"
 CLAIM = "the guard notices co-degradation"
 CLEAN, CORRUPTED, FELL = "clean", "all corrupted", "quality fell"
@@ -28,21 +28,22 @@ CHANGES = {
     "yes_rate": "judge yes-rate on known pairs",
     "accepted": "validation drawings its own judge accepts",
 }
-READINGS = ("auroc", "brier", "yes_rate", "accepted")
+WATCHED = ("auroc", "brier", "yes_rate", "accepted")
+"""The figures that the guard watches."""
 
 
 def fired_at(run: Run) -> int | None:
-    """The first epoch after which the guard fired, counted from 1."""
+    """Return the first epoch after which the guard fired, counted from 1; None if it never did."""
     return next((row["epoch"] for row in run["guard"] if row["fired"]), None)
 
 
 def reasons(run: Run) -> set[str]:
-    """The readings that were harm when the guard fired."""
+    """Return the figures that counted as harm when the guard fired."""
     return {name for row in run["guard"] if row["fired"] for name in row["harms"]}
 
 
 def would_fire(run: Run, tolerance: float, patience: int) -> bool:
-    """Whether a guard of another tolerance and patience would have fired."""
+    """Return whether a guard with another tolerance and patience would have fired."""
     unsound = 0
     for row in run["guard"]:
         change = {name: Estimate(**found) for name, found in row["change"].items()}
@@ -53,12 +54,12 @@ def would_fire(run: Run, tolerance: float, patience: int) -> bool:
 
 
 def fell_at(run: Run) -> int | None:
-    """The first epoch at which the whole paired interval of generation accuracy lies below the start."""
+    """Return the first epoch whose paired change of generation accuracy has an interval wholly below zero, or None."""
     return next((row["epoch"] for row in run["truth"][1:] if row["generation_change"]["high"] < 0), None)
 
 
 def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs by arm, then all corrupted ones, then all whose real quality fell whoever selected."""
+    """Group the runs by arm; add all corrupted runs, and all runs of any arm whose real quality fell."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         found.setdefault(run["arm"], []).append(run)
@@ -68,7 +69,7 @@ def groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def guard_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row for each arm and metric: ``claim, arm, metric, value, low, high, n, seeds``."""
+    """Return one row for each arm and metric: ``claim, arm, metric, value, low, high, n, seeds``."""
     rows = []
     for arm, members in groups(runs).items():
         found = {"fired": _share(members, fired_at), "real quality fell": _share(members, fell_at)}
@@ -83,25 +84,25 @@ def guard_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def guard_page(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     by_arm = groups(runs)
     parts = [
         "# Does the guard notice?",
         _setting(settings, runs),
         _findings(by_arm),
         "## When it fired, and when real quality fell",
-        "Shares of the runs in percent, with Wilson's 95 % intervals. An epoch is that of the first event, as median "
-        "(range) over the runs in which it came.",
+        "Share of runs in percent, with Wilson's 95 % interval. Epoch of the first event: median (range) over the runs "
+        "in which it happened.",
         _events_table(by_arm),
-        "## What fired it",
-        "Share of the runs, in percent, in which the guard fired with this reading among its reasons.",
+        "## Why it fired",
+        "Share of runs, in percent, in which the guard fired and this figure was among its reasons.",
         _reasons_table(by_arm),
-        "## What moved, from the start to the last epoch",
-        "Mean over runs, in points, with Student's 95 % interval; bold leaves zero out. AUROC and Brier score are over "
-        "pairs of all categories; the runs do not store the category of a pair.",
+        "## Change from the start to the last epoch",
+        "Mean over runs, in points, with Student's 95 % interval; bold if it excludes zero. AUROC and Brier score are "
+        "over pairs of all categories, because the runs do not store the category of a pair.",
         _moves_table(by_arm),
         "## Other thresholds, on the same runs",
-        "Share of the runs, in percent, in which a guard of that tolerance and patience would have fired.",
+        "Share of runs, in percent, in which a guard with that tolerance and patience would have fired.",
         _thresholds_table(by_arm),
     ]
     return "\n\n".join(parts) + "\n"
@@ -128,9 +129,9 @@ def _events(members: Sequence[Run]) -> list[str]:
 def _reasons_table(by_arm: Arms) -> str:
     rows = []
     for arm, members in by_arm.items():
-        counts = [sum(name in reasons(run) for run in members) for name in READINGS]
+        counts = [sum(name in reasons(run) for run in members) for name in WATCHED]
         rows.append([arm, *(percent(wilson(count, len(members)), NONE) for count in counts)])
-    return table(("who selects", *(CHANGES[name] for name in READINGS)), rows)
+    return table(("who selects", *(CHANGES[name] for name in WATCHED)), rows)
 
 
 def _moves_table(by_arm: Arms) -> str:
@@ -153,16 +154,15 @@ def _thresholds_table(by_arm: Arms) -> str:
 def _setting(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
     minutes = sum(run["seconds"] for run in runs) / 60
     return (
-        "Made by `python -m evidence guard`; nothing here is typed by hand. "
+        "Written by `python -m evidence guard` from the results in `guard.parquet`. "
         f"{len(runs)} runs of `{settings['checkpoint']}` (weights {settings['weights'][:12]}), {minutes:.0f} minutes: "
         f"{settings['per_cell']} prompts a cell, {settings['candidates']} candidates each, {settings['epochs']} epochs "
-        f"of SFT at learning rate {settings['lr']:g}. The guard examines the model's own judge on {settings['pairs']} "
-        "renders whose captions are known to match or not, and what that judge accepts of drawings for validation "
-        f"prompts ({settings['drawn_per_cell']} a cell, {settings['drawn_candidates']} each), after every epoch, and "
-        "only notes what it finds, so that every run goes to its end. `flipped-30` turns 30 % of the model's own "
-        "verdicts round. "
-        "Real quality is the oracle's verdict on drawings for test prompts; it fell at the "
-        "first epoch whose whole 95 % interval, paired by prompt, lies below the start."
+        f"of SFT at learning rate {settings['lr']:g}. After each epoch the guard measures the model's own judge on "
+        f"{settings['pairs']} rendered images with captions known to be true or false, and the share of images sampled "
+        f"for validation prompts ({settings['drawn_per_cell']} a cell, {settings['drawn_candidates']} each) that this "
+        "judge accepts. It only records what it finds, so every run trains to its end. `flipped-30` flips 30 % of the "
+        "model's own verdicts. Real quality is the share of images for test prompts that the oracle accepts. It fell "
+        "at the first epoch whose change, paired by prompt, has a 95 % interval wholly below zero."
     )
 
 
@@ -170,23 +170,23 @@ def _findings(by_arm: Arms) -> str:
     clean, corrupted, fell = (by_arm.get(name, []) for name in (CLEAN, CORRUPTED, FELL))
     alarms, noticed, warned = (_share(members, fired_at) for members in (clean, corrupted, fell))
     lines = [
-        f"- **False alarms:** the guard fired in {_told(alarms)} of the {len(clean)} clean runs.",
-        f"- **Detection:** it fired in {_told(noticed)} of the {len(corrupted)} runs with corrupted selection, "
-        f"and in {_told(warned)} of the {len(fell)} runs whose real quality fell.",
+        f"- **False alarms:** the guard fired in {_in_percent(alarms)} of the {len(clean)} clean runs.",
+        f"- **Detection:** it fired in {_in_percent(noticed)} of the {len(corrupted)} runs with corrupted selection, "
+        f"and in {_in_percent(warned)} of the {len(fell)} runs whose real quality fell.",
     ]
     if clean and corrupted:
-        told = noticed.low > alarms.high
+        apart = noticed.low > alarms.high
         lines.append(
-            "- These intervals lie apart: in this setting the guard tells corrupted selection from clean."
-            if told
-            else "- These intervals overlap: in this setting the guard does **not** tell the two apart."
+            "- These intervals do not overlap: in this setting the guard distinguishes corrupted from clean selection."
+            if apart
+            else "- These intervals overlap: in this setting the guard does **not** distinguish the two."
         )
     lead = _lead(fell)
     if lead.n:
         spread = f" [{lead.low:+.1f}, {lead.high:+.1f}]" if lead.n > 1 else ""
         lines.append(
-            f"- **Timing:** in the {lead.n} runs with both events the fall came {lead.value:+.1f}{spread} epochs after "
-            "the guard fired, on average; a negative number means the guard was late."
+            f"- **Timing:** in the {lead.n} runs with both events, quality fell {lead.value:+.1f}{spread} epochs after "
+            "the guard fired, on average; a negative number means that the guard was late."
         )
     blind = [run for run in fell if _moved(run, "non_unification") < 0]
     if fell:
@@ -197,7 +197,7 @@ def _findings(by_arm: Arms) -> str:
     return "\n".join(lines)
 
 
-def _told(share: Estimate) -> str:
+def _in_percent(share: Estimate) -> str:
     return f"{percent(share)} %" if share.n else NONE
 
 

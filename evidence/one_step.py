@@ -1,4 +1,4 @@
-"""One SGD step of SFT and of DPO: what Lemmas 1 to 4 predict, and what happens.
+"""Compare one SGD step of SFT and DPO with the predictions of Lemmas 1 to 4.
 
 Shape legend: P probes, A alternative prompts of a probe (its own first), U training samples, M image tokens.
 """
@@ -26,21 +26,21 @@ from unigap.records import Candidate
 from unigap.worlds.shapes.lessons import alternatives
 
 BUDGETS = (0.01, 0.03, 0.1, 0.3, 1.0)
-"""Step sizes: by how many nats the step lowers the loss to first order."""
+"""Step sizes, as the first-order decrease of the loss in nats."""
 BETA = 0.1
 ROUNDING = 5.0e-6
-"""Errors under this, in nats, are those of float32 logits."""
+"""Errors below this, in nats, are float32 rounding."""
 SMALL = 0.3
-"""Errors over this share of the change have left the range in which the second order is the next."""
+"""Errors above this share of the change are not dominated by the second order."""
 READINGS = ("generation", "bayes", "head")
 
 
 def one_step(plan: TheoryPlan, seed: int, folder: Path) -> Result:
-    """Takes steps of several sizes on SFT and DPO and compares every reading with its lemma.
+    """Take steps of several sizes on SFT and DPO, and compare each reading with its lemma.
 
     Returns:
-        By objective and reading: ``fits`` for each step size, ``order`` of the error over the steps that tell
-        it (``None`` where fewer than two do), and ``predicted`` and ``measured`` at the second smallest step.
+        By objective and reading: ``fits`` for each step size, ``order`` of the error in the step size (``None`` if
+        fewer than two steps have an error in its range), ``predicted`` and ``measured`` at the second smallest step.
     """
     model = Janus(plan.checkpoint)
     judged = read_pool(folder)
@@ -64,7 +64,7 @@ def one_step(plan: TheoryPlan, seed: int, folder: Path) -> Result:
     def margins() -> Tensor:
         return theory.dpo_margins(image_logp(model, chosen[1]), image_logp(model, rejected[1]), *reference, BETA)
 
-    # where policy and reference agree every margin is zero and the lemmas' factor sigma(-alpha) is never tried
+    # if policy and reference were equal, all margins would be zero and the factor sigma(-alpha) untested
     with model.with_state(trained_state(folder)):
         with torch.no_grad():
             alpha_U = margins()
@@ -74,7 +74,7 @@ def one_step(plan: TheoryPlan, seed: int, folder: Path) -> Result:
 
 
 def shapes_probes(model: UnifiedModel, images: tuple[Candidate, ...], count: int, seed: int) -> theory.Probes:
-    """Probes whose own prompt is compared with hard negatives of it, ``count`` prompts in all."""
+    """Return probes that compare their prompt with hard negatives of it, ``count`` prompts in total."""
     prompts = [alternatives(image.prompt.text, count, seed) for image in images]
     return bayes_probes(model, images, prompts, SelfJudge().questions)
 
@@ -95,10 +95,10 @@ def _try_steps(model: UnifiedModel, probes: theory.Probes, loss: Callable[[], Te
         measured = [getattr(change, name) for change in changes]
         errors = torch.stack([(m - p).square().mean().sqrt() for p, m in zip(predicted, measured, strict=True)])
         sizes = torch.stack([p.square().mean().sqrt() for p in predicted])
-        telling = (errors > ROUNDING) & (errors < SMALL * sizes)
+        in_range = (errors > ROUNDING) & (errors < SMALL * sizes)
         found[name] = {
             "fits": [vars(theory.fit(p, m)) for p, m in zip(predicted, measured, strict=True)],
-            "order": theory.error_order(torch.tensor(etas)[telling], errors[telling]) if telling.sum() > 1 else None,
+            "order": theory.error_order(torch.tensor(etas)[in_range], errors[in_range]) if in_range.sum() > 1 else None,
             "predicted": predicted[1].tolist(),
             "measured": measured[1].tolist(),
         }

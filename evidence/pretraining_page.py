@@ -99,7 +99,7 @@ def pretraining_page(
     steps = ", ".join(str(run["steps"]) for run in runs[IMPROVED])
     parts = [
         "# Does the gap come from difficulty?",
-        "Made by `python -m evidence pretraining`; nothing here is typed by hand. "
+        "Written by `python -m evidence pretraining` from the results in `pretraining.parquet`. "
         f"Model with weights {setting.weights[:12]}, {len(runs[BASE])} seeds, {images} images of test prompts a seed; "
         "95 % intervals resample prompts.",
         "## Targets",

@@ -1,7 +1,7 @@
-"""The control with more sharing: the same model taught to judge pictures by the image tokens it draws with.
+"""The control with more sharing: a Janus whose understanding branch sees the image tokens that it generates.
 
-Janus reads pictures through a vision encoder of its own; here the understanding branch is given the tokens of the
-image tokenizer in the embeddings of the generation branch, so both branches see an image through the same weights.
+Janus sees images through a separate vision encoder. Here the understanding branch gets the tokens of the image
+tokenizer, embedded by the generation branch, so both branches see an image through the same weights.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ JUDGE_WEIGHT = 2.0
 QUESTION = SelfJudge().questions[0]
 
 
-class TokenEyes(nn.Module):
-    """Stands where the vision encoder stood: pixels in [-1, 1] to the embeddings of their image tokens."""
+class TokenVision(nn.Module):
+    """Replace the vision encoder: map pixels in [-1, 1] to the embeddings of their image tokens."""
 
     def __init__(self, model: Janus) -> None:
         super().__init__()
-        # bound methods, so that the weights keep the one name they have
+        # bound methods, not submodules, so that the weights are registered only once
         self._encode, self._embed = model.encode, model.net.prepare_embeddings_for_image_generation
 
     def forward(self, pixel_values: Tensor, **_: object) -> SimpleNamespace:
-        """Embeddings (B, M, D) as the last hidden state."""
+        """Return the embeddings (B, M, D) as the last hidden state."""
         embeds = self._embed(self._encode(pixel_values))
         return SimpleNamespace(last_hidden_state=embeds, pooler_output=embeds)
 
 
 def open_shared(plan: TheoryPlan, weights: Path | None = None) -> Janus:
-    """The model with token eyes, as shipped or with the weights it has learnt."""
+    """Load the model with shared tokens: as shipped, or with trained weights."""
     model = Janus(plan.checkpoint)
-    model.core.vision_model, model.core.aligner = TokenEyes(model), nn.Identity()
+    model.core.vision_model, model.core.aligner = TokenVision(model), nn.Identity()
     if weights is not None:
         model.load_state_dict(load_file(weights), strict=True)
     return model
 
 
 def teach_shared(plan: TheoryPlan, work: Path) -> Result:
-    """Teaches it on the lessons of pretraining; leaves ``shared.safetensors`` in ``work``.
+    """Train it on the lessons of pretraining; write ``shared.safetensors`` into ``work``.
 
     Returns:
-        Figures of the exam on rendered test pictures, before and after.
+        Figures on a probe set of rendered test images, before and after.
     """
     model = open_shared(plan)
-    exam = shapes_probe_set("test", 300, 0)
-    found = {"before": _exam(model, exam)}
+    probe_set = shapes_probe_set("test", 300, 0)
+    found = {"before": _understanding(model, probe_set)}
     model.requires_grad_(True)
     model.core.vqmodel.requires_grad_(False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LR, betas=(0.9, 0.98))
@@ -79,13 +79,13 @@ def teach_shared(plan: TheoryPlan, work: Path) -> Result:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    found["after"] = _exam(model, exam)
+    found["after"] = _understanding(model, probe_set)
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, work / "shared.safetensors")
     return found
 
 
 def shared_coupling(plan: TheoryPlan, seed: int, work: Path) -> Result:
-    """Coupling of the taught model on its own drawings, judged by itself."""
+    """Measure the coupling of the trained model on its own candidates, judged by itself."""
     model = open_shared(plan, work / "shared.safetensors")
     judges = (SelfJudge(), OracleJudge())
     prompts = load_prompts("shapes", "improve", plan.shared_per_cell)
@@ -95,8 +95,8 @@ def shared_coupling(plan: TheoryPlan, seed: int, work: Path) -> Result:
     right: dict[str, bool] = {}
     for sampled in sample_candidates(model, prompts, drawn.candidates, 0, drawn.sampling_seed, drawn.sampling):
         candidates += sampled.candidates
-        for said in judge_samples(model, sampled, judges):
-            (own if said.judge == judges[0].name else right)[said.candidate_id] = said.logit >= 0
+        for judgment in judge_samples(model, sampled, judges):
+            (own if judgment.judge == judges[0].name else right)[judgment.candidate_id] = judgment.logit >= 0
     probes = pick_probes(candidates, own, right, plan.coupling_probes, seed)
     return coupling_of(model, paired_sources(model, probes.candidates, judges[0].questions), probes)
 
@@ -107,11 +107,11 @@ def _lesson_loss(model: Janus, batch: LessonBatch) -> Tensor:
     drawn = model.image_logps(model.encode_prompt([text for _, text in pairs]), codes_BM[[i for i, _ in pairs]])
     questions = [[QUESTION.format(prompt=d.text) for d, _ in lesson.statements] for lesson in batch.lessons]
     answers = [["yes" if true else "no" for _, true in lesson.statements] for lesson in batch.lessons]
-    # the tokenizer's own picture: what the judge will see of drawings
+    # decoded codes, because the judge sees only decoded images when it judges candidates
     logp_BQT, _ = model.text_logps(model.decode(codes_BM), questions, answers)
     return -(drawn.mean() + JUDGE_WEIGHT * logp_BQT.sum(-1).mean())
 
 
-def _exam(model: Janus, exam: ProbeSet) -> Result:
-    scored = probe_scores(exam, probe_logits(model, exam, SelfJudge()))
+def _understanding(model: Janus, probe_set: ProbeSet) -> Result:
+    scored = probe_scores(probe_set, probe_logits(model, probe_set, SelfJudge()))
     return {name: estimate.to_dict() for name, estimate in scored.items()}

@@ -1,4 +1,4 @@
-"""Statistics of the evidence pages: intervals over seeds, and rank correlation with whole prompts resampled.
+"""Statistics of the evidence pages: intervals over seeds, and rank correlation with a cluster bootstrap.
 
 Shape legend: S samples, R resamples.
 """
@@ -14,16 +14,16 @@ from torch import Tensor
 from unigap.metrics.intervals import Estimate, Resampled, cluster_weights
 
 T_QUANTILE = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""97.5 % point of Student's t for the mean of so many values."""
+"""97.5 % quantile of Student's t by the number of values."""
 
 
 def over_seeds(values: Sequence[float], least: float = -math.inf, most: float = math.inf) -> Estimate:
-    """Mean over seeds with Student's 95 % interval, cut at the ends of what the figure can be; nan for one seed.
+    """Return the mean over seeds with Student's 95 % interval, clipped to the range of the figure; nan for one seed.
 
     Args:
-        values: The figure of each seed.
-        least: Least value the figure can take, e.g. -1 for a correlation.
-        most: Largest value it can take, e.g. 1 for R^2.
+        values: The value of each seed.
+        least: Smallest possible value, e.g. -1 for a correlation.
+        most: Largest possible value, e.g. 1 for R^2.
 
     >>> print(over_seeds([0.9, 1.0, 1.1]))
     1.000 [0.75, 1.25] n=3
@@ -41,7 +41,7 @@ def over_seeds(values: Sequence[float], least: float = -math.inf, most: float = 
 
 
 def ranks(values_S: Tensor) -> Tensor:
-    """Ranks from 0, ties sharing their mean rank, float64 (S,)."""
+    """Return ranks from 0, float64 (S,); ties share their mean rank."""
     _, inverse_S, counts = torch.unique(values_S, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     shared: Tensor = (last - (counts.double() + 1) / 2)[inverse_S]
@@ -49,7 +49,7 @@ def ranks(values_S: Tensor) -> Tensor:
 
 
 def ranks_within(values_S: Tensor, stratum_S: Tensor) -> Tensor:
-    """Ranks within each stratum as shares of its size, float64 (S,), ties sharing their mean rank."""
+    """Return ranks within each stratum divided by its size, float64 (S,); ties share their mean rank."""
     ranked_S = torch.zeros(len(values_S), dtype=torch.float64)
     for stratum in torch.unique(stratum_S):
         keep_S = stratum_S == stratum
@@ -65,7 +65,7 @@ def rank_correlation(
     seed: int = 0,
     stratum_S: Tensor | None = None,
 ) -> Estimate:
-    """Spearman's correlation with a 95 % interval from resampling clusters; ranks are taken once.
+    """Return Spearman's correlation with a 95 % cluster bootstrap interval; ranks are computed once, before resampling.
 
     Args:
         x_S: Values, shape (S,).
@@ -73,11 +73,11 @@ def rank_correlation(
         cluster_S: Integer id of the cluster (prompt) of each sample.
         resamples: Number of resamples.
         seed: Seed of the resampling.
-        stratum_S: Integer id of each sample's stratum (category): ranks are taken within a stratum and compared with
-            its mean, so that differences between strata count for nothing. ``None`` is one stratum.
+        stratum_S: Integer id of each sample's stratum (category). Samples are ranked within their stratum and centred
+            on its mean, so differences between strata have no effect. ``None`` is a single stratum.
 
     Returns:
-        The correlation in [-1, 1]; nan with n = 0 where a side does not vary or there are under three samples.
+        The correlation in [-1, 1]; nan with n = 0 if a side is constant or there are fewer than three samples.
 
     >>> x = torch.arange(30.0)
     >>> rank_correlation(x, x**3, torch.arange(30)).value
@@ -104,7 +104,7 @@ def rank_correlation(
 
 def _correlation(x_S: Tensor, y_S: Tensor, weight_RS: Tensor, stratum_S: Tensor) -> Tensor:
     member_SG = torch.nn.functional.one_hot(stratum_S).double()
-    total_RG = (weight_RS @ member_SG).clamp_min(1.0)  # a stratum that a resample missed weighs nothing
+    total_RG = (weight_RS @ member_SG).clamp_min(1.0)  # a stratum that a resample misses has weight 0
 
     def centred(values_S: Tensor) -> Tensor:
         mean_RG = ((weight_RS * values_S) @ member_SG) / total_RG

@@ -1,4 +1,4 @@
-"""``python -m evidence theory``: measures the five questions about learning dynamics and writes the page."""
+"""``python -m evidence theory``: measure the arms of the theory experiment and write its page."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def measure_theory(plan: TheoryPlan, out: Path, work: Path) -> Path:
     Args:
         plan: The sizes of the experiment.
         out: Folder of the page and of the results.
-        work: Folder of the pools and weights that one arm leaves for the next.
+        work: Folder of the pools and weights that later arms read.
 
     Returns:
         The page.
 
     Raises:
-        ValueError: The file holds arms of another plan or other weights, or an arm is missing whose pools are gone.
+        ValueError: The file holds results of another plan or other weights, or a missing arm needs a pool that is gone.
     """
     arms: dict[str, Callable[[], Result]] = {}
     for seed in plan.seeds:
@@ -52,12 +52,12 @@ def measure_theory(plan: TheoryPlan, out: Path, work: Path) -> Path:
 
 
 def _check_pools(kept: Mapping[str, Result], arms: Iterable[str], plan: TheoryPlan, work: Path) -> None:
-    """Refuse to measure an arm that needs what an arm measured elsewhere has left there."""
+    """Check that ``work`` holds the files of stored arms, if any arm is still to be measured."""
     left = {f"improve-{seed}": seed_folder(work, seed) for seed in plan.seeds} | {"shared": work / "shared.safetensors"}
     gone = [name for name, path in left.items() if name in kept and not path.exists()]
     missing = [name for name in arms if name not in kept]
     if missing and gone:
         raise ValueError(
-            f"{missing[0]} is not measured yet and needs what {gone[0]} left in {left[gone[0]]}, which is not there; "
-            "name the folder with --work, or another --out to measure everything anew"
+            f"{missing[0]} is not measured yet and needs what {gone[0]} left in {left[gone[0]]}, which is missing; "
+            "name its folder with --work, or measure everything again with another --out"
         )

@@ -1,4 +1,4 @@
-"""The figures of ``theory.md``."""
+"""Draw the figures of ``theory.md``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCORE_NAMES = {
 
 
 def draw_figures(results: summary.Results, seeds: Sequence[int], category_of: Sequence[str], out: Path) -> list[str]:
-    """Draws every figure into ``out`` and returns their names."""
+    """Draw every figure into ``out``; return their names."""
     corrections = summary.correction_table(summary.false_positives(results, seeds, category_of))
     figures = {
         "theory-lemmas.png": _lemmas(results, seeds),
@@ -47,9 +47,9 @@ def _lemmas(results: summary.Results, seeds: Sequence[int]) -> Figure:
             axes = style.panel(figure, name, "predicted (nats)", "measured (nats)", (2, 3, 3 * row + column))
             ends: list[float] = []
             for arm in summary.arms_of(results, "one-step", seeds):
-                told = arm[objective][reading]
-                axes.scatter(told["predicted"], told["measured"], s=14, alpha=0.7, linewidths=0)
-                ends += [*told["predicted"], *told["measured"]]
+                changes = arm[objective][reading]
+                axes.scatter(changes["predicted"], changes["measured"], s=14, alpha=0.7, linewidths=0)
+                ends += [*changes["predicted"], *changes["measured"]]
             axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=style.NULL, linewidth=1, zorder=0)
             axes.ticklabel_format(style="sci", scilimits=(-2, 3), axis="both")
     figure.suptitle(f"a step that lowers the loss by {BUDGETS[1]} nats; one colour a seed", fontsize=10)
@@ -102,10 +102,10 @@ def _corrections(table: Mapping[str, Mapping[str, Estimate]]) -> Figure:
             (f"{kind}_within", "within a category and seed", -0.13, style.GENERATION),
         ):
             shown = [(place + shift, table[name][key]) for place, name in enumerate(names) if table[name][key].n]
-            for place, told in shown:
-                axes.plot([told.low, told.high], [place, place], color=colour, linewidth=2)
+            for place, estimate in shown:
+                axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=2)
             places = [place for place, _ in shown]
-            axes.plot([told.value for _, told in shown], places, "o", color=colour, label=label)
+            axes.plot([estimate.value for _, estimate in shown], places, "o", color=colour, label=label)
         axes.set_yticks(range(len(names)), [SCORE_NAMES[name] for name in names])
         axes.axvline(chance, color=style.INK, linewidth=0.8)
     figure.axes[1].legend(fontsize=8, frameon=False, loc="lower left")

@@ -1,8 +1,9 @@
-"""What ``python -m evidence theory`` does, and what every arm of it starts from."""
+"""Sizes of the theory experiment, and the pool and weights that its arms share."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,23 +24,23 @@ class TheoryPlan:
 
     Attributes:
         checkpoint: The embedded model, ``shapes`` or a folder.
-        seeds: Seeds of candidates, training order and test drawings; at least three for intervals.
+        seeds: Seeds of candidates, training order and test images; at least three for intervals.
         per_cell: Training prompts for each (category, difficulty).
-        candidates: Images drawn for each training prompt.
-        keep: Most accepted images of a prompt that are trained on.
+        candidates: Images sampled for each training prompt.
+        keep: Maximum number of accepted images of a prompt to train on.
         epochs: Epochs of self-improvement.
-        lr: Its learning rate.
-        batch_size: Its rows a step.
-        watch_every: Steps between two predictions during self-improvement; kernels are taken five times as rarely.
+        lr: Learning rate.
+        batch_size: Rows in a step.
+        watch_every: Steps between two predictions during self-improvement; kernels are measured five times less often.
         test_per_cell: Test prompts for each (category, difficulty).
-        test_candidates: Images drawn for each test prompt.
+        test_candidates: Images sampled for each test prompt.
         step_probes: Probes of each group in the one-step experiment.
-        alternatives: Prompts a probe is held against in Bayes' formula, its own counted.
-        train_rows: Images, or pairs, of the one-step experiment's batch.
-        coupling_probes: Probes of each group where coupling is measured.
-        shared_steps: Training steps that teach the control model to read its own image tokens.
-        shared_batch: Lessons in each of them.
-        shared_per_cell: Prompts for each (category, difficulty) the control model draws for, four images each.
+        alternatives: Prompts in the denominator of Bayes' formula, including the probe's own.
+        train_rows: Images (SFT) or pairs (DPO) in the batch of the one-step experiment.
+        coupling_probes: Probes of each group in the coupling experiment.
+        shared_steps: Steps that train the control model to understand its own image tokens.
+        shared_batch: Lessons in a step.
+        shared_per_cell: Prompts of the control model for each (category, difficulty), four images each.
     """
 
     checkpoint: str = "shapes"
@@ -63,46 +64,44 @@ class TheoryPlan:
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(
-                f"seeds must be at least one, each once, got {list(self.seeds)}; three or more give intervals"
-            )
+            raise ValueError(f"give at least one seed, each once, got {list(self.seeds)}; three or more give intervals")
 
     def recipe(self) -> dict[str, object]:
-        """Everything the results depend on, the weights included."""
+        """Return everything that the results depend on, including the weights."""
         return dataclasses.asdict(self) | {"weights": Janus(self.checkpoint).weights_digest()}
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Drawings of the base model with both verdicts.
+    """Candidates of the base model with both verdicts.
 
     Attributes:
-        candidates: The drawings.
+        candidates: The candidates.
         own: Log-odds of yes of the model's own judge, by candidate id.
         right: External verdict, by candidate id.
     """
 
-    candidates: list[Candidate]
-    own: dict[str, float]
+    candidates: Sequence[Candidate]
+    own: Mapping[str, float]
     right: dict[str, bool]
 
     def probes(self, per_group: int, seed: int) -> WatchedImages:
-        """Probes of all four groups."""
+        """Pick probes of all four groups."""
         accepted = {name: logit >= 0 for name, logit in self.own.items()}
         return pick_probes(self.candidates, accepted, self.right, per_group, seed)
 
-    def accepted(self, keep: int) -> list[Candidate]:
-        """What self-improvement trains on."""
+    def accepted(self, keep: int) -> Sequence[Candidate]:
+        """Return the candidates that self-improvement trains on."""
         return accepted_rows(self.candidates, self.own, keep=keep)
 
 
 def seed_folder(work: Path, seed: int) -> Path:
-    """Where a seed's pool, pictures and weights lie."""
+    """Return the folder of a seed's pool, images and weights."""
     return work / f"seed-{seed}"
 
 
 def read_pool(folder: Path) -> Judged:
-    """The first round of a seed's pool."""
+    """Read the first round of a seed's pool."""
     pool = Pool.open(folder / "pool")
     own = pool.logits(SelfJudge().name, upto=0)
     right = {name: logit > 0 for name, logit in pool.logits(OracleJudge().name, upto=0).items()}
@@ -110,5 +109,5 @@ def read_pool(folder: Path) -> Judged:
 
 
 def trained_state(folder: Path) -> dict[str, torch.Tensor]:
-    """The trunk a seed's self-improvement ended with."""
+    """Load the trunk after a seed's self-improvement."""
     return load_file(folder / "trained.safetensors")

@@ -1,6 +1,6 @@
-"""What the arms of the theory experiment add up to: every number the page shows, with its interval.
+"""Compute every number on the theory page from the stored arms, with its interval.
 
-Shape legend: S test drawings, F false positives among them.
+Shape legend: S test images, F false positives among them.
 """
 
 from __future__ import annotations
@@ -22,33 +22,36 @@ from unigap.metrics.intervals import Estimate, bootstrap_auroc, bootstrap_ratio
 
 SCORES = ("kernel", "kernel_adam", "p_yes", "pixels", "hidden")
 RANGE = {"r2": (-math.inf, 1.0), "slope": (-math.inf, math.inf), "correlation": (-1.0, 1.0)}
-"""Least and largest value that each figure of a fit can take."""
+"""Smallest and largest possible value of each figure of a fit."""
 COSINE = (-1.0, 1.0)
 SUBJECTS = ("base", "improved", "untrained", "two trunks")
 Results = Mapping[str, Mapping[str, Any]]
 
 
 def arms_of(results: Results, name: str, seeds: Sequence[int]) -> list[Mapping[str, Any]]:
-    """One arm of every seed."""
+    """Return the results of one arm, one for each seed."""
     return [results[f"{name}-{seed}"] for seed in seeds]
 
 
 def one_step_table(results: Results, seeds: Sequence[int]) -> dict[tuple[str, str], dict[str, Estimate]]:
-    """By objective and reading: R^2, slope and correlation at the second smallest step, and the order of the error."""
+    """Return fits of the one-step experiment by objective and reading.
+
+    The figures are R^2, slope and correlation at the second smallest step, and the order of the error in the step size.
+    """
     arms = arms_of(results, "one-step", seeds)
     table = {}
     for objective in ("sft", "dpo"):
         for reading in READINGS:
-            told = [arm[objective][reading] for arm in arms]
-            row = {name: over_seeds([t["fits"][1][name] for t in told], *RANGE[name]) for name in RANGE}
+            stored = [arm[objective][reading] for arm in arms]
+            row = {name: over_seeds([t["fits"][1][name] for t in stored], *RANGE[name]) for name in RANGE}
             table[objective, reading] = row | {
-                "order": over_seeds([t["order"] for t in told if t["order"] is not None])
+                "order": over_seeds([t["order"] for t in stored if t["order"] is not None])
             }
     return table
 
 
 def r2_by_step(results: Results, seeds: Sequence[int], objective: str, reading: str) -> list[Estimate]:
-    """R^2 for each step size."""
+    """Return R^2 for each step size."""
     arms = arms_of(results, "one-step", seeds)
     return [
         over_seeds([arm[objective][reading]["fits"][i]["r2"] for arm in arms], *RANGE["r2"])
@@ -57,7 +60,7 @@ def r2_by_step(results: Results, seeds: Sequence[int], objective: str, reading: 
 
 
 def adamw_table(results: Results, seeds: Sequence[int]) -> dict[tuple[str, str], dict[str, Estimate]]:
-    """By head and part of AdamW's step: fits of the prediction along that part alone, over all watched steps."""
+    """Return fits of the prediction along each part of AdamW's step, by head, over all watched steps."""
     table = {}
     for head in ("generation", "understanding"):
         for part in ("predicted", "gradient", "momentum"):
@@ -73,19 +76,19 @@ def adamw_table(results: Results, seeds: Sequence[int]) -> dict[tuple[str, str],
 
 
 def coupling_table(results: Results, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """By subject: mean own-pair cosine and coupling over seeds, their nulls, and the largest p-value of a seed."""
+    """Return own-pair cosine and coupling by subject: means over seeds, their nulls, and the largest p-value."""
     subjects = {name: [arm[name] for arm in arms_of(results, "coupling", seeds)] for name in SUBJECTS}
     subjects["shared tokens"] = arms_of(results, "shared", seeds)
     table = {}
-    for subject, told in subjects.items():
-        row: dict[str, Any] = {"n": [t["n"] for t in told]}
+    for subject, stored in subjects.items():
+        row: dict[str, Any] = {"n": [t["n"] for t in stored]}
         for test in ("own_cosine", "coupling", "cka"):
-            found = [t["tests"][test] for t in told]
+            found = [t["tests"][test] for t in stored]
             row[test] = over_seeds([f["value"] for f in found], *COSINE)
             row[f"{test}_null"] = over_seeds([f["null_mean"] for f in found])
             row[f"{test}_p"] = max(f["p_value"] for f in found)
         for group in GROUPS:
-            found = [t["groups"][group] for t in told if group in t["groups"]]
+            found = [t["groups"][group] for t in stored if group in t["groups"]]
             row[group] = over_seeds([f["value"] for f in found], *COSINE)
             row[f"{group}_null"] = over_seeds([f["null_mean"] for f in found])
             row[f"{group}_p"] = max((f["p_value"] for f in found), default=math.nan)
@@ -96,20 +99,20 @@ def coupling_table(results: Results, seeds: Sequence[int]) -> dict[str, dict[str
 def part_table(
     results: Results, seeds: Sequence[int], subject: str = "base"
 ) -> dict[str, tuple[Estimate, float, float]]:
-    """What each part of the network adds to the own-pair cosine, with mean and spread of its null."""
-    told = [arm[subject]["parts"] for arm in arms_of(results, "coupling", seeds)]
+    """Return each part's contribution to the own-pair cosine, with mean and standard deviation of its null."""
+    stored = [arm[subject]["parts"] for arm in arms_of(results, "coupling", seeds)]
     return {
         part: (
-            over_seeds([t[part]["value"] for t in told]),
-            sum(t[part]["null_mean"] for t in told) / len(told),
-            sum(t[part]["null_std"] for t in told) / len(told),
+            over_seeds([t[part]["value"] for t in stored]),
+            sum(t[part]["null_mean"] for t in stored) / len(stored),
+            sum(t[part]["null_std"] for t in stored) / len(stored),
         )
-        for part in told[0]
+        for part in stored[0]
     }
 
 
 def movement(results: Results, seeds: Sequence[int], figure: str) -> list[tuple[int, Estimate]]:
-    """How a figure of the kernel moves over the steps all seeds have."""
+    """Return a figure of the kernel at each step that all seeds have."""
     series = [
         {row["step"]: row["figures"][figure] for row in arm["rows"] if row["kind"] == "kernel"}
         for arm in arms_of(results, "improve", seeds)
@@ -120,14 +123,14 @@ def movement(results: Results, seeds: Sequence[int], figure: str) -> list[tuple[
 
 @dataclass(frozen=True)
 class FalsePositives:
-    """Held-out drawings that the base judge wrongly accepts, seeds pooled.
+    """Held-out images that the base judge wrongly accepts, all seeds together.
 
     Attributes:
-        corrected_F: Whether the drawing is rejected afterwards, at the yes-rate of before.
-        unmatched_F: The same at the old threshold.
-        fall_F: How far its log-odds fell.
-        scores_F: What was known of it before training, by the name of the score; higher is more likely corrected.
-        prompt_F: Prompt and seed, by which the bootstrap resamples.
+        corrected_F: Whether the image is rejected after training, at the yes-rate before training.
+        unmatched_F: Whether it is rejected after training at the old threshold.
+        fall_F: Decrease of its log-odds.
+        scores_F: Scores known before training, by name; a higher one predicts a correction.
+        prompt_F: Number of the prompt and seed, the clusters of the bootstrap.
         seed_F: Number of the seed.
         category_F: Number of the category.
     """
@@ -142,12 +145,12 @@ class FalsePositives:
 
     @property
     def stratum_F(self) -> Tensor:
-        """Category and seed: only drawings that share both are compared."""
+        """Category and seed; only images that share both are compared."""
         return self.category_F + 1000 * self.seed_F
 
     @property
     def category_alone_F(self) -> Tensor:
-        """Share of the same category that was corrected in the other seeds: what the category alone tells."""
+        """Share of the same category that was corrected in the other seeds: a score that knows only the category."""
         share_F = torch.zeros(len(self.corrected_F), dtype=torch.float64)
         for i, (seed, category) in enumerate(zip(self.seed_F.tolist(), self.category_F.tolist(), strict=True)):
             others_F = (self.seed_F != seed) & (self.category_F == category)
@@ -191,12 +194,12 @@ def false_positives(results: Results, seeds: Sequence[int], category_of: Sequenc
 
 
 def correction_table(wrong: FalsePositives) -> dict[str, dict[str, Estimate]]:
-    """Say of every score how well it tells which false positives are corrected.
+    """Measure how well each score predicts which false positives are corrected.
 
     Returns:
-        By score, and for ``category``, which knows the category alone: ``auroc`` and ``rank``, the rank correlation
-        with the fall of the log-odds, both after ranking within each seed; ``auroc_within`` and ``rank_within``
-        compare only drawings of one category and seed.
+        Figures by score; the score ``category`` knows only the category. ``auroc`` is for being corrected and ``rank``
+        is the rank correlation with the decrease of the log-odds, both after ranking within each seed.
+        ``auroc_within`` and ``rank_within`` compare only images of the same category and seed.
     """
     fall_F = ranks_within(wrong.fall_F, wrong.seed_F)
     table = {}
@@ -221,7 +224,7 @@ def corrections_by_category(wrong: FalsePositives, category_of: Sequence[str]) -
 
 
 def judge_movement(results: Results, seeds: Sequence[int]) -> dict[str, dict[str, Estimate]]:
-    """By group of held-out drawings: predicted change of the log-odds (per unit step) and the realised one."""
+    """Return predicted (per unit step) and realised change of the log-odds, by group of held-out images."""
     found: dict[str, dict[str, Estimate]] = {}
     for group in GROUPS:
         columns: dict[str, list[torch.Tensor]] = {"predicted": [], "predicted_adam": [], "realised": [], "cluster": []}
@@ -244,10 +247,11 @@ def judge_movement(results: Results, seeds: Sequence[int]) -> dict[str, dict[str
 def bayes_table(
     results: Results, seeds: Sequence[int], category_of: Sequence[str]
 ) -> dict[str, tuple[Estimate, Estimate | None]]:
-    """Rank correlation of Bayes' change with the understanding head's own, in one step and over training.
+    """Return the rank correlation of the change in Bayes' formula with that of the understanding head.
 
     Returns:
-        Over all images, and within a category; None where the results do not hold the category of an image.
+        By experiment (one step, or all of training): over all images, and within a category; None if the results do
+        not store the category of an image.
     """
     table: dict[str, tuple[Estimate, Estimate | None]] = {}
     for objective in ("sft", "dpo"):

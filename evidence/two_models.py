@@ -1,4 +1,4 @@
-"""The control without sharing: one model draws, another of the same kind judges."""
+"""The control without sharing: one model generates images, another of the same kind judges them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, Un
 
 
 class TwoModels(UnifiedModel):
-    """Two models behind the protocol of one; no weight serves both branches.
+    """Two models behind the protocol of one, without shared weights.
 
-    What training on drawings does to the judge of such a pair is nothing, and what couples their branches is chance.
+    Generation training cannot change the judge, and any measured coupling of the branches is chance.
 
     Args:
-        drawing: Draws, and gives images their likelihood; it has an exact one.
-        judging: Answers questions.
+        drawing: The model of the generation branch; its image likelihood is exact.
+        judging: The model of the understanding branch.
     """
 
     exact_likelihood: ClassVar[bool] = True
@@ -83,6 +83,6 @@ class TwoModels(UnifiedModel):
             half.add_lora(rank, alpha, dropout)
 
     def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        """Writes each model to a folder of its own, ``drawing`` and ``judging``."""
+        """Write each model to its own folder, ``drawing`` and ``judging``."""
         for name, half in (("drawing", self.drawing), ("judging", self.judging)):
             half.save(Path(folder) / name, adapter_only, recipe)

@@ -15,14 +15,14 @@ def guard(
     epochs: int = 4,
     jobs: int = 2,
 ) -> None:
-    """Count how often the co-degradation guard notices corrupted selection, and how often it is wrong.
+    """Count how often the guard detects corrupted selection, and how often it raises a false alarm.
 
     Args:
-        out: Folder for the page and for the results, guard.parquet; runs that file holds are not made again.
+        out: Folder for the page and for the results, guard.parquet; stored runs are not repeated.
         checkpoint: The model: the shipped one, or a folder.
-        seeds: Runs of each corrupted arm; the clean one has twice as many.
+        seeds: Runs of each corrupted arm; the clean arm has twice as many.
         epochs: Epochs of a run.
-        jobs: Runs made at once, each on one thread.
+        jobs: Runs in parallel, each on one thread.
     """
     from evidence.guard import GuardPlan, guard_evidence
 
@@ -35,11 +35,11 @@ def theory(
     checkpoint: str = "shapes",
     seeds: int = 3,
 ) -> None:
-    """Measure what theory says of self-improvement, and whether it is true: about half an hour on two CPU cores.
+    """Compare the predictions of the theory with self-improvement: about half an hour on two CPU cores.
 
     Args:
-        out: Folder for the page and for the results, theory.parquet; arms that file holds are not measured again.
-        work: Folder of the pools and weights that one arm leaves for the next.
+        out: Folder for the page and for the results, theory.parquet; stored arms are not measured again.
+        work: Folder of the pools and weights that later arms read.
         checkpoint: The embedded model: the shipped one, or a folder.
         seeds: Number of seeds, counted from 0; three or more give intervals.
     """
@@ -59,18 +59,18 @@ def claims(
     split: Literal["test", "validation"] = "test",
     list: bool = False,
 ) -> None:
-    """Test what the paper claims, each claim with its controls: four to five hours on two CPU cores, resumed by arm.
+    """Test the claims of the paper with controls: four to five hours on two CPU cores, can be interrupted.
 
     Args:
-        out: Folder for the page and for the results, claims.parquet; arms that file holds are not run again.
+        out: Folder for the page and for the results, claims.parquet; stored arms are not run again.
         checkpoint: The embedded model: the shipped one, or a folder.
-        only: Claims to test, with commas between them: improvement, replay, replay-hard, co-improvement, degradation,
-            ablations, ceiling, better-acceptance, better-questions, better-preferences, better-restraint; all where
-            left out.
-        seeds: Seeds of every arm; each claim's own number (5 or 3) where left out.
-        jobs: Arms run at once, each on one thread.
-        split: Prompts to measure on: fresh test prompts, or validation prompts to choose between recipes.
-        list: Say which arms are needed, which of them are there and how long the others will take, and run nothing.
+        only: Claims to test, separated by commas: improvement, replay, replay-hard, co-improvement, degradation,
+            ablations, ceiling, better-acceptance, better-questions, better-preferences, better-restraint; empty tests
+            all.
+        seeds: Seeds of each arm; null is the number of each claim (5 or 3).
+        jobs: Arms in parallel, each on one thread.
+        split: Prompts to measure on: test prompts, or validation prompts to choose between recipes.
+        list: Only print the arms, which of them are stored, and how long the others will take.
     """
     from evidence.claims.command import claims_evidence, list_claims
     from evidence.claims.setting import Setting
@@ -91,16 +91,16 @@ def architectures(
     seeds: int = 3,
     jobs: int = 2,
 ) -> None:
-    """Ask what the degree of sharing changes: the gap, the coupling of both branches, and co-improvement.
+    """Compare the gap, the coupling and co-improvement of architectures that share more or less.
 
     Args:
-        out: Folder for the page and for the results, architectures.parquet; arms that file holds are not run again.
+        out: Folder for the page and for the results, architectures.parquet; stored arms are not run again.
         janus: The small Janus: the shipped one, or a folder.
-        emu3: The small Emu3, which reads an image before the question.
-        emu3_question_first: One that reads the question first.
+        emu3: The small Emu3; an image comes before the question.
+        emu3_question_first: The small Emu3 in which the question comes first.
         show_o: The small Show-o.
-        seeds: Seeds of every arm.
-        jobs: Arms run at once, each on one thread.
+        seeds: Seeds of each arm.
+        jobs: Arms in parallel, each on one thread.
     """
     from evidence.architectures.command import architectures_evidence
     from evidence.architectures.plan import ArchitecturesPlan
@@ -110,10 +110,10 @@ def architectures(
 
 
 def everything(out: str = OUT, checkpoint: str = "shapes") -> None:
-    """Write all the evidence: claims, architectures, guard and theory, one after the other; what is there is kept.
+    """Write all evidence: claims, architectures, guard and theory; stored arms are not measured again.
 
     Args:
-        out: Folder for the pages, their figures, their numbers and the results.
+        out: Folder for pages, figures and results.
         checkpoint: The embedded model: the shipped one, or a folder.
     """
     claims(out, checkpoint)
@@ -142,11 +142,11 @@ def pretraining(
 
 
 def forget(file: str, name: str) -> None:
-    """Remove the result of one arm from a results file, so that the next run measures it again.
+    """Remove the result of an arm from a results file; the next run measures it again.
 
     Args:
-        file: The results, e.g. docs/evidence/claims.parquet.
-        name: Name of the arm with its seed, e.g. dpo-seed-0.
+        file: The results file, e.g. docs/evidence/claims.parquet.
+        name: Name of the arm and its seed, e.g. dpo-seed-0.
     """
     from evidence.results_file import ResultsFile
 

@@ -41,13 +41,13 @@ def edit_json(name: str, path: Sequence[str | int], value: object) -> Breakage:
     return edit
 
 
-def edit_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Breakage:
+def edit_weights(change: Callable[[dict[str, torch.Tensor]], object], name: str = "model.safetensors") -> Breakage:
     """Other tensors, in a sound file."""
 
     def edit(folder: Path) -> None:
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(folder / name)
         change(weights)
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(weights, folder / name, metadata={"format": "pt"})
 
     return edit
 
@@ -103,13 +103,15 @@ def expect_refusal(load: Callable[[str], object], sound: Path, broken: Path, bre
     assert str(broken) in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
-def expect_pickles_unopened(load: Callable[[str], object], sound: Path, place: Path) -> None:
+def expect_pickles_unopened(
+    load: Callable[[str], object], sound: Path, place: Path, name: str = "model.safetensors"
+) -> None:
     """A pickle that would run code in place of the weights is not opened."""
     hostile = b"cos\nmkdir\n(S'" + str(place / "owned").encode() + b"'\ntR."
 
     def damage(folder: Path) -> None:
-        (folder / "model.safetensors").unlink()
+        (folder / name).unlink()
         (folder / "pytorch_model.bin").write_bytes(hostile)
 
-    expect_refusal(load, sound, place / "hostile", (damage, re.escape("model.safetensors")))
+    expect_refusal(load, sound, place / "hostile", (damage, re.escape(name)))
     assert not (place / "owned").exists()

@@ -99,6 +99,32 @@ def emu3(new_emu3: Callable[..., Any]) -> Any:
     return new_emu3()
 
 
+@pytest.fixture(scope="session")
+def bagel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder in BAGEL's published layout; copy it before changing it."""
+    from small_bagel import save_small_bagel
+
+    folder = tmp_path_factory.mktemp("small-bagel")
+    save_small_bagel(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_bagel(bagel_folder: Path) -> Callable[..., Any]:
+    """Load a new small BAGEL, for tests that change it; takes the options of ``Bagel``."""
+    from small_bagel import QUICK
+
+    from unigap.models.bagel import Bagel
+
+    return lambda **options: Bagel(str(bagel_folder), **{**QUICK, **options})
+
+
+@pytest.fixture(scope="session")
+def bagel(new_bagel: Callable[..., Any]) -> Any:
+    """The small BAGEL that all tests share; do not change it."""
+    return new_bagel()
+
+
 @pytest.fixture(autouse=True)
 def no_seed_of_an_earlier_run() -> Iterator[None]:
     """Remove the seed that a run leaves in the environment for its other processes."""
@@ -116,14 +142,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def small_demo(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small demo run with a random judge; copy it before changing it."""
-    from unigap.cli.commands.demo import DemoPlan, run_demo
-    from unigap.judges import RandomJudge
-    from unigap.objectives import SFT
+    from small_runs import SMALL_DEMO
+
+    from unigap.cli.commands.demo import run_demo, start_of
     from unigap.report.pages.report import write_report
 
     folder = tmp_path_factory.mktemp("demo")
-    plan = DemoPlan(str(janus_folder), per_cell=2, candidates=2, epochs=2, batch_size=1, eval_per_cell=1, exam=10)
-    run_demo(plan, folder, "csv", RandomJudge(), SFT(keep=4))
+    judge = {"model.init_args.judge": {"class_path": "unigap.judges.RandomJudge"}}
+    run_demo(start_of(str(janus_folder)), folder, 0, {**SMALL_DEMO, **judge})
     write_report(folder)
     return folder
 

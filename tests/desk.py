@@ -100,6 +100,7 @@ TEXTS = {
     "long-row.csv": "candidate_id,verdict\nx,yes,no\n",
     "nameless.csv": "candidate_id,verdict\n,yes\n",
     "semicolons.csv": "candidate_id;verdict\nx;yes\n",
+    "rubric.csv": "question,weight\nIs it {prompt}?,much\n",
     "question-cut.jsonl": '{"prompt": "p", "id": "1", "question": "a ring?"}\n{"pro',
     "question-circle.jsonl": '{"prompt": "p", "id": "1", "question": "a ring?", "parents": ["1"]}\n',
     # results that others wrote
@@ -229,7 +230,7 @@ def lay_runs(desk: Path, demo: Path) -> None:
     """Run folders whose gallery, summary or curves cannot be shown."""
 
     def variant(name: str, *without: str) -> Path:
-        left_out = ("pool", "csv", "report.html", "rows.jsonl", *without)
+        left_out = ("pool", "checkpoints", "logs", "config.yaml", "report.html", "rows.jsonl", *without)
         shutil.copytree(demo, desk / name, ignore=shutil.ignore_patterns(*left_out))
         return desk / name / "gallery" / "00-before.png"
 

@@ -26,7 +26,7 @@ EXACT = {
     **FICKLE,
     "regrow.plan.images_per_batch": 8,
     "data.batch_size": 1,
-    "trainer.max_epochs": 3,
+    "trainer.max_epochs": 2,
     "trainer.limit_train_batches": "null",
     "trainer.limit_val_batches": 0,
     "data.exam_pictures": 0,
@@ -85,9 +85,9 @@ LATER = FIRST_ROUND + (2 if FIRST_ROUND == 4 else 1)
 """The last batch of the second round."""
 POINTS: dict[str, Point] = {
     "mid-epoch": (ImproveStage, "training_step", lambda _: in_step(1, 2, kill), EVERY_STEP),
-    "last batch": (ImproveStage, "training_step", lambda _: in_step(1, -1, kill), EVERY_STEP),
-    "after the last batch": (ImproveStage, "on_train_epoch_end", lambda f: at_call(2, kill, f), EVERY_STEP),
-    "epoch end": (ImproveStage, "training_step", lambda _: in_step(2, 0, kill), {}),
+    "last batch": (ImproveStage, "training_step", lambda _: in_step(0, -1, kill), EVERY_STEP),
+    "after the last batch": (ImproveStage, "on_train_epoch_end", lambda f: at_call(1, kill, f), EVERY_STEP),
+    "epoch end": (ImproveStage, "training_step", lambda _: in_step(1, 0, kill), {}),
     "first sampling": (Janus, "sample_images", lambda f: at_call(2, kill, f), {}),
     "judging": (RandomJudge, "logits", lambda f: at_call(2, kill, f), {}),
     "pool write": (RoundWriter, "write", lambda f: at_call(2, kill, f), {}),
@@ -95,7 +95,7 @@ POINTS: dict[str, Point] = {
     "checkpoint write": (run_checkpoint, "rename_durable", lambda f: at_call(2, kill, f), {}),
     "SIGTERM": (ImproveStage, "training_step", lambda _: in_step(1, 1, send(signal.SIGTERM)), {}),
     "SIGINT": (ImproveStage, "training_step", lambda _: in_step(1, 1, send(signal.SIGINT)), {}),
-    "SIGTERM in the last batch": (ImproveStage, "training_step", lambda _: in_step(1, -1, send(signal.SIGTERM)), {}),
+    "SIGTERM in the last batch": (ImproveStage, "training_step", lambda _: in_step(0, -1, send(signal.SIGTERM)), {}),
     "SIGTERM while sampling": (Janus, "sample_images", lambda f: at_call(2, send(signal.SIGTERM), f), {}),
 }
 # only a curriculum draws again
@@ -128,13 +128,10 @@ def armed(point: Point) -> Iterator[None]:
 
 def run_killed(checkpoint: Path, stage: str, name: str, flags: dict[str, object] = EXACT) -> None:
     """Runs a stage in the present folder until it is killed; checks that it was."""
-    point = points_of(stage)[name]
-    try:
-        with armed(point):
-            status = improve(checkpoint, stage, {**flags, **point[3]})
-    except Killed:
-        status = 0
-    assert status == next((code for signal_name, code in STATUS.items() if name.startswith(signal_name)), 0), name
+    point, status = points_of(stage)[name], None
+    with contextlib.suppress(Killed), armed(point):
+        status = improve(checkpoint, stage, {**flags, **point[3]})
+    assert status == next((code for signal_name, code in STATUS.items() if name.startswith(signal_name)), None), name
 
 
 def left_behind(stage: str) -> dict[str, Any]:

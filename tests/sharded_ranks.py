@@ -1,6 +1,7 @@
 """One of two processes that hold the trunk in shards: ``python sharded_ranks.py CHECKPOINT FOLDER``.
 
-In ``FOLDER`` it leaves an uninterrupted run, ``whole``, and one that was continued, ``continued``.
+In ``FOLDER`` it leaves an uninterrupted run that saved one file, ``whole``, one that continued from such a file and
+saved its shards, ``shards``, and one that continued from its shards and saved one file, ``continued``.
 """
 
 from __future__ import annotations
@@ -43,15 +44,22 @@ TWO = {
 
 
 def main(checkpoint: Path, folder: Path) -> None:
-    for name in ("refused", "whole", "continued"):
+    for name in ("refused", "whole", "continued", "shards"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     os.chdir(folder / "refused")
     assert improve(checkpoint, STAGE, {**TWO, **sharded(1, 2)}) == 2
+    also = {"model.init_args.model.init_args.train_also": "aligner"}
+    assert improve(checkpoint, STAGE, {**TWO, **also}) == 2
     os.chdir(folder / "whole")
     assert improve(checkpoint, STAGE, TWO) == 0
     os.chdir(folder / "continued")
-    assert improve(checkpoint, STAGE, {**TWO, "trainer.max_epochs": 1}) == 0
+    parts = {**TWO, **sharded(2, one_file=False)}
+    assert improve(checkpoint, STAGE, {**parts, "trainer.max_epochs": 1}) == 0
     assert improve(checkpoint, STAGE, {**TWO, "resume": "must"}) == 0
+    assert not list(Path("runs").rglob("shards-*"))
+    os.chdir(folder / "shards")
+    assert improve(checkpoint, STAGE, {**TWO, "trainer.max_epochs": 1}) == 0
+    assert improve(checkpoint, STAGE, {**parts, "resume": "must"}) == 0
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from unigap.__main__ import main
+from unigap.cli.commands import demo
+from unigap.models.files.shards import SHARDS, in_one_piece
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "shapes"
 TRAINER = {
@@ -30,6 +32,15 @@ POOL = {
     "summary.folder": "",
 }
 SUMMARY = {"summary.per_cell": 1, "summary.plan.candidates": 2, "summary.exam": 10, "summary.gallery": 5}
+SMALL_DEMO = {
+    "data.init_args.per_cell": 2,
+    "data.init_args.batch_size": 1,
+    "regrow.plan.candidates": 2,
+    "summary.per_cell": 1,
+    "summary.exam": 10,
+    "trainer.max_epochs": 2,
+}
+"""Options of `unigap fit` that make a demo small."""
 CHECKPOINT = "model.init_args.model.init_args.checkpoint"
 # two candidates a prompt, three in ten accepted: about half of the prompts are discarded in each round
 FICKLE = {
@@ -71,6 +82,16 @@ def improve(checkpoint: Path, config: str, flags: Mapping[str, object] | None = 
     return main(words(verb, config, {**TRAINER, **POOL, CHECKPOINT: checkpoint, **(flags or {})}))
 
 
+def shrink_demo(patch: pytest.MonkeyPatch, more: Mapping[str, object] | None = None) -> None:
+    """Make ``unigap demo`` a small run of one epoch, with more options of ``unigap fit``."""
+    run, small = demo.run_demo, {**SMALL_DEMO, "trainer.max_epochs": 1, **(more or {})}
+
+    def small_run(start: Any, folder: Path, seed: int, given: Mapping[str, Any], command: Any) -> dict[str, Any]:
+        return run(start, folder, seed, {**small, **given}, command)
+
+    patch.setattr(demo, "run_demo", small_run)
+
+
 def epochs(run: Path) -> list[list[str]]:
     """Return the rows that each epoch trained on."""
     lines = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
@@ -79,8 +100,11 @@ def epochs(run: Path) -> list[list[str]]:
 
 
 def state(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Return the weights in a Lightning checkpoint."""
-    tensors: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
+    """Return the weights in a Lightning checkpoint, whole also if it was saved in shards."""
+    content = torch.load(checkpoint, weights_only=True)
+    if SHARDS in content:
+        content = in_one_piece(content, checkpoint.parent)
+    tensors: dict[str, torch.Tensor] = content["state_dict"]
     return tensors
 
 

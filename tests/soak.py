@@ -102,7 +102,7 @@ def count_calls(run: Callable[[], int]) -> collections.Counter[str]:
 
 def measured(stage: str) -> dict[str, object]:
     """Flags of a run that is measured before and after."""
-    return {**EXACT, **SUMMARY, "summary.folder": f"runs/{stage}"}
+    return {**EXACT, **SUMMARY, "summary.folder": f"runs/{stage}", "trainer.max_epochs": 3}
 
 
 def run_until(checkpoint: Path, stage: str, flags: dict[str, object], name: str, call: int) -> None:

@@ -1,4 +1,4 @@
-"""What tensors free stays with the process: a step does not take its pages from the system anew."""
+"""What tensors free stays with the process if its model is small and on a CPU, and returns to the system otherwise."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 
 PAGES = 25_000
 FAULTS = f"""
-import resource, torch
-from unigap.__main__ import main
+import resource, sys, torch
+from torch import nn
+from unigap.models.engine.memory import settle_memory
 
-main(["pool", "verify", "nowhere"])
+settle_memory(nn.Linear(*map(int, sys.argv[1:]), device="meta"), "cpu")
 torch.set_num_threads(1)
 for _ in range(2):  # at first the heap finds its size
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -24,9 +25,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+SMALL, LARGE = ("1000", "1000"), ("10000", "10000")
+BY_HAND = {"MALLOC_MMAP_THRESHOLD_": "131072"}
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
-@pytest.mark.parametrize(("policy", "kept"), [({}, True), ({"MALLOC_MMAP_THRESHOLD_": "131072"}, False)])
-def test_a_command_keeps_freed_memory_unless_the_environment_says_how(policy: dict[str, str], kept: bool) -> None:
+@pytest.mark.parametrize(("sides", "policy", "kept"), [(SMALL, {}, True), (SMALL, BY_HAND, False), (LARGE, {}, False)])
+def test_freed_memory_is_kept_for_a_small_model_unless_the_environment_says_how(
+    sides: tuple[str, str], policy: dict[str, str], kept: bool
+) -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    run = subprocess.run([sys.executable, "-c", FAULTS], env={**plain, **policy}, capture_output=True, text=True)
+    command = [sys.executable, "-c", FAULTS, *sides]
+    run = subprocess.run(command, env={**plain, **policy}, capture_output=True, text=True)
     assert (int(run.stdout) < PAGES) == kept, run.stderr

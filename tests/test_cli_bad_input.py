@@ -75,6 +75,30 @@ def test_a_process_ends_with_the_line_and_status_2(name: str, at_desk: Path) -> 
     assert all(part in line for part in mistake.told)
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "sentence"),
+    [
+        ("--checkpoint", "no/such", "couldn't find them in the cached files"),
+        ("--prompts", "datasets:no/such#text", "Couldn't reach 'no/such' on the Hub (OfflineModeIsEnabled)"),
+    ],
+)
+def test_an_error_of_the_hub_ends_after_a_sentence(
+    option: str,
+    name: str,
+    sentence: str,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    status = main(["gap", option, name])
+    told = capsys.readouterr().err
+    assert status == 2 and len(told.splitlines()) == 1 and "no/such" in told
+    reason, _, advice = told.strip().partition(sentence)
+    assert reason and advice in ("", "; check its name, or give a folder"), told
+
+
 def test_debug_shows_the_traceback(at_desk: Path) -> None:
     command = [sys.executable, "-m", "unigap", *gap(cfg=0.5).command, "--debug"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

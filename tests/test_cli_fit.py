@@ -38,9 +38,9 @@ def test_every_config_trains_the_trunk_and_nothing_else(config: str, janus_folde
     assert improve(janus_folder, config, LENIENT.get(config)) == 0
     run = here / "runs" / config
     old, new = before(janus_folder), state(run / "checkpoints" / "last.ckpt")
-    assert old.keys() == new.keys()
-    for name, tensor in new.items():
-        assert torch.equal(tensor, old[name]) != name.startswith(TRUNK), name
+    # a frozen weight that moved would be in the file too
+    assert new.keys() == {name for name in old if name.startswith(TRUNK)}
+    assert not any(torch.equal(tensor, old[name]) for name, tensor in new.items())
     assert [len(rows) > 0 for rows in epochs(run)] == [True, True]
     assert (run / "config.yaml").is_file()
     assert Pool.open(run / "pool").verify() == []
@@ -49,11 +49,10 @@ def test_every_config_trains_the_trunk_and_nothing_else(config: str, janus_folde
 def test_lora_trains_the_adapter_and_nothing_else(janus_folder: Path, here: Path) -> None:
     assert improve(janus_folder, "sft", {"model.init_args.model.init_args.lora_rank": 4}) == 0
     old, new = before(janus_folder, lora_rank=4), state(here / "runs/sft/checkpoints/last.ckpt")
-    assert old.keys() == new.keys()
-    adapter = {name for name in new if ".lora_" in name}
-    assert len(adapter) == 2 * 2 * 7
-    assert all(torch.equal(tensor, old[name]) for name, tensor in new.items() if name not in adapter)
-    assert all(new[name].count_nonzero() for name in adapter), "B starts at zero"
+    # a frozen weight that moved would be in the file too
+    assert new.keys() == {name for name in old if ".lora_" in name}
+    assert len(new) == 2 * 2 * 7
+    assert all(tensor.count_nonzero() for tensor in new.values()), "B starts at zero"
 
 
 def test_pretraining_writes_a_checkpoint_that_loads_and_draws(here: Path) -> None:
@@ -111,7 +110,8 @@ def test_stages_chain_by_weights(janus_folder: Path, here: Path) -> None:
     assert improve(janus_folder, "dpo", {"model.init_args.init_from": last}) == 0
     model = Janus(str(janus_folder))
     untrained = model.weights_digest()
-    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state(last).items()})
+    trained = {name.removeprefix("model."): tensor for name, tensor in state(last).items()}
+    model.load_state_dict(model.state_dict() | trained)
     pool = Pool.open(here / "runs/dpo/pool")
     assert pool.recipe(0)["weights"] == model.weights_digest() != untrained
     assert pool.references(model.weights_digest()) and not pool.references(untrained)
@@ -166,9 +166,8 @@ def test_a_part_beside_the_trunk_can_train_along(janus_folder: Path, here: Path)
     old, new = before(janus_folder), state(here / "runs/sft/checkpoints/last.ckpt")
     beside = "model.net.model.generation_aligner."
     assert any(name.startswith(beside) for name in new)
-    assert {name for name, tensor in new.items() if not torch.equal(tensor, old[name])} == {
-        name for name in new if name.startswith((*TRUNK, beside))
-    }
+    assert new.keys() == {name for name in old if name.startswith((*TRUNK, beside))}
+    assert not any(torch.equal(tensor, old[name]) for name, tensor in new.items())
 
 
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(

@@ -30,7 +30,7 @@ HOSTILE = "<script>alert('a & b')</script>"
 
 def copy(run: Path, name: str, change: Callable[[dict[str, Any]], object] = lambda summary: None) -> str:
     """A run folder in the working directory with another summary."""
-    shutil.copytree(run, name, ignore=shutil.ignore_patterns("pool", "csv", SEALS))
+    shutil.copytree(run, name, ignore=shutil.ignore_patterns("pool", "checkpoints", "logs", SEALS))
     path = Path(name) / "summary.json"
     summary = json.loads(path.read_text())
     change(summary)
@@ -42,7 +42,7 @@ def better(summary: dict[str, Any]) -> None:
     """More generation accuracy, and another learning rate; the samples were not recorded."""
     del summary["samples"]
     summary["after"]["generation"] = {"value": 0.8, "low": 0.77, "high": 0.82, "n": 400}
-    summary["recipe"]["lr"] = 0.5
+    summary["recipe"]["model.lr"] = 0.5
 
 
 def worse(summary: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ def test_the_page_and_the_table_say_what_differs(
     page = Path("page/compare.html").read_text(encoding="utf-8")
     assert "+50.0" in page and "+44.2 to +54.5" in page and ">better<" in page and "n = 300" in page
     differing = page.partition("What was done differently")[2].partition("</section>")[0]
-    assert "<b>lr</b>" in differing and "<b>epochs</b>" not in differing
+    assert "<b>model.lr</b>" in differing and "<b>trainer.max_epochs</b>" not in differing
     assert "only some of them have" not in page
     assert page.count('class="chart"') == 5, "three figures at a glance, two curves"
     for outside in ("http:", "https:", "<script", "src="):
@@ -85,12 +85,12 @@ def test_runs_of_fit_can_be_compared(janus_folder: Path, here: Path, capsys: pyt
 
 @pytest.mark.parametrize(("settings", "opened"), [(1, True), (20, False)])
 def test_what_only_some_runs_have_stands_apart(small_demo: Path, here: Path, settings: int, opened: bool) -> None:
-    copy(small_demo, "a", lambda summary: summary["recipe"].update(lr=2e-4))
+    copy(small_demo, "a", lambda summary: summary["recipe"].update({"model.lr": 2e-4}))
     copy(small_demo, "b", lambda summary: summary["recipe"].update({f"option{i}": i for i in range(settings)}))
     assert main(["compare", "a", "b"]) == 0
     page = Path("compare.html").read_text(encoding="utf-8")
     both, _, some = page.partition("What was done differently")[2].partition("</section>")[0].partition("<details")
-    assert "<b>lr</b>" in both and "option" not in both
+    assert "<b>model.lr</b>" in both and "option" not in both
     assert some.count("<b>option") == settings and (" open>" in some) is opened
     assert f"{settings} setting{'' if settings == 1 else 's'} that only some of them have" in some
 

@@ -25,7 +25,7 @@ from unigap.pool import Pool
 from unigap.pool.layout import REFERENCES
 from unigap.stages import ImproveStage, PretrainStage
 
-SHORT = {**EXACT, "trainer.max_epochs": 2}
+LONG = {**EXACT, "trainer.max_epochs": 3}
 # the first epoch alone; 16 rows in batches of one
 ONE = {**EXACT, "trainer.max_epochs": 1}
 
@@ -64,7 +64,7 @@ def whole(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
         if name not in known:
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(tmp_path_factory.mktemp(stage))
-                assert improve(janus_folder, stage, {**SHORT, **more}) == 0
+                assert improve(janus_folder, stage, {**EXACT, **more}) == 0
                 known[name] = left(stage)
         return known[name]
 
@@ -97,10 +97,10 @@ def test_an_epoch_cut_short_goes_on_where_it_was_cut(
     if stage == "c_sft" and recipe:
         pytest.skip("one stage is enough")
     expected = whole(stage, recipe)
-    assert improve(janus_folder, stage, {**SHORT, **recipe, **cut}) == 0
+    assert improve(janus_folder, stage, {**EXACT, **recipe, **cut}) == 0
     assert phase(stage) == "done"
     assert Pool.open(f"runs/{stage}/pool").rounds == (0,), "no round is drawn inside an epoch"
-    assert improve(janus_folder, stage, {**SHORT, **recipe, "resume": "must"}) == 0
+    assert improve(janus_folder, stage, {**EXACT, **recipe, "resume": "must"}) == 0
     assert differences(left(stage), expected) == []
 
 
@@ -109,14 +109,14 @@ def test_a_stop_waits_for_the_step_and_is_continued(
 ) -> None:
     recipe: dict[str, object] = {"trainer.accumulate_grad_batches": 2}
     expected = whole("sft", recipe)
-    timed = {**SHORT, **recipe, "trainer.max_time": "00:01:00:00"}
+    timed = {**EXACT, **recipe, "trainer.max_time": "00:01:00:00"}
     from lightning.pytorch.callbacks import Timer
 
     with monkeypatch.context() as patch:
         patch.setattr(Timer, "on_train_batch_end", StopsAt.on_train_batch_end)
         assert improve(janus_folder, "sft", timed) == 0
     assert content("sft")["global_step"] == 2, "batches 1 to 3, and the one that completes the step"
-    assert improve(janus_folder, "sft", {**SHORT, **recipe, "resume": "must"}) == 0
+    assert improve(janus_folder, "sft", {**EXACT, **recipe, "resume": "must"}) == 0
     assert differences(left("sft"), expected) == []
 
 
@@ -125,8 +125,8 @@ def test_a_run_ended_at_the_last_batch_of_an_epoch_trains_no_batch_twice(
 ) -> None:
     expected = whole("sft", {})
     steps = len(expected["rows"][0])
-    assert improve(janus_folder, "sft", {**SHORT, "trainer.max_steps": steps}) == 0
-    assert improve(janus_folder, "sft", {**SHORT, "trainer.max_steps": 2 * steps, "resume": "must"}) == 0
+    assert improve(janus_folder, "sft", {**EXACT, "trainer.max_steps": steps}) == 0
+    assert improve(janus_folder, "sft", {**EXACT, "trainer.max_steps": 2 * steps, "resume": "must"}) == 0
     assert differences(left("sft"), expected) == []
 
 
@@ -236,7 +236,7 @@ def test_a_changed_recipe_is_refused_in_one_line(
     monkeypatch.chdir(finished)
     before = Path("runs/sft/checkpoints/last.ckpt").read_bytes(), Path("runs/sft/checkpoints/config.yaml").read_text()
     remedy = "export model" if "lora" in option else "--model.init_args.init_from"
-    status = improve(janus_folder, "sft", {**SHORT, option: value, "resume": "must"})
+    status = improve(janus_folder, "sft", {**EXACT, option: value, "resume": "must"})
     expect_error(status, capsys, told, remedy)
     after = Path("runs/sft/checkpoints/last.ckpt").read_bytes(), Path("runs/sft/checkpoints/config.yaml").read_text()
     assert after == before
@@ -248,7 +248,7 @@ def test_what_a_continued_run_may_change_takes_effect(
     expected = whole("sft", {})
     assert improve(janus_folder, "sft", ONE) == 0
     free = {"regrow.plan.images_per_batch": 4, "trainer.log_every_n_steps": 2, "checkpoint.keep_epochs": "true"}
-    assert improve(janus_folder, "sft", {**SHORT, **free, "resume": "must"}) == 0
+    assert improve(janus_folder, "sft", {**EXACT, **free, "resume": "must"}) == 0
     assert differences(left("sft"), expected) == []
     assert [path.name for path in sorted(Path("runs/sft/checkpoints").glob("epoch-*"))] == ["epoch-0002.ckpt"]
     assert "max_epochs: 2" in Path("runs/sft/checkpoints/config.yaml").read_text()
@@ -257,9 +257,9 @@ def test_what_a_continued_run_may_change_takes_effect(
 def test_a_limit_that_cut_an_epoch_behind_is_not_lifted(
     janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert improve(janus_folder, "sft", {**SHORT, "trainer.limit_train_batches": 2}) == 0
+    assert improve(janus_folder, "sft", {**EXACT, "trainer.limit_train_batches": 2}) == 0
     capsys.readouterr()
-    status = improve(janus_folder, "sft", {**EXACT, "resume": "must"})
+    status = improve(janus_folder, "sft", {**LONG, "resume": "must"})
     expect_error(status, capsys, "limit_train_batches", "epochs that lie behind")
 
 
@@ -273,7 +273,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(
     held = torch.load(finished / "runs/sft/checkpoints/last.ckpt", weights_only=True)
     del held[part]
     torch.save(held, "part.ckpt")
-    status = improve(janus_folder, "sft", {**SHORT, "ckpt_path": "part.ckpt"})
+    status = improve(janus_folder, "sft", {**EXACT, "ckpt_path": "part.ckpt"})
     expect_error(status, capsys, "part.ckpt", f"no state of {LACKING[part]}", "init_from")
     assert not Path("runs").exists()
 
@@ -282,7 +282,7 @@ def test_a_run_without_its_pool_begins_no_other(
     finished: Path, janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = finished / "runs/sft/checkpoints/last.ckpt"
-    status = improve(janus_folder, "sft", {**SHORT, "ckpt_path": last, "data.pool": "elsewhere"})
+    status = improve(janus_folder, "sft", {**EXACT, "ckpt_path": last, "data.pool": "elsewhere"})
     expect_error(status, capsys, "elsewhere", "was trained on")
     assert not Path("elsewhere").exists()
 
@@ -337,12 +337,12 @@ def test_slurms_warning_signal_saves_and_requeues(
 
     with monkeypatch.context() as patch:
         patch.setattr(ImproveStage, "training_step", warned)
-        assert improve(janus_folder, "sft", {**SHORT, "trainer.devices": 1}) == 128 + signal.SIGUSR1
+        assert improve(janus_folder, "sft", {**EXACT, "trainer.devices": 1}) == 128 + signal.SIGUSR1
     assert (here / "asked").read_text() == "requeue 77\n"
     assert content("sft")["global_step"] == 3
     # SLURM starts the same command again
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert improve(janus_folder, "sft", {**SHORT, "trainer.devices": 1}) == 0
+    assert improve(janus_folder, "sft", {**EXACT, "trainer.devices": 1}) == 0
     assert differences(left("sft"), expected) == []
 
 
@@ -350,7 +350,7 @@ def test_patience_counts_epochs_with_a_validation_only(janus_folder: Path, here:
     assert stalled_epochs({}, 1) == set()
     assert stalled_epochs({2: 0.5, 4: 0.5}, 1) == {4}
     schedule = {"every_n_epochs": 0, "patience": 1}
-    waiting = {**EXACT, "trainer.limit_val_batches": 1}
+    waiting = {**LONG, "trainer.limit_val_batches": 1}
     waiting |= {f"model.init_args.schedule.{name}": value for name, value in schedule.items()}
     # validation after the third epoch alone: nothing to compare it with
     assert improve(janus_folder, "c_sft", {**waiting, "trainer.check_val_every_n_epoch": 3}) == 0

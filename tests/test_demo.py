@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from small_runs import expect_error, tree
+from small_runs import expect_error, shrink_demo, tree
 
-import unigap.cli.commands.demo
 from unigap.__main__ import main
-from unigap.cli.commands.demo import DemoPlan
 from unigap.pool import Pool
 
 FIGURES = {
@@ -108,8 +105,7 @@ def test_report_curves_and_gallery_are_there(small_demo: Path) -> None:
 def test_the_command_repeats_itself_and_replaces_only_when_told(
     janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = functools.partial(DemoPlan, per_cell=2, candidates=2, epochs=1, batch_size=1, eval_per_cell=1, exam=10)
-    monkeypatch.setattr(unigap.cli.commands.demo, "DemoPlan", small)
+    shrink_demo(monkeypatch)
     command = ["demo", "--checkpoint", str(janus_folder), "--seed", "3"]
     assert main(command) == 0
     told = capsys.readouterr()
@@ -129,6 +125,7 @@ def test_the_command_repeats_itself_and_replaces_only_when_told(
     assert tree(here) == before
 
     assert main([*command, "--overwrite"]) == 0
+    assert main(["export", "model", "runs/demo", "--out", "weights"]) == 0, "its folder is a run folder"
     second = read(here / "runs/demo", "summary.json")
     for summary in (first, second):
         del summary["wall_seconds"], summary["command"]

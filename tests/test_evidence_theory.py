@@ -11,7 +11,7 @@ import pytest
 import torch
 from small_runs import expect_error
 
-from evidence import theory_plan, theory_summary
+from evidence import coupling, theory_plan, theory_summary
 from evidence.__main__ import main
 from evidence.markdown import shown
 from evidence.results_file import ResultsFile
@@ -32,6 +32,7 @@ FIGURES = {"theory-lemmas.png", "theory-coupling.png", "theory-corrections.png",
 def test_one_command_writes_the_page_and_measures_nothing_twice(
     janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(coupling, "PERMUTATIONS", 50)
     monkeypatch.setattr(theory_plan, "TheoryPlan", functools.partial(theory_plan.TheoryPlan, **SMALL))
     command = ["theory", "--checkpoint", str(janus_folder), "--seeds", "1"]
     assert main(command) == 0

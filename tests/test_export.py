@@ -155,7 +155,8 @@ def test_a_run_becomes_a_merged_checkpoint(trained: Path, janus_folder: Path, he
     assert main(["export", "model", str(trained), "--out", "merged", "--license", "apache-2.0"]) == 0
     adapted = Janus(str(janus_folder), lora_rank=4)
     names = {name.removeprefix("model."): tensor for name, tensor in state(trained / "checkpoints/last.ckpt").items()}
-    adapted.load_state_dict(names)
+    assert names.keys() == adapted.trainable_state().keys(), "the base has the others"
+    adapted.load_state_dict(adapted.state_dict() | names)
     merged, untrained = Janus("merged"), Janus(str(janus_folder))
     prompt = adapted.encode_prompt(["a red circle"])
     codes_BM = torch.arange(adapted.image_tokens)[None] % adapted.n_codes

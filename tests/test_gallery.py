@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -14,12 +15,16 @@ from typing import Any
 import pytest
 import wandb
 from documented import commands, documented
+from kill_points import Killed, Point, armed, at_call, kill
 from PIL import Image
-from small_runs import CHECKPOINT, FICKLE, POOL, TRAINER, improve, same, state
+from safetensors.torch import load
+from small_runs import CHECKPOINT, FICKLE, POOL, SUMMARY, TRAINER, improve, same, state
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unigap.__main__ import main
+from unigap.callbacks import run_summary
 from unigap.callbacks.gallery import COLUMNS
+from unigap.models.janus import Janus
 from unigap.pool import Pool
 
 GALLERY = {"trainer.callbacks+": "unigap.callbacks.Gallery", "trainer.callbacks.prompts": 3}
@@ -109,6 +114,47 @@ def test_a_run_in_wandb(janus_folder: Path, offline: Path, capsys: pytest.Captur
     assert main(["fit", "--config", config, *again, "--trainer.logger", "false"]) == 0
     ours, theirs = (state(Path(folder) / "checkpoints/last.ckpt") for folder in ("runs/c_sft", "again"))
     assert same(ours, theirs)
+
+
+KILLS: dict[str, Point] = {
+    "in the final measurement": (run_summary, "rejudge", lambda function: at_call(1, kill, function), {}),
+    "in the upload": (Janus, "save", lambda function: at_call(1, kill, function), {}),
+}
+
+
+@pytest.mark.parametrize("point", KILLS)
+def test_a_run_killed_at_its_end_still_uploads_its_artifacts(point: str, janus_folder: Path, offline: Path) -> None:
+    flags = {**FICKLE, **SUMMARY, "summary.folder": "runs/sft", "trainer.max_epochs": 1}
+    flags |= {"trainer.logger": "WandbLogger", "trainer.callbacks+": "unigap.callbacks.Artifacts"}
+    with pytest.raises(Killed), armed(KILLS[point]):
+        improve(janus_folder, "sft", flags)
+    wandb.teardown()
+    before = {*offline.rglob("offline-run-*/*.wandb")}
+    trained = state(offline / "runs/sft/checkpoints/last.ckpt")
+    assert improve(janus_folder, "sft", {**flags, "resume": "auto"}) == 0
+    (log,) = {*offline.rglob("offline-run-*/*.wandb")} - before
+    assert f"sha256-{str(Pool.open('runs/sft/pool').state()['sha256'])[:12]}".encode() in written(log)
+    weights = [load(data) for data in staged(offline / "data") if data[8:9] == b"{"]
+    assert any(same(tensors, {name: trained[f"model.net.{name}"] for name in tensors}) for tensors in weights)
+
+
+@pytest.mark.parametrize("given", [None, "mine"])
+def test_a_group_that_is_given_is_kept(given: str | None, janus_folder: Path, offline: Path) -> None:
+    groups: list[str] = []
+
+    class Stop(Exception):
+        """Ends the run before it trains."""
+
+    @functools.wraps(wandb.init)  # the options of the logger are read off its signature
+    def started(**options: Any) -> None:
+        groups.append(options["group"])
+        raise Stop
+
+    flags = {"trainer.logger": "WandbLogger", "trainer.logger.group": given or "null"}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(wandb, "init", started)
+        improve(janus_folder, "sft", flags)
+    assert groups == [given or "SFTStage"]
 
 
 def test_online_without_an_answer_goes_offline(

@@ -43,7 +43,7 @@ def guarded(checkpoint: Path, guard: Mapping[str, Any] | None, flags: Mapping[st
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return {f"model.{name}": tensor for name, tensor in Janus(str(checkpoint)).state_dict().items()}
+    return {f"model.{name}": tensor for name, tensor in Janus(str(checkpoint)).trainable_state().items()}
 
 
 def guard_state(checkpoint: Path = LAST) -> dict[str, Any]:

@@ -9,17 +9,30 @@ from typing import Any
 import pytest
 import torch
 
-from unigap.cli.commands import demo
-from unigap.cli.commands.demo import DemoPlan, run_demo
-from unigap.data import PoolData
-from unigap.judges import InvertedJudge, Judge, OracleJudge, RandomJudge, SelfJudge
+from unigap.cli.commands.demo import run_demo, start_of
 from unigap.models.base import PromptBatch, SamplingRecipe, UnifiedModel
 from unigap.models.janus import Janus
-from unigap.objectives import SFT
 
-PLAN = DemoPlan(
-    per_cell=12, candidates=4, epochs=3, lr=1.5e-4, eval_per_cell=8, eval_candidates=3, exam=0, batch_size=16
-)
+SMALL = {
+    "data.init_args.per_cell": 12,
+    "data.init_args.batch_size": 16,
+    "regrow.plan.candidates": 4,
+    "summary.per_cell": 8,
+    "summary.plan.candidates": 3,
+    "summary.exam": 0,
+    "trainer.max_epochs": 3,
+    # gains are measured on test prompts; no assertion reads the validation after each epoch
+    "trainer.limit_val_batches": 0,
+}
+JUDGES = {
+    "oracle": {"class_path": "unigap.judges.OracleJudge"},
+    "self": {"class_path": "unigap.judges.SelfJudge"},
+    "random": {"class_path": "unigap.judges.RandomJudge"},
+    "inverted": {
+        "class_path": "unigap.judges.InvertedJudge",
+        "init_args": {"judge": {"class_path": "unigap.judges.SelfJudge"}},
+    },
+}
 
 
 def sampled_once(sample: Callable[..., Any], start: dict[str, torch.Tensor]) -> Callable[..., Any]:
@@ -56,20 +69,12 @@ def content(tensor: torch.Tensor) -> tuple[torch.Size, bytes]:
 
 
 def test_better_judges_make_better_drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # gains are measured on test prompts; no assertion reads the validation after each epoch, so keep it small
-    monkeypatch.setattr(demo, "PoolData", lambda **options: PoolData(**{**options, "eval_per_cell": 1}))
     monkeypatch.setattr(Janus, "sample_images", sampled_once(Janus.sample_images, Janus("shapes").trainable_state()))
     monkeypatch.setattr(Janus, "decode", decoded_once(Janus.decode))
-    judges: dict[str, Judge] = {
-        "oracle": OracleJudge(),
-        "self": SelfJudge(),
-        "random": RandomJudge(),
-        "inverted": InvertedJudge(SelfJudge()),
-    }
-    gained = {}
-    for name, judge in judges.items():
+    start, gained = start_of("shapes"), {}
+    for name, judge in JUDGES.items():
         (tmp_path / name).mkdir()
-        summary = run_demo(PLAN, tmp_path / name, "csv", judge, SFT(keep=4))
+        summary = run_demo(start, tmp_path / name, 0, {**SMALL, "model.init_args.judge": judge})
         gained[name] = summary["delta"]["generation"]["value"]
     assert gained["oracle"] >= gained["self"] > gained["random"] > gained["inverted"], gained
     assert gained["self"] > 0.04, gained

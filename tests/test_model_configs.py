@@ -147,7 +147,7 @@ def test_more_nodes_are_a_third_config(capsys: pytest.CaptureFixture[str]) -> No
     trainer = printed([*named(("janus_pro/c_sft", "janus_pro/7b")), "--config", nodes], capsys)["trainer"]
     sizes = trainer["strategy"]["init_args"]
     assert sizes["data_parallel_size"] == trainer["num_nodes"] * trainer["devices"] == 64
-    assert sizes["tensor_parallel_size"] == 1 and not sizes["save_distributed_checkpoint"]
+    assert sizes["tensor_parallel_size"] == 1 and sizes["save_distributed_checkpoint"]
     assert trainer["max_epochs"] == 20
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,13 @@ from kill_points import differences, left_behind
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from sharded_ranks import ONE, STAGE, sharded
-from small_runs import expect_error, improve, state
+from small_runs import expect_error, improve, same, state
 from test_two_processes import HERE, environment
 
+from unigap.__main__ import main
+from unigap.callbacks.checkpoint_io import StreamedCheckpoints
 from unigap.models.engine.sharding import whole
+from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.stages import SFTStage
@@ -69,13 +73,14 @@ def test_two_processes_with_shards_do_what_one_does_and_continue_exactly(
     last = Path("runs") / STAGE / "checkpoints" / "last.ckpt"
     one, two = state(last), state(tmp_path / "whole" / last)
     assert one.keys() == two.keys()
-    start = {f"model.{name}": tensor for name, tensor in Janus(str(janus_folder)).state_dict().items()}
+    start = {f"model.{name}": tensor for name, tensor in Janus(str(janus_folder)).trainable_state().items()}
+    assert one.keys() == start.keys(), "the base has the others"
     assert max((one[name] - start[name]).abs().max().item() for name in one) > 1e-4, "it learned"
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-6, rtol=0, msg=lambda told, name=name: f"{name}: {told}")
     alone = Janus(str(janus_folder))
     load_stage(alone, str(tmp_path / "whole" / last))
-    assert all(torch.equal(tensor, two[f"model.{name}"]) for name, tensor in alone.state_dict().items())
+    assert all(torch.equal(tensor, two[f"model.{name}"]) for name, tensor in alone.trainable_state().items())
 
     pools = [Pool.open(tmp_path / name / "runs" / STAGE / "pool") for name in ("one", "whole")]
     assert pools[0].rounds == pools[1].rounds == (0, 1)
@@ -93,14 +98,46 @@ def test_two_processes_with_shards_do_what_one_does_and_continue_exactly(
     uninterrupted = left_behind(STAGE)
     monkeypatch.chdir(tmp_path / "continued")
     assert differences(left_behind(STAGE), uninterrupted) == []
+    monkeypatch.chdir(tmp_path / "shards")
+    held = StreamedCheckpoints().load_checkpoint(last)
+    whole = {"weights": held["state_dict"], "optimizer": held["optimizer_states"]}
+    assert differences(in_order(left_behind(STAGE) | whole), in_order(uninterrupted)) == []
+    check_shards(last, janus_folder)
 
 
-def test_a_run_that_could_not_continue_is_refused(
-    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str], own_process_group: None
-) -> None:
-    status = improve(janus_folder, "sft", sharded(1, one_file=False))
-    expect_error(status, capsys, "save_distributed_checkpoint=false")
-    assert not list(here.rglob("*.parquet")), "nothing is drawn before"
+def in_order(left: dict[str, Any]) -> dict[str, Any]:
+    """What a run left behind, with the moments of each weight in order: Lightning numbers frozen weights too."""
+    (optimizer,) = left["optimizer"]
+    groups = [group | {"params": len(group["params"])} for group in optimizer["param_groups"]]
+    moments = [optimizer["state"][key] for group in optimizer["param_groups"] for key in group["params"]]
+    return left | {"optimizer": {"groups": groups, "moments": moments}}
+
+
+def check_shards(last: Path, base: Path) -> None:
+    """Small file, one part of each process, nothing of a replaced checkpoint; exported whole, and damage is noticed."""
+    (place,) = last.parent.glob("shards-*")
+    parts = sorted(place.iterdir())
+    assert [part.name for part in parts] == ["rank-00000.pt", "rank-00001.pt"]
+    sizes = [part.stat().st_size for part in parts]
+    assert max(sizes) < 1.2 * min(sizes) and sum(sizes) > 5 * last.stat().st_size
+    assert improve(base, STAGE, {**ONE, "ckpt_path": last}, "validate") == 0
+    assert main(["export", "model", str(Path("runs") / STAGE), "--out", "exported"]) == 0
+    alone = Janus(str(base))
+    load_stage(alone, str(last))
+    exported = Janus("exported").state_dict()
+    assert all(torch.equal(tensor, exported[name]) for name, tensor in alone.state_dict().items())
+    content, noticed, sound = parts[1].read_bytes(), 0, open_lightning(str(last), "ckpt_path")["state_dict"]
+    for at in range(50, len(content), len(content) // 20):
+        parts[1].write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        try:
+            assert same(open_lightning(str(last), "ckpt_path")["state_dict"], sound), f"byte {at}"
+        except ValueError as error:
+            assert "rank-00001.pt" in str(error)
+            noticed += 1
+    assert noticed >= 15
+    parts[1].unlink()
+    with pytest.raises(ValueError, match=r"rank-00001\.pt.*missing"):
+        open_lightning(str(last), "ckpt_path")
 
 
 def test_what_needs_whole_weights_is_refused(

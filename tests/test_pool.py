@@ -18,16 +18,9 @@ from hypothesis import strategies as st
 from small_pools import PROMPTS, RECIPE, draw, fill, grow, judge, rows, tree
 
 from unigap.pool import Pool
-from unigap.pool.tables import (
-    EARLIER,
-    JUDGMENTS,
-    SHARD,
-    judgments_of,
-    merge_shards,
-    parquet_bytes,
-    read_parquet,
-    shard_table,
-)
+from unigap.pool.parquet import parquet_bytes, read_parquet
+from unigap.pool.schemas import EARLIER, JUDGMENTS, SHARD
+from unigap.pool.tables import judgments_of, merge_shards, shard_table
 from unigap.records import Candidate, Judgment, Prompt
 
 
@@ -165,10 +158,10 @@ def test_malformed_records_are_refused_by_name(tmp_path: Path) -> None:
         ([replace(good, round=1)], [], "was written to round 0"),
         ([replace(good, index=-1)], [], "index of candidate"),
         ([replace(good, seed=2**63)], [], "seed of candidate"),
-        ([replace(good, drawing=good.drawing.astype(np.float32))], [], "codes of candidate"),
-        ([replace(good, drawing=good.drawing[None])], [], "codes of candidate"),
-        ([replace(good, drawing=good.drawing - 999)], [], "codes of candidate"),
-        ([replace(good, drawing=good.drawing.astype(np.int64) + 2**31)], [], "codes of candidate"),
+        ([replace(good, stored=good.drawing.astype(np.float32))], [], "codes of candidate"),
+        ([replace(good, stored=good.drawing[None])], [], "codes of candidate"),
+        ([replace(good, stored=good.drawing - 999)], [], "codes of candidate"),
+        ([replace(good, stored=good.drawing.astype(np.int64) + 2**31)], [], "codes of candidate"),
         ([replace(good, prompt=Prompt("a", "\ud800"))], [], "text of prompt 'a' holds a lone surrogate"),
         ([replace(good, prompt=Prompt("", "a circle"))], [], "empty id"),
     ]

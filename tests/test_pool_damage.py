@@ -21,7 +21,8 @@ from unigap.__main__ import main
 from unigap.files.durable import file_digest, seal, unseal
 from unigap.pool import Pool
 from unigap.pool.damage import find_damage
-from unigap.pool.tables import CANDIDATES, read_parquet
+from unigap.pool.parquet import read_parquet
+from unigap.pool.schemas import CANDIDATES
 
 
 @pytest.fixture(autouse=True)

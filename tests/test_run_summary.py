@@ -30,8 +30,9 @@ def test_a_config_run_can_be_reported_and_its_training_is_the_same(
     # so large a step that the judge of an untrained model changes its mind
     flags = {**WRITTEN, "model.init_args.lr": 0.01, "model.init_args.warmup_steps": 0, "summary.plan.candidates": 4}
     assert improve(janus_folder, "c_sft", flags) == 0
-    printed = capsys.readouterr().out
-    assert "The gap on 15 test prompts" in printed and "to see it: unigap report runs/c_sft" in printed
+    printed = capsys.readouterr()
+    assert "The gap on 15 test prompts" in printed.out
+    assert printed.err.endswith("next: unigap report runs/c_sft\n")
     run = read_run("runs/c_sft")
     summary = run.summary
     assert (summary.seed, summary.model, summary.n_eval_prompts) == (5, str(janus_folder), 15)

@@ -17,106 +17,24 @@ import pytest
 import torch
 from PIL import Image
 from small_runs import expect_error, improve, state
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-from torch import nn
+from small_vqa import END, IMAGES, PLACE, START, save_llava, save_qwen
 from transformers import (
     AutoModelForImageTextToText,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
     ProcessorMixin,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
 )
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from unigap.files.images import to_pixels, to_png
 from unigap.judges import SelfJudge, VQAJudge
 from unigap.judges.self_judge import QUESTION
+from unigap.models.engine.image_reader import ImageReader
 from unigap.pool import Pool
 from unigap.records import Candidate, Prompt
-from unigap.worlds.shapes.grammar import WORDS, parse
+from unigap.worlds.shapes.grammar import parse
 from unigap.worlds.shapes.scenes import imagine, render
 
 TEXTS = ["a red circle", "a small red circle left of a large blue square", "six rings", "two blue squares", "a ring"]
-SPEECH = ("Does", "this", "figure", "show", "Please", "answer", "or", "assistant", "user", '"', "?", ".", ":")
 FAMILIES = ("llava", "qwen")
-START, PLACE, END, VIDEO = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"
-IMAGES = {
-    "llava": LlavaImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-    "qwen": Qwen2VLImageProcessorPil(patch_size=4, min_pixels=16 * 16, max_pixels=64 * 64),
-}
-
-
-def tokenizer(*marks: str) -> PreTrainedTokenizerFast:
-    """One token a word; it pads on the side a judge cannot use."""
-    words = ["<pad>", "<s>", "</s>", "<unk>", *marks, *dict.fromkeys([*SPEECH, *WORDS]), "Yes", "yes", "No", "no"]
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    core.normalizer = normalizers.Sequence([])
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[A-Za-z]+|[^A-Za-z ]"), behavior="removed", invert=True)
-    core.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", words.index("<s>"))])
-    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    made = PreTrainedTokenizerFast(tokenizer_object=core, padding_side="right", **special)
-    made.add_special_tokens({"extra_special_tokens": list(marks)})
-    return made
-
-
-def template(image: str, first: str = "") -> str:
-    return (
-        f"{first}{{% for message in messages %}}user: {{% for part in message['content'] %}}"
-        f"{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}"
-        "{% endfor %}{% if add_generation_prompt %} assistant:{% endif %}"
-    )
-
-
-def save_llava(folder: Path) -> None:
-    """Its template leaves the first token to the tokenizer."""
-    words = tokenizer("<image>")
-    vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
-    )
-    text = LlamaConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
-    )
-    image = words.convert_tokens_to_ids("<image>")
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=image, image_seq_length=16)
-    made = LlavaProcessor(IMAGES["llava"], words, 8, "default", template("<image>"), num_additional_image_tokens=1)
-    _save(LlavaForConditionalGeneration(config), made, folder)
-
-
-def save_qwen(folder: Path) -> None:
-    """Positions in three dimensions, images of any size, and a template that writes the first token itself."""
-    words = tokenizer(START, PLACE, END, VIDEO)
-    start, image, end, video = words.convert_tokens_to_ids([START, PLACE, END, VIDEO])
-    text = Qwen2_5_VLTextConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
-        bos_token_id=1, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
-    vision = Qwen2_5_VLVisionConfig(
-        depth=2, hidden_size=32, intermediate_size=64, num_heads=2, patch_size=4, window_size=16, out_hidden_size=32,
-        fullatt_block_indexes=[1],
-    )  # fmt: skip
-    config = Qwen2_5_VLConfig(
-        text_config=text, vision_config=vision, image_token_id=image, video_token_id=video,
-        vision_start_token_id=start, vision_end_token_id=end,
-    )  # fmt: skip
-    made = Qwen2_5_VLProcessor(IMAGES["qwen"], words, chat_template=template(START + PLACE + END, "<s>"))
-    _save(Qwen2_5_VLForConditionalGeneration(config), made, folder)
-
-
-def _save(net: nn.Module, processor: Any, folder: Path) -> None:
-    for parameter in net.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=0.3)
-    net.save_pretrained(folder)  # type: ignore[operator]
-    processor.save_pretrained(folder)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -245,6 +163,68 @@ def test_it_judges_from_outside_and_is_no_part_of_what_is_trained(
     assert not any("vision_tower" in key for key in state(here / "runs/sft/checkpoints/last.ckpt"))
 
 
+# Where the weights are, and how precise
+
+
+def test_a_device_map_changes_no_verdict(
+    folders: dict[str, Path], pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, spread = VQAJudge(str(folders["llava"])), VQAJudge(str(folders["llava"]), device_map="auto")
+    expected, maps = plain.ask(TEXTS, pictures), []
+    real = AutoModelForImageTextToText.from_pretrained
+    monkeypatch.setattr(
+        AutoModelForImageTextToText,
+        "from_pretrained",
+        lambda *a, **k: maps.append(k["device_map"]) or real(*a, **k),
+    )
+    assert torch.equal(spread.ask(TEXTS, pictures), expected) and maps == ["auto"]
+    assert spread.recipe == plain.recipe, "where it is does not matter"
+
+
+def test_weights_are_moved_away_between_batches(
+    folders: dict[str, Path], janus: Any, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[str] = []
+    real = ImageReader.to
+    monkeypatch.setattr(ImageReader, "to", lambda self, device: moves.append(device) or real(self, device))
+    kept, moved = VQAJudge(str(folders["llava"])), VQAJudge(str(folders["llava"]), device="meta", offload=True)
+    kept.ask(TEXTS, pictures)
+    assert moves == ["cpu"]
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        moved.ask(TEXTS, pictures, "meta")  # computes nothing there, and comes back all the same
+    assert moves == ["cpu", "meta", "cpu"] and moved.recipe == kept.recipe
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning")
+@pytest.mark.parametrize("dtype", ["bnb-8bit", "bnb-4bit"])
+def test_quantised_weights_give_similar_verdicts(tmp_path: Path, pictures: torch.Tensor, dtype: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_llava(tmp_path / "wide", width=128)
+    full, quantised = VQAJudge(str(tmp_path / "wide")), VQAJudge(str(tmp_path / "wide"), dtype=dtype)
+    exact, rounded = full.ask(TEXTS, pictures), quantised.ask(TEXTS, pictures)
+    assert torch.isfinite(rounded).all() and not torch.equal(exact, rounded)
+    assert full.recipe["dtype"] == "auto" and quantised.recipe["dtype"] == dtype
+    assert quantised._reader is not None and quantised._reader.net.is_quantized
+
+
+def test_quantised_weights_without_their_library_name_the_extra(
+    folders: dict[str, Path], janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else real(name, *a)
+    )
+    flags = {
+        "model.init_args.external": "unigap.judges.VQAJudge",
+        "model.init_args.external.init_args.checkpoint": folders["llava"],
+        "model.init_args.external.init_args.dtype": "bnb-4bit",
+    }
+    status = improve(janus_folder, "sft", flags)
+    expect_error(status, capsys, "dtype 'bnb-4bit' needs bitsandbytes; pip install 'unigap[quantized]'")
+
+
 # What is refused
 
 
@@ -257,6 +237,9 @@ def test_it_judges_from_outside_and_is_no_part_of_what_is_trained(
         ({"dtype": "int8"}, "unknown dtype 'int8'; choose one of: auto"),
         ({"device": "cuda:99"}, "is not available"),
         ({"batch_size": 0}, "batch_size must be >= 1"),
+        ({"device_map": "spread"}, "unknown device_map 'spread'; choose one of: auto"),
+        ({"device_map": "auto", "device": "cpu"}, "device 'cpu' and device_map 'auto' exclude each other"),
+        ({"device_map": "auto", "offload": True}, "offload moves whole models"),
     ],
 )
 def test_mistakes_show_before_anything_is_drawn(folders: dict[str, Path], options: dict, reason: str) -> None:

@@ -26,6 +26,8 @@ def in_folder(folder: Path) -> None:
 
 
 def main(checkpoint: Path, folder: Path, stages: list[str]) -> None:
+    in_folder(folder / "idle")
+    assert improve(checkpoint, "sft", {**TWO, "model.init_args.model.init_args.train_also": "aligner"}) == 2
     found: dict[str, list[str]] = {}
     for stage in stages:
         in_folder(folder / stage / "whole")

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from unigap import __version__
-from unigap.console.allocator import keep_freed_memory
+from unigap.console import tasks
 from unigap.console.mistakes import hint, is_lost_process, one_line
 from unigap.console.outlet import outlive_reader
 from unigap.console.stop_signal import Stopped
 
 VERBS = {
-    "demo": ("unigap.cli.verbs", "watch the gap close on the embedded world, a few minutes on a CPU"),
+    "demo": ("unigap.cli.commands.demo", "watch the gap close on the embedded world, a few minutes on a CPU"),
     "fit": ("unigap.cli.lightning_verbs", "train a stage: --config configs/shapes/sft.yaml"),
     "validate": ("unigap.cli.lightning_verbs", "measure the gap of a stage's model on held-out prompts"),
     "predict": ("unigap.cli.lightning_verbs", "sample and judge candidates into a pool"),
@@ -24,7 +24,10 @@ VERBS = {
     "compare": ("unigap.cli.commands.compare", "compare RUN RUN...: runs side by side, in a table and on a page"),
     "check": ("unigap.cli.verbs", "check that a model keeps the promises of the protocol"),
     "inspect": ("unigap.cli.verbs", "list the classes a config or folder would import and where it would write"),
-    "judge": ("unigap.cli.verbs", "judge export|import|agreement POOL: collect people's verdicts, compare judges"),
+    "judge": (
+        "unigap.cli.verbs",
+        "judge ask|export|import|agreement|scales POOL: ask a further judge or people, compare judges",
+    ),
     "pool": ("unigap.cli.verbs", "pool verify DIR: check every file of a pool"),
     "prompts": ("unigap.cli.verbs", "prompts import|audit: list a prompt set, find training prompts in the test set"),
     "score": ("unigap.cli.verbs", "score geneval|compbench|dsg: benchmark scores from detections or answers"),
@@ -81,11 +84,10 @@ def answer(words: Sequence[str], run: Callable[[Sequence[str]], int], debug: boo
         os.environ.setdefault("WANDB_MODE", "offline")
     if os.environ.get("WANDB_MODE") == "offline":
         os.environ.setdefault("WANDB_QUIET", "true")
-    keep_freed_memory()
     if debug:
-        return run(words)
+        return _run_shown(words, run)
     try:
-        return run(words)
+        return _run_shown(words, run)
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
     except Stopped as stopped:
@@ -100,8 +102,14 @@ def answer(words: Sequence[str], run: Callable[[Sequence[str]], int], debug: boo
         return _fail(one_line(error))
 
 
+def _run_shown(words: Sequence[str], run: Callable[[Sequence[str]], int]) -> int:
+    with tasks.shown():
+        return run(words)
+
+
 def _run(words: Sequence[str]) -> int:
-    runner: Callable[[Sequence[str]], int] = importlib.import_module(VERBS[words[0]][0]).run
+    with tasks.starting():
+        runner: Callable[[Sequence[str]], int] = importlib.import_module(VERBS[words[0]][0]).run
     failed = True
     try:
         status = runner(words)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Sampler
 
 from unigap.evaluation.probe_set import ProbeSet
+from unigap.loop.members import stage_members
 from unigap.loop.progress import batches_behind, batches_trained
 from unigap.loop.selection import Selection, acceptance, nothing_to_learn
 from unigap.objectives import Objective, Row, RowBatch
 from unigap.pool import Pool
 from unigap.prompt_sets.contamination import check_no_overlap
 from unigap.prompt_sets.loading import load_prompts
-from unigap.records import Prompt
+from unigap.records import DrawingFormat, Prompt
 from unigap.seeds import seed_of_part
 from unigap.world import find_world
 
@@ -52,6 +54,7 @@ class EpochBatches(Sampler[list[int]]):
         world: Number of processes.
         start: Batches of the first epoch that were trained on before a resume.
         ease_R: How easy each row is; if given, easier rows come earlier in an epoch, equal ones at random.
+        get_ready: Called with the rows of this process before the first batch of an epoch.
     """
 
     def __init__(
@@ -64,11 +67,12 @@ class EpochBatches(Sampler[list[int]]):
         world: int = 1,
         start: int = 0,
         ease_R: Sequence[float] = (),
+        get_ready: Callable[[np.ndarray], None] = lambda rows: None,
     ) -> None:
         self.step = rows_of_step(rows, batch_size, world)
         self.size = self.step // world
         self.rows, self.key, self.rank, self.world = rows, tuple(key), rank, world
-        self.epoch, self.start, self.ease_R = epoch, start, ease_R
+        self.epoch, self.start, self.ease_R, self._get_ready = epoch, start, ease_R, get_ready
 
     def set_epoch(self, epoch: int) -> None:
         """Go on to another epoch, from its first batch."""
@@ -84,8 +88,9 @@ class EpochBatches(Sampler[list[int]]):
         if self.ease_R:
             # leave rows over at random, not the hardest ones
             order = sorted(order[: len(self) * self.step], key=lambda row: -self.ease_R[row])
-        for number in range(self.start, len(self)):
-            first = (number * self.world + self.rank) * self.size
+        firsts = [(number * self.world + self.rank) * self.size for number in range(self.start, len(self))]
+        self._get_ready(np.array([row for first in firsts for row in order[first : first + self.size]], np.int64))
+        for first in firsts:
             yield order[first : first + self.size]
 
 
@@ -150,7 +155,7 @@ class PoolData(LightningDataModule):
         self._pool: Pool | None = None
         self._rows: Sequence[Row] = []
         self._ease: list[float] = []
-        self._references: dict[str, float] = {}
+        self._references: Mapping[str, float] = {}
         self._objective: Objective | None = None
         self._restored: dict[str, Any] = {}
 
@@ -166,19 +171,30 @@ class PoolData(LightningDataModule):
         return Path(self._folder)
 
     @property
+    def pool(self) -> Pool:
+        """The pool that ``open_pool`` opened."""
+        assert self._pool is not None
+        return self._pool
+
+    @property
     def rows(self) -> Sequence[Row]:
         """Training rows of the present epoch."""
         return self._rows
 
-    def open_pool(self, model_digest: str, create: bool) -> Pool:
+    def open_pool(self, model_digest: str, create: bool, format: DrawingFormat | None = None) -> Pool:
         """Open the pool; if there is none and the run is new, ``create`` begins one.
+
+        Args:
+            model_digest: Fingerprint of the model family of the drawings.
+            create: Whether to begin a pool.
+            format: Type and shape of the drawings of a pool that is begun; None for codes (M,).
 
         Raises:
             ValueError: The folder holds another model's pool, a damaged one or something else, or the prompts are not
                 those of the run that continues.
         """
         if create and not self._restored and not (self.pool_folder / "pool.json").exists():
-            Pool.create(self.pool_folder, model_digest)
+            Pool.create(self.pool_folder, model_digest, format)
         self._pool = Pool.open(self.pool_folder, model_digest)
         if self._restored:
             self._pool.check_state(self._restored)
@@ -213,7 +229,7 @@ class PoolData(LightningDataModule):
             share = acceptance(candidates, logits, objective.threshold)
             self._ease = [share[row.prompt.id] for row in self._rows]
 
-    def use_references(self, references: dict[str, float]) -> None:
+    def use_references(self, references: Mapping[str, float]) -> None:
         """Set the reference log-likelihoods of the rows' candidates, by candidate id, in nats (DPO)."""
         self._references = references
 
@@ -229,6 +245,7 @@ class PoolData(LightningDataModule):
             self.trainer.world_size,
             batches_behind(self.trainer),
             self._ease,
+            self._stage,
         )
         self._check_place(sampler)
         if not len(sampler):
@@ -244,6 +261,10 @@ class PoolData(LightningDataModule):
                 f"this run is {self._restored['rows_trained']} rows into an epoch of {len(self._rows)}, which batches "
                 f"of {self.batch_size} rows do not reach; set data.batch_size back"
             )
+
+    def _stage(self, places: np.ndarray) -> None:
+        assert self._objective is not None
+        stage_members(self._rows, places, self._objective.members)
 
     def _collate(self, rows: list[Any]) -> RowBatch:
         assert self._objective is not None

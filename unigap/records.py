@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One text-to-image prompt.
 
@@ -30,6 +31,56 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class DrawingFormat:
+    """Type and shape of the drawings of a pool; a pool without one holds codes, int32 (M,).
+
+    Attributes:
+        dtype: ``"int32"`` for codes, stored in the tables, or ``"float16"`` for latents, stored in files of their own.
+        shape: Shape of one drawing, e.g. (M, C).
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))  # a list when read from JSON
+        if self.dtype not in ("int32", "float16"):
+            raise ValueError(f"drawings are stored as int32 or float16, not as {self.dtype!r}")
+        if not self.shape or any(type(side) is not int or side < 1 for side in self.shape):
+            raise ValueError(f"the shape of a drawing must be whole numbers >= 1, got {self.shape!r}")
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether the drawings are latents, stored in files of their own."""
+        return self.dtype == "float16"
+
+    def check(self, name: str, drawing: np.ndarray) -> np.ndarray:
+        """Return a drawing in this type.
+
+        Raises:
+            ValueError: It has another shape or kind of number, or latents are not finite in float16.
+        """
+        kind = np.floating if self.is_latent else np.integer
+        if drawing.shape != self.shape or not np.issubdtype(drawing.dtype, kind):
+            raise ValueError(
+                f"drawing of candidate {name!r} is {drawing.dtype} {drawing.shape}, not {self.dtype} {self.shape} as "
+                "the pool's"
+            )
+        with np.errstate(over="ignore"):
+            stored = drawing.astype(self.dtype)
+        if self.is_latent and not np.isfinite(stored).all():
+            raise ValueError(f"drawing of candidate {name!r} is not finite in {self.dtype}; it must be")
+        return stored
+
+
+class StoredDrawing(Protocol):
+    """A drawing in a pool, read when it is needed."""
+
+    def read(self) -> np.ndarray:
+        """Return a new array."""
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One image sampled for a prompt, stored as the model's drawing of it (never re-encoded).
 
@@ -38,7 +89,7 @@ class Candidate:
         round: Number of the sampling round, from 0.
         index: Number of the candidate among those of this prompt and round, from 0.
         seed: The sampling seed, a function of (run seed, round, prompt id, index) only.
-        drawing: What the model decodes to pixels: image codes, int32 (M,) or (M, D), or latents, float16 (M, C).
+        stored: The drawing, or where to read it; see ``drawing``.
         logp: Log-likelihood of the drawing given the prompt at temperature 1 without guidance, in nats; ``None`` if the
             model has none.
     """
@@ -47,8 +98,13 @@ class Candidate:
     round: int
     index: int
     seed: int
-    drawing: np.ndarray = field(compare=False, repr=False)
+    stored: np.ndarray | StoredDrawing = field(compare=False, repr=False)
     logp: float | None
+
+    @property
+    def drawing(self) -> np.ndarray:
+        """What the model decodes to pixels: image codes, int32 (M,) or (M, D), or latents, float16 (M, C)."""
+        return self.stored if isinstance(self.stored, np.ndarray) else self.stored.read()
 
     @property
     def id(self) -> str:

@@ -35,7 +35,7 @@ def measure_base(setting: Setting, prompts: str, seed: int) -> Result:
     return {
         **figures(verdicts, renders_E),
         "cells": [(prompt.category, prompt.difficulty) for prompt in verdicts.prompts],
-        "renders_truth": _exam(setting).truth_B.int().tolist(),
+        "renders_truth": _probe_set(setting).truth_B.int().tolist(),
         "seconds": round(time.perf_counter() - began, 1),
     }
 
@@ -64,7 +64,7 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
         "steps": trained.steps,
         "threshold": trained.threshold,
         "rounds": rounds,
-        **figures(after, probe_logits(model, _exam(setting), own)),
+        **figures(after, probe_logits(model, _probe_set(setting), own)),
         "fixed": _numbers(rejudge(model, before, own)),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -89,11 +89,11 @@ def measure_model(setting: Setting, model: UnifiedModel, prompts: str, seed: int
     """Return verdicts on images of a model, and its log-odds of yes on the rendered images, (E,)."""
     own = SelfJudge()
     verdicts = measure(model, setting.test_prompts(prompts), setting.test_plan(seed), own, OracleJudge())
-    return verdicts, probe_logits(model, _exam(setting), own)
+    return verdicts, probe_logits(model, _probe_set(setting), own)
 
 
 @functools.lru_cache(maxsize=1)
-def _exam(setting: Setting) -> ProbeSet:
+def _probe_set(setting: Setting) -> ProbeSet:
     return shapes_probe_set(setting.split, setting.exam, seed=0)
 
 

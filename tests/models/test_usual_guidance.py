@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_runs import expect_error
+from small_runs import expect_error, shrink_demo
 
 from unigap.__main__ import main
 from unigap.models.families import load_model
+from unigap.models.janus import Janus
 
 WRITTEN = {
     "janus": ("generation_config.json", "guidance_scale"),
@@ -39,10 +40,6 @@ def test_it_is_read_and_saved_again(family: str, request: pytest.FixtureRequest,
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_gap_and_demo_draw_with_it(janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unigap.cli.commands.demo import DemoPlan, run_demo
-    from unigap.judges import RandomJudge
-    from unigap.models.janus import Janus
-    from unigap.objectives import SFT
 
     copy, drawn = shutil.copytree(janus_folder, here / "asking"), []
     ask_for(3.5, "janus", copy)
@@ -53,9 +50,10 @@ def test_gap_and_demo_draw_with_it(janus_folder: Path, here: Path, monkeypatch: 
     drawn.clear()
     assert main(["gap", *few, "--cfg", "2"]) == 0 and set(drawn) == {2}
     drawn.clear()
-    small = {"per_cell": 1, "candidates": 2, "epochs": 1, "eval_per_cell": 1, "eval_candidates": 1, "exam": 10}
-    run_demo(DemoPlan(str(copy), **small), here, "csv", RandomJudge(0.5), SFT())
-    assert set(drawn) == {3.5} and json.loads((here / "demo.json").read_text())["cfg"] == 3.5
+    judge = {"model.init_args.judge": {"class_path": "unigap.judges.RandomJudge"}}
+    shrink_demo(monkeypatch, {"data.init_args.per_cell": 1, "summary.plan.candidates": 1, **judge})
+    assert main(["demo", "--checkpoint", str(copy), "--out", "demo"]) == 0
+    assert set(drawn) == {3.5} and json.loads((here / "demo/demo.json").read_text())["cfg"] == 3.5
 
 
 def test_a_scale_below_one_is_refused(showo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

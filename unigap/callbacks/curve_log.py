@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from unigap.stages import ImproveStage
 class CurveLog(Callback):
     """Write ``curves.json``: one row an epoch with the mean training loss and every validation metric.
 
+    With ``trainer.num_sanity_val_steps: -1``, the first row is the validation before training.
+
     Args:
         folder: Folder of the file; null is the run folder, empty writes none.
     """
@@ -25,6 +28,11 @@ class CurveLog(Callback):
         self.rows: list[dict[str, Any]] = []
         self._losses: float | torch.Tensor = 0.0
         self._batches = 0
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row before training, if the sanity check covers all validation prompts."""
+        if isinstance(pl_module, ImproveStage) and trainer.num_sanity_val_steps == math.inf:
+            self._add(0, pl_module, None)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -40,18 +48,19 @@ class CurveLog(Callback):
         """Add a row."""
         if not isinstance(pl_module, ImproveStage):
             return
-        self.add(trainer.current_epoch + 1, pl_module, float(self._losses) / self._batches if self._batches else None)
+        self._add(trainer.current_epoch + 1, pl_module, float(self._losses) / self._batches if self._batches else None)
         self._losses, self._batches = 0.0, 0
         if trainer.is_global_zero and self.folder:
             write_sealed(Path(self.folder) / "curves.json", json.dumps(self.rows, indent=1).encode())
 
-    def add(self, epoch: int, stage: ImproveStage, loss: float | None) -> None:
+    def _add(self, epoch: int, stage: ImproveStage, loss: float | None) -> None:
         """Add a row for an epoch; 0 is before training."""
         figures: dict[str, float | int | None] = {}
         for name, groups in stage.results.items():
             value, low, high, n = (groups["all"].to_dict()[part] for part in ("value", "low", "high", "n"))
             figures |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
-        self.rows.append({"epoch": epoch, "train_loss": loss, "pool_rows": len(stage.pool_data.rows), **figures})
+        rows = len(stage.pool_data.rows) if epoch else 0
+        self.rows.append({"epoch": epoch, "train_loss": loss, "pool_rows": rows, **figures})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows and the losses so far, so that a resumed run continues its curves."""

@@ -11,7 +11,8 @@ from lightning.pytorch.loggers import WandbLogger
 
 from unigap.callbacks.dynamics_log import show_png
 from unigap.callbacks.run_checkpoint import run_checkpoint
-from unigap.evaluation.gap import EVAL_ROUND, external_verdicts
+from unigap.console import tasks
+from unigap.evaluation.gap import EVAL_ROUND, both_verdicts
 from unigap.files.images import to_image
 from unigap.files.png import save_figure
 from unigap.loop.sampling import sample_candidates
@@ -106,15 +107,15 @@ def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 def sample_gallery(stage: ImproveStage, prompts: Sequence[Prompt]) -> list[GalleryImage]:
     """Sample one image for each prompt, with the seeds and the sampling recipe of the stage's evaluation."""
     plan, images = stage.eval_plan, []
-    for sampled in sample_candidates(
-        stage.model, prompts, 1, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch
-    ):
-        candidates, pixels_BCHW = sampled.candidates, sampled.pixels_BCHW
-        p_yes_B = stage.own_judge.logits(stage.model, candidates, pixels_BCHW).sigmoid().tolist()
-        right_B = external_verdicts(stage.external, stage.model, sampled)
-        right = [None] * len(candidates) if right_B is None else right_B.tolist()
-        for candidate, pixels_CHW, p_yes, found in zip(candidates, pixels_BCHW, p_yes_B, right, strict=True):
-            prompt = candidate.prompt
-            about = (prompt.text, prompt.category, prompt.difficulty, candidate.seed)
-            images.append(GalleryImage(*about, to_image(pixels_CHW), p_yes, found))
+    how = (1, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch)
+    with tasks.task("measuring", "gallery", len(prompts), "image", tasks.IMAGE_PARTS):
+        for sampled in sample_candidates(stage.model, prompts, *how):
+            candidates, pixels_BCHW = sampled.candidates, sampled.pixels_BCHW
+            own_B, right_B = both_verdicts(stage.model, stage.own_judge, stage.external, sampled)
+            right = [None] * len(candidates) if right_B is None else right_B.tolist()
+            rows = zip(candidates, pixels_BCHW, own_B.sigmoid().tolist(), right, strict=True)
+            for candidate, pixels_CHW, p_yes, found in rows:
+                prompt = candidate.prompt
+                about = (prompt.text, prompt.category, prompt.difficulty, candidate.seed)
+                images.append(GalleryImage(*about, to_image(pixels_CHW), p_yes, found))
     return images

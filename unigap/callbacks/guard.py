@@ -85,7 +85,7 @@ class Guard(Callback):
             raise ValueError("Guard looks at every validation and there is none; set trainer.limit_val_batches")
         if self.action == "rollback":
             refuse_sharded(trainer, "Guard's rollback")
-        self.exam = self._known_pairs(pl_module).load(self.n)
+        self.probe_set = self._known_pairs(pl_module).load(self.n)
 
     def _known_pairs(self, stage: ImproveStage) -> ProbeSource:
         if self.pairs is not None:
@@ -101,7 +101,7 @@ class Guard(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Test the model before training; a resumed run keeps its first results."""
         assert isinstance(pl_module, ImproveStage)
-        key = _digest(self.exam)
+        key = _digest(self.probe_set)
         if self._start_E is None:
             self._start_E, self._pairs_key = self._probe_logits(pl_module), key
             self._start_drawn = pl_module.look().own_verdicts()
@@ -117,8 +117,8 @@ class Guard(Callback):
         drift = judge_drift(
             self._start_E,
             self._probe_logits(pl_module),
-            self.exam.truth_B,
-            self.exam.cluster_B,
+            self.probe_set.truth_B,
+            self.probe_set.cluster_B,
             self.confidence,
             self.tolerance,
             _in_both(self._start_drawn, pl_module.meter.own_verdicts()),
@@ -135,7 +135,7 @@ class Guard(Callback):
             self._keep(pl_module)
 
     def _probe_logits(self, stage: ImproveStage) -> torch.Tensor:
-        return probe_logits(stage.model, self.exam, stage.own_judge)
+        return probe_logits(stage.model, self.probe_set, stage.own_judge)
 
     def _keep(self, stage: ImproveStage) -> None:
         if self.action == "rollback":
@@ -198,9 +198,9 @@ def _row(epoch: int, drift: JudgeDrift, unsound: bool, fired: bool) -> dict[str,
     return {"epoch": epoch, "now": drift.now, "change": change, **details, **verdict}
 
 
-def _digest(exam: ProbeSet) -> str:
-    sha = hashlib.sha256(exam.pixels_BCHW.numpy().tobytes())
-    sha.update(repr((exam.claims, exam.truth_B.tolist())).encode())
+def _digest(probe_set: ProbeSet) -> str:
+    sha = hashlib.sha256(probe_set.pixels_BCHW.numpy().tobytes())
+    sha.update(repr((probe_set.claims, probe_set.truth_B.tolist())).encode())
     return sha.hexdigest()
 
 

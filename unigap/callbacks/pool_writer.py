@@ -23,7 +23,8 @@ class PoolWriter(BasePredictionWriter):
         """Begin the round."""
         if not isinstance(pl_module, ImproveStage):
             raise ValueError(f"PoolWriter stores what self-improvement stages sample, not {type(pl_module).__name__}")
-        pool = pl_module.pool_data.open_pool(pl_module.model.drawing_digest(), create=trainer.is_global_zero)
+        model, create = pl_module.model, trainer.is_global_zero
+        pool = pl_module.pool_data.open_pool(model.drawing_digest(), create, model.drawing_format)
         if pool.rounds:
             raise ValueError(
                 f"pool {pool.folder} holds {len(pool.rounds)} round(s) already; choose a new data.pool folder"

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from unigap.console.mistakes import shortened
+from unigap.files.torch_file import read_torch
+
 
 def find_fault(path: Path, trainer: Trainer) -> str:
     """Return why a new checkpoint cannot be loaded, and which callback is the cause; empty if it can.
@@ -19,14 +22,14 @@ def find_fault(path: Path, trainer: Trainer) -> str:
         trainer: The trainer, for its callbacks.
     """
     try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        read_torch(path)
     except Exception as error:  # torch raises errors of many classes here
         keepers = [*trainer.callbacks, trainer.datamodule]  # type: ignore[attr-defined]
         for keeper in keepers:
             if keeper is not None and not _loads(keeper.state_dict()):
                 name = type(keeper).__name__
                 return f"what {name} keeps cannot be loaded again; let its state_dict hold plain values and tensors"
-        return " ".join(str(error).split())[:200]
+        return shortened(str(error))
     return ""
 
 
@@ -49,6 +52,6 @@ def with_phase(path: Path, key: str, phase: str) -> Mapping[str, Any]:
         key: Key of that state among the callbacks.
         phase: The new phase.
     """
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content: dict[str, Any] = read_torch(path)
     content["callbacks"][key]["phase"] = str(phase)
     return content

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerFn
-from tqdm import tqdm
 
 from unigap.callbacks.dynamics_log import log_figures
 from unigap.callbacks.run_checkpoint import run_checkpoint
@@ -17,12 +17,14 @@ from unigap.console.stop_signal import Stopped
 from unigap.judges import check_same_judge
 from unigap.loop.allocation import Allocation, FixedCandidates
 from unigap.loop.counts import Counts, count_round
+from unigap.loop.members import distinct_members
 from unigap.loop.plan import RoundPlan
 from unigap.loop.progress import Phase, training_is_over
 from unigap.loop.ranks import ranks_of
 from unigap.loop.references import stored_references
 from unigap.loop.round import run_round
 from unigap.loop.selection import Selection, select
+from unigap.loop.verdict_columns import verdict_columns
 from unigap.models.engine.sharding import whole
 from unigap.pool import Pool
 from unigap.records import Prompt
@@ -54,7 +56,8 @@ class Regrow(Callback):
         """Draw the first round unless the pool has one, and load the training rows."""
         if not isinstance(pl_module, ImproveStage):
             return
-        pool, rounds = _open_pool(trainer, pl_module, create=True), max(pl_module.pool_data.rounds, 1)
+        self.counts = []
+        pool, rounds = _open_pool(trainer, pl_module), max(pl_module.pool_data.rounds, 1)
         drawn = None if pool.rounds else self._run_round(trainer, pl_module, pool, 0, pl_module.pool_data.prompts)
         self._load_rows(trainer, pl_module, pool, rounds, drawn)
 
@@ -102,7 +105,7 @@ class Regrow(Callback):
 
     def _redraw(self, trainer: Trainer, stage: CurriculumStage) -> None:
         self._owed = False
-        data, pool = stage.pool_data, _open_pool(trainer, stage, create=False)
+        data, pool = stage.pool_data, stage.pool_data.pool
         selection = select(pool, stage.judge.name, stage.objective.threshold, data.rounds - 1)
         discarded = selection.discarded(data.prompts)
         chosen = stage.schedule.choose(data.prompts, discarded, f"{self.plan.seed}/{data.rounds}")
@@ -113,25 +116,21 @@ class Regrow(Callback):
     def _run_round(
         self, trainer: Trainer, stage: ImproveStage, pool: Pool, number: int, prompts: Sequence[Prompt]
     ) -> Selection:
-        """Run one round of the loop with a progress bar; SIGTERM and SIGINT stop it between batches."""
+        """Run one round of the loop; SIGTERM and SIGINT stop it between batches."""
         ranks, checkpoint = ranks_of(trainer), run_checkpoint(trainer)
-        total = len(prompts) * self.plan.candidates // ranks.world
-        quiet = ranks.rank > 0 or not trainer.progress_bar_callback
-        with tqdm(total=total, unit="image", desc=f"round {number}", disable=quiet, leave=False) as bar:
 
-            def advance(images: int) -> None:
-                bar.update(images)
-                if checkpoint:
-                    checkpoint.stop.check()
+        def stop_if_asked(images: int) -> None:
+            if checkpoint:
+                checkpoint.stop.check()
 
-            rule = (self.allocation, stage.objective.threshold)
-            try:
-                with trainer.precision_plugin.forward_context(), whole(stage.model):
-                    return run_round(stage.model, prompts, stage.judges, pool, number, self.plan, ranks, advance, *rule)
-            except (ValueError, Stopped):
-                if checkpoint:  # the other ranks know only that this one failed, not that it was asked to stop
-                    checkpoint.obey(trainer)
-                raise
+        rest = (ranks, stop_if_asked, self.allocation, stage.objective.threshold)
+        try:
+            with trainer.precision_plugin.forward_context(), whole(stage.model):
+                return run_round(stage.model, prompts, stage.judges, pool, number, self.plan, *rest)
+        except (ValueError, Stopped):
+            if checkpoint:  # the other ranks know only that this one failed, not that it was asked to stop
+                checkpoint.obey(trainer)
+            raise
 
     def _load_rows(
         self, trainer: Trainer, stage: ImproveStage, pool: Pool, rounds: int, selection: Selection | None
@@ -142,21 +141,35 @@ class Regrow(Callback):
         """
         data, ranks = stage.pool_data, ranks_of(trainer)
         with ranks.together():
-            _check_judges(stage, pool, rounds)
+            counts = self._counts_so_far(stage, pool, rounds)
             selection = selection or select(pool, stage.judge.name, stage.objective.threshold, rounds - 1)
             data.refresh(stage.objective, selection, rounds)
         if stage.objective.needs_reference and stage.model.exact_likelihood:
-            members = {c.id: c for row in data.rows for c in stage.objective.members(row)}
+            members = distinct_members(data.rows, stage.objective.members)
             precision = trainer.precision_plugin.forward_context()
             key, state = reference_key(trainer, stage), stage.model.reference_state or {}
             data.use_references(stored_references(pool, key, members, stage.model, state, precision, ranks))
-        external = {} if stage.external is None else pool.logits(stage.external.name, upto=rounds - 1)
-        count = (pool, selection, external, data.prompts, stage.objective.rows)
-        self.counts = [count_round(*count, number) for number in range(rounds)]
+        self.counts = [*counts, self._count(stage, pool, selection, len(data.rows), rounds - 1)]
         growth = {f"pool/{name}": value for name, value in self.counts[-1].items()}
         log_figures(trainer.loggers, growth, trainer.global_step)
         if trainer.is_global_zero:
             _warn_if_all_accepted(pool, self.counts)
+
+    def _counts_so_far(self, stage: ImproveStage, pool: Pool, rounds: int) -> list[Counts]:
+        """Check the judges of the rounds that are new to this process; return the counts of all but the last."""
+        late = any(judge.deferred for judge in stage.judges)
+        counts = [] if late else self.counts[:rounds]  # verdicts of people may have come in since
+        _check_judges(stage, pool, range(len(counts), rounds))
+        for number in range(len(counts), rounds - 1):
+            selection = select(pool, stage.judge.name, stage.objective.threshold, number)
+            rows = len(stage.objective.rows(selection.candidates, selection.logits))
+            counts.append(self._count(stage, pool, selection, rows, number))
+        return counts
+
+    @staticmethod
+    def _count(stage: ImproveStage, pool: Pool, selection: Selection, rows: int, number: int) -> Counts:
+        external = {} if stage.external is None else pool.logits(stage.external.name, upto=number)
+        return count_round(pool, selection, external, stage.pool_data.prompts, rows, number)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next redraw depends on."""
@@ -173,35 +186,33 @@ def reference_key(trainer: Trainer, stage: ImproveStage) -> str:
     return stage.start_key if precision == PLAIN_PRECISION else f"{stage.start_key}/{precision}"
 
 
-def _open_pool(trainer: Trainer, stage: ImproveStage, create: bool) -> Pool:
+def _open_pool(trainer: Trainer, stage: ImproveStage) -> Pool:
     data, ranks, digest = stage.pool_data, ranks_of(trainer), stage.model.drawing_digest()
     with ranks.together():
-        if create and ranks.rank == 0:
-            data.open_pool(digest, create=True)
+        if ranks.rank == 0:
+            data.open_pool(digest, create=True, format=stage.model.drawing_format)
     with ranks.together():
         return data.open_pool(digest, create=False)
 
 
-def _check_judges(stage: ImproveStage, pool: Pool, rounds: int) -> None:
-    """Make sure that every round was judged by the stage's judges.
+def _check_judges(stage: ImproveStage, pool: Pool, rounds: range) -> None:
+    """Make sure that some rounds were judged by the stage's judges.
 
     Raises:
         ValueError: A round was judged by another judge, or waits for one that answers later.
     """
-    for number in range(rounds):
+    for number in rounds:
         stored, where = pool.recipe(number).get("judges", ()), f"round {number} of pool {pool.folder}"
         for judge in stage.judges:
             check_same_judge(judge, stored, where)
-    if not stage.judge.asked_later:
+    if not stage.judge.deferred or not rounds:
         return
-    judged = pool.logits(stage.judge.name, upto=rounds - 1).keys()
-    drawn: dict[int, list[str]] = {}
-    for candidate in pool.candidates(upto=rounds - 1):
-        drawn.setdefault(candidate.round, []).append(candidate.id)
-    for number, names in drawn.items():
-        if judged.isdisjoint(names):
+    columns = verdict_columns(pool.candidates(rounds[-1]), pool.logits(stage.judge.name, rounds[-1]))
+    for number in rounds:
+        logit_N = columns.logit_N[columns.of_round(number)]
+        if len(logit_N) and np.isnan(logit_N).all():
             raise ValueError(
-                f"pool {pool.folder}: round {number} waits for the verdicts of {stage.judge.name!r} on {len(names)} "
+                f"pool {pool.folder}: round {number} waits for the verdicts of {stage.judge.name!r} on {len(logit_N)} "
                 "candidates; unigap judge export and import, then go on with --resume auto"
             )
 

@@ -10,15 +10,18 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
+from unigap.callbacks.checkpoint_io import stream_checkpoints
 from unigap.callbacks.read_back import find_fault, with_phase
 from unigap.callbacks.reopened import Cut, check_limit, cut_here, length_of, reopen
 from unigap.callbacks.requeue import requeue, stop_signals
 from unigap.callbacks.run_loop import RunLoop, install
+from unigap.callbacks.sharded_files import remove_unused_shards, save_in_shards
+from unigap.console import tasks
 from unigap.console.stop_signal import Stopped, StopSignal
 from unigap.files.durable import explain_write_errors, make_folder, rename_durable
+from unigap.files.torch_file import write_torch
 from unigap.files.writer_lock import WriterLock
 from unigap.loop.progress import Phase, training_is_over
 from unigap.stages import ImproveStage
@@ -31,8 +34,10 @@ class RunCheckpoint(Checkpoint):
 
     The file is written at the end of every epoch, before a round is sampled, and on SIGTERM, SIGINT and SIGUSR1. It is
     never written after the last batch of an epoch, where Lightning would skip the redraw that follows. The file is
-    replaced atomically and holds whole weights, also of sharded models, the resolved recipe and the phase of the run
-    (see ``unigap.loop.progress.Phase``). ``fast_dev_run`` writes no file.
+    replaced atomically. It holds the weights that train, the optimizer, the resolved recipe and the phase of the run
+    (see ``unigap.loop.progress.Phase``), but no frozen weights that the base checkpoint gives. Sharded weights lie in a
+    folder next to it, one file for each process, unless the strategy's ``save_distributed_checkpoint`` is false.
+    ``fast_dev_run`` writes no file.
 
     Args:
         folder: Folder of the file; null is ``checkpoints`` in the run folder.
@@ -72,7 +77,9 @@ class RunCheckpoint(Checkpoint):
             self._lock = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse checkpoint callbacks from which no run could continue exactly, and take over the signals."""
+        """Refuse checkpoint callbacks from which no run could continue exactly, and take over files and signals."""
+        stream_checkpoints(trainer)
+        save_in_shards(trainer)
         if stage != "fit":
             return
         for other in trainer.checkpoint_callbacks:
@@ -81,8 +88,6 @@ class RunCheckpoint(Checkpoint):
                     "ModelCheckpoint saves in the middle of an epoch, where a resumed run would lose rows of the pool; "
                     "set its save_on_train_epoch_end=true, and every_n_train_steps on --checkpoint instead"
                 )
-        if isinstance(trainer.strategy, ModelParallelStrategy) and trainer.strategy._save_distributed_checkpoint:
-            raise ValueError("a run continues from one file; set the strategy's save_distributed_checkpoint=false")
         if trainer.is_global_zero:
             self.hold_folder()
         # Lightning's own handlers end a run with exit status 0 and save nothing
@@ -147,7 +152,9 @@ class RunCheckpoint(Checkpoint):
         """Save the epoch and its rounds; Lightning calls checkpoint callbacks last."""
         self.save(trainer, Phase.MEASURING if training_is_over(trainer) else Phase.TRAINING)
         if self.keep_epochs and not self._cut and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(self.folder / f"epoch-{trainer.current_epoch + 1:04d}.ckpt")
+            path = self.folder / f"epoch-{trainer.current_epoch + 1:04d}.ckpt"
+            with explain_write_errors(path):
+                trainer.save_checkpoint(path)
         self.obey(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -178,6 +185,10 @@ class RunCheckpoint(Checkpoint):
         self.phase = phase
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        with tasks.task("saving", f"saving {self.folder / LAST}"):
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
         fresh, last = self._fresh, self.folder / LAST
         if trainer.is_global_zero:
             make_folder(self.folder)
@@ -189,6 +200,7 @@ class RunCheckpoint(Checkpoint):
             raise ValueError(f"cannot save the run: {fault}")
         if trainer.is_global_zero:
             self._replace(fresh)
+            remove_unused_shards(self.folder)
         trainer.strategy.barrier()
 
     def obey(self, trainer: Trainer) -> None:
@@ -219,7 +231,7 @@ class RunCheckpoint(Checkpoint):
         last = self.folder / LAST
         if self.phase == Phase.MEASURING and trainer.is_global_zero and last.is_file():
             with explain_write_errors(last):
-                torch.save(with_phase(last, self.state_key, Phase.DONE), self._fresh)
+                write_torch(with_phase(last, self.state_key, Phase.DONE), self._fresh)
             self._replace(self._fresh)
         self.phase = Phase.DONE
 

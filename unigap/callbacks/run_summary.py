@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tqdm import tqdm
 
 from unigap.callbacks.regrow import Regrow
 from unigap.callbacks.run_checkpoint import run_checkpoint
@@ -85,6 +83,7 @@ class RunSummary(Callback):
         self.folder, self.plan, self.gallery = folder, (plan or RoundPlan(4)).seeded("test"), gallery
         self.source, self.split, self.per_cell, self.pictures = prompts or "", split, per_cell, exam
         self.exam_seed = seed_of_part("test probe set", exam_seed)
+        self.command: Sequence[str] = ()
         self.model = ""
         self.recipe: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
@@ -108,10 +107,10 @@ class RunSummary(Callback):
         source = self.source or pl_module.pool_data.eval_source
         self.prompts = load_prompts(source, self.split, self.per_cell)
         check_no_overlap(pl_module.pool_data.prompts, self.prompts)
-        self.exam: ProbeSet | None = None
+        self.probe_set: ProbeSet | None = None
         world = find_world(source)
         if world and self.pictures:
-            self.exam = world.probe_source(self.split, self.exam_seed).load(self.pictures)
+            self.probe_set = world.probe_source(self.split, self.exam_seed).load(self.pictures)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the model before training; a resumed run keeps its first figures."""
@@ -163,17 +162,16 @@ class RunSummary(Callback):
         self.seconds[phase] = round(time.perf_counter() - start, 2)
 
     def _measure(self, trainer: Trainer, stage: ImproveStage, title: str) -> Measurement:
-        total, quiet = len(self.prompts) * self.plan.candidates, not trainer.progress_bar_callback
         checkpoint = run_checkpoint(trainer)
-        with tqdm(total=total, unit="image", desc=title, disable=quiet) as bar:
 
-            def advance(images: int) -> None:
-                bar.update(images)
-                if checkpoint:
-                    checkpoint.stop.check()
+        def stop_if_asked(images: int) -> None:
+            if checkpoint:
+                checkpoint.stop.check()
 
-            verdicts = measure(stage.model, self.prompts, self.plan, stage.own_judge, stage.external, advance)
-        return Measurement(verdicts, probe_logits(stage.model, self.exam, stage.own_judge) if self.exam else None)
+        judges = (stage.own_judge, stage.external)
+        verdicts = measure(stage.model, self.prompts, self.plan, *judges, stop_if_asked, title)
+        probed = probe_logits(stage.model, self.probe_set, stage.own_judge) if self.probe_set else None
+        return Measurement(verdicts, probed)
 
     def _restore_before(self, stage: ImproveStage) -> Measurement:
         """Restore the measurement before training; its images are decoded again, because the decoder is frozen."""
@@ -201,7 +199,7 @@ class RunSummary(Callback):
             "seed": self.plan.seed,
             "judge": stage.own_judge.recipe,
             "external": stage.external.recipe if stage.external else None,
-            "exam": self.pictures if self.exam else 0,
+            "exam": self.pictures if self.probe_set else 0,
             "weights": weights,
         }
 
@@ -218,14 +216,14 @@ class RunSummary(Callback):
         self.result = {
             "seed": stage.pool_data.seed,
             "model": self.model or type(stage.model).__name__,
-            **run_figures(before, after, again_S, self.exam),
+            **run_figures(before, after, again_S, self.probe_set),
             "rounds": _rounds(trainer),
             "wall_seconds": self.seconds,
-            "command": command_of(sys.argv[1:]),
+            "command": command_of(self.command),
             "versions": versions(),
             "recipe": self.recipe,
             "measured_on": self._measured_on(stage, weights),
-            "samples": dataclasses.asdict(samples_of(before, after, again_S, self.exam)),
+            "samples": dataclasses.asdict(samples_of(before, after, again_S, self.probe_set)),
         }
         write_gallery(folder, before.verdicts, after.verdicts, self.gallery)
         write_rejudged(folder, before.verdicts, again_S)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from unigap.callbacks import CurveLog, PoolWriter, Regrow, RowLog, RunCheckpoint, RunSummary
 from unigap.callbacks.requeue import is_requeued
 from unigap.callbacks.run_checkpoint import LAST, run_checkpoint
 from unigap.callbacks.run_config import RunConfig
+from unigap.callbacks.run_progress import RunProgress
+from unigap.cli.last_lines import close_fit, close_predict, close_validate
+from unigap.console import tasks
+from unigap.console.closing import command
 from unigap.console.parser import ClearParser
 from unigap.console.quiet import quiet_libraries
 from unigap.console.run_options import check_run_options
@@ -50,7 +55,20 @@ class RunParser(ClearParser, LightningArgumentParser):
 
 
 class UnigapCLI(LightningCLI):
-    """LightningCLI with options for the callbacks of every run, in which options win over checkpoints."""
+    """LightningCLI with options for the callbacks of every run, in which options win over checkpoints.
+
+    Args:
+        named: The words of the command that the report names.
+        take: Called with the summary of a finished run, in place of printing its figures and the last lines.
+        args: As in ``LightningCLI``.
+        options: As in ``LightningCLI``.
+    """
+
+    def __init__(
+        self, *args: Any, named: Sequence[str], take: Callable[[RunSummary], None] | None, **options: Any
+    ) -> None:
+        self.named, self.take = named, take
+        super().__init__(*args, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of every run in addition to model, data and trainer."""
@@ -74,7 +92,10 @@ class UnigapCLI(LightningCLI):
         # the options of the other verbs take a fifth of a second to collect, and nothing reads them
         if subcommand != sys.argv[1]:
             return self.init_parser(**options)
-        return super()._prepare_subcommand_parser(klass, subcommand, **options)
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
+        if subcommand == "validate":
+            parser.set_defaults({"verbose": False})  # after_validate prints the same figures, with their intervals
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         # hyperparameters saved in a checkpoint would silently override the command line (Lightning PL #21455)
@@ -86,6 +107,8 @@ class UnigapCLI(LightningCLI):
         Without these checks, Lightning would silently start a new run, or end in a traceback.
         """
         config = self.config[self.subcommand]
+        if config["trainer"]["enable_progress_bar"] is False:
+            tasks.hide()
         check_run_options(config)
         if config.get("gap_out"):
             check_figures(config["gap_out"], "--gap_out")
@@ -97,7 +120,8 @@ class UnigapCLI(LightningCLI):
                 config["resume"], config["ckpt_path"], Path(config["checkpoint"]["folder"]) / LAST
             )
             refuse_other_run(config, config["resume"])
-        self.recipe = yaml.safe_load(self._parser(self.subcommand).dump(config))
+        # valid as parsed: checking it again would add a tenth to the start of a run
+        self.recipe = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_validation=True))
         if config.get("ckpt_path"):
             content = open_lightning(config["ckpt_path"], "ckpt_path")
             if self.subcommand == "fit":
@@ -109,11 +133,22 @@ class UnigapCLI(LightningCLI):
         config["weights_only"] = True
         arrange_runs(config)
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Add `RunProgress` unless another progress bar is listed or bars are off; first, so that it ends an epoch."""
+        own = config["callbacks"] or []
+        listed = any(isinstance(callback, ProgressBar) for callback in (own if isinstance(own, list) else [own]))
+        if not listed and config["enable_progress_bar"] is not False and not config["barebones"]:
+            callbacks = [RunProgress(), *callbacks]
+        return super()._instantiate_trainer(config, callbacks)
+
     def before_fit(self) -> None:
-        """Store the recipe in checkpoints; a continued run is checked against it."""
+        """Store the recipe in checkpoints, which a continued run is checked against, and the command in the summary."""
         checkpoint = run_checkpoint(self.trainer)
         assert checkpoint is not None, "every run of the command line has one"
         checkpoint.recipe = self.recipe
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunSummary):
+                callback.command = self.named
 
     def _drop_listed_callbacks(self, config: Namespace) -> None:
         """Drop the default ``CurveLog`` or ``RowLog`` if ``trainer.callbacks`` lists one."""
@@ -132,16 +167,27 @@ class UnigapCLI(LightningCLI):
             callbacks.append(PoolWriter())
         self.trainer.predict(**options, return_predictions=False)
 
+    def after_predict(self) -> None:
+        """Print where the pool is."""
+        if self.trainer.is_global_zero:
+            close_predict(self.config[self.subcommand])
+
     def after_fit(self) -> None:
-        """Print the figures before and after training, and the command that shows more."""
+        """Print the figures before and after training, what was made, and the command that shows more."""
+        if not self.trainer.is_global_zero:
+            return
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         summaries = [callback for callback in callbacks if isinstance(callback, RunSummary) and callback.result]
+        if self.take:
+            for summary in summaries:
+                self.take(summary)
+            return
         for summary in summaries:
             print_comparison(summary.result)
-            print(f"\nto see it: unigap report {summary.folder}")
-        lacks_external = isinstance(self.model, ImproveStage) and self.model.external is None
-        if lacks_external and not summaries and self.trainer.is_global_zero:
+            print()
+        if isinstance(self.model, ImproveStage) and self.model.external is None and not summaries:
             print(no_external("--model.init_args.external"))
+        close_fit(self.config[self.subcommand], bool(summaries), isinstance(self.model, ImproveStage))
 
     def after_validate(self) -> None:
         """Print the gap; write it as JSON if ``--gap_out`` names a file."""
@@ -152,6 +198,7 @@ class UnigapCLI(LightningCLI):
             rows = {name: {g: e.to_dict() for g, e in groups.items()} for name, groups in self.model.results.items()}
             write_figures(out, rows)
         print_gap(self.model.results)
+        close_validate(self.config[self.subcommand])
 
 
 def checkpoint_to_resume(resume: str, named: str | None, last: Path) -> str | None:
@@ -214,9 +261,11 @@ def finished(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -
     state = content["callbacks"][RunCheckpoint.__name__]
     if state["phase"] != Phase.DONE or length_options(state["recipe"]) != length_options(recipe):
         return ""
+    folder = recipe["summary"]["folder"]
+    shown = command("report", folder) if folder else command("gap", "--checkpoint", path)
     return (
-        f"{path} is of a run that is finished ({content['global_step']} steps); raise --trainer.max_epochs to train "
-        "on, or begin another run in other folders"
+        f"{path} is of a run that is finished ({content['global_step']} steps): see {shown}; raise "
+        "--trainer.max_epochs to train on, or begin another run in other folders"
     )
 
 
@@ -225,8 +274,18 @@ class Finished(Exception):
 
 
 @quiet_libraries()
-def run(words: Sequence[str]) -> int:
-    """Run ``unigap fit|validate|predict ...``; return the exit status."""
+def run(
+    words: Sequence[str],
+    named: Sequence[str] | None = None,
+    take: Callable[[RunSummary], None] | None = None,
+) -> int:
+    """Run ``unigap fit|validate|predict ...``; return the exit status.
+
+    Args:
+        words: The words of the command.
+        named: The words of the command that the report names; null is ``words``.
+        take: Called with the summary of a finished run, in place of printing its figures and the last lines.
+    """
     options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     # LightningCLI warns about args that differ from sys.argv; ddp starts the other processes by sys.argv[0]
     argv, sys.argv = sys.argv, [sys.argv[0], *words]
@@ -252,6 +311,8 @@ def run(words: Sequence[str]) -> int:
                 "logger": {"class_path": f"{MetricsCSV.__module__}.MetricsCSV", "init_args": {"save_dir": ""}},
             },
             seed_everything_default=0,
+            named=named or words,
+            take=take,
         )
     except Finished as message:
         print(message)

@@ -8,33 +8,31 @@ from typing import Any
 
 from jsonargparse import auto_cli
 
-from unigap.console.parser import ClearParser
+from unigap.console import tasks
+from unigap.console.parser import VerbParser
 from unigap.world import import_worlds
 
 COMMANDS: dict[str, str | dict[str, str]] = {
-    "demo": "demo",
     "gap": "gap",
     "calibrate": "calibrate",
     "report": "report",
     "check": "check",
     "inspect": "inspect",
-    "judge": {"export": "judge", "import": "judge", "agreement": "agreement"},
+    "judge": {
+        "ask": "judge_ask",
+        "export": "judge",
+        "import": "judge",
+        "agreement": "agreement",
+        "scales": "judge_scales",
+    },
     "pool": {"verify": "pool_verify"},
     "prompts": {"import": "prompts", "audit": "prompts"},
     "score": {"geneval": "score", "compbench": "score", "dsg": "score"},
     "export": {"pool": "export_pool", "model": "export_model"},
 }
 """Modules of ``unigap.cli.commands`` by verb; each holds a function named after the verb, e.g. ``judge_export``."""
-TAKE_CLASSES = ("demo", "check", "gap", "calibrate", "judge", "export")
+TAKE_CLASSES = ("check", "gap", "calibrate", "judge", "export")
 """Verbs with options that name a class; worlds add classes to choose from."""
-
-
-class _Parser(ClearParser):
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        for action in self._actions:
-            if isinstance(action.default, bool):  # ``--blind`` alone means ``--blind true``
-                action.nargs, action.const = "?", True
-        return super().parse_args(*args, **kwargs)
 
 
 def functions_of(verb: str) -> Callable[..., None] | dict[str, Callable[..., None]]:
@@ -53,9 +51,10 @@ def _function(module: str, name: str) -> Callable[..., None]:
 def run(words: Sequence[str]) -> int:
     """Run a plain verb with its options; return the exit status."""
     verb = words[0]
-    functions = {verb: functions_of(verb)}
-    if verb in TAKE_CLASSES:
-        import_worlds()
+    with tasks.starting():
+        functions = {verb: functions_of(verb)}
+        if verb in TAKE_CLASSES:
+            import_worlds()
     return run_function(functions, words, "unigap")
 
 
@@ -71,5 +70,5 @@ def run_function(functions: Mapping[str, Any], words: Sequence[str], prog: str) 
         The exit status.
     """
     options: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
-    auto_cli(dict(functions), args=list(words), as_positional=True, parser_class=_Parser, prog=prog, **options)
+    auto_cli(dict(functions), args=list(words), as_positional=True, parser_class=VerbParser, prog=prog, **options)
     return 0

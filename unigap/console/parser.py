@@ -88,6 +88,17 @@ class ClearParser(ArgumentParser):
         return known
 
 
+class VerbParser(ClearParser):
+    """The parser of a verb without configs: a switch such as ``--blind`` alone means ``--blind true``."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the words of a command."""
+        for action in self._actions:
+            if isinstance(action.default, bool):
+                action.nargs, action.const = "?", True
+        return super().parse_args(*args, **kwargs)
+
+
 def _configs_first(words: Sequence[str]) -> list[str]:
     """Return the words with every config moved before the first option, so that options override configs.
 

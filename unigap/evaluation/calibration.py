@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from unigap.evaluation.gap import probe_logits
 from unigap.evaluation.probe_sources import ProbeSource
@@ -81,8 +80,7 @@ def calibrate(model: UnifiedModel, judge: SelfJudge, pairs: ProbeSource, n: int,
     if n < 4:
         raise ValueError(f"n must be at least 4 pairs, got {n}; 600 give a threshold to rely on")
     probes = pairs.load(n)
-    with tqdm(total=n, unit="pair", desc="calibrate") as bar:
-        logit_S = probe_logits(model, probes, judge, progress=bar.update)
+    logit_S = probe_logits(model, probes, judge)
     # every second claim is true, so both halves hold as many true as false ones
     choosing_S = torch.arange(n) // 2 % 2 == 0
     threshold = threshold_for_precision(logit_S[choosing_S], probes.truth_B[choosing_S], precision)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from unigap.console import tasks
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.judges import Judge, SelfJudge
 from unigap.loop.plan import RoundPlan
@@ -75,6 +76,7 @@ def measure(
     judge: Judge,
     external: Judge | None,
     progress: Callable[[int], None] = lambda images: None,
+    title: str = "gap",
 ) -> Verdicts:
     """Sample held-out prompts with fixed seeds and collect the verdicts of the own judge and the external judge.
 
@@ -85,15 +87,17 @@ def measure(
         judge: The model's own judge.
         external: The external judge; None leaves ``right_S`` out.
         progress: Called with the number of images after each batch.
+        title: Name of the measurement, for its progress.
     """
     batches, own, right = [], [], []
-    for sampled in sample_candidates(
-        model, prompts, plan.candidates, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch
-    ):
-        batches.append(sampled)
-        own.append(judge.logits(model, sampled.candidates, sampled.pixels_BCHW).float().cpu())
-        right.append(external_verdicts(external, model, sampled))
-        progress(len(sampled.candidates))
+    how = (plan.candidates, EVAL_ROUND, plan.sampling_seed, plan.sampling, plan.images_per_batch)
+    with tasks.task("measuring", title, len(prompts) * plan.candidates, "image", tasks.IMAGE_PARTS):
+        for sampled in sample_candidates(model, prompts, *how):
+            own_B, right_B = both_verdicts(model, judge, external, sampled)
+            batches.append(sampled)
+            own.append(own_B.float().cpu())
+            right.append(right_B)
+            progress(len(sampled.candidates))
     candidates = [candidate for sampled in batches for candidate in sampled.candidates]
     pixels = torch.cat([sampled.pixels_BCHW.cpu() for sampled in batches])
     prompt_S = torch.arange(len(prompts)).repeat_interleave(plan.candidates)
@@ -101,16 +105,29 @@ def measure(
     return Verdicts(prompts, SampledBatch(candidates, pixels), prompt_S, torch.cat(own), right_S)
 
 
-def external_verdicts(external: Judge | None, model: UnifiedModel, sampled: SampledBatch) -> torch.Tensor | None:
-    """Return whether the external judge accepts each image, bool (B,); None without an external judge."""
+def both_verdicts(
+    model: UnifiedModel, judge: Judge, external: Judge | None, sampled: SampledBatch
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the own judge's log-odds of yes, and whether the external judge accepts, bool; both (B,).
+
+    Without an external judge, the second is None.
+    """
+    asked = (model, sampled.candidates, sampled.pixels_BCHW)
+    images = len(sampled.candidates) / (1 if external is None else 2)
+    with tasks.part("judging", images):
+        own_B = judge.logits(*asked)
     if external is None:
-        return None
-    return external.logits(model, sampled.candidates, sampled.pixels_BCHW) > 0
+        return own_B, None
+    with tasks.part("judging", images):
+        return own_B, external.logits(*asked) > 0
 
 
 def rejudge(model: UnifiedModel, verdicts: Verdicts, judge: Judge) -> torch.Tensor:
     """Return log-odds of yes that ``model`` in its present state gives to images sampled earlier, float32 (S,)."""
-    return judge.logits(model, verdicts.sampled.candidates, verdicts.sampled.pixels_BCHW).float().cpu()
+    candidates = verdicts.sampled.candidates
+    again = tasks.task("measuring", "images from before", len(candidates), "image", ["judging"])
+    with again, tasks.part("judging", len(candidates)):
+        return judge.logits(model, candidates, verdicts.sampled.pixels_BCHW).float().cpu()
 
 
 def gap_scores(verdicts: Verdicts, threshold: float = 0.5) -> dict[str, Estimate]:
@@ -160,19 +177,14 @@ def judge_scores(
     return found
 
 
-def probe_logits(
-    model: UnifiedModel,
-    probes: ProbeSet,
-    judge: SelfJudge,
-    batch_size: int = 256,
-    progress: Callable[[int], object] = lambda claims: None,
-) -> torch.Tensor:
+def probe_logits(model: UnifiedModel, probes: ProbeSet, judge: SelfJudge, batch_size: int = 256) -> torch.Tensor:
     """Return the judge's log-odds of yes for each claim of a probe set, float32 (E,) on the CPU."""
-    parts = []
-    for part in probes.batches(batch_size):
-        parts.append(judge.ask(model, part.claims, part.pixels_BCHW).float().cpu())
-        progress(len(part.claims))
-    return torch.cat(parts)
+    logits = []
+    with tasks.task("measuring", "probe set", len(probes.truth_B), "image", ["judging"]):
+        for batch in probes.batches(batch_size):
+            with tasks.part("judging", len(batch.claims)):
+                logits.append(judge.ask(model, batch.claims, batch.pixels_BCHW).float().cpu())
+    return torch.cat(logits)
 
 
 def probe_scores(probes: ProbeSet, logit_E: torch.Tensor, threshold: float = 0.5) -> dict[str, Estimate]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from unigap.files.plain import open_plain, read_plain
 
@@ -100,23 +100,47 @@ def rename_durable(old: Path, new: Path) -> None:
         fsync_folder(new.parent)
 
 
-def write_durable(path: Path, data: bytes) -> None:
-    """Write a file durably and atomically: ``path`` holds all of ``data`` or its previous content.
+@contextmanager
+def replacing(path: Path, temporary: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write; it replaces ``path`` durably and atomically if the body ends without an error.
+
+    Args:
+        path: The file to replace.
+        temporary: Where to write, in the same folder; removed after an error.
+    """
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def durable_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write; it replaces ``path`` durably and atomically when the body ends without an error.
 
     Raises:
         OSError: It cannot be written; ``path`` is unchanged and the message says what to do.
     """
     # the random part keeps ranks that write the same name from renaming each other's file
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with explain_write_errors(path), temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        rename_durable(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with explain_write_errors(path), replacing(path, temporary) as file:
+        yield file
+
+
+def write_durable(path: Path, data: bytes) -> None:
+    """Write a file durably and atomically: ``path`` holds all of ``data`` or its previous content.
+
+    Raises:
+        OSError: It cannot be written; ``path`` is unchanged and the message says what to do.
+    """
+    with durable_file(path) as file:
+        file.write(data)
 
 
 def check_empty_folder(path: Path) -> None:

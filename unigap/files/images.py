@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from unigap.console.mistakes import shortened
 from unigap.files.outside import read_outside
 
 GREY = (127, 127, 127)
@@ -83,9 +84,7 @@ def decode_image(data: bytes, named: str) -> Image.Image:
         Image.DecompressionBombWarning,
         Image.DecompressionBombError,
     ) as error:
-        raise ValueError(
-            f"{named} cannot be read ({' '.join(str(error).split())[:120]}); repair or remove it"
-        ) from error
+        raise ValueError(f"{named} cannot be read ({shortened(str(error), 120)}); repair or remove it") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

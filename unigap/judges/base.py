@@ -23,8 +23,8 @@ class Judge(Described, ABC):
     constructor's arguments, so keep each argument in an attribute of the same name.
     """
 
-    asked_later: ClassVar[bool] = False
-    """True if verdicts arrive after a round is sampled, as from people, through ``unigap judge import``."""
+    deferred: ClassVar[bool] = False
+    """True if verdicts arrive after the round is sampled, through ``unigap judge import``, as those of people do."""
 
     @abstractmethod
     def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
@@ -40,22 +40,22 @@ class Judge(Described, ABC):
         """
 
 
-def check_speaks_at_once(external: Judge) -> None:
-    """Check that an external judge can judge images as soon as they are sampled.
+def check_immediate(external: Judge) -> None:
+    """Check that an external judge is not deferred: it must judge images as soon as they are sampled.
 
     Raises:
         ValueError: Its verdicts arrive later, as from people.
     """
-    if external.asked_later:
+    if external.deferred:
         raise ValueError(
             f"external: validation samples new images each time, and the verdicts of {external.name!r} arrive later; "
             "take another judge, and compare the two with unigap judge agreement"
         )
 
 
-def at_once(judges: Iterable[Judge]) -> list[Judge]:
-    """Return the judges that can judge an image as soon as it is sampled."""
-    return [judge for judge in judges if not judge.asked_later]
+def immediate(judges: Iterable[Judge]) -> list[Judge]:
+    """Return the judges that are not deferred: they judge an image as soon as it is sampled."""
+    return [judge for judge in judges if not judge.deferred]
 
 
 def judge_recipes(judges: Iterable[Judge]) -> list[dict[str, Any]]:

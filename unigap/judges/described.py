@@ -5,12 +5,9 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from unigap.files.durable import file_digest
-
-NOT_IN_RECIPE = ("batch_size", "device")
-"""Arguments that change the speed of a result, not the result."""
 
 
 class Described(ABC):
@@ -18,6 +15,9 @@ class Described(ABC):
 
     ``recipe`` reads each argument from an attribute of the same name; keep an argument that names a file as a ``Path``.
     """
+
+    not_in_recipe: ClassVar[tuple[str, ...]] = ("batch_size", "device")
+    """Arguments that change the speed of a result or where it comes from, not the result."""
 
     @property
     @abstractmethod
@@ -33,7 +33,7 @@ class Described(ABC):
         """
         recipe: dict[str, Any] = {"name": self.name}
         for argument in inspect.signature(type(self)).parameters:
-            if argument in NOT_IN_RECIPE:
+            if argument in self.not_in_recipe:
                 continue
             try:
                 recipe[argument] = _plain(getattr(self, argument))

@@ -28,8 +28,7 @@ class EnsembleJudge(Judge):
     def __init__(self, judges: Sequence[Judge], rule: Rule = "mean") -> None:
         if len(judges) < 2:
             raise ValueError(f"EnsembleJudge needs two judges or more, got {len(judges)}; use a single judge by itself")
-        if rule not in ("mean", "min", "majority"):
-            raise ValueError(f"unknown rule {rule!r}; choose one of: mean, min, majority")
+        check_rule(rule)
         self.judges, self.rule = tuple(judges), rule
 
     @property
@@ -39,9 +38,24 @@ class EnsembleJudge(Judge):
     def logits(self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor) -> torch.Tensor:
         logits = [judge.logits(model, candidates, pixels_BCHW).float() for judge in self.judges]
         logit_JB = torch.stack([logit_B.to(logits[0].device) for logit_B in logits])
-        if self.rule == "mean":
-            return logit_JB.mean(0)
-        return logit_JB.amin(0) if self.rule == "min" else _median(logit_JB)
+        return combined(logit_JB, self.rule)
+
+
+def check_rule(rule: str) -> None:
+    """Check the name of a rule.
+
+    Raises:
+        ValueError: It is unknown.
+    """
+    if rule not in ("mean", "min", "majority"):
+        raise ValueError(f"unknown rule {rule!r}; choose one of: mean, min, majority")
+
+
+def combined(logit_JB: torch.Tensor, rule: Rule) -> torch.Tensor:
+    """Return the log-odds (B,) that a rule makes of those of J judges, or of J questions to one."""
+    if rule == "mean":
+        return logit_JB.mean(0)
+    return logit_JB.amin(0) if rule == "min" else _median(logit_JB)
 
 
 def _median(logit_JB: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ class HumanJudge(Judge):
         ties: Verdict of an even split: ``yes``, ``no``, or ``refuse`` to raise an error.
     """
 
-    asked_later = True
+    deferred = True
 
     def __init__(self, path: str = "", ties: Ties = "refuse") -> None:
         if ties not in ("refuse", *ANSWERS):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from unigap.judges.answer_mass import AnsweringJudge, check_mass, joined
+from unigap.judges.answer_mass import check_mass, joined
+from unigap.judges.asked import AskedJudge
 from unigap.models.base import Answers, UnifiedModel, evaluating
 from unigap.models.engine.memory import in_fitting_batches
 from unigap.records import Candidate
@@ -14,7 +15,7 @@ from unigap.records import Candidate
 QUESTION = "Does this image describe {prompt}?"
 
 
-class SelfJudge(AnsweringJudge):
+class SelfJudge(AskedJudge):
     """Algorithm 1's judge, q(y) = "Does this image describe y?".
 
     Args:
@@ -46,15 +47,21 @@ class SelfJudge(AnsweringJudge):
         """Return log-odds that each image shows its text, float32 (B,)."""
         return self._answers(model, texts, pixels_BCHW).logit
 
-    def _answers(self, model: UnifiedModel, texts: Sequence[str], pixels_BCHW: torch.Tensor) -> Answers:
-        questions = [[question.replace("{prompt}", text) for question in self.questions] for text in texts]
-
+    @torch.no_grad()
+    def ask_each(
+        self, model: UnifiedModel, questions_BQ: Sequence[Sequence[str]], pixels_BCHW: torch.Tensor
+    ) -> Answers:
         def answer(batch: slice) -> Answers:
-            answers = model.judge_answers(pixels_BCHW[batch], questions[batch])
-            return Answers(answers.logit.mean(1), answers.mass.mean(1))
+            return model.judge_answers(pixels_BCHW[batch], questions_BQ[batch])
 
         too_large = "one image with its questions does not fit; ask fewer questions, or free memory on the device"
         with evaluating(model):
-            answers = joined(list(in_fitting_batches(answer, len(questions), self.batch_size, too_large)), pixels_BCHW)
+            parts = list(in_fitting_batches(answer, len(questions_BQ), self.batch_size, too_large))
+        return joined(parts, pixels_BCHW)
+
+    def _answers(self, model: UnifiedModel, texts: Sequence[str], pixels_BCHW: torch.Tensor) -> Answers:
+        questions = [[question.replace("{prompt}", text) for question in self.questions] for text in texts]
+        answers_BQ = self.ask_each(model, questions, pixels_BCHW)
+        answers = Answers(answers_BQ.logit.mean(-1), answers_BQ.mass.mean(-1)) if questions else answers_BQ
         check_mass(self.name, answers.mass)
         return answers

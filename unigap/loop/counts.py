@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from unigap.loop.selection import Selection, discarded_prompts, threshold_logit
+import numpy as np
+
+from unigap.loop.selection import Selection, threshold_logit
+from unigap.loop.verdict_columns import verdict_columns
 from unigap.pool import Pool
-from unigap.records import Candidate, Prompt
+from unigap.records import Prompt
 
 Counts = dict[str, int]
-Rows = Callable[[Sequence[Candidate], Mapping[str, float]], Sequence[Any]]
 
 
 def count_round(
-    pool: Pool, selection: Selection, external: Mapping[str, float], prompts: Sequence[Prompt], rows: Rows, number: int
+    pool: Pool, selection: Selection, external: Mapping[str, float], prompts: Sequence[Prompt], rows: int, number: int
 ) -> Counts:
     """Count what a round added.
 
     Args:
         pool: The pool.
-        selection: The selecting judge's verdicts on all rounds.
+        selection: The selecting judge's verdicts on the rounds up to this one.
         external: The external judge's log-odds of yes, by candidate id; empty without one.
         prompts: All training prompts.
-        rows: Makes training rows of candidates and logits, as the objective does.
+        rows: Training rows after the round.
         number: Number of the round.
 
     Returns:
@@ -32,22 +33,21 @@ def count_round(
         judge knows all candidates of the round, also ``right``, those it accepts, and ``truly_right``, those that both
         judges accept.
     """
-    least = threshold_logit(selection.threshold)
-    so_far = [candidate for candidate in selection.candidates if candidate.round <= number]
-    logits = {c.id: selection.logits[c.id] for c in so_far if c.id in selection.logits}
-    drawn = [candidate.id for candidate in so_far if candidate.round == number]
-    judged = [name for name in drawn if name in logits]
-    accepted = [name for name in judged if logits[name] >= least]
+    columns = verdict_columns(selection.candidates, selection.logits)
+    drawn = columns.of_round(number)
+    own_N = columns.logit_N[drawn]
+    accepted_N = own_N >= threshold_logit(selection.threshold)
     counts = {
         "round": number,
-        "prompts": len(pool.prompts(upto=number)[number]),
-        "candidates": len(drawn),
-        "judged": len(judged),
-        "accepted": len(accepted),
-        "discarded": len(discarded_prompts(prompts, so_far, logits, selection.threshold)),
-        "pool_rows": len(rows(so_far, logits)),
+        "prompts": len(pool.prompts_of(number)),
+        "candidates": len(own_N),
+        "judged": int(np.count_nonzero(~np.isnan(own_N))),
+        "accepted": int(np.count_nonzero(accepted_N)),
+        "discarded": len(selection.discarded(prompts)),
+        "pool_rows": rows,
     }
-    if drawn and external.keys() >= {*drawn}:
-        counts["right"] = sum(external[name] > 0 for name in drawn)
-        counts["truly_right"] = sum(external[name] > 0 for name in accepted)
+    true_N = verdict_columns(selection.candidates, external).logit_N[drawn]
+    if len(true_N) and not np.isnan(true_N).any():
+        counts["right"] = int(np.count_nonzero(true_N > 0))
+        counts["truly_right"] = int(np.count_nonzero((true_N > 0) & accepted_N))
     return counts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unigap.judges import Judge, at_once
+from unigap.console import tasks
+from unigap.judges import Judge, immediate
 from unigap.judges.answer_mass import AnsweringJudge
 from unigap.loop.sampling import SampledBatch
 from unigap.models.base import UnifiedModel
@@ -20,8 +21,10 @@ def judge_samples(model: UnifiedModel, sampled: SampledBatch, judges: Iterable[J
         judges: Those that answer later are left out; one that is named twice is asked once.
     """
     judgments = []
-    for name, judge in {judge.name: judge for judge in at_once(judges)}.items():
-        logits, masses = _answers(judge, model, sampled)
+    named = {judge.name: judge for judge in immediate(judges)}
+    for name, judge in named.items():
+        with tasks.part("judging", len(sampled.candidates) / len(named)):
+            logits, masses = _answers(judge, model, sampled)
         rows = zip(sampled.candidates, logits, masses, strict=True)
         judgments += [Judgment(candidate.id, name, logit, mass) for candidate, logit, mass in rows]
     return judgments

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unigap.judges import Judge, at_once, judge_recipes
+from unigap.judges import Judge, immediate, judge_recipes
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.seeds import seed_of_part
 
@@ -56,8 +56,8 @@ class RoundPlan:
             model: The model that samples.
             judges: The selecting judge first, then the external one.
         """
-        depends = dataclasses.asdict(self) | {"seed": self.sampling_seed, "judges": judge_recipes(at_once(judges))}
-        if judges and judges[0].asked_later:  # its verdicts come later, so it is not among the judges of the round
+        depends = dataclasses.asdict(self) | {"seed": self.sampling_seed, "judges": judge_recipes(immediate(judges))}
+        if judges and judges[0].deferred:  # its verdicts come later, so it is not among the judges of the round
             depends[SELECTS] = judges[0].name
         del depends["images_per_batch"]
         return depends | {"weights": model.weights_digest()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from unigap.console import tasks
 from unigap.console.stop_signal import Stopped
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class Ranks:
         """Return this process's share: every world-th item."""
         return items[self.rank :: self.world]
 
+    def share_of(self, work: str) -> str:
+        """Name this process's share of some work, for people."""
+        return work if self.world == 1 else f"{work}, share {self.rank + 1} of {self.world}"
+
 
 def ranks_of(trainer: Trainer) -> Ranks:
     """Return the processes of a trainer."""
@@ -60,7 +65,8 @@ def ranks_of(trainer: Trainer) -> Ranks:
         if trainer.world_size == 1:
             return [text]
         texts: list[str] = [""] * trainer.world_size
-        torch.distributed.all_gather_object(texts, text)
+        with tasks.task("waiting", "waiting for the other processes"):
+            torch.distributed.all_gather_object(texts, text)
         return texts
 
     return Ranks(trainer.global_rank, trainer.world_size, gather)

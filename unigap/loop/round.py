@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from unigap.judges import Judge, at_once
+from unigap.console import tasks
+from unigap.judges import Judge, immediate
 from unigap.loop.allocation import Allocation, FixedCandidates, Tally
 from unigap.loop.judging import judge_samples
 from unigap.loop.plan import SELECTS, RoundPlan
@@ -60,7 +61,7 @@ def run_round(
         ValueError: The pool holds the round with other weights, another recipe or other prompts; the allocation needs
             verdicts of a judge that answers later; or a rank failed, on every rank.
     """
-    ranks, allocation, present = ranks or Ranks(), allocation or FixedCandidates(), at_once(judges)
+    ranks, allocation, present = ranks or Ranks(), allocation or FixedCandidates(), immediate(judges)
     how = (plan.sampling_seed, plan.sampling, plan.images_per_batch)
     _check_allocation(allocation, judges[0])
     recipe = plan.recipe(model, judges) | allocation.recipe(threshold)
@@ -73,10 +74,11 @@ def run_round(
         writer = pool.writer(round, recipe, lead=ranks.rank == 0)
         logits = writer.verdicts(present[0].name)  # of candidates that a killed process has stored
     while wave:
-        with ranks.together():
-            mine = ranks.share(wave.batches(plan.images_per_batch))
-            for batch in mine:
-                missing = [prompts[i] for i in batch if (prompts[i].id, wave.first) not in logits]
+        mine = ranks.share(wave.batches(plan.images_per_batch))
+        todo = [[prompts[i] for i in batch if (prompts[i].id, wave.first) not in logits] for batch in mine]
+        images, title = wave.images * sum(map(len, todo)), ranks.share_of(f"round {round}")
+        with ranks.together(), tasks.task("storing", title, images, "image", tasks.IMAGE_PARTS):
+            for missing in todo:
                 for sampled in sample_candidates(model, missing, wave.images, round, *how, wave.first):  # sample
                     judgments = judge_samples(model, sampled, present)  # judge
                     writer.write(sampled.candidates, judgments, ranks.rank)  # store
@@ -88,7 +90,8 @@ def run_round(
         wave = allocation.next_wave(tallies, plan.candidates)
     with ranks.together():
         if ranks.rank == 0:
-            writer.commit(prompts)
+            with tasks.task("storing", f"storing round {round}"):
+                writer.commit(prompts)
     return _select_together(ranks, pool, judges[0], threshold, round)  # select
 
 
@@ -109,7 +112,7 @@ def _add_to_tallies(
 
 
 def _check_allocation(allocation: Allocation, judge: Judge) -> None:
-    if judge.asked_later and not isinstance(allocation, FixedCandidates):
+    if judge.deferred and not isinstance(allocation, FixedCandidates):
         raise ValueError(
             f"{type(allocation).__name__} asks the judge while it draws, and {judge.name!r} answers later; "
             "leave the allocation out"
@@ -124,7 +127,7 @@ def _check_same_round(pool: Pool, round: int, recipe: Mapping[str, Any], prompts
         raise ValueError(
             f"pool {pool.folder}: round {round} was drawn by other weights or another recipe; use a new pool folder"
         )
-    if pool.prompts(upto=round)[round] != list(prompts):
+    if pool.prompts_of(round) != list(prompts):
         raise ValueError(
             f"pool {pool.folder}: round {round} was drawn for other prompts; use them or a new pool folder"
         )

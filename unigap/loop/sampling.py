@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from unigap.console import tasks
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.engine.memory import in_fitting_batches, items_that_fit
 from unigap.records import Candidate, Prompt
@@ -71,7 +72,8 @@ def sample_candidates(
         raise ValueError(f"images_per_batch must be >= 1, got {images_per_batch}")
 
     def draw(batch: slice) -> SampledBatch:
-        return _draw_batch(model, prompts[batch], range(first, first + n), round, run_seed, recipe)
+        with tasks.part("sampling", n * (batch.stop - batch.start)):
+            return _draw_batch(model, prompts[batch], range(first, first + n), round, run_seed, recipe)
 
     images = min(images_per_batch, items_that_fit(model, model.drawing_bytes(recipe)))
     too_large = f"{n} candidates of one prompt do not fit; draw fewer candidates, or free memory on the device"

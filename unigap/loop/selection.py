@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from typing import Literal
 
+import numpy as np
+
+from unigap.loop.verdict_columns import joined_rows, verdict_columns
 from unigap.pool import Pool
+from unigap.pool.ranking import Ranked
 from unigap.records import Candidate, Pair, Prompt
 
 PairRule = Literal["extreme", "closest"]
@@ -60,22 +63,9 @@ def threshold_logit(threshold: float) -> float:
     return math.log(threshold / (1 - threshold))
 
 
-def ranked_by_prompt(
-    candidates: Iterable[Candidate], logits: Mapping[str, float]
-) -> dict[str, list[tuple[float, Candidate]]]:
-    """Return the judged candidates of each prompt over all rounds, highest logit first; unjudged ones are left out."""
-    ranked: dict[str, list[tuple[float, Candidate]]] = {}
-    for candidate in candidates:
-        if candidate.id in logits:
-            ranked.setdefault(candidate.prompt.id, []).append((logits[candidate.id], candidate))
-    for row in ranked.values():
-        row.sort(key=lambda item: (-item[0], item[1].id))
-    return ranked
-
-
 def accepted_rows(
     candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5, keep: int = 8
-) -> list[Candidate]:
+) -> Sequence[Candidate]:
     """Return D_SFT of Algorithm 1: of each prompt the ``keep`` accepted candidates with the highest logits.
 
     Raises:
@@ -84,16 +74,22 @@ def accepted_rows(
     if keep < 1:
         raise ValueError(f"keep must be >= 1, got {keep}")
     least = threshold_logit(threshold)
-    ranked = ranked_by_prompt(candidates, logits)
-    return [candidate for row in ranked.values() for logit, candidate in row[:keep] if logit >= least]
+    columns = verdict_columns(candidates, logits)
+    ranked = columns.ranked()
+    kept = (columns.logit_N[ranked.place_R] >= least) & (_place_in_prompt(ranked) < keep)
+    return columns.take(ranked.place_R[kept])
 
 
-def balanced(rows: Iterable[Candidate], keep: int) -> list[Candidate]:
+def balanced(rows: Iterable[Candidate], keep: int) -> Sequence[Candidate]:
     """Repeat the rows of every prompt in turn until there are ``keep``, so that each prompt weighs the same."""
-    by_prompt: dict[str, list[Candidate]] = {}
-    for row in rows:
-        by_prompt.setdefault(row.prompt.id, []).append(row)
-    return [row for own in by_prompt.values() for row in islice(cycle(own), max(keep, len(own)))]
+    columns = verdict_columns(rows)
+    group_N = columns.group_N
+    order = np.argsort(_in_order_of_first(group_N), kind="stable")
+    starts = np.flatnonzero(np.diff(group_N[order], prepend=-1))
+    counts = np.diff(np.append(starts, len(order)))
+    repeated = np.maximum(counts, keep)
+    place = np.arange(repeated.sum()) - np.repeat(np.cumsum(repeated) - repeated, repeated)
+    return columns.take(order[np.repeat(starts, repeated) + place % np.repeat(counts, repeated)])
 
 
 def preference_pairs(
@@ -102,7 +98,7 @@ def preference_pairs(
     threshold: float = 0.5,
     per_prompt: int = 1,
     rule: PairRule = "extreme",
-) -> list[Pair]:
+) -> Sequence[Pair]:
     """Return Algorithm 1's pairs: the accepted candidate with the highest logit and the rejected one with the lowest.
 
     Args:
@@ -119,12 +115,17 @@ def preference_pairs(
     if per_prompt < 1:
         raise ValueError(f"per_prompt must be >= 1, got {per_prompt}")
     least = threshold_logit(threshold)
-    pairs = []
-    for row in ranked_by_prompt(candidates, logits).values():
-        yes = [candidate for logit, candidate in row if logit >= least]
-        no = [candidate for logit, candidate in (row if rule == "closest" else row[::-1]) if logit < least]
-        pairs += [Pair(chosen, rejected) for chosen, rejected in zip(yes[:per_prompt], no, strict=False)]
-    return pairs
+    columns = verdict_columns(candidates, logits)
+    ranked = columns.ranked()
+    starts = np.flatnonzero(np.diff(ranked.prompt_R, prepend=-1))
+    ends = np.append(starts, len(ranked.prompt_R))[1:]
+    yes = np.add.reduceat(columns.logit_N[ranked.place_R] >= least, starts, dtype=np.int64) if len(starts) else starts
+    pairs = np.minimum(np.minimum(yes, ends - starts - yes), per_prompt)
+    place = np.arange(pairs.sum()) - np.repeat(np.cumsum(pairs) - pairs, pairs)
+    chosen = np.repeat(starts, pairs) + place
+    nearest, lowest = np.repeat(starts + yes, pairs) + place, np.repeat(ends, pairs) - 1 - place
+    rejected = nearest if rule == "closest" else lowest
+    return joined_rows(Pair, columns.take(ranked.place_R[chosen]), columns.take(ranked.place_R[rejected]))
 
 
 def discarded_prompts(
@@ -134,11 +135,15 @@ def discarded_prompts(
 
     Prompts whose candidates are not judged yet are left out.
     """
-    drawn, least = list(candidates), threshold_logit(threshold)
-    judged = {candidate.prompt.id for candidate in drawn if candidate.id in logits}
-    waiting = {candidate.prompt.id for candidate in drawn} - judged
-    solved = {candidate.prompt.id for candidate in drawn if logits.get(candidate.id, -math.inf) >= least}
-    return [prompt for prompt in prompts if prompt.id not in solved | waiting]
+    least = threshold_logit(threshold)
+    columns = verdict_columns(candidates, logits)
+    judged_N, count = ~np.isnan(columns.logit_N), columns.group_N.max(initial=-1) + 1
+    drawn_G, judged_G, solved_G = np.zeros((3, count), bool)
+    drawn_G[columns.group_N] = True
+    judged_G[columns.group_N[judged_N]] = True
+    solved_G[columns.group_N[columns.logit_N >= least]] = True
+    done = {*columns.prompt_ids(np.flatnonzero(solved_G | (drawn_G & ~judged_G)))}
+    return [prompt for prompt in prompts if prompt.id not in done]
 
 
 def acceptance(
@@ -146,11 +151,13 @@ def acceptance(
 ) -> dict[str, float]:
     """Return the accepted share of each prompt's judged candidates, by prompt id."""
     least = threshold_logit(threshold)
-    accepted: dict[str, list[bool]] = {}
-    for candidate in candidates:
-        if candidate.id in logits:
-            accepted.setdefault(candidate.prompt.id, []).append(logits[candidate.id] >= least)
-    return {prompt: sum(verdicts) / len(verdicts) for prompt, verdicts in accepted.items()}
+    columns = verdict_columns(candidates, logits)
+    judged_N = ~np.isnan(columns.logit_N)
+    judged_G = np.bincount(columns.group_N[judged_N])
+    accepted_G = np.bincount(columns.group_N[columns.logit_N >= least], minlength=len(judged_G))
+    groups = np.flatnonzero(judged_G)
+    shares = (accepted_G[groups] / judged_G[groups]).tolist()
+    return dict(zip(columns.prompt_ids(groups), shares, strict=True))
 
 
 def nothing_to_learn(logits: Mapping[str, float], threshold: float) -> str:
@@ -169,3 +176,16 @@ def nothing_to_learn(logits: Mapping[str, float], threshold: float) -> str:
     if accepted == len(logits):
         return f"the judge accepted all {accepted} candidates, so none is preferred to another; raise the threshold"
     return "no prompt has both an accepted and a rejected candidate; draw more candidates a prompt"
+
+
+def _place_in_prompt(ranked: Ranked) -> np.ndarray:
+    """Return the rank of each candidate in its prompt, from 0."""
+    starts = np.flatnonzero(np.diff(ranked.prompt_R, prepend=-1))
+    lengths = np.diff(np.append(starts, len(ranked.prompt_R)))
+    return np.arange(len(ranked.prompt_R)) - np.repeat(starts, lengths)
+
+
+def _in_order_of_first(group_N: np.ndarray) -> np.ndarray:
+    """Return groups numbered in the order of their first member."""
+    _, first, inverse = np.unique(group_N, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]

@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from unigap.console import tasks
 from unigap.models.files.lora import is_adapted
 from unigap.models.files.weights import digest
+from unigap.records import DrawingFormat
 
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, C H W image channels and sides, R images. A drawing is what a model samples and decodes: the axes
@@ -142,6 +144,8 @@ class UnifiedModel(nn.Module, ABC):
     rises with one. Logs, cards and reports mark every figure that is computed from estimates. Objectives compute such
     figures at fresh noise in every step, under the reference model too: at fixed noise, training fits that noise.
     """
+    drawing_format: DrawingFormat | None = None
+    """Type and shape of a stored drawing, set by models of latents or of codes (M, D); None for codes, int32 (M,)."""
     options: ClassVar[tuple[str, ...]] = ()
     """Names of parameters that hold options instead of weights, so that ``weights_digest`` covers them."""
     reference_state: dict[str, torch.Tensor] | None = None
@@ -277,7 +281,8 @@ class UnifiedModel(nn.Module, ABC):
 
         For a sharded model, all processes must call it.
         """
-        return digest(dict(self.named_parameters()))
+        with tasks.task("digest", "digest of the weights"):
+            return digest(dict(self.named_parameters()))
 
     def trainable_state(self) -> dict[str, torch.Tensor]:
         """Return a detached copy of the trainable parameters by name, such as the weights of a reference model."""

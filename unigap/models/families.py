@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from unigap.models.bagel import Bagel
 from unigap.models.base import UnifiedModel
 from unigap.models.emu3 import Emu3
 from unigap.models.files.config import check_family, model_type
 from unigap.models.janus import Janus
 from unigap.models.showo import ShowO
 
-FAMILIES: dict[str, Callable[..., UnifiedModel]] = {"janus": Janus, "show-o": ShowO, "emu3": Emu3}
+FAMILIES: dict[str, type[UnifiedModel]] = {"janus": Janus, "show-o": ShowO, "emu3": Emu3, "bagel": Bagel}
 """Model classes by the ``model_type`` in config.json."""
 
 
@@ -25,6 +26,19 @@ def load_model(checkpoint: str, **options: Any) -> UnifiedModel:
     Raises:
         ValueError: It is not a sound checkpoint of a family, or cannot be downloaded; names it and the fault.
     """
+    make: Callable[..., UnifiedModel] = family_of(checkpoint)
+    return make(checkpoint, **options)
+
+
+def family_of(checkpoint: str) -> type[UnifiedModel]:
+    """Return the model class of a checkpoint's family.
+
+    Args:
+        checkpoint: As in ``load_model``.
+
+    Raises:
+        ValueError: It is not a checkpoint of a family, or cannot be downloaded.
+    """
     kind = model_type(checkpoint)
     check_family(checkpoint, kind, FAMILIES)
-    return FAMILIES[kind](checkpoint, **options)
+    return FAMILIES[kind]

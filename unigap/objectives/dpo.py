@@ -81,7 +81,7 @@ class DPO(Objective):
     def needs_reference(self) -> bool:
         return True
 
-    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[Pair]:
+    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> Sequence[Pair]:
         return preference_pairs(candidates, logits, self.threshold, self.per_prompt, self.pairs)
 
     def members(self, row: Pair) -> tuple[Candidate, ...]:

@@ -6,11 +6,12 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 
+import numpy as np
 import torch
 
 from unigap.loop.sampling import stack_drawings
+from unigap.loop.verdict_columns import joined_rows, verdict_columns
 from unigap.models.base import UnifiedModel
 from unigap.objectives.base import (
     Objective,
@@ -89,13 +90,14 @@ class KLToBase(Objective):
     def needs_reference(self) -> bool:
         return True
 
-    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[HeldRow]:
-        pool = list(candidates)
-        base = [candidate for candidate in pool if candidate.round == 0]
+    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> Sequence[HeldRow]:
+        pool = verdict_columns(candidates)
+        base = pool.of_round(0).tolist()
         # shuffled independently of the verdicts, since the estimate needs unselected samples
         random.Random("drawings of the base").shuffle(base)
-        rows = self.generation.rows(pool, logits)
-        return [HeldRow(row, sample) for row, sample in zip(rows, cycle(base), strict=False)]
+        rows = self.generation.rows(pool.candidates, logits)
+        count = len(rows) if base else 0
+        return joined_rows(HeldRow, rows[:count], pool.take(np.resize(np.array(base, np.int64), count)))
 
     def members(self, row: HeldRow) -> tuple[Candidate, ...]:
         return (*self.generation.members(row.row), row.base)

@@ -34,7 +34,7 @@ class SFT(Objective):
     def needs_reference(self) -> bool:
         return False
 
-    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[Candidate]:
+    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> Sequence[Candidate]:
         rows = accepted_rows(candidates, logits, self.threshold, self.keep)
         return balanced(rows, self.keep) if self.balance else rows
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from unigap.pool.head import lost_tables, read_head
 from unigap.pool.layout import ANNOTATIONS
 from unigap.pool.sidecar import Sidecar
-from unigap.records import Judgment
 
 
 class Annotations:
@@ -35,21 +34,28 @@ class Annotations:
             raise ValueError(fault)
         return []
 
-    def read(self, judge: str | None) -> list[Judgment]:
-        """Read the judgments of one judge, or of all if ``judge`` is None.
+    def tables(self, judge: str) -> list[str]:
+        """Return the names of the tables of a judge, sorted.
+
+        Raises:
+            ValueError: The manifest is missing, damaged or older than the pool's head.
+        """
+        return self._sidecar.tables(judge) if judge in self.judges else []
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, float]]:
+        """Yield candidate ids and log-odds of some tables.
 
         Raises:
             ValueError: A file is damaged; the message names it.
         """
-        names = [name for name in self.judges if judge in (None, name)]
-        return [Judgment(id, name, logit) for name in names for id, logit in self._sidecar.read(name).items()]
+        return self._sidecar.read(names)
 
-    def add(self, judge: str, logits: Mapping[str, float]) -> None:
-        """Store log-odds of yes by candidate id, all of them or none.
+    def add(self, judge: str, logits: Mapping[str, float], stored: Callable[[], Mapping[str, float]]) -> None:
+        """Store log-odds of yes by candidate id, all of them or none; ``stored`` as in ``Sidecar.add``.
 
         Raises:
             ValueError: A value is not finite, or differs from the stored one of the same candidate.
             OSError: The folder cannot be written; earlier annotations are safe.
         """
         self._sidecar.create()
-        self._sidecar.add(judge, logits)
+        self._sidecar.add(judge, logits, stored)

@@ -7,7 +7,9 @@ from pathlib import Path
 from unigap.files.durable import MANIFEST, Sealed, altered_files, unseal
 from unigap.files.outputs import POOL_FILE
 from unigap.pool.head import Head, exchanged_round
-from unigap.pool.layout import HEAD, ROUND_FILES, round_folder
+from unigap.pool.identity import format_of
+from unigap.pool.layout import HEAD, round_files, round_folder
+from unigap.records import DrawingFormat
 
 
 class Chain:
@@ -21,6 +23,7 @@ class Chain:
 
     def __init__(self, folder: Path, identity: Sealed, head: Head | None) -> None:
         self._folder, self._head = folder, head
+        self._format = format_of(identity.content, folder / POOL_FILE)
         self._links = [identity]
         self._intact: set[int] = set()
 
@@ -32,7 +35,7 @@ class Chain:
         """
         for round in range(len(self._links) - 1, count):
             manifest = unseal(round_folder(self._folder, round) / MANIFEST)
-            fault = chain_fault(self._folder, round, manifest, self._links[-1].sha256)
+            fault = chain_fault(self._folder, round, manifest, self._links[-1].sha256, self._format)
             if fault:
                 raise ValueError(f"{fault}; restore it from a backup")
             self._links.append(manifest)
@@ -58,7 +61,9 @@ class Chain:
         return folder
 
 
-def chain_fault(pool: Path, round: int, manifest: Sealed, previous: str | None) -> str | None:
+def chain_fault(
+    pool: Path, round: int, manifest: Sealed, previous: str | None, format: DrawingFormat | None
+) -> str | None:
     """Return the fault of a round's manifest in the chain; None if there is none.
 
     Args:
@@ -66,10 +71,12 @@ def chain_fault(pool: Path, round: int, manifest: Sealed, previous: str | None) 
         round: Number of the round.
         manifest: Its manifest.
         previous: Digest of the manifest before, or of ``pool.json`` for round 0; None if unknown.
+        format: Format of the pool's drawings.
     """
     files = manifest.content.get("files")
-    if not isinstance(files, dict) or files.keys() != ROUND_FILES:
-        return f"{round_folder(pool, round) / MANIFEST} does not name the {len(ROUND_FILES)} files of a round"
+    expected = round_files(format)
+    if not isinstance(files, dict) or files.keys() != expected:
+        return f"{round_folder(pool, round) / MANIFEST} does not name the {len(expected)} files of a round"
     stated = manifest.content.get("previous")
     if manifest.content.get("round") == round and previous in (None, stated):
         return None

@@ -8,9 +8,11 @@ from unigap.files.durable import MANIFEST, Sealed, altered_files, is_temporary, 
 from unigap.files.outputs import POOL_FILE
 from unigap.pool.chain import chain_fault
 from unigap.pool.head import Head, exchanged_round, lost_rounds, lost_tables, read_head
+from unigap.pool.identity import format_of
 from unigap.pool.layout import ANNOTATIONS, HEAD, RECIPE, REFERENCES, find_rounds, is_begun, round_folder
 from unigap.pool.shards import shard_damage
 from unigap.pool.sidecar import index_faults
+from unigap.records import DrawingFormat
 
 
 def find_damage(pool: str | Path) -> list[str]:
@@ -30,9 +32,10 @@ def find_damage(pool: str | Path) -> list[str]:
     head = _head(pool, lines)  # first: another process may be adding rounds, but never removes what the head lists
     committed, partial = find_rounds(pool), find_rounds(pool, ".partial")
     sealed = {-1: _unseal(pool / POOL_FILE, lines)}
+    format = _format(pool, sealed[-1], lines)
     lines += _missing_rounds(pool, committed, head)
     for round in committed:
-        sealed[round] = _inspect_round(pool, round, sealed.get(round - 1), lines)
+        sealed[round] = _inspect_round(pool, round, sealed.get(round - 1), format, lines)
     last = sealed.get(head.rounds - 1) if head else None
     lines += exchanged_round(pool, head, last.sha256) if head and last else []
     for round in sorted({*partial} - {*committed}):
@@ -55,6 +58,14 @@ def _head(pool: Path, lines: list[str]) -> Head | None:
     return None
 
 
+def _format(pool: Path, identity: Sealed | None, lines: list[str]) -> DrawingFormat | None:
+    try:
+        return format_of(identity.content, pool / POOL_FILE) if identity else None
+    except ValueError as error:
+        lines.append(str(error))
+    return None
+
+
 def _missing_rounds(pool: Path, committed: list[int], head: Head | None) -> list[str]:
     """Return one line for each gap between the committed rounds, and one if the head lists more rounds."""
     lines, expected = [], 0
@@ -66,13 +77,15 @@ def _missing_rounds(pool: Path, committed: list[int], head: Head | None) -> list
     return lines + (lost_rounds(pool, head, expected) if head else [])
 
 
-def _inspect_round(pool: Path, round: int, previous: Sealed | None, lines: list[str]) -> Sealed | None:
+def _inspect_round(
+    pool: Path, round: int, previous: Sealed | None, format: DrawingFormat | None, lines: list[str]
+) -> Sealed | None:
     """Append the faults of a committed round to ``lines``; return its manifest, or None if it cannot be read."""
     folder = round_folder(pool, round)
     manifest = _unseal(folder / MANIFEST, lines)
     if manifest is None:
         return None
-    fault = chain_fault(pool, round, manifest, previous.sha256 if previous else None)
+    fault = chain_fault(pool, round, manifest, previous.sha256 if previous else None, format)
     lines += [fault] if fault else []
     digests = manifest.content.get("files")
     if isinstance(digests, dict):
@@ -87,7 +100,8 @@ def _partial_damage(folder: Path) -> list[str]:
     shards = sorted(folder.glob("shard-*.parquet"))
     if shards or (folder / RECIPE).exists():
         _unseal(folder / RECIPE, lines)
-    return lines + [damage for damage in map(shard_damage, shards) if damage]
+    latents = sorted(folder.glob("latents-*.npy"))
+    return lines + [damage for damage in map(shard_damage, [*shards, *latents]) if damage]
 
 
 def _sidecar_damage(pool: Path, name: str, owners: str, head: Head | None) -> list[str]:

@@ -6,13 +6,20 @@ import re
 from pathlib import Path
 
 from unigap.files.durable import MANIFEST, is_temporary
+from unigap.records import DrawingFormat
 
 HEAD = "head.json"
 REFERENCES, ANNOTATIONS = "references", "annotations"
 RECIPE = "recipe.json"
 CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE = "candidates.parquet", "judgments.parquet", "prompts.parquet"
-ROUND_FILES = frozenset({CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE, RECIPE})
-"""Files that the manifest of a round lists."""
+LATENTS_FILE = "latents.npy"
+
+
+def round_files(format: DrawingFormat | None) -> frozenset[str]:
+    """Return the names of the files that the manifest of a round lists."""
+    latents = {LATENTS_FILE} if format and format.is_latent else set()
+    return frozenset({CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE, RECIPE, *latents})
+
 
 _ROUND = re.compile(r"round-(\d{5,})(\.partial|\.sealing|)")
 

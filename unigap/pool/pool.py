@@ -6,53 +6,67 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from unigap.files.durable import Sealed, unseal
 from unigap.files.outputs import POOL_FILE
 from unigap.pool.annotations import Annotations
+from unigap.pool.candidates import Candidates, CandidateTable, Numbers
 from unigap.pool.chain import Chain
+from unigap.pool.columns import Column, add_verdicts, judges_in
 from unigap.pool.damage import find_damage
 from unigap.pool.head import lost_rounds, read_head
-from unigap.pool.identity import read_identity, references_of, write_empty_pool
-from unigap.pool.layout import CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE, RECIPE, find_rounds, round_folder
+from unigap.pool.identity import format_of, read_identity, references_of, write_empty_pool
+from unigap.pool.layout import JUDGMENTS_FILE, PROMPTS_FILE, RECIPE, find_rounds, round_folder
+from unigap.pool.parquet import read_parquet
+from unigap.pool.schemas import JUDGMENTS, PROMPTS
 from unigap.pool.shards import RoundWriter, plain_recipe
-from unigap.pool.tables import CANDIDATES, JUDGMENTS, PROMPTS, candidates_of, judgments_of, prompts_of, read_parquet
-from unigap.records import Candidate, Judgment, Prompt
+from unigap.pool.sidecar import Sidecar
+from unigap.pool.tables import judgments_of, prompts_of
+from unigap.records import DrawingFormat, Judgment, Prompt
 
 
 class Pool:
     """An append-only folder of rounds; made by ``Pool.open`` or ``Pool.create``.
 
-    A committed round is checked against its manifest the first time this object reads it. Rounds that other processes
+    A committed round is checked against its manifest the first time this object reads it, and its columns are kept;
+    drawings are read from disk when they are used. Memory is about 50 bytes a candidate. Rounds that other processes
     commit are visible at once; partial rounds are never visible.
 
     Attributes:
         folder: Folder of the pool.
-        model: Fingerprint of the model family whose codes it holds.
+        model: Fingerprint of the model family whose drawings it holds.
+        format: Type and shape of the drawings; None for codes, int32 (M,).
     """
 
     def __init__(self, folder: Path, identity: Sealed) -> None:
         self.folder = folder
         self.model = str(identity.content["model"])
+        self.format = format_of(identity.content, folder / POOL_FILE)
         self._head = read_head(folder)
         self._chain = Chain(folder, identity, self._head)
         self._references = references_of(folder)
         self._annotations = Annotations(folder)
+        # called later: check_state begins the chain anew
+        self._rows = CandidateTable(lambda round: self._chain.checked(round), self.format)
+        self._verdicts: dict[str, Column] = {}
+        self._logps: dict[str, Column] = {}
 
     @classmethod
-    def create(cls, folder: str | Path, model: str) -> Pool:
+    def create(cls, folder: str | Path, model: str, format: DrawingFormat | None = None) -> Pool:
         """Create an empty pool.
 
         Args:
             folder: A folder that is empty or does not exist.
-            model: Fingerprint of the model family of the codes.
+            model: Fingerprint of the model family of the drawings.
+            format: Type and shape of the drawings; None for codes, int32 (M,).
 
         Raises:
             ValueError: The folder is not empty, or is a file.
             OSError: The folder cannot be written.
         """
-        write_empty_pool(Path(folder), model)
+        write_empty_pool(Path(folder), model, format)
         return cls.open(folder, model)
 
     @classmethod
@@ -64,14 +78,14 @@ class Pool:
             model: Fingerprint of the model that will use it; None accepts the pool of any model.
 
         Raises:
-            ValueError: There is no pool, its ``pool.json`` or ``head.json`` is damaged, or its codes belong to another
-                model.
+            ValueError: There is no pool, its ``pool.json`` or ``head.json`` is damaged, or its drawings belong to
+                another model.
         """
         folder = Path(folder)
         pool = cls(folder, read_identity(folder))
         if model is not None and model != pool.model:
             raise ValueError(
-                f"the pool at {folder} belongs to model {pool.model!r}, not to {model!r}: its codes mean nothing to "
+                f"the pool at {folder} belongs to model {pool.model!r}, not to {model!r}: its drawings mean nothing to "
                 "another model; use that model or another pool"
             )
         return pool
@@ -111,10 +125,12 @@ class Pool:
             raise ValueError(f"round {round} of {self.folder} is committed; committed rounds are never changed")
         if round != len(rounds):
             raise ValueError(f"the next round of {self.folder} is {len(rounds)}, not {round}")
-        return RoundWriter(self.folder, round, plain_recipe(recipe), self._chain.digest(len(rounds)), lead)
+        return RoundWriter(self.folder, round, plain_recipe(recipe), self._chain.digest(len(rounds)), lead, self.format)
 
-    def candidates(self, upto: int | None = None) -> list[Candidate]:
-        """Read the candidates of rounds 0 to ``upto`` inclusive, sorted by round, prompt id and index.
+    def candidates(self, upto: int | None = None) -> Candidates:
+        """Return the candidates of rounds 0 to ``upto`` inclusive, sorted by round, prompt id and index.
+
+        Drawings are read when they are used: cheaply in this order, or after ``Candidates.stage`` in any order.
 
         Args:
             upto: Last round to read; None reads all committed rounds, -1 none.
@@ -122,14 +138,13 @@ class Pool:
         Raises:
             ValueError: Round ``upto`` is not in the pool, or a file is damaged; the message names it.
         """
-        return [
-            row for round in self._upto(upto) for row in candidates_of(self._table(round, CANDIDATES_FILE, CANDIDATES))
-        ]
+        count = self._rows_upto(upto)
+        return Candidates(self._rows, np.arange(count, dtype=np.int32), whole=True)
 
     def judgments(self, judge: str | None = None, upto: int | None = None) -> list[Judgment]:
         """Read the judgments of rounds 0 to ``upto`` inclusive, in the order of ``candidates``, then by judge.
 
-        Judgments added later by ``annotate`` are included.
+        Judgments added later by ``annotate`` are included. All are in memory: for large pools use ``logits``.
 
         Args:
             judge: Name of the judge; None reads all judges.
@@ -142,24 +157,36 @@ class Pool:
             row for round in self._upto(upto) for row in judgments_of(self._table(round, JUDGMENTS_FILE, JUDGMENTS))
         ]
         rows = [row for row in rows if judge in (None, row.judge)]
-        annotations = self._annotations.read(judge)
-        if annotations:
-            order = {candidate.id: i for i, candidate in enumerate(self.candidates(upto))}
-            rows += [row for row in annotations if row.candidate_id in order]
-            rows.sort(key=lambda row: (order[row.candidate_id], row.judge))
+        count = self._rows_upto(upto)
+        added = [
+            (row, Judgment(id, name, logit))
+            for name in self._annotations.judges
+            if judge in (None, name)
+            for id, logit in self._annotations.read(self._annotations.tables(name))
+            if (row := self._rows.row_of(id)) is not None and row < count
+        ]
+        if added:
+            placed = [(self._rows.row_of(row.candidate_id), row) for row in rows] + added
+            rows = [row for _, row in sorted(placed, key=lambda pair: (pair[0], pair[1].judge))]
         return rows
 
-    def logits(self, judge: str, upto: int | None = None) -> dict[str, float]:
-        """Read the log-odds of yes of one judge, by candidate id, for rounds 0 to ``upto`` inclusive.
+    def logits(self, judge: str, upto: int | None = None) -> Numbers:
+        """Return the log-odds of yes of one judge, by candidate id, for rounds 0 to ``upto`` inclusive.
 
         Args:
-            judge: Name of the judge; a judge without judgments gives an empty dict.
+            judge: Name of the judge; a judge without judgments gives an empty mapping.
             upto: Last round to read; None reads all committed rounds, -1 none.
 
         Raises:
             ValueError: Round ``upto`` is not in the pool, or a file is damaged; the message names it.
         """
-        return {judgment.candidate_id: judgment.logit for judgment in self.judgments(judge, upto)}
+        count = self._rows_upto(upto)
+        column = self._verdicts.setdefault(judge, Column(self._rows))
+        for round in range(column.rounds, len(self._upto(upto))):
+            column.add_round()
+            add_verdicts(column, self._rows, round, self._chain.checked(round) / JUDGMENTS_FILE, judge)
+        self._read_new(column, self._annotations, judge)
+        return Numbers(self._rows, column.value_N[:count], column.ranking)
 
     def prompts(self, upto: int | None = None) -> dict[int, list[Prompt]]:
         """Read the prompts of each of the rounds 0 to ``upto`` inclusive, in the order given to ``commit``.
@@ -167,7 +194,15 @@ class Pool:
         Raises:
             ValueError: Round ``upto`` is not in the pool, or a file is damaged; the message names it.
         """
-        return {round: prompts_of(self._table(round, PROMPTS_FILE, PROMPTS)) for round in self._upto(upto)}
+        return {round: self.prompts_of(round) for round in self._upto(upto)}
+
+    def prompts_of(self, round: int) -> list[Prompt]:
+        """Read the prompts of a committed round, in the order given to ``commit``.
+
+        Raises:
+            ValueError: A file is missing or damaged; the message names it.
+        """
+        return prompts_of(self._table(round, PROMPTS_FILE, PROMPTS))
 
     def recipe(self, round: int) -> dict[str, Any]:
         """Read the recipe of a committed round.
@@ -179,8 +214,8 @@ class Pool:
             raise ValueError(f"round {round} is not in {self.folder}, which has {len(self.rounds)} rounds")
         return unseal(self._chain.checked(round) / RECIPE).content
 
-    def references(self, model_key: str) -> dict[str, float]:
-        """Read log-likelihoods of candidates under a reference model, by candidate id, in nats.
+    def references(self, model_key: str) -> Numbers:
+        """Return log-likelihoods of candidates under a reference model, by candidate id, in nats.
 
         Args:
             model_key: Name of the reference model, e.g. a digest of its weights.
@@ -188,7 +223,12 @@ class Pool:
         Raises:
             ValueError: A file is damaged; the message names it.
         """
-        return self._references.read(model_key)
+        count = self._rows_upto(None)
+        column = self._logps.setdefault(model_key, Column(self._rows))
+        while column.rounds < len(self.rounds):
+            column.add_round()
+        self._read_new(column, self._references, model_key)
+        return Numbers(self._rows, column.value_N[:count], column.ranking)
 
     def add_references(self, model_key: str, logps: Mapping[str, float]) -> None:
         """Store reference log-likelihoods durably, all of them or none.
@@ -203,7 +243,7 @@ class Pool:
             ValueError: A value is not finite, or differs from the stored one of the same candidate.
             OSError: The disk is full or the folder read-only; earlier references are safe.
         """
-        self._references.add(model_key, logps)
+        self._references.add(model_key, logps, lambda: self.references(model_key))
 
     def annotate(self, judge: str, logits: Mapping[str, float]) -> None:
         """Store judgments on candidates of committed rounds durably, all of them or none.
@@ -219,19 +259,21 @@ class Pool:
                 from the stored one of the same candidate.
             OSError: The disk is full or the folder read-only; earlier annotations are safe.
         """
-        judges_of_rounds = {row.judge for row in self.judgments()} - {*self._annotations.judges}
+        tables = [self._chain.checked(round) / JUDGMENTS_FILE for round in self.rounds]
+        judges_of_rounds = set().union(*map(judges_in, tables))
         if not judge or judge in judges_of_rounds:
             raise ValueError(
                 f"{judge!r} cannot name annotations of {self.folder}: it is empty, or a judge of its rounds is called "
                 "so; choose another name"
             )
-        unknown = sorted({*logits} - {candidate.id for candidate in self.candidates()})
+        self._rows_upto(None)
+        unknown = sorted(name for name in logits if self._rows.row_of(name) is None)
         if unknown:
             raise ValueError(
                 f"{len(unknown)} of the candidates are not in {self.folder}, first {unknown[0][:80]!r}; "
                 "give the pool they were exported from"
             )
-        self._annotations.add(judge, logits)
+        self._annotations.add(judge, logits, lambda: self.logits(judge))
 
     def state(self, upto: int | None = None) -> dict[str, int | str]:
         """Return the state of the pool for a checkpoint, see ``check_state``.
@@ -287,6 +329,19 @@ class Pool:
         if not -1 <= last < count:
             raise ValueError(f"round {last} is not in {self.folder}, which has {count} rounds, counted from 0")
         return range(last + 1)
+
+    def _rows_upto(self, upto: int | None) -> int:
+        """Read the columns of the rounds that are new; return the number of candidates up to a round."""
+        count = len(self._upto(upto))
+        self._rows.read_upto(count)
+        return self._rows.starts[count]
+
+    @staticmethod
+    def _read_new(column: Column, source: Annotations | Sidecar, key: str) -> None:
+        """Read the tables that other calls and processes have added."""
+        fresh = {*source.tables(key)} - column.read
+        column.set(source.read(fresh))
+        column.read |= fresh
 
     def _table(self, round: int, name: str, schema: pa.Schema) -> pa.Table:
         return read_parquet(self._chain.checked(round) / name, schema)

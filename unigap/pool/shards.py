@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence, Set
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +23,13 @@ from unigap.files.durable import (
 )
 from unigap.files.writer_lock import WriterLock
 from unigap.pool.head import advance_head
-from unigap.pool.layout import (
-    CANDIDATES_FILE,
-    JUDGMENTS_FILE,
-    PROMPTS_FILE,
-    RECIPE,
-    find_rounds,
-    round_folder,
-)
-from unigap.pool.tables import (
-    PROMPTS,
-    SHARD,
-    merge_shards,
-    parquet_bytes,
-    prompt_table,
-    prompts_of,
-    read_parquet,
-    shard_table,
-)
-from unigap.records import Candidate, Judgment, Prompt
+from unigap.pool.latents import latent_bytes
+from unigap.pool.layout import PROMPTS_FILE, RECIPE, find_rounds, round_folder
+from unigap.pool.parquet import parquet_bytes, read_parquet
+from unigap.pool.schemas import shard_schema
+from unigap.pool.sealing import Sealing
+from unigap.pool.tables import latent_rows, prompt_table, shard_table
+from unigap.records import Candidate, DrawingFormat, Judgment, Prompt
 
 KEY = ("prompt_id", "index")
 """Columns that identify a candidate within a round."""
@@ -66,9 +53,9 @@ def plain_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shard_damage(path: Path) -> str | None:
-    """Return the fault of a shard, whose name holds the digest of its bytes; None if it is intact."""
+    """Return the fault of a shard or of its latents; the name holds the digest of the bytes. None if it is intact."""
     try:
-        intact = path.name.endswith(f"-{file_digest(path)}.parquet")
+        intact = path.name.endswith(f"-{file_digest(path)}{path.suffix}")
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
     except ValueError as error:
@@ -88,20 +75,30 @@ class RoundWriter:
         recipe: How the round is sampled, as ``plain_recipe`` returns it.
         previous: Digest of the manifest of the round before, or of ``pool.json``; the manifests form a chain.
         lead: Whether this process locks the round against other runs until it is committed.
+        format: Format of the pool's drawings.
 
     Raises:
         ValueError: Another run writes the round, or a partial round was begun with another recipe or is damaged.
         OSError: The folder cannot be written.
     """
 
-    def __init__(self, pool: Path, round: int, recipe: dict[str, Any], previous: str, lead: bool = True) -> None:
+    def __init__(
+        self,
+        pool: Path,
+        round: int,
+        recipe: dict[str, Any],
+        previous: str,
+        lead: bool = True,
+        format: DrawingFormat | None = None,
+    ) -> None:
         self._pool = pool
         self._round = round
         self._previous = previous
         self._partial = round_folder(pool, round, ".partial")
         self._read: set[str] = set()
         self._done: set[Key] = set()
-        self._recipe = recipe
+        self._intact: set[str] = set()
+        self._recipe, self._format = recipe, format
         make_folder(self._partial)
         self._lock = WriterLock(self._partial, patience=0)
         if lead:
@@ -119,7 +116,7 @@ class RoundWriter:
         """
         for path in self._shards():
             if path.name not in self._read:
-                self._done.update(_keys(_read_shard(path, list(KEY))))
+                self._done.update(_keys(self._read_shard(path, list(KEY))))
                 self._read.add(path.name)
         return self._done
 
@@ -131,7 +128,7 @@ class RoundWriter:
         """
         logits: dict[Key, float] = {}
         for path in self._shards():
-            table = _read_shard(path, [*KEY, "judgments"])
+            table = self._read_shard(path, [*KEY, "judgments"])
             rows = zip(_keys(table), table["judgments"].to_pylist(), strict=True)
             logits.update((key, row["logit"]) for key, judged in rows for row in judged if row["judge"] == judge)
         return logits
@@ -156,14 +153,19 @@ class RoundWriter:
                 raise ValueError(
                     f"candidate {candidate.id!r} is already in a shard of round {self._round}; skip those in done()"
                 )
-        table = shard_table(candidates, judgments)
+        latents = self._latents(candidates)
+        place = f"latents-{rank:05d}-{digest(latents)}.npy" if latents else ""
+        table = shard_table(candidates, judgments, self._format, place)
         if not candidates:
             return
+        if latents:  # first: a shard without its latents would be damaged
+            write_durable(self._partial / place, latents)
         data = parquet_bytes(table)
         name = f"shard-{rank:05d}-{digest(data)}.parquet"
         write_durable(self._partial / name, data)
         self._done.update((candidate.prompt.id, candidate.index) for candidate in candidates)
         self._read.add(name)
+        self._intact.add(name)
 
     def commit(self, prompts: Sequence[Prompt]) -> None:
         """Merge the shards, write the manifest last, and rename the folder of the round.
@@ -179,21 +181,20 @@ class RoundWriter:
         """
         self._refuse_if_committed()
         table = prompt_table(prompts)
-        candidates, judgments = merge_shards([_read_shard(path) for path in self._shards()])
-        self._check_candidates(candidates, prompts)
-        contents = {
-            CANDIDATES_FILE: parquet_bytes(candidates),
-            JUDGMENTS_FILE: parquet_bytes(judgments),
-            PROMPTS_FILE: parquet_bytes(table),
-            RECIPE: seal(self._recipe),
-        }
-        digests = {name: digest(data) for name, data in contents.items()}
-        contents[MANIFEST] = seal({"round": self._round, "previous": self._previous, "files": digests})
+        shards = [path.name for path in self._shards()]
+        self._intact.clear()  # check again what has been on disk for as long as the round took
+        for name in shards:
+            self._check_shard(self._partial / name)
+        merged = Sealing(self._partial, shards, prompts, self._round, self._format)
         sealing = round_folder(self._pool, self._round, ".sealing")
         shutil.rmtree(sealing, ignore_errors=True)
         make_folder(sealing)
-        for name, data in contents.items():
-            write_durable(sealing / name, data)
+        names = [*merged.write(sealing), PROMPTS_FILE, RECIPE]
+        write_durable(sealing / PROMPTS_FILE, parquet_bytes(table))
+        write_durable(sealing / RECIPE, seal(self._recipe))
+        digests = {name: file_digest(sealing / name) for name in names}
+        manifest = {"round": self._round, "previous": self._previous, "files": digests}
+        write_durable(sealing / MANIFEST, seal(manifest))
         rename_durable(sealing, round_folder(self._pool, self._round))
         # the round is safe now; also delete partial folders that an earlier kill left
         for number in find_rounds(self._pool, ".partial"):
@@ -224,33 +225,31 @@ class RoundWriter:
         if round_folder(self._pool, self._round).exists():
             raise ValueError(f"round {self._round} of {self._pool} is committed; committed rounds are never changed")
 
-    def _check_candidates(self, candidates: pa.Table, prompts: Sequence[Prompt]) -> None:
-        by_id = {prompt.id: prompt for prompt in prompts}
-        distinct = candidates.select(PROMPTS.names).group_by(PROMPTS.names, use_threads=False).aggregate([])
-        for prompt in prompts_of(distinct):
-            if by_id.get(prompt.id) != prompt:
-                fault = "is not among the prompts asked" if prompt.id not in by_id else "differs from the one asked"
-                raise ValueError(
-                    f"prompt {prompt.id!r} in the shards of round {self._round} {fault}; use the prompt set the round "
-                    f"was begun with, or delete the folder {self._partial} to draw it anew"
-                )
-        for (prompt_id, index), following in pairwise(_keys(candidates)):
-            if (prompt_id, index) == following:
-                raise ValueError(
-                    f"candidate {index} of prompt {prompt_id!r} lies in two shards of round {self._round}; give each "
-                    f"prompt to one rank only, and delete the folder {self._partial} to draw the round anew"
-                )
+    def _latents(self, candidates: Sequence[Candidate]) -> bytes:
+        """Return the file of latents of a shard; empty if the drawings are in the table."""
+        if not (self._format and self._format.is_latent and candidates):
+            return b""
+        return latent_bytes(latent_rows(candidates, self._format))
+
+    def _read_shard(self, path: Path, columns: list[str]) -> pa.Table:
+        self._check_shard(path)
+        return read_parquet(path, shard_schema(self._format), columns)
+
+    def _check_shard(self, path: Path) -> None:
+        """Check a shard and its latents against the digests in their names, once for each process."""
+        if path.name in self._intact:
+            return
+        for damage in filter(None, [shard_damage(path)]):
+            raise ValueError(f"{damage}; delete this file and the prompts in it are drawn again")
+        if self._format and self._format.is_latent:
+            place = read_parquet(path, shard_schema(self._format), ["latents"])["latents"][0].as_py()
+            for damage in filter(None, [shard_damage(self._partial / place)]):
+                raise ValueError(f"{damage}; delete {path} and the prompts in it are drawn again")
+        self._intact.add(path.name)
 
 
 def _keys(table: pa.Table) -> list[Key]:
     return list(zip(*(table[name].to_pylist() for name in KEY), strict=True))
-
-
-def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
-    damage = shard_damage(path)
-    if damage:
-        raise ValueError(f"{damage}; delete this file and the prompts in it are drawn again")
-    return read_parquet(path, SHARD, columns)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from unigap.files.durable import MANIFEST, altered_files, digest, make_folder, s
 from unigap.files.writer_lock import WriterLock
 from unigap.pool.head import advance_head, lost_tables, read_head
 from unigap.pool.layout import is_begun
-from unigap.pool.tables import number_schema, number_table, parquet_bytes, read_parquet
+from unigap.pool.parquet import parquet_bytes, stream_parquet
+from unigap.pool.tables import number_schema, number_table
 
 
 class Sidecar:
@@ -55,23 +56,34 @@ class Sidecar:
         """
         return sorted(set(self._index()[self.owners].values()))
 
-    def read(self, key: str) -> dict[str, float]:
-        """Read the numbers of one key, by candidate id.
+    def tables(self, key: str) -> list[str]:
+        """Return the names of the tables of a key, sorted; a table never changes.
+
+        Raises:
+            ValueError: The manifest is missing, damaged or older than the pool's head.
+        """
+        return sorted(name for name, owner in self._index()[self.owners].items() if owner == key)
+
+    def read(self, names: Collection[str]) -> Iterator[tuple[str, float]]:
+        """Yield candidate ids and numbers of some tables.
 
         Raises:
             ValueError: A file is damaged; the message names it.
         """
-        index = self._index()
-        numbers: dict[str, float] = {}
-        for name in sorted(name for name, owner in index[self.owners].items() if owner == key):
-            for damage in altered_files(self.folder, {name: index["files"][name]}):
+        files = self._index()["files"] if names else {}
+        for name in sorted(names):
+            for damage in altered_files(self.folder, {name: files[name]}):
                 raise ValueError(f"{damage}; restore it from a backup")
-            table = read_parquet(self.folder / name, number_schema(self.value))
-            numbers.update(zip(table["candidate_id"].to_pylist(), table[self.value].to_pylist(), strict=True))
-        return numbers
+            for _, part in stream_parquet(self.folder / name, number_schema(self.value), ["candidate_id", self.value]):
+                yield from zip(part["candidate_id"].to_pylist(), part[self.value].to_pylist(), strict=True)
 
-    def add(self, key: str, numbers: Mapping[str, float]) -> None:
+    def add(self, key: str, numbers: Mapping[str, float], stored: Callable[[], Mapping[str, float]]) -> None:
         """Store numbers, all of them or none: the manifest is written last.
+
+        Args:
+            key: Their key.
+            numbers: Numbers by candidate id.
+            stored: Returns the numbers of the key that are stored; called while no other process can write.
 
         Raises:
             ValueError: A value is not finite or differs from the stored one of the same candidate, or another process
@@ -79,18 +91,18 @@ class Sidecar:
             OSError: The folder cannot be written; earlier numbers are safe.
         """
         with WriterLock(self.folder):
-            self._add(key, numbers)
+            self._add(key, numbers, stored())
         advance_head(self.pool)
 
-    def _add(self, key: str, numbers: Mapping[str, float]) -> None:
-        stored = self.read(key)
+    def _add(self, key: str, numbers: Mapping[str, float], stored: Mapping[str, float]) -> None:
+        known = {name: stored.get(name) for name in numbers}
         for name, number in numbers.items():
-            if name in stored and stored[name] != number:
+            if known[name] not in (None, number):
                 raise ValueError(
-                    f"the {self.noun} of candidate {name!r} under {key!r} is {stored[name]!r} and is never changed, "
+                    f"the {self.noun} of candidate {name!r} under {key!r} is {known[name]!r} and is never changed, "
                     f"got {number!r}; store it under another name"
                 )
-        fresh = {name: number for name, number in numbers.items() if name not in stored}
+        fresh = {name: number for name, number in numbers.items() if known[name] is None}
         if not fresh:
             return
         data = parquet_bytes(number_table(fresh, self.value, self.noun))

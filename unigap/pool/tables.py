@@ -4,105 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from unigap.files.plain import check_plain
-from unigap.records import Candidate, Judgment, Prompt
-
-PROMPTS = pa.schema([(name, pa.string()) for name in ("prompt_id", "text", "category", "difficulty", "split", "truth")])
-CANDIDATES = pa.schema(
-    [
-        *PROMPTS,
-        ("round", pa.int64()),
-        ("index", pa.int64()),
-        ("seed", pa.int64()),
-        ("codes", pa.list_(pa.int32())),
-        ("logp", pa.float64()),
-    ]
-)
-JUDGMENTS = pa.schema(
-    [("candidate_id", pa.string()), ("judge", pa.string()), ("logit", pa.float64()), ("mass", pa.float32())]
-)
-# one file, so that a candidate and its judgments become durable at the same time
-SHARD = pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(JUDGMENTS)))])
-_MASSLESS = JUDGMENTS.remove(JUDGMENTS.get_field_index("mass"))
-EARLIER = ((JUDGMENTS, _MASSLESS), (SHARD, pa.schema([*CANDIDATES, ("judgments", pa.list_(pa.struct(_MASSLESS)))])))
-"""Columns of tables written by earlier versions, which did not store the mass."""
-MAX_ROWS, MAX_VALUES, MAX_BYTES, MAX_TEXT = 1_000_000, 16_000_000, 2**28, 2**28
-"""Maximum decompressed size of a small file; larger files may decompress to more."""
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """Return a table as a Parquet file with a checksum on every page; equal tables give equal bytes."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd", write_page_checksum=True)
-    return bytes(sink.getvalue())
-
-
-def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file and check each page against its checksum.
-
-    Args:
-        path: The file.
-        schema: Names and types of all its columns.
-        columns: Names of the columns to read; None reads all.
-
-    Returns:
-        The table; of an earlier version, without the mass of judgments.
-
-    Raises:
-        ValueError: The file is missing or damaged, has other columns, or would decompress to far more than its size.
-    """
-    texts = [field.name for field in schema if field.type == pa.string()]
-    try:
-        check_plain(path)
-        with pq.ParquetFile(path) as file:
-            stored = _stored_schema(path, file, schema)
-        # read texts as dictionaries until their size is known: a small file can repeat a long text many times
-        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
-            table = file.read(columns=columns)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing") from None
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} is damaged: {reason}") from error
-    _refuse_more_than(path, "bytes of text", _text_bytes(table), max(MAX_TEXT, 1000 * path.stat().st_size))
-    return table.cast(pa.schema([stored.field(name) for name in table.column_names]))
-
-
-def _stored_schema(path: Path, file: pq.ParquetFile, schema: pa.Schema) -> pa.Schema:
-    """Return the schema of a file, ``schema`` or its earlier version; refuse an implausible decompressed size."""
-    found = file.schema_arrow
-    types = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in found]
-    accepted = [schema, *(earlier for current, earlier in EARLIER if current == schema)]
-    stored = next((known for known in accepted if (found.names, types) == (known.names, known.types)), None)
-    if stored is None:
-        raise ValueError(f"{path} has the columns {', '.join(found.names)[:80]!r} or other types; it is of no pool")
-    size, meta = path.stat().st_size, file.metadata
-    chunks = [meta.row_group(g).column(c) for g in range(meta.num_row_groups) for c in range(meta.num_columns)]
-    # each row has a distinct seed or name, and an image code repeats at most a few hundred times in a row
-    _refuse_more_than(path, "rows", meta.num_rows, max(MAX_ROWS, size))
-    _refuse_more_than(path, "values", sum(chunk.num_values for chunk in chunks), max(MAX_VALUES, 600 * size))
-    _refuse_more_than(path, "bytes", sum(c.total_uncompressed_size for c in chunks), max(MAX_BYTES, 100 * size))
-    return stored
-
-
-def _refuse_more_than(path: Path, unit: str, promised: int, most: int) -> None:
-    if promised > most:
-        size = path.stat().st_size
-        raise ValueError(f"{path} promises {promised:,} {unit} in a file of {size:,} bytes, which no sound table does")
-
-
-def _text_bytes(table: pa.Table) -> int:
-    """Return the size in bytes of the dictionary columns when decoded to one text for each row."""
-    chunks = [chunk for column in table.columns if pa.types.is_dictionary(column.type) for chunk in column.chunks]
-    lengths = [pc.binary_length(chunk.dictionary).take(chunk.indices) for chunk in chunks]
-    return sum(pc.sum(length.cast(pa.int64())).as_py() or 0 for length in lengths)
+from unigap.pool.schemas import JUDGMENTS, PROMPTS, candidate_schema, shard_schema
+from unigap.records import Candidate, DrawingFormat, Judgment, Prompt
 
 
 def prompt_table(prompts: Sequence[Prompt]) -> pa.Table:
@@ -117,52 +25,66 @@ def prompt_table(prompts: Sequence[Prompt]) -> pa.Table:
     return pa.table(_prompt_columns(prompts), schema=PROMPTS)
 
 
-def shard_table(candidates: Sequence[Candidate], judgments: Iterable[Judgment]) -> pa.Table:
+def shard_table(
+    candidates: Sequence[Candidate],
+    judgments: Iterable[Judgment],
+    format: DrawingFormat | None = None,
+    latents: str = "",
+) -> pa.Table:
     """Convert candidates and their judgments to one table with a row for each candidate.
+
+    Args:
+        candidates: The candidates.
+        judgments: Their judgments.
+        format: Format of the pool's drawings.
+        latents: Name of the file that holds the latents, in this order, if drawings are latents.
 
     Raises:
         ValueError: A record is duplicated, a number is not finite or out of range, or a judgment names no candidate in
             ``candidates``.
     """
-    _refuse_duplicates("candidate", [candidate.id for candidate in candidates])
-    verdicts: dict[str, dict[str, Judgment]] = {candidate.id: {} for candidate in candidates}
-    for judgment in judgments:
-        _check_judgment(judgment)
-        if judgment.candidate_id not in verdicts:
-            raise ValueError(
-                f"judgment by {judgment.judge!r} names candidate {judgment.candidate_id!r}, which is not in this "
-                "shard; write a candidate together with its judgments"
-            )
-        if judgment.judge in verdicts[judgment.candidate_id]:
-            raise ValueError(f"candidate {judgment.candidate_id!r} has two judgments by {judgment.judge!r}; keep one")
-        verdicts[judgment.candidate_id][judgment.judge] = judgment
+    verdicts = _by_candidate(candidates, judgments)
     for candidate in candidates:
         _check_prompt(candidate.prompt)
-    codes = [_checked_codes(candidate) for candidate in candidates]
-    offsets = np.cumsum([0, *map(len, codes)], dtype=np.int32)
+        _check_numbers(candidate)
     columns = {
         **_prompt_columns([candidate.prompt for candidate in candidates]),
         "round": [int(candidate.round) for candidate in candidates],
         "index": [int(candidate.index) for candidate in candidates],
         "seed": [int(candidate.seed) for candidate in candidates],
-        "codes": pa.ListArray.from_arrays(offsets, np.concatenate([np.empty(0, np.int32), *codes])),
         "logp": [None if candidate.logp is None else float(candidate.logp) for candidate in candidates],
         "judgments": [[_judgment_row(given[judge]) for judge in sorted(given)] for given in verdicts.values()],
     }
-    return pa.table(columns, schema=SHARD)
+    if format and format.is_latent:
+        columns |= {"latents": [latents] * len(candidates), "row": range(len(candidates))}
+    else:
+        codes = [_checked_codes(candidate, format) for candidate in candidates]
+        offsets = np.cumsum([0, *map(len, codes)], dtype=np.int32)
+        columns["codes"] = pa.ListArray.from_arrays(offsets, np.concatenate([np.empty(0, np.int32), *codes]))
+    return pa.table(columns, schema=shard_schema(format))
 
 
-def merge_shards(shards: Sequence[pa.Table]) -> tuple[pa.Table, pa.Table]:
+def latent_rows(candidates: Sequence[Candidate], format: DrawingFormat) -> np.ndarray:
+    """Return the latents of candidates, float16 (B, ...).
+
+    Raises:
+        ValueError: Latents have another shape, or are not finite.
+    """
+    rows = [format.check(candidate.id, np.asarray(candidate.drawing)) for candidate in candidates]
+    return np.stack(rows) if rows else np.empty((0, *format.shape), format.dtype)
+
+
+def merge_shards(shards: Sequence[pa.Table], format: DrawingFormat | None = None) -> tuple[pa.Table, pa.Table]:
     """Merge shards into a table of candidates and a table of judgments.
 
     Both are sorted by prompt id and index (judgments also by judge), so they do not depend on ranks and shards.
     """
     # shards of a round begun by an earlier version have no column for the mass
-    rows = pa.concat_tables([SHARD.empty_table(), *shards], promote_options="default")
+    rows = pa.concat_tables([shard_schema(format).empty_table(), *shards], promote_options="default")
     rows = rows.sort_by([("prompt_id", "ascending"), ("index", "ascending")]).combine_chunks()
     flat = pc.list_flatten(rows["judgments"])
     judgments = pa.table([pc.struct_field(flat, name) for name in JUDGMENTS.names], schema=JUDGMENTS)
-    return rows.select(CANDIDATES.names), judgments
+    return rows.select(candidate_schema(format).names), judgments
 
 
 def number_table(numbers: Mapping[str, float], value: str, noun: str) -> pa.Table:
@@ -194,21 +116,6 @@ def prompts_of(table: pa.Table) -> list[Prompt]:
     seen: dict[tuple[str, ...], Prompt] = {}
     rows = zip(*(table[name].to_pylist() for name in PROMPTS.names), strict=True)
     return [seen.setdefault(row, Prompt(*row)) for row in rows]
-
-
-def candidates_of(table: pa.Table) -> list[Candidate]:
-    """Return the candidates of a table, in its order."""
-    lists = table["codes"].combine_chunks()
-    # copy once for each table: Arrow's memory is read-only, and torch warns about read-only arrays
-    flat = lists.values.to_numpy().copy()
-    starts = lists.offsets.to_numpy()
-    numbers = zip(*(table[name].to_pylist() for name in ("round", "index", "seed", "logp")), strict=True)
-    return [
-        Candidate(prompt, round, index, seed, flat[start:stop], logp)
-        for prompt, (round, index, seed, logp), start, stop in zip(
-            prompts_of(table), numbers, starts[:-1], starts[1:], strict=True
-        )
-    ]
 
 
 def judgments_of(table: pa.Table) -> list[Judgment]:
@@ -260,14 +167,35 @@ def _check_judgment(judgment: Judgment) -> None:
         )
 
 
-def _checked_codes(candidate: Candidate) -> np.ndarray:
+def _by_candidate(candidates: Sequence[Candidate], judgments: Iterable[Judgment]) -> dict[str, dict[str, Judgment]]:
+    _refuse_duplicates("candidate", [candidate.id for candidate in candidates])
+    verdicts: dict[str, dict[str, Judgment]] = {candidate.id: {} for candidate in candidates}
+    for judgment in judgments:
+        _check_judgment(judgment)
+        if judgment.candidate_id not in verdicts:
+            raise ValueError(
+                f"judgment by {judgment.judge!r} names candidate {judgment.candidate_id!r}, which is not in this "
+                "shard; write a candidate together with its judgments"
+            )
+        if judgment.judge in verdicts[judgment.candidate_id]:
+            raise ValueError(f"candidate {judgment.candidate_id!r} has two judgments by {judgment.judge!r}; keep one")
+        verdicts[judgment.candidate_id][judgment.judge] = judgment
+    return verdicts
+
+
+def _check_numbers(candidate: Candidate) -> None:
     if candidate.logp is not None and not math.isfinite(candidate.logp):
         raise ValueError(f"logp of candidate {candidate.id!r} is {candidate.logp}; it must be finite")
     if candidate.index < 0:
         raise ValueError(f"index of candidate {candidate.id!r} must be >= 0, got {candidate.index}")
     if not -(2**63) <= candidate.seed < 2**63:
         raise ValueError(f"seed of candidate {candidate.id!r} must fit 64 signed bits, got {candidate.seed}")
+
+
+def _checked_codes(candidate: Candidate, format: DrawingFormat | None) -> np.ndarray:
     codes = np.asarray(candidate.drawing)
+    if format:
+        codes = format.check(candidate.id, codes).ravel()
     if codes.ndim != 1 or not np.issubdtype(codes.dtype, np.integer):
         raise ValueError(
             f"codes of candidate {candidate.id!r} must be integers of shape (M,), got {codes.dtype} {codes.shape}"

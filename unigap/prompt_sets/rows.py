@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unigap.console.mistakes import hint
+from unigap.console.mistakes import hint, shortened
 from unigap.files.outside import read_outside_text
 from unigap.records import Prompt
 
@@ -152,7 +152,7 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_no_number, parse_float=_finite_number)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({str(error).splitlines()[0][:80]}); write one object a line") from error
+        raise ValueError(f"{where}: not JSON ({shortened(str(error), 80)}); write one object a line") from error
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

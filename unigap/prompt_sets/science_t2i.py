@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unigap.console.mistakes import shortened
 from unigap.files.outside import refuse_special
 from unigap.prompt_sets.rows import as_truth, distinct, refuse_url, require_columns, text_field
 from unigap.records import Prompt
@@ -42,7 +43,7 @@ def read_science_t2i(path: str) -> list[Prompt]:
                 raise ValueError(f"{named}: {file.metadata.num_rows} rows; at most {MOST_ROWS} are read, split it")
             rows = file.read(columns).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{named}: not a valid Parquet file ({str(error).splitlines()[0][:80]})") from error
+        raise ValueError(f"{named}: not a valid Parquet file ({shortened(str(error), 80)})") from error
     return distinct(_prompts(rows, named), named)
 
 

@@ -53,6 +53,8 @@ class PoolFacts:
         sampling: Sampling settings by name.
         sha256: Digest of the pool's manifests.
         exact_likelihood: Whether the stored log-likelihoods are exact; otherwise they are estimates.
+        drawings: Column of the drawings, ``codes`` or ``latents``; empty if they are left out.
+        shape: Shape of a drawing; None for codes (M,).
     """
 
     name: str
@@ -66,6 +68,8 @@ class PoolFacts:
     sampling: Mapping[str, Any]
     sha256: str
     exact_likelihood: bool
+    drawings: str = "codes"
+    shape: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -162,8 +166,7 @@ def pool_card(facts: PoolFacts) -> str:
         f"# {facts.name}\n",
         "Images that a unified multimodal model generated for prompts, with the verdict of each judge, collected by "
         f"`unigap`. The method is {METHOD}: a model learns from those of its own images that its understanding branch "
-        "accepts. `verdicts` holds each judge's probability of yes. `codes` holds the sampled image tokens: train on "
-        "these, because encoding an image again gives other tokens.\n",
+        f"accepts. `verdicts` holds each judge's probability of yes. {drawings_text(facts)}\n",
         table(("", ""), statements),
         "\n## Rounds\n",
         table(("round", "prompts", "images", "accepted", "share of those judged"), rounds),
@@ -174,6 +177,19 @@ def pool_card(facts: PoolFacts) -> str:
         "",
     ]
     return str(DatasetCard("\n".join(["---", data.to_yaml(), "---", *body])))
+
+
+def drawings_text(facts: PoolFacts) -> str:
+    """Return what the card says about the drawings."""
+    shape = f" (flat; reshape each to {tuple(facts.shape)})" if facts.shape else ""
+    if not facts.drawings:
+        return "The sampled latents are left out: train on the pool itself, because encoding an image gives others."
+    if facts.drawings == "latents":
+        return f"`latents` holds the sampled latents{shape}: train on these, because encoding an image gives others."
+    return (
+        f"`codes` holds the sampled image tokens{shape}: train on these, because encoding an image again gives other "
+        "tokens."
+    )
 
 
 def with_run(text: str, facts: RunFacts) -> str:

@@ -13,22 +13,27 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
+from unigap.console import tasks
 from unigap.data import PoolData, PromptRows
-from unigap.evaluation.gap import EVAL_ROUND, external_verdicts, probe_logits, probe_scores
+from unigap.evaluation.gap import EVAL_ROUND, both_verdicts, probe_logits, probe_scores
 from unigap.evaluation.gap_meter import GapMeter
-from unigap.judges import Judge, SelfJudge, check_speaks_at_once
+from unigap.judges import Judge, SelfJudge, check_early, check_immediate
 from unigap.judges.own_external import warn_of_own_external
 from unigap.loop.judging import judge_samples
 from unigap.loop.plan import RoundPlan
+from unigap.loop.ranks import ranks_of
 from unigap.loop.sampling import SampledBatch, sample_candidates
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel
+from unigap.models.engine.memory import settle_memory
 from unigap.models.engine.sharding import is_sharded, shard, whole
+from unigap.models.files.frozen_base import FrozenBase, check_base, fill_in, left_out_names
 from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.models.files.lora import adapter_scales
 from unigap.models.files.weights import unsharded
 from unigap.objectives import Objective, RowBatch
 from unigap.records import Candidate, Judgment
+from unigap.stages.idle_weights import IdleWeights
 from unigap.stages.step_seed import seed_step
 
 ADAPTER_SCALES = "adapter_scales"
@@ -78,16 +83,17 @@ class ImproveStage(LightningModule):
         self.model, self.objective = model, objective
         self.judge, self.external = judge or SelfJudge(), external
         if external is not None:
-            check_speaks_at_once(external)
+            check_immediate(external)
             warn_of_own_external(self.judge, external)
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.eval_plan = (eval_plan or RoundPlan(candidates=4)).seeded("evaluation")
         self.predict_plan = (predict_plan or RoundPlan()).seeded("predicted pool")
+        self.frozen_base = FrozenBase(self.model)
         if init_from:
             load_stage(self.model, init_from)
         self.model.reference_state = self.model.trainable_state() if objective.needs_reference else None
         self.start_key = self.model.weights_digest()
-        self._weights_whole = contextlib.ExitStack()
+        self._measurement = contextlib.ExitStack()
         self.results: dict[str, dict[str, Estimate]] = {}
         self.trained_rows: tuple[str, ...] = ()
 
@@ -102,6 +108,15 @@ class ImproveStage(LightningModule):
         if not isinstance(data, PoolData):
             raise ValueError("self-improvement stages train on a pool; set data.class_path to unigap.data.PoolData")
         return data
+
+    def setup(self, stage: str) -> None:
+        """Check the judges before anything is sampled, and return the memory that loading has freed.
+
+        Raises:
+            ValueError: A judge could not judge, e.g. because its checkpoint does not load.
+        """
+        check_early(self.judges)
+        settle_memory(self.model, self.trainer.strategy.root_device)
 
     def configure_model(self) -> None:
         """Shard the shared LLM over all processes if the strategy is ``ModelParallelStrategy``.
@@ -129,6 +144,7 @@ class ImproveStage(LightningModule):
                 "(model.init_args.model.init_args.lora_rank), or leave the callback out"
             )
         shard(self.model, mesh["data_parallel"])
+        self.strict_loading = False  # checkpoints leave out frozen weights
         if self.objective.needs_reference:
             self.model.reference_state = self.model.trainable_state()
 
@@ -150,13 +166,25 @@ class ImproveStage(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the scales of the adapted layers."""
+        """Keep the scales of the adapted layers, and leave out the weights that the base checkpoint gives."""
         checkpoint[ADAPTER_SCALES] = adapter_scales(self.model)
+        if self.global_rank == 0:
+            self.frozen_base.leave_out(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights that the checkpoint leaves out from the model.
+
+        Raises:
+            ValueError: The checkpoint was trained on another base.
+        """
+        fill_in(self.model, checkpoint, "the checkpoint")
 
     def on_train_start(self) -> None:
         """Put only the shared LLM into train mode: frozen parts keep their statistics and use no dropout."""
         self.model.eval()
         self.model.trunk.train()
+        settle_memory(self.model, self.device)  # moving and restoring weights have freed memory
+        self._idle = IdleWeights(self.model)
 
     def on_train_batch_start(self, batch: RowBatch, batch_idx: int) -> None:
         """Seed dropout and noise by the step and the batch in it, so that a resumed run draws the same."""
@@ -176,16 +204,27 @@ class ImproveStage(LightningModule):
         return result.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a step whose gradient is not finite.
+        """Stop before a step whose gradient is not finite, or lacks weights that several processes should train.
 
         Raises:
-            ValueError: The gradient is not finite; the message names the rows.
+            ValueError: The gradient is not finite (the message names the rows), or weights take no part in the loss.
         """
+        self._idle.update()
+        if self.trainer.world_size > 1:  # ddp would fail in the next step
+            self._idle.refuse(type(self.objective).__name__)
         precision = self.trainer.precision_plugin
         if isinstance(precision, MixedPrecision) and precision.scaler is not None:
             return  # the scaler of float16 leaves such steps out and tries a smaller scale
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.check_finite({"gradient": unsharded(torch.nn.utils.get_total_norm(gradients))})
+
+    def on_train_epoch_end(self) -> None:
+        """Stop if weights had no gradient in the whole epoch; a single batch may have no question for them.
+
+        Raises:
+            ValueError: Weights that should train take no part in the loss.
+        """
+        self._idle.refuse(type(self.objective).__name__)
 
     def check_finite(self, values: Mapping[str, torch.Tensor]) -> None:
         """Check that scalars, given by name, are finite.
@@ -207,19 +246,27 @@ class ImproveStage(LightningModule):
 
     def on_validation_start(self) -> None:
         """Gather sharded weights until the end, since processes may hold unequal numbers of prompts."""
-        self._weights_whole.enter_context(whole(self.model))
+        images = self.eval_plan.candidates * len(self.pool_data.val_dataloader().dataset)  # type: ignore[arg-type]
+        self._begin("measuring", "validation", images)
 
     def on_validation_end(self) -> None:
         """Shard the weights again, now that every process is done."""
-        self._weights_whole.close()
+        self._measurement.close()
 
     def on_predict_start(self) -> None:
         """As for validation."""
-        self._weights_whole.enter_context(whole(self.model))
+        images = self.predict_plan.candidates * len(self.pool_data.predict_dataloader().dataset)  # type: ignore[arg-type]
+        self._begin("storing", "round 0", images)
 
     def on_predict_end(self) -> None:
         """As for validation."""
-        self._weights_whole.close()
+        self._measurement.close()
+
+    def _begin(self, name: str, title: str, images: int) -> None:
+        """Begin a task on this process's share of images, with whole weights, until ``_measurement`` is closed."""
+        title = ranks_of(self.trainer).share_of(title)
+        self._measurement.enter_context(tasks.task(name, title, images, "image", tasks.IMAGE_PARTS))
+        self._measurement.enter_context(whole(self.model))
 
     def on_validation_epoch_start(self) -> None:
         """Start with empty metrics."""
@@ -232,7 +279,8 @@ class ImproveStage(LightningModule):
 
         All processes have to come here together.
         """
-        with whole(self.model), self.trainer.precision_plugin.forward_context():
+        with self._measurement, self.trainer.precision_plugin.forward_context():
+            self.on_validation_start()
             self.on_validation_epoch_start()
             for number, batch in enumerate(self.pool_data.val_dataloader()):
                 self.validation_step(batch.to(self.device), number)
@@ -241,16 +289,15 @@ class ImproveStage(LightningModule):
     def validation_step(self, batch: PromptRows, batch_idx: int) -> None:
         """Sample for a batch of held-out prompts and count the verdicts of both judges."""
         for sampled in self._draw(batch, EVAL_ROUND, self.eval_plan):
-            own_B = self.own_judge.logits(self.model, sampled.candidates, sampled.pixels_BCHW)
-            right_B = external_verdicts(self.external, self.model, sampled)
+            own_B, right_B = both_verdicts(self.model, self.own_judge, self.external, sampled)
             self.meter.update(sampled.candidates, own_B.to(self.device), right_B)
 
     def on_validation_epoch_end(self) -> None:
         """Log every figure, and keep it with its interval in ``results``."""
         self.results = self.meter.compute()
-        exam = self.pool_data.probes
-        if exam is not None:
-            scored = probe_scores(exam, probe_logits(self.model, exam, self.own_judge))
+        probe_set = self.pool_data.probes
+        if probe_set is not None:
+            scored = probe_scores(probe_set, probe_logits(self.model, probe_set, self.own_judge))
             self.results |= {name: {"all": estimate} for name, estimate in scored.items()}
         for name, groups in self.results.items():
             for group, estimate in groups.items():
@@ -298,25 +345,30 @@ def refuse_sharded(trainer: Trainer, who: str) -> None:
         ValueError: When the strategy shards them.
     """
     if isinstance(trainer.strategy, ModelParallelStrategy):
-        raise ValueError(f"{who} needs weights that are not sharded; train with ddp, or remove it")
+        raise ValueError(
+            f"{who} needs weights that are not sharded; train with ddp (an adapter needs less memory: lora_rank), or "
+            "remove it"
+        )
 
 
 def load_stage(model: UnifiedModel, path: str) -> None:
     """Load the weights of an earlier stage's Lightning checkpoint into ``model``, which keeps its own options.
 
     Raises:
-        ValueError: When the file is no checkpoint, or holds another model, or an adapter of another scale.
+        ValueError: When the file is no checkpoint, or holds another model, an adapter of another scale, or weights that
+            were trained on another base.
     """
     content = open_lightning(path, "init_from")
     state = {name.removeprefix("model."): t for name, t in content["state_dict"].items() if name.startswith("model.")}
     present = model.state_dict()
-    kept = {name: present[name] for name in model.options}
+    kept = {name: present[name] for name in (*model.options, *left_out_names(content)) if name in present}
     try:
         model.load_state_dict(state | kept)
     except RuntimeError as error:
         raise ValueError(
             f"init_from {path!r} holds the weights of another model; give the same checkpoint and LoRA rank"
         ) from error
+    check_base(model, content, f"init_from {path!r}")
     stored, own = content.get(ADAPTER_SCALES, {}), adapter_scales(model)
     other = next((name for name in stored if stored[name] != own.get(name)), None)
     if other:

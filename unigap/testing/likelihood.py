@@ -53,7 +53,7 @@ def shares_equal_probabilities(subject: Subject) -> None:
     drawings_S = model.sample_images(prompt, seeds_1S, SamplingRecipe()).drawings_BN[0]
     p_S = model.image_logps(prompt, drawings_S)[:, 0].detach().double().exp()
     first_S = drawings_S.flatten(1)[:, 0]
-    for code in first_S.unique().tolist():
+    for code in sorted(set(first_S.tolist())):
         share, p = (first_S == code).double().mean().item(), p_S[first_S == code].mean().item()
         error = (max(p * (1 - p), 1e-12) / SAMPLES) ** 0.5
         within = abs(share - p) <= SIGMAS * error + 1 / SAMPLES

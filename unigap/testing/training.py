@@ -98,7 +98,9 @@ def _one_step(subject: Subject) -> Iterator[None]:
     with model.with_state(start):
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=LR, weight_decay=0.0)
-        (-subject.logps().mean()).backward()
+        gradients = torch.autograd.grad(-subject.logps().mean(), trained, allow_unused=True)
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.grad = gradient
         optimizer.step()
         model.zero_grad()
         yield

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from unigap.console.closing import close, command
 from unigap.metrics.agreement import cohen_kappa, fleiss_kappa, raw_agreement
 from unigap.metrics.intervals import Estimate
 from unigap.metrics.scores import share
@@ -49,6 +50,7 @@ def judge_agreement(pool: str, judges: str = "") -> None:
     chosen, console = {name: verdicts[name] for name in names}, Console(markup=False)
     console.print(_yes_rates(chosen, cluster, masses))
     console.print(_agreement(chosen, cluster))
+    close({}, command("export", "pool", pool, "--out", "FOLDER"))
 
 
 def _yes_rates(verdicts: Verdicts, cluster: Mapping[str, int], masses: Mapping[str, Sequence[float]]) -> Table:

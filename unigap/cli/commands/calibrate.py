@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unigap.cli.commands.model_choice import ModelChoice
+from unigap.console.closing import close, command
 from unigap.evaluation.calibration import calibrate as find_threshold
 from unigap.evaluation.probe_sources import CaptionedFile
 from unigap.judges import SelfJudge
@@ -42,4 +43,6 @@ def calibrate(
     pairs = CaptionedFile(captions, seed=seed) if captions else known.probe_source("validation", seed)
     found = find_threshold(ModelChoice(checkpoint, model, device, dtype).load(), SelfJudge(), pairs, n, precision)
     print(f"of the accepted, right: {found.precision}\nof the right, accepted: {found.recall}")
-    print(f"--model.init_args.objective.init_args.threshold {found.threshold:.8g}")
+    option = ("--model.init_args.objective.init_args.threshold", f"{found.threshold:.8g}")
+    print(*option)
+    close({}, command("fit", "--config", "CONFIG.yaml", *option))

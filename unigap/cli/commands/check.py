@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from unigap.cli.commands.model_choice import ModelChoice
+from unigap.cli.commands.model_choice import DEFAULT, ModelChoice
+from unigap.console import tasks
+from unigap.console.closing import close, command
 from unigap.models.base import UnifiedModel
 from unigap.testing import Subject, outcomes
 from unigap.testing.subject import QUESTIONS, TEXTS
@@ -38,14 +40,17 @@ def check(
     chosen = ModelChoice(checkpoint, model, device, dtype).load()
     subject = Subject(chosen, texts or TEXTS, questions or QUESTIONS, candidates, _reload(chosen))
     broken = checked = 0
-    for outcome in outcomes(subject):
-        print(f"{WORDS[outcome.holds]:8}  {outcome.promise}", flush=True)
-        if outcome.holds is False:
-            print(f"          {outcome.name}: {outcome.found}", flush=True)
-        broken, checked = broken + (outcome.holds is False), checked + (outcome.holds is not None)
-    if broken:
-        raise ValueError(f"{type(chosen).__name__} breaks {broken} of {checked} promises; see the lines above")
+    with tasks.task("checking", f"checking {type(chosen).__name__}"):
+        for outcome in outcomes(subject):
+            print(f"{WORDS[outcome.holds]:8}  {outcome.promise}", flush=True)
+            if outcome.holds is False:
+                print(f"          {outcome.name}: {outcome.found}", flush=True)
+            broken, checked = broken + (outcome.holds is False), checked + (outcome.holds is not None)
+        if broken:
+            raise ValueError(f"{type(chosen).__name__} breaks {broken} of {checked} promises; see the lines above")
     print(f"{type(chosen).__name__} keeps all {checked} promises that apply to it")
+    own = ("--model", f"{type(chosen).__module__}.{type(chosen).__qualname__}")
+    close({}, command("gap", *(("--checkpoint", checkpoint or DEFAULT) if model is None else own)))
 
 
 def _reload(model: UnifiedModel) -> Callable[[Path], UnifiedModel] | None:

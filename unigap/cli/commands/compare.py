@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from unigap.console.closing import close
 from unigap.console.parser import ClearParser
 from unigap.estimate import Estimate
 from unigap.report.pages.compare_page import write_comparison
@@ -58,5 +59,5 @@ def run(words: Sequence[str]) -> int:
     runs = read_contenders(options.runs)
     path = write_comparison(runs, options.out)
     print_contenders(runs)
-    print(f"comparison: {path}")
+    close({"comparison": path}, f"open {path} in a browser")
     return 0

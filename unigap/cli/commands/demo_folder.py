@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection
 from pathlib import Path
 
 from unigap.files.durable import LOCK
 from unigap.files.outputs import refuse_inside_pool
 from unigap.files.seals import SEALS
+from unigap.report.run_folder.fit_folder import CONFIG
 
 MARK = "demo.json"
 """Settings of the demo, the first file written; it marks a folder as a demo's."""
-FILES = (MARK, "summary.json", "curves.json", "rows.jsonl", "gallery.json", "rejudged.json", "report.html", SEALS, LOCK)
+KEYS = {"checkpoint", "seed", "cfg"}
+"""Keys of every demo's ``demo.json``."""
+RESULTS = ("summary.json", "curves.json", "rows.jsonl", "gallery.json", "rejudged.json", "report.html")
+FILES = (MARK, *RESULTS, CONFIG, SEALS, LOCK)
 FOLDERS = {
     "pool": (".parquet", ".json"),
-    "csv": (".csv", ".yaml"),
+    "checkpoints": (".ckpt", ".yaml", ".json", ".new"),
+    "logs": (".csv",),
+    "csv": (".csv", ".yaml"),  # of earlier versions
     "gallery": (".png",),
     "rejudged": (".png",),
 }
@@ -26,13 +31,12 @@ LOGS = "wandb"
 """Folder of W&B's offline runs; any file may be in it."""
 
 
-def check_demo_folder(out: str, overwrite: bool, plan: Collection[str]) -> Path:
+def check_demo_folder(out: str, overwrite: bool) -> Path:
     """Check that a demo may be written to a folder.
 
     Args:
         out: The folder.
         overwrite: Whether to replace an earlier demo.
-        plan: Keys of every demo's ``demo.json``.
 
     Returns:
         The folder.
@@ -46,7 +50,7 @@ def check_demo_folder(out: str, overwrite: bool, plan: Collection[str]) -> Path:
     refuse_inside_pool(folder, "--out")
     if not folder.exists() or not any(folder.iterdir()):
         return folder
-    if not overwrite or not _is_mark(folder / MARK, plan):
+    if not overwrite or not _is_mark(folder / MARK):
         raise ValueError(f"{option} is not empty; choose another folder, or --overwrite an earlier demo there")
     foreign = [path for path in sorted(folder.rglob("*")) if not _is_own(path.relative_to(folder), path)]
     if foreign:
@@ -66,14 +70,14 @@ def empty_demo_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _is_mark(path: Path, plan: Collection[str]) -> bool:
+def _is_mark(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and content.keys() >= set(plan)
+    return isinstance(content, dict) and content.keys() >= KEYS
 
 
 def _is_own(name: Path, path: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from tqdm import tqdm
 
 from unigap.cli.commands.model_choice import ModelChoice
+from unigap.console import tasks
+from unigap.console.closing import close
 from unigap.console.mistakes import hint
 from unigap.files.durable import check_empty_folder, make_folder, whole_folder, write_durable
 from unigap.files.images import to_png
@@ -49,12 +52,14 @@ class Judged:
         judge: Name of the judge that selects training data.
         judgments: Judgments by judge, then by candidate id. ``judge`` comes first; it may not have judged all.
         threshold: Smallest probability of yes that accepts a candidate.
+        drawings: Column of the drawings, ``codes`` or ``latents``; empty if they are left out.
     """
 
     candidates: Sequence[Candidate]
     judge: str
     judgments: Mapping[str, Mapping[str, Judgment]]
     threshold: float
+    drawings: str = "codes"
 
     @property
     def external(self) -> list[str]:
@@ -84,7 +89,7 @@ class Judged:
             "accepted": self.accepted(candidate),
             "verdicts": verdicts,
             "logp": candidate.logp,
-            "codes": candidate.drawing.tolist(),
+            **({self.drawings: candidate.drawing.ravel().tolist()} if self.drawings else {}),
         }
 
 
@@ -96,6 +101,7 @@ def export_pool(
     checkpoint: str | None = None,
     threshold: float = 0.5,
     judge: str | None = None,
+    latents: bool = False,
     model: UnifiedModel | None = None,
     device: str | None = None,
 ) -> None:
@@ -110,6 +116,8 @@ def export_pool(
             ``shapes``.
         threshold: Smallest probability of yes that the card and the column ``accepted`` count as accepted, in (0, 1).
         judge: Name of the judge that selects, e.g. human. Default: the one that the pool records.
+        latents: Whether to include the latents of a pool whose drawings are latents; they are much larger than the
+            images.
         model: A model of your own by its class path, instead of ``checkpoint``.
         device: Device to run on, e.g. ``cuda:1``. Default: the GPU if there is one, else the CPU.
     """
@@ -122,11 +130,17 @@ def export_pool(
     chosen, base = choice.load_for_pool(pool)
     source = Pool.open(pool, chosen.drawing_digest())
     judged = read_judged(source, threshold, judge)
+    if source.format and source.format.is_latent:
+        judged = dataclasses.replace(judged, drawings="latents" if latents else "")
+    elif latents:
+        raise ValueError(f"pool {pool!r} holds image codes, which are always exported; leave --latents out")
     card = pool_card(pool_facts(source, judged, Path(out).name, license, base, chosen.exact_likelihood))
     with whole_folder(Path(out)) as aside:
         write_parquet(chosen, judged, aside / "data")
         write_durable(aside / "README.md", card.encode())
-    print(f"data set: {out}")
+    if not judged.drawings:
+        print("the latents of the images are left out; add --latents true to include them")
+    close({"data set": out}, f"hf upload --repo-type dataset NAME {shlex.quote(out)}")
 
 
 def read_judged(pool: Pool, threshold: float, judge: str | None = None) -> Judged:
@@ -190,6 +204,8 @@ def pool_facts(pool: Pool, judged: Judged, name: str, license: str, base: str, e
         },
         sha256=str(pool.state()["sha256"]),
         exact_likelihood=exact_likelihood,
+        drawings=judged.drawings,
+        shape=pool.format.shape if pool.format else None,
     )
 
 
@@ -213,16 +229,16 @@ def figures_of(judged: Judged) -> Estimates:
 
 def write_parquet(model: UnifiedModel, judged: Judged, folder: Path) -> None:
     """Write the rows as ``train-*.parquet``, with one batch of images in memory at a time."""
-    schema, count = schema_of(list(judged.judgments)), len(judged.candidates)
+    schema, count = schema_of(list(judged.judgments), judged.drawings), len(judged.candidates)
     files = range(0, count, ROWS_PER_FILE)
     make_folder(folder)
-    with tqdm(total=count, unit="image", desc="export", leave=False) as bar:
+    with tasks.task("exporting", "export", count, "image") as task:
         for number, start in enumerate(files):
             path = folder / f"train-{number:05d}-of-{len(files):05d}.parquet"
             with pq.ParquetWriter(path, schema, compression="zstd") as writer:
                 for rows in rows_of(model, judged, judged.candidates[start : start + ROWS_PER_FILE]):
                     writer.write_table(pa.Table.from_pylist(rows, schema))
-                    bar.update(len(rows))
+                    task.advance(len(rows))
 
 
 def rows_of(model: UnifiedModel, judged: Judged, candidates: Sequence[Candidate]) -> Iterator[list[dict[str, Any]]]:
@@ -238,7 +254,7 @@ def rows_of(model: UnifiedModel, judged: Judged, candidates: Sequence[Candidate]
     yield from in_fitting_batches(rows, len(candidates), size, "one image cannot be decoded; free memory")
 
 
-def schema_of(judges: Sequence[str]) -> pa.Schema:
+def schema_of(judges: Sequence[str], drawings: str) -> pa.Schema:
     """Return the columns, with the metadata by which ``datasets`` recognises images."""
     from datasets import Features, Image, List, Value
 
@@ -250,6 +266,6 @@ def schema_of(judges: Sequence[str]) -> pa.Schema:
             "accepted": Value("bool"),
             "verdicts": {name: Value("float64") for name in judges},
             "logp": Value("float64"),
-            "codes": List(Value("int32")),
+            **({drawings: List(Value("int32" if drawings == "codes" else "float16"))} if drawings else {}),
         }
     ).arrow_schema

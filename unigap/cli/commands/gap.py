@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from tqdm import tqdm
-
-from unigap.cli.commands.model_choice import ModelChoice
+from unigap.cli.commands.model_choice import DEFAULT, ModelChoice
+from unigap.console.closing import close, command
 from unigap.evaluation.gap import Verdicts, gap_by, gap_scores, measure, probe_logits, probe_scores
 from unigap.files.outputs import check_figures, write_figures
-from unigap.judges import Judge, SelfJudge, check_speaks_at_once
+from unigap.judges import Judge, SelfJudge, check_early, check_immediate
 from unigap.judges.own_external import warn_of_own_external
 from unigap.loop.plan import RoundPlan
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.prompt_sets.loading import load_prompts
-from unigap.records import Prompt
 from unigap.report.gap_table import print_gap
 from unigap.world import find_world
 
-EXAM_PICTURES = 600
+PROBE_IMAGES = 600
 
 
 def gap(
@@ -64,27 +61,32 @@ def gap(
     plan = RoundPlan(candidates, sampling, seed=seed)
     world, prompt_list = find_world(prompts), load_prompts(prompts, split, per_cell)
     if external is not None:
-        check_speaks_at_once(external)
+        check_immediate(external)
         warn_of_own_external(SelfJudge(), external)
+        check_early([external])
     chosen = ModelChoice(checkpoint, model, device, dtype).load()
     if cfg is None:
         plan = replace(plan, sampling=replace(sampling, cfg=chosen.usual_cfg))
-    verdicts = _sample_and_judge(chosen, prompt_list, plan, external or (world.external() if world else None))
+    where = next(chosen.trunk.parameters())
+    verdicts = measure(
+        chosen,
+        prompt_list,
+        plan,
+        SelfJudge(),
+        external or (world.external() if world else None),
+        title=f"gap on {where.device} in {str(where.dtype).removeprefix('torch.')}",
+    )
     figures = _figures(verdicts)
     if world:
-        exam = world.probe_source(split, seed).load(EXAM_PICTURES)
-        scored = probe_scores(exam, probe_logits(chosen, exam, SelfJudge()))
+        probe_set = world.probe_source(split, seed).load(PROBE_IMAGES)
+        scored = probe_scores(probe_set, probe_logits(chosen, probe_set, SelfJudge()))
         figures |= {name: {"all": value} for name, value in scored.items()}
     if out:  # before printing, so that a closed pipe loses nothing
         write_figures(out, {n: {group: e.to_dict() for group, e in found.items()} for n, found in figures.items()})
     print_gap(figures, "--external")
-
-
-def _sample_and_judge(
-    model: UnifiedModel, prompts: Sequence[Prompt], plan: RoundPlan, external: Judge | None
-) -> Verdicts:
-    with tqdm(total=len(prompts) * plan.candidates, unit="image", desc="gap") as bar:
-        return measure(model, prompts, plan, SelfJudge(), external, bar.update)
+    examined = checkpoint or (DEFAULT if model is None else "FOLDER")
+    pairs = () if world else ("--captions", "CAPTIONS.jsonl")
+    close({"figures": out} if out else {}, command("calibrate", "--checkpoint", examined, *pairs))
 
 
 def _figures(verdicts: Verdicts) -> dict[str, dict[str, Estimate]]:

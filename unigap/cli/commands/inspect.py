@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from unigap.console.closing import close, command
 from unigap.console.strict_yaml import check_yaml
 from unigap.files.outside import read_outside_text
 
@@ -52,6 +53,8 @@ def inspect(target: str) -> None:
     """
     path = Path(target)
     print("\n".join(_inspect_folder(path, target) if path.is_dir() else _inspect_file(path)))
+    trusting = command("fit", "--config", path) if path.suffix in CONFIGS else command("gap", "--checkpoint", path)
+    close({}, f"if you trust what is listed: {trusting}")
 
 
 def _inspect_folder(folder: Path, target: str) -> list[str]:

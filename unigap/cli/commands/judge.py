@@ -8,15 +8,18 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from unigap.cli.commands.model_choice import ModelChoice
+from unigap.console import tasks
+from unigap.console.closing import close, command
 from unigap.files.durable import check_empty_folder, whole_folder, write_durable
 from unigap.files.images import to_image
 from unigap.files.outputs import refuse_inside_pool
 from unigap.judges.base import CERTAIN
 from unigap.judges.human import NAME, HumanJudge, Ties, safe_cell
+from unigap.loop.members import stage_members
 from unigap.loop.sampling import stack_drawings
 from unigap.models.base import UnifiedModel
 from unigap.pool import Pool
@@ -55,7 +58,8 @@ def judge_export(
         device: Device to run on, e.g. ``cuda:1``. Default: the GPU if there is one, else the CPU.
     """
     chosen, _ = ModelChoice(checkpoint, model, device).load_for_pool(pool)
-    print(f"fill in: {export_images(chosen, pool, Path(out), n, seed, blind)}")
+    sheet = export_images(chosen, pool, Path(out), n, seed, blind)
+    close({"fill in": sheet}, command("judge", "import", pool, sheet))
 
 
 def judge_import(pool: str, sheet: str, name: str = "human", ties: Ties = "refuse") -> None:
@@ -72,6 +76,7 @@ def judge_import(pool: str, sheet: str, name: str = "human", ties: Ties = "refus
     verdicts = HumanJudge(sheet, ties).verdicts
     Pool.open(pool).annotate(name, {candidate: CERTAIN if right else -CERTAIN for candidate, right in verdicts.items()})
     print(f"{pool}: {len(verdicts)} verdicts by {name!r}")
+    close({}, command("judge", "agreement", pool))
 
 
 def export_images(model: UnifiedModel, pool: str, out: Path, n: int, seed: int, blind: bool) -> Path:
@@ -121,18 +126,19 @@ def _choose(source: Pool, pool: str, n: int, seed: int) -> list[Candidate]:
 def _write_images(folder: Path, images: Iterator[Image.Image], candidates: Sequence[Candidate]) -> list[dict[str, str]]:
     """Write each image, and return its row of the sheet."""
     rows = []
-    for number, (candidate, image) in enumerate(
-        zip(candidates, tqdm(images, total=len(candidates), unit="image", desc="export"), strict=True)
-    ):
-        name = f"{number:05d}.png"
-        image.save(folder / name)
-        row = {"image": name, "prompt": safe_cell(candidate.prompt.text), "verdict": "", "rater": ""}
-        rows.append(row | {"candidate_id": safe_cell(candidate.id)})
+    with tasks.task("exporting", "export", len(candidates), "image") as task:
+        for number, (candidate, image) in enumerate(zip(candidates, images, strict=True)):
+            name = f"{number:05d}.png"
+            image.save(folder / name)
+            row = {"image": name, "prompt": safe_cell(candidate.prompt.text), "verdict": "", "rater": ""}
+            rows.append(row | {"candidate_id": safe_cell(candidate.id)})
+            task.advance()
     return rows
 
 
 def _images(model: UnifiedModel, candidates: Sequence[Candidate]) -> Iterator[Image.Image]:
     device = next(model.parameters()).device
+    stage_members(candidates, np.arange(len(candidates)), lambda candidate: (candidate,))
     for start in range(0, len(candidates), BATCH):
         for pixels_CHW in model.decode(stack_drawings(candidates[start : start + BATCH]).to(device)):
             image = to_image(pixels_CHW)

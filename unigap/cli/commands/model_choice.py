@@ -14,7 +14,8 @@ from unigap.cli.commands.demo_folder import MARK
 from unigap.console.parser import ClearParser
 from unigap.files.typed_json import read_json
 from unigap.models.base import UnifiedModel
-from unigap.models.families import load_model
+from unigap.models.engine.memory import settle_memory
+from unigap.models.families import family_of, load_model
 from unigap.models.files.load_options import check_device
 from unigap.report.run_folder.fit_folder import CONFIG, LAST, FitFolder, read_config, read_fit
 from unigap.stages.base import load_stage
@@ -92,6 +93,7 @@ class ModelChoice:
         on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
         if self.device is not None or on_cpu:
             model.to(self.device or default_device())
+        settle_memory(model, next(model.parameters()).device)
         return model.eval()
 
 
@@ -111,6 +113,23 @@ def model_of(fit: FitFolder, dtype: str | None = None) -> UnifiedModel:
         ValueError: The stage trains no unified model, or the config is wrong.
     """
     return build_model(model_spec(fit.config, fit.path), dtype)
+
+
+def spec_of_checkpoint(checkpoint: str) -> tuple[dict[str, Any], str]:
+    """Return the class path and arguments of a checkpoint's model, and the Lightning checkpoint with its weights.
+
+    Args:
+        checkpoint: A shipped model, a folder, a hub id, or a run of ``unigap fit``; only a run has a Lightning
+            checkpoint, otherwise that is empty.
+
+    Raises:
+        ValueError: There is no such checkpoint or run.
+    """
+    if _is_run(Path(checkpoint)):
+        fit = read_fit(checkpoint)
+        return model_spec(fit.config, fit.path), str(fit.checkpoint)
+    family = family_of(checkpoint)
+    return {"class_path": f"{family.__module__}.{family.__qualname__}", "init_args": {"checkpoint": checkpoint}}, ""
 
 
 def model_spec(config: Mapping[str, Any], where: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from unigap.console import tasks
+from unigap.console.closing import close, command
 from unigap.prompt_sets import write_prompt_file
 from unigap.prompt_sets.contamination import Overlap, find_overlaps, repeats
 from unigap.prompt_sets.loading import load_prompts, of_split, read_prompts
@@ -43,7 +45,9 @@ def prompts_import(source: str, *, out: str = "", split: str | None = None) -> N
         print(f"left out: {len(shared)} training prompts that are held out too")
     if out:
         write_prompt_file(kept, out)
-        print(f"prompts: {out} ({len(kept)})")
+        close({"prompts": f"{out} ({len(kept)})"}, command("prompts", "audit", out, "EVALUATION"))
+    else:
+        close({}, command("prompts", "import", source, "--out", "PROMPTS.jsonl"))
 
 
 def prompts_audit(
@@ -67,7 +71,8 @@ def prompts_audit(
     """
     training = load_prompts(train, train_split)
     held_out = load_prompts(evaluation, evaluation_split)
-    overlaps = find_overlaps(training, held_out, near)
+    with tasks.task("comparing", f"comparing {len(training)} with {len(held_out)} prompts"):
+        overlaps = find_overlaps(training, held_out, near)
     repeated = repeats(training)
     _print_overlaps(overlaps)
     same = sum(overlap.same for overlap in overlaps)
@@ -75,6 +80,7 @@ def prompts_audit(
         f"{len(training)} training prompts, {len(held_out)} held out: {same} the same, "
         f"{len(overlaps) - same} nearly the same (>= {near}), {len(repeated)} repeated in training"
     )
+    made = {}
     if out:
         dropped = {overlap.train.id for overlap in overlaps} | {prompt.id for prompt in repeated}
         kept = [prompt for prompt in training if prompt.id not in dropped]
@@ -84,7 +90,12 @@ def prompts_audit(
                 "prompts you name as data.eval_prompts"
             )
         write_prompt_file(kept, out)
-        print(f"prompts: {out} ({len(kept)})")
+        made = {"prompts": f"{out} ({len(kept)})"}
+    if made or not (overlaps or repeated):
+        prompts = ("--data.prompts", out or train, "--data.eval_prompts", evaluation)
+        close(made, command("fit", "--config", "CONFIG.yaml", *prompts))
+    else:
+        close({}, command("prompts", "audit", train, evaluation, "--out", "PROMPTS.jsonl"))
 
 
 def _print_contents(source: str, prompts: Sequence[Prompt]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from unigap.console.closing import close
 from unigap.report.pages.report import write_report
+from unigap.report.run_folder.fit_folder import check_measured
 
 
 def report(run: str, out: str = "") -> None:
@@ -12,4 +14,6 @@ def report(run: str, out: str = "") -> None:
         run: The run folder, with its ``summary.json``.
         out: The HTML file to write. Default: ``report.html`` in the run folder.
     """
-    print(f"report: {write_report(run, out)}")
+    check_measured(run)
+    page = write_report(run, out)
+    close({"report": page}, f"open {page} in a browser")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from unigap.console.closing import close
 from unigap.evaluation.scoring import compbench, geneval
 from unigap.evaluation.scoring.answers import ImageAnswers, Score, read_answers
 from unigap.evaluation.scoring.dsg import score_dpg_as_published
@@ -71,6 +72,10 @@ def _score(benchmark: str, scoring: Scoring, source: str, answers: str, out: str
     for tag, estimate in figures.items():
         table.add_row(tag, str(estimate))
     Console(markup=False).print(table)
+    if out:
+        close({"figures": out}, "compare them with figures of other checkpoints on the same prompts")
+    else:
+        close({}, "add --out FILE.json to keep these figures")
 
 
 def _tags(scores: Sequence[Score]) -> dict[str, Estimate]:

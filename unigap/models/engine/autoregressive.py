@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from unigap.console import tasks
 from unigap.models.base import SamplingRecipe
 
 # Shape legend: B prompts, N candidates a prompt, M image tokens, V image codes, D hidden width, R = B * N rows,
@@ -89,6 +90,7 @@ def sample_codes(first_GV: torch.Tensor, step: Step, uniform_RM: torch.Tensor, r
     sampled = [sample_next(first_GV, uniforms_MR[0], recipe)]
     for uniform_R in uniforms_MR[1:]:
         sampled.append(step(sampled[-1][0], uniform_R))
+        tasks.report(len(sampled), len(uniforms_MR))
     codes, logps = zip(*sampled, strict=True)
     return torch.stack(codes, -1), torch.stack(logps, -1)
 

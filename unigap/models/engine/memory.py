@@ -1,4 +1,4 @@
-"""Size batches by the memory of the device, and halve them if memory still runs out."""
+"""Size batches by the memory of the device, halve them if memory runs out, and tune the allocator to the model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,28 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from unigap.console import tasks
+from unigap.console.allocator import keep_freed_memory, return_freed_memory
+
 SHARE = 0.5
 """Share of the memory left by the weights that a batch may use; training state uses the rest."""
+SMALL = 1 << 28
+"""Bytes of weights up to which the allocator keeps what a model on a CPU frees."""
 
 Result = TypeVar("Result")
+
+
+def settle_memory(model: nn.Module, device: torch.device | str) -> None:
+    """Keep freed memory for a small model on a CPU; otherwise return what loading or restoring has freed.
+
+    Args:
+        model: The model.
+        device: The device that it runs on.
+    """
+    if torch.device(device).type == "cpu" and _bytes_of(model) <= SMALL:
+        keep_freed_memory()
+    else:
+        return_freed_memory()
 
 
 def items_that_fit(model: nn.Module, item_bytes: int) -> int:
@@ -25,8 +43,11 @@ def items_that_fit(model: nn.Module, item_bytes: int) -> int:
         total = torch.cuda.get_device_properties(device).total_memory
     else:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return max(1, int(SHARE * (total - weights)) // item_bytes)
+    return max(1, int(SHARE * (total - _bytes_of(model))) // item_bytes)
+
+
+def _bytes_of(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def in_fitting_batches(run: Callable[[slice], Result], count: int, size: int, too_large: str) -> Iterator[Result]:
@@ -49,6 +70,7 @@ def in_fitting_batches(run: Callable[[slice], Result], count: int, size: int, to
         batch = slice(start, min(start + size, count))
         result = _unless_out_of_memory(run, batch)
         if result is not None:
+            tasks.report(batch.stop, count)
             yield result
             start = batch.stop
         elif batch.stop - start == 1:

@@ -43,8 +43,13 @@ os._exit(code)
 TOO_MUCH = 3
 
 
-def check_counts(checkpoint: str, config: Mapping[str, Any]) -> None:
+def check_counts(checkpoint: str, config: Mapping[str, Any], file: str = "config.json") -> None:
     """Check that a config describes a network of bounded depth.
+
+    Args:
+        checkpoint: The checkpoint, for the message.
+        config: The config.
+        file: Name of its file, for the message.
 
     Raises:
         ValueError: An entry exceeds ``MAX_COUNT``; names it.
@@ -53,13 +58,13 @@ def check_counts(checkpoint: str, config: Mapping[str, Any]) -> None:
         entries = value if isinstance(value, list) else [value]
         if len(entries) > MAX_COUNT:
             raise ValueError(
-                f"checkpoint {checkpoint!r}: {name} in config.json is a list of {len(entries)}, and {MAX_COUNT} is the "
+                f"checkpoint {checkpoint!r}: {name} in {file} is a list of {len(entries)}, and {MAX_COUNT} is the "
                 "most that is read; restore it"
             )
         largest = max((number for number in entries if isinstance(number, int)), default=0)
         if COUNTS.search(name) and largest > MAX_COUNT:
             raise ValueError(
-                f"checkpoint {checkpoint!r}: config.json asks for {name} = {largest}, more than the {MAX_COUNT} that "
+                f"checkpoint {checkpoint!r}: {file} asks for {name} = {largest}, more than the {MAX_COUNT} that "
                 "are built; restore it"
             )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from unigap.console.mistakes import shortened
 from unigap.models.files.location import resolve
 
 FIRST_LAYOUT = "multi_modality"
@@ -69,7 +70,7 @@ def _config_file(checkpoint: str) -> Path:
     try:
         return Path(str(cached_file(folder, "config.json")))
     except OSError as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = shortened(str(error)).rstrip(".")
         raise ValueError(
             f"checkpoint {checkpoint!r} cannot be downloaded from the hub: {reason}; check its name, or give a folder"
         ) from error

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -86,15 +86,22 @@ def save_adapter(net: Any, folder: Path) -> None:
         net: The transformers model with the adapter.
         folder: Folder to write.
     """
-    net.save_pretrained(folder)  # transformers saves only the adapter, if there is one
+    from peft import get_peft_model_state_dict
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # by default peft compares vocabularies with the base's config.json, which not every family's language model wrote,
+    # and then adds the embeddings
+    adapter = get_peft_model_state_dict(net, save_embedding_layers=False)
     full_parameters = _trained_in_full(net)
-    if not full_parameters:
-        return
-    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
-    full_weights = {f"base_model.model.{name}": p.detach().cpu().contiguous() for name, p in full_parameters.items()}
-    save_file(load_file(weights) | full_weights, weights, metadata={"format": "pt"})
-    settings = json.loads(config.read_text(encoding="utf-8")) | {"modules_to_save": _modules(full_parameters)}
-    config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+    weights = {
+        f"base_model.model.{name}": p.detach().cpu().contiguous() for name, p in (adapter | full_parameters).items()
+    }
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    net.peft_config["default"].save_pretrained(folder)
+    if full_parameters:
+        config = folder / "adapter_config.json"
+        settings = json.loads(config.read_text(encoding="utf-8")) | {"modules_to_save": _modules(full_parameters)}
+        config.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def describe_adapter(net: Any, adapter_only: bool) -> str:

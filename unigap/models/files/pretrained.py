@@ -10,13 +10,18 @@ from typing import Any
 
 import torch
 
+from unigap.console import tasks
 from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_transformers
 from unigap.models.files.bounds import check_chat_template, check_counts, check_size
 from unigap.models.files.config import check_family, model_type, read_config
 from unigap.models.files.load_options import PRECISIONS, check_load_options
 from unigap.models.files.location import SHIPPED, resolve
+from unigap.models.files.placement import Placement
 from unigap.models.files.weights import first_not_finite, stored_numbers
+
+IMAGE_READER = ("an image-text-to-text model", "choose one that answers questions")
+"""Its name in messages, and what to do without a chat template."""
 
 
 def load_family(
@@ -39,31 +44,33 @@ def load_family(
     check_load_options(dtype, attn_implementation, device)
     check_family(checkpoint, model_type(checkpoint), [network.config_class.model_type])
     options = {"attn_implementation": attn_implementation}
-    net, processor, unused = _load(network, network, name, no_template, checkpoint, dtype, options)
+    with tasks.task("loading", f"loading {checkpoint}"):
+        net, processor, unused = _load(network, network, name, no_template, checkpoint, dtype, options)
+        net = net.to(device)
     if unused:
         raise ValueError(
             f"checkpoint {checkpoint!r}: {len(unused)} weights belong to no part of {name}, first {unused[0]!r}; merge "
             "an adapter into the weights it is for, or leave them out of the file"
         )
-    return net.to(device), processor
+    return net, processor
 
 
-def image_reader_from_folder(checkpoint: str, dtype: str) -> tuple[Any, Any]:
-    """Load any image-text-to-text network of transformers in eval mode on the CPU, and its processor.
+def image_reader_from_folder(checkpoint: str, placement: Placement) -> tuple[Any, Any]:
+    """Load any image-text-to-text network of transformers in eval mode, and its processor.
 
     Args:
         checkpoint: A folder or a hub id.
-        dtype: One of ``PRECISIONS``.
+        placement: Precision and devices of the weights.
 
     Raises:
         ValueError: The folder is not a sound checkpoint of such a network; names the folder and the fault.
     """
     from transformers import AutoModelForImageTextToText
 
-    network, no_template = AutoModelForImageTextToText, "choose one that answers questions"
-    net, processor, unused = _load(
-        network, network.from_config, "an image-text-to-text model", no_template, checkpoint, dtype, {}
-    )
+    network = AutoModelForImageTextToText
+    with tasks.task("loading", f"loading the judge {checkpoint}"):
+        precision, options = placement.precision, placement.options()
+        net, processor, unused = _load(network, network.from_config, *IMAGE_READER, checkpoint, precision, options)
     if unused:
         print(
             f"warning: checkpoint {checkpoint!r}: {len(unused)} weights are not used, first {unused[0]!r}; merge them "
@@ -71,6 +78,43 @@ def image_reader_from_folder(checkpoint: str, dtype: str) -> tuple[Any, Any]:
             file=sys.stderr,
         )
     return net, processor
+
+
+def clip_from_folder(checkpoint: str) -> tuple[Any, Any]:
+    """Load a CLIP network of transformers in eval mode on the CPU in float32, and its processor.
+
+    Args:
+        checkpoint: A folder or a hub id.
+
+    Raises:
+        ValueError: The folder is not a sound checkpoint of CLIP; names the folder and the fault.
+    """
+    from transformers import CLIPModel, CLIPProcessor
+
+    name = "a CLIP model"
+    check_family(checkpoint, model_type(checkpoint), ["clip"])
+    _check_config(checkpoint, name, CLIPModel)
+    with tasks.task("loading", f"loading the judge {checkpoint}"):
+        with _loading(checkpoint, name):
+            processor = CLIPProcessor.from_pretrained(resolve(checkpoint), trust_remote_code=False)
+        # older checkpoints store position ids, which transformers computes now
+        net, _unused = _load_weights(CLIPModel, name, checkpoint, "float32", {})
+    return net.requires_grad_(False), processor
+
+
+def check_image_reader(checkpoint: str) -> Any:
+    """Check all of an image-text-to-text checkpoint but its weights, which stay on disk; return its processor.
+
+    Args:
+        checkpoint: A folder or a hub id.
+
+    Raises:
+        ValueError: As in `image_reader_from_folder`, as far as the config and the processor show it.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    with tasks.task("loading", f"checking the judge {checkpoint}"):
+        return _load_processor(checkpoint, *IMAGE_READER, AutoModelForImageTextToText.from_config)
 
 
 def _load(
@@ -83,20 +127,20 @@ def _load(
     options: Mapping[str, Any],
 ) -> tuple[Any, Any, list[str]]:
     """Return a network in eval mode, its processor, and the names of the weights in the file that it does not use."""
-    from transformers import AutoProcessor
+    processor = _load_processor(checkpoint, name, no_template, build)
+    net, unused = _load_weights(network, name, checkpoint, dtype, options)
+    return net, processor, unused
 
-    folder = resolve(checkpoint)
+
+def _load_weights(
+    network: Any, name: str, checkpoint: str, dtype: str, options: Mapping[str, Any]
+) -> tuple[Any, list[str]]:
+    """Return a network in eval mode with finite weights, and the names of the weights that it does not use."""
     net: Any
     report: dict[str, Any]
-    _check_config(checkpoint, name, build)
     with _loading(checkpoint, name):
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    _check_template(checkpoint, name, no_template, processor)
-    with _loading(checkpoint, name):
-        # render once now: a broken chat template would only fail at the first prompt
-        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
         net, report = network.from_pretrained(
-            folder,
+            resolve(checkpoint),
             dtype=PRECISIONS[dtype],
             use_safetensors=True,
             trust_remote_code=False,
@@ -113,7 +157,21 @@ def _load(
         raise ValueError(
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
         )
-    return net.eval(), processor, sorted(report["unexpected_keys"])
+    return net.eval(), sorted(report["unexpected_keys"])
+
+
+def _load_processor(checkpoint: str, name: str, no_template: str, build: Callable[[Any], Any]) -> Any:
+    """Check the config and return the processor, whose chat template works."""
+    from transformers import AutoProcessor
+
+    _check_config(checkpoint, name, build)
+    with _loading(checkpoint, name):
+        processor = AutoProcessor.from_pretrained(resolve(checkpoint), trust_remote_code=False)
+    _check_template(checkpoint, name, no_template, processor)
+    with _loading(checkpoint, name):
+        # render once now: a broken chat template would only fail at the first prompt
+        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "?"}]}])
+    return processor
 
 
 def _check_config(checkpoint: str, name: str, build: Callable[[Any], Any]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from unigap.console import tasks
+from unigap.console.quiet import quiet_transformers
 from unigap.models.files.lora import check_savable, describe_adapter, is_adapted, save_adapter
 from unigap.models.files.model_card import model_card, trained_parts
 
@@ -55,12 +57,13 @@ def save_folder(
     """
     check_savable(model, adapter_only)
     folder = Path(folder)
-    if adapter_only:
-        save_adapter(net, folder)
-        library, code = "peft", loading.adapter.format(base=base)
-    else:
-        write(folder)
-        library, code = loading.library, loading.checkpoint
+    with tasks.task("saving", "saving the model"), quiet_transformers():
+        if adapter_only:
+            save_adapter(net, folder)
+            library, code = "peft", loading.adapter.format(base=base)
+        else:
+            write(folder)
+            library, code = loading.library, loading.checkpoint
     trained = describe_adapter(net, adapter_only) if is_adapted(net) else trained_parts(model)
     card = model_card(folder.resolve().name, base, trained, code, library, recipe or {})
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -38,7 +38,7 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
         sha.update(name.encode())
         # copy: numpy would keep a reference, and the memory of gathered shards must be freed
         copy = unsharded(tensor.detach()).to("cpu", copy=True)
-        sha.update(copy.contiguous().view(torch.uint8).numpy().tobytes())
+        sha.update(copy.flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PhiConfig
 from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
+from unigap.console import tasks
 from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_transformers
 from unigap.models.files.bounds import check_counts
@@ -136,9 +137,9 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
         )
     check_counts(checkpoint, config)
     try:
-        shape = _shape(config)
-        net = _filled(shape, load_file(folder / WEIGHTS), attn_implementation, DTYPES[dtype])
-        with quiet_transformers():
+        with tasks.task("loading", f"loading {checkpoint}"), quiet_transformers():
+            shape = _shape(config)
+            net = _filled(shape, load_file(folder / WEIGHTS), attn_implementation, DTYPES[dtype])
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a damaged folder raises exceptions without a common class
         reason = shortened(str(error)) or type(error).__name__

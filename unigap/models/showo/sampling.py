@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from unigap.console import tasks
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe
 from unigap.models.engine.attention import additive, causal, positions, run_trunk
 from unigap.models.engine.autoregressive import LOGITS_AT_ONCE, invert_cdf, uniforms
@@ -82,6 +83,7 @@ class ShowOSampler:
             codes_RM = torch.where(fixed_RM, code_RM, codes_RM)
             logp_RM = torch.where(fixed_RM, proposed_logp_RM, logp_RM)
             step_RM = step_RM.masked_fill(fixed_RM, step)
+            tasks.report(step + 1, len(self.masked_counts))
         shape = (*seeds_BN.shape, length)
         return Samples(codes_RM.view(shape), logp_RM.view(shape)), UnmaskingPath(codes_RM, step_RM)
 

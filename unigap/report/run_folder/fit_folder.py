@@ -105,6 +105,28 @@ def read_fit(path: str | Path) -> FitFolder:
     return FitFolder(run, checkpoint, read_config(config), epochs, rows)
 
 
+def check_measured(run: str) -> None:
+    """Check that a run of ``unigap fit`` has figures to report; a folder without checkpoints is not looked at.
+
+    Raises:
+        ValueError: It has none; the message says why, and which command makes them.
+    """
+    folder = Path(run)
+    if was_written(folder / SUMMARY) or not (folder / "checkpoints" / LAST).is_file():
+        return
+    fit = read_fit(run)
+    summary = _arguments(fit.config.get("summary"))
+    again = f"unigap fit --config {fit.checkpoint.parent / CONFIG}"
+    if summary.get("folder") == "" or not (summary.get("folder") or summary.get("prompts")):
+        raise ValueError(
+            f"{run} has no {SUMMARY}: the run measured no test prompts. unigap gap --checkpoint {run} measures the "
+            f"trained model; {again} --run NEW --summary.folder NEW trains again with a report"
+        )
+    if summary.get("folder"):
+        raise ValueError(f"{run} has no {SUMMARY}: the run writes it to {summary['folder']}; report that folder")
+    raise ValueError(f"{run} has no {SUMMARY}: the run is not finished; {again} --resume must continues it")
+
+
 def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint file of a run, given the file, its folder or the run folder.
 

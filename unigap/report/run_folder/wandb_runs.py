@@ -35,7 +35,9 @@ def arrange_runs(config: Namespace) -> None:
 
     for logger in loggers:
         group = config["model"]["class_path"].rpartition(".")[2]
-        logger["dict_kwargs"] = {"group": group, **(logger.get("dict_kwargs") or {})}
+        # dict_kwargs win over init_args
+        if logger["init_args"].get("group") is None:
+            logger["dict_kwargs"] = {"group": group, **(logger.get("dict_kwargs") or {})}
         # a sweep has its own project
         if logger["init_args"].get("project") is None and not {"WANDB_PROJECT", "WANDB_SWEEP_ID"} & os.environ.keys():
             logger["init_args"]["project"] = PROJECT

@@ -54,7 +54,7 @@ class Measurement:
 
 
 def run_figures(
-    before: Measurement, after: Measurement, again_S: torch.Tensor, exam: ProbeSet | None
+    before: Measurement, after: Measurement, again_S: torch.Tensor, probe_set: ProbeSet | None
 ) -> dict[str, Any]:
     """Return the measured part of ``summary.json``.
 
@@ -62,7 +62,7 @@ def run_figures(
         before: The model before training.
         after: The model after training, on the same prompts and seeds.
         again_S: Log-odds of yes of the judge after training on the images generated before.
-        exam: The probe set, if any.
+        probe_set: The probe set, if any.
     """
     old, new = before.verdicts, after.verdicts
     change = compare(old, new, again_S)
@@ -71,14 +71,14 @@ def run_figures(
     figures = {
         when: gap_scores(measurement.verdicts)
         | judge_scores(logit_S, old.right_S, old.prompt_S, category_S=old.category_S)
-        | (probe_scores(exam, measurement.answers_E) if exam and measurement.answers_E is not None else {})
+        | (probe_scores(probe_set, measurement.answers_E) if probe_set and measurement.answers_E is not None else {})
         for when, (measurement, logit_S) in judged.items()
     }
     return {
         "n_eval_prompts": len(old.prompts),
         "before": _plain(figures["before"]),
         "after": _plain(figures["after"] | (win or {})),
-        "delta": _plain(change.delta | _exam_delta(before, after, exam)),
+        "delta": _plain(change.delta | _understanding_delta(before, after, probe_set)),
         "by_category": _by(old, new, "category"),
         "by_difficulty": _by(old, new, "difficulty"),
         "redrawn": _plain(redrawn_scores(old, new)),
@@ -86,12 +86,12 @@ def run_figures(
     }
 
 
-def samples_of(before: Measurement, after: Measurement, again_S: torch.Tensor, exam: ProbeSet | None) -> Samples:
+def samples_of(before: Measurement, after: Measurement, again_S: torch.Tensor, probe_set: ProbeSet | None) -> Samples:
     """Return the verdicts on each sample after training; arguments as for `run_figures`."""
     old, new = before.verdicts, after.verdicts
     own_E, right_E, picture_E = torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.long)
-    if exam is not None and after.answers_E is not None:
-        own_E, right_E, picture_E = after.answers_E, exam.truth_B, exam.cluster_B
+    if probe_set is not None and after.answers_E is not None:
+        own_E, right_E, picture_E = after.answers_E, probe_set.truth_B, probe_set.cluster_B
     return Samples(
         candidates=len(new.own_S) // len(new.prompts),
         category=[] if old.category_S is None else old.category_S.tolist(),
@@ -110,15 +110,15 @@ def _logits(logit_S: torch.Tensor) -> list[float]:
     return [math.floor(10_000 * logit) / 10_000 for logit in logit_S.double().tolist()]
 
 
-def _exam_delta(before: Measurement, after: Measurement, exam: ProbeSet | None) -> dict[str, Estimate]:
+def _understanding_delta(before: Measurement, after: Measurement, probe_set: ProbeSet | None) -> dict[str, Estimate]:
     """Return the paired change of understanding on the probe set; empty without one."""
-    if exam is None or before.answers_E is None or after.answers_E is None:
+    if probe_set is None or before.answers_E is None or after.answers_E is None:
         return {}
     first, second = (
-        (says_yes(answers_E) == exam.truth_B, torch.ones_like(exam.truth_B))
+        (says_yes(answers_E) == probe_set.truth_B, torch.ones_like(probe_set.truth_B))
         for answers_E in (before.answers_E, after.answers_E)
     )
-    return {"understanding_renders": paired_share(first, exam.cluster_B, second, exam.cluster_B)}
+    return {"understanding_renders": paired_share(first, probe_set.cluster_B, second, probe_set.cluster_B)}
 
 
 def _plain(found: Mapping[str, Estimate]) -> dict[str, Any]:

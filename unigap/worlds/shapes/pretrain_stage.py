@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from unigap.models.base import UnifiedModel
+from unigap.models.engine.memory import settle_memory
 from unigap.models.families import load_model
 from unigap.objectives.base import step_noise
 from unigap.stages.step_seed import seed_step
@@ -78,6 +79,10 @@ class PretrainStage(LightningModule):
         if not isinstance(data, ShapesLessons):
             raise ValueError("PretrainStage trains on ShapesLessons; set it as data.class_path")
         return data
+
+    def setup(self, stage: str) -> None:
+        """Tune the allocator to the model."""
+        settle_memory(self.model, self.trainer.strategy.root_device)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one AdamW for the tokenizer and one for all other weights."""

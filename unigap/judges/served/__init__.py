@@ -1,0 +1,1 @@
+"""Chat models behind an OpenAI-compatible HTTP server: address, requests, replies and their cache."""

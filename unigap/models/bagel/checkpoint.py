@@ -1,0 +1,202 @@
+"""Read and write BAGEL folders in the published layout."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
+
+from unigap.console.mistakes import shortened
+from unigap.console.quiet import quiet_transformers
+from unigap.models.bagel.chat_template import MARKS
+from unigap.models.bagel.experts import GENERATION
+from unigap.models.bagel.network import BagelNetwork, BagelShape
+from unigap.models.bagel.vae import LatentCodec, autoencoder_class, codec_from_published
+from unigap.models.files.bounds import check_counts
+from unigap.models.files.config import check_family, model_type
+from unigap.models.files.load_options import DTYPES, check_load_options
+from unigap.models.files.location import resolve
+from unigap.models.files.weights import first_not_finite
+
+MODEL_TYPE = "bagel"
+WEIGHTS, VAE, LLM, VIT = "ema.safetensors", "ae.safetensors", "llm_config.json", "vit_config.json"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+SMALL_FILES = ("config.json", LLM, VIT, *TOKENIZER, "generation_config.json", "preprocessor_config.json")
+"""Files next to the weights that a saved folder repeats, if the checkpoint has them."""
+TABLE, LAYERS = "latent_pos_embed.pos_embed", "num_hidden_layers"
+
+
+@dataclass(frozen=True)
+class BagelParts:
+    """Content of a checkpoint folder.
+
+    Attributes:
+        net: The network, in eval mode.
+        codec: The image autoencoder, in eval mode.
+        tokenizer: A transformers tokenizer.
+        small_files: Bytes of the files next to the weights, by name.
+    """
+
+    net: BagelNetwork
+    codec: LatentCodec
+    tokenizer: PreTrainedTokenizerBase
+    small_files: Mapping[str, bytes]
+
+
+def bagel_from_folder(checkpoint: str, dtype: str, attn_implementation: str, device: str) -> BagelParts:
+    """Load a checkpoint folder or a hub id in the layout of ``ByteDance-Seed/BAGEL-7B-MoT``.
+
+    Raises:
+        ValueError: It is not a sound BAGEL checkpoint (names it and the fault), or an option cannot be honoured.
+    """
+    check_load_options(dtype, attn_implementation, device)
+    autoencoder_class()
+    check_family(checkpoint, model_type(checkpoint), [MODEL_TYPE])
+    folder = _local(checkpoint)
+    for name in (WEIGHTS, VAE, LLM, VIT):
+        if not (folder / name).is_file():
+            raise ValueError(
+                f"checkpoint {checkpoint!r} has no {name}; download it, only safetensors files and their configs are "
+                "read"
+            )
+    llm, vit = (_config(checkpoint, folder / name) for name in (LLM, VIT))
+    try:
+        state = _tensors(folder / WEIGHTS)
+        shape = _shape(llm, vit, state)
+        net = _filled(shape, state, attn_implementation, DTYPES[dtype])
+        codec = _codec(_tensors(folder / VAE), shape.latent_width)
+        tokenizer = _tokenizer(folder, shape.llm.vocab_size)
+    except Exception as error:  # a damaged folder raises exceptions without a common class
+        reason = shortened(str(error)) or type(error).__name__
+        raise ValueError(f"checkpoint {checkpoint!r} does not load as BAGEL: {reason}; restore it") from error
+    broken = first_not_finite({**dict(net.named_parameters()), **dict(codec.named_parameters())})
+    if broken:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
+        )
+    files = {name: (folder / name).read_bytes() for name in SMALL_FILES if (folder / name).is_file()}
+    return BagelParts(net.to(device).eval(), codec.to(device).eval(), tokenizer, files)
+
+
+def write_folder(parts: BagelParts, folder: str | Path) -> None:
+    """Write a folder that BAGEL's own code loads: both weight files, and the small files as they were read."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in parts.small_files.items():
+        (folder / name).write_bytes(content)
+    for name, state in ((WEIGHTS, parts.net.state_dict()), (VAE, parts.codec.published())):
+        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+
+
+def _local(checkpoint: str) -> Path:
+    """Return the folder of a checkpoint; the files of a hub id are downloaded into the hub's cache if needed."""
+    from huggingface_hub import snapshot_download
+
+    folder = Path(resolve(checkpoint))
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(checkpoint, allow_patterns=[WEIGHTS, VAE, *SMALL_FILES]))
+    except Exception as error:  # network and hub errors have no common class
+        raise ValueError(
+            f"checkpoint {checkpoint!r} cannot be downloaded from the hub: {shortened(str(error))}; download it and "
+            "give the folder"
+        ) from error
+
+
+def _config(checkpoint: str, path: Path) -> dict[str, Any]:
+    """Return the content of one of the two configs."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it is a list or a single value")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: {path.name} is not a JSON object ({error}); restore it"
+        ) from error
+    if not isinstance(config.get(LAYERS), int):
+        raise ValueError(f"checkpoint {checkpoint!r}: {path.name} has no number {LAYERS}; restore it")
+    check_counts(checkpoint, config, path.name)
+    return config
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def _shape(llm: Mapping[str, Any], vit: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> BagelShape:
+    """Return the sizes of the network by its two configs and its table of latent positions."""
+    # the authors untie the embeddings and leave out the last layer of the encoder in code
+    vision = SiglipVisionConfig(**{**vit, LAYERS: vit[LAYERS] - 1})
+    for name in (TABLE, "vae2llm.weight"):
+        if name not in state:
+            raise ValueError(f"the weights {name!r} are missing")
+    side = math.isqrt(len(state[TABLE]))
+    language = Qwen2Config(**{**llm, "tie_word_embeddings": False})
+    return BagelShape(language, vision, side, state["vae2llm.weight"].shape[1])
+
+
+def _filled(
+    shape: BagelShape, state: Mapping[str, torch.Tensor], attn_implementation: str, dtype: torch.dtype
+) -> BagelNetwork:
+    """Build a network with exactly these tensors.
+
+    Raises:
+        ValueError: A tensor is missing, unknown or of the wrong shape.
+    """
+    with torch.device("meta"):
+        net = BagelNetwork(shape, attn_implementation)
+    expected = net.state_dict()
+    if not any(GENERATION in name for name in state):
+        raise ValueError(f"the weights have no generation expert ({GENERATION!r}), as a plain Qwen2 has none")
+    for name in sorted({*expected, *state}):
+        if name not in state or name not in expected:
+            raise ValueError(f"the weights {name!r} are {'unknown' if name in state else 'missing'}")
+        if state[name].shape != expected[name].shape:
+            stored, described = tuple(state[name].shape), tuple(expected[name].shape)
+            raise ValueError(f"the weights {name!r} have shape {stored}, the configs say {described}")
+    net.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
+    net.requires_grad_(False)
+    # its tables are not weights and are still on the meta device
+    net.language_model.model.rotary_emb = Qwen2RotaryEmbedding(shape.llm)
+    return net
+
+
+def _codec(state: Mapping[str, torch.Tensor], width: int) -> LatentCodec:
+    try:
+        codec = codec_from_published(state)
+    except ValueError as error:
+        raise ValueError(f"{VAE}: {error}") from error
+    if codec.width != width:
+        raise ValueError(f"{VAE} writes tokens of {codec.width} numbers, {WEIGHTS} reads {width}")
+    return codec
+
+
+def _tokenizer(folder: Path, embedded: int) -> PreTrainedTokenizerBase:
+    """Load a tokenizer, and check that it has the special tokens and no id without an embedding."""
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # a damaged file raises exceptions without a common class
+        raise ValueError(f"its tokenizer: {error}") from error
+    vocabulary = tokenizer.get_vocab()
+    missing = next((mark for mark in MARKS if mark not in vocabulary), None)
+    if missing:
+        raise ValueError(f"its tokenizer has no {missing!r}")
+    token, highest = max(vocabulary.items(), key=lambda item: item[1])
+    if highest >= embedded:
+        raise ValueError(f"its tokenizer gives {token!r} the id {highest}, and the weights embed ids below {embedded}")
+    return tokenizer

@@ -1,0 +1,79 @@
+"""Rank the judged candidates of each prompt, highest log-odds first; a new round costs what its prompts hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Judged candidates, prompt by prompt in the order of the first judged one, highest log-odds first.
+
+    Attributes:
+        place_R: Their places.
+        prompt_R: The prompt of each, numbered in this order.
+    """
+
+    place_R: np.ndarray
+    prompt_R: np.ndarray
+
+
+def tie_breaks(round_N: np.ndarray, index_N: np.ndarray) -> np.ndarray:
+    """Return numbers that sort as the texts ``round.index`` do, by which equal log-odds are ordered."""
+    pairs, inverse = np.unique(np.stack([round_N, index_N]), axis=1, return_inverse=True)
+    names = [f"{round}.{index}" for round, index in pairs.T.tolist()]
+    rank = np.empty(len(names), np.int64)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    return rank[inverse.ravel()]
+
+
+class Ranking:
+    """The ranking of candidates that grow in number; their log-odds do not change.
+
+    Attributes:
+        count: Candidates that are ranked.
+    """
+
+    def __init__(self) -> None:
+        self._ranked = Ranked(np.empty(0, np.int32), np.empty(0, np.int32))
+        self.count = self._prompts = 0
+        self._number_G = np.empty(0, np.int32)
+
+    def extend(self, group_N: np.ndarray, logit_N: np.ndarray, tie_of: Callable[[np.ndarray], np.ndarray]) -> Ranked:
+        """Return the ranking of all candidates so far.
+
+        Args:
+            group_N: The prompt of each candidate, any number >= 0.
+            logit_N: Log-odds of each, NaN without a verdict; those of earlier calls come first.
+            tie_of: Returns ``tie_breaks`` of the candidates at some places.
+        """
+        fresh = self.count + np.flatnonzero(~np.isnan(logit_N[self.count :]))
+        self.count = len(logit_N)
+        if not len(fresh):
+            return self._ranked
+        self._number(group_N[fresh])
+        touched = np.zeros(self._prompts, bool)
+        touched[self._number_G[group_N[fresh]]] = True
+        again = touched[self._ranked.prompt_R]
+        place_R = np.concatenate([self._ranked.place_R[again], fresh]).astype(np.int32)
+        prompt_R = self._number_G[group_N[place_R]]
+        order = np.lexsort((tie_of(place_R), -logit_N[place_R], prompt_R))
+        place_R = np.concatenate([self._ranked.place_R[~again], place_R[order]])
+        prompt_R = np.concatenate([self._ranked.prompt_R[~again], prompt_R[order]])
+        order = np.argsort(prompt_R, kind="stable")  # linear, for two sorted parts
+        self._ranked = Ranked(place_R[order], prompt_R[order])
+        return self._ranked
+
+    def _number(self, group_F: np.ndarray) -> None:
+        """Number the groups that are new, in order."""
+        grown = np.full(max(len(self._number_G), int(group_F.max()) + 1), -1, np.int32)
+        grown[: len(self._number_G)] = self._number_G
+        self._number_G = grown
+        groups, firsts = np.unique(group_F, return_index=True)
+        groups = groups[np.argsort(firsts)]
+        groups = groups[self._number_G[groups] < 0]
+        self._number_G[groups] = self._prompts + np.arange(len(groups), dtype=np.int32)
+        self._prompts += len(groups)
