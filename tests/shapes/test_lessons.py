@@ -134,20 +134,15 @@ def test_a_twist_of_a_prompt_means_something_else() -> None:
             assert sum(a != b for a, b in zip(said.groups, description.groups, strict=True)) == 1
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_a_wrong_caption_is_false_of_the_scene_and_of_the_split(split: str) -> None:
+def test_a_wrong_caption_is_false_of_the_scene_and_of_the_split(lessons: list[Lesson]) -> None:
     rng = random.Random(8)
-    told = [(lesson, wrong_caption(lesson.caption, lesson.scene, rng, split)) for lesson in _faithful(split, rng)]
+    told = [(lesson, wrong_caption(lesson.caption, lesson.scene, rng)) for lesson in lessons[:600] if lesson.faithful]
     changed = [(lesson, said) for lesson, said in told if said != lesson.caption]
     assert len(changed) > 0.98 * len(told)
     for lesson, said in changed:
-        assert split_of(said) == split and not is_true(said, lesson.scene)
+        assert split_of(said) == "pretrain" and not is_true(said, lesson.scene)
         relation = said.relation != lesson.caption.relation
         assert relation + sum(a != b for a, b in zip(said.groups, lesson.caption.groups, strict=True)) == 1
-
-
-def _faithful(split: str, rng: random.Random) -> list[Lesson]:
-    return [make_lesson(rng, split, slip_rate=0.0) for _ in range(300)]
 
 
 # Pictures

@@ -122,17 +122,15 @@ def twist(description: Description, rng: random.Random) -> Description:
     return replace(description, groups=tuple(groups))
 
 
-def wrong_caption(
-    caption: Description, scene: Sequence[Placed], rng: random.Random, split: str = "pretrain", tries: int = 64
-) -> Description:
+def wrong_caption(caption: Description, scene: Sequence[Placed], rng: random.Random, tries: int = 64) -> Description:
     """Return the caption with one attribute, count or relation changed, so that it is false of the scene.
 
-    Captions of images on the web are wrong in this way. The result is in the split, as ``make_lesson`` promises; it is
-    the caption itself in the rare case that no wrong caption is found.
+    Captions of images on the web are wrong in this way. The result is in the pretraining split; it is the caption
+    itself in the rare case that no wrong caption is found.
     """
     for _ in range(tries):
         wrong = twist(caption, rng)
-        if split_of(wrong) == split and not describes(wrong, scene):
+        if split_of(wrong) == "pretrain" and not describes(wrong, scene):
             return wrong
     return caption
 
