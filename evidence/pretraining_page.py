@@ -100,7 +100,7 @@ def pretraining_page(
     parts = [
         "# Does the gap come from difficulty?",
         "Written by `python -m evidence pretraining` from the results in `pretraining.parquet`. "
-        f"Model with weights {setting.weights[:12]}, {len(runs[BASE])} seeds, {images} images of test prompts a seed; "
+        f"Weights {setting.weights[:12]}; number of seeds: {len(runs[BASE])}; {images} images of test prompts each; "
         "95 % intervals resample prompts.",
         "## Targets",
         table(("target", "from", "to", "measured", "holds"), [_target(row) for row in rows]),
