@@ -122,6 +122,20 @@ def everything(out: str = OUT, checkpoint: str = "shapes") -> None:
     theory(out, checkpoint=checkpoint)
 
 
+def pretraining(checkpoint: str, out: str = OUT, seeds: int = 3, jobs: int = 2) -> None:
+    """Compare what self-improvement gains with a recall control, and the gap with the targets of the pretraining.
+
+    Args:
+        checkpoint: A Janus that was pretrained with ``PretrainingCurve``.
+        out: Folder for the page and for the results, pretraining.parquet; arms that file holds are not run again.
+        seeds: Seeds of both arms.
+        jobs: Arms run at once, each on one thread.
+    """
+    from evidence.pretraining import demo_setting, pretraining_evidence
+
+    _print_paths(pretraining_evidence(demo_setting(checkpoint), seeds, jobs, Path(out)))
+
+
 def forget(file: str, name: str) -> None:
     """Remove the result of an arm from a results file; the next run measures it again.
 
@@ -149,5 +163,6 @@ TOPICS: dict[str, Any] = {
     "architectures": architectures,
     "guard": guard,
     "theory": theory,
+    "pretraining": pretraining,
     "forget": forget,
 }

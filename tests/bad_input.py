@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from small_runs import CHECKPOINT, POOL, TRAINER, words
+from small_runs import CHECKPOINT, POOL, PRETRAIN, TRAINER, words
 
 JANUS = "JANUS"
 """Stands for the folder of a sound checkpoint."""
@@ -23,6 +23,12 @@ def run(config: str, *told: str, verb: str = "fit", **flags: object) -> Mistake:
     """A small run of a shipped config; in the names of flags, ``__`` stands for ``.``, ``stage`` for its init_args."""
     named = {name.replace("stage__", "model__init_args__").replace("__", "."): v for name, v in flags.items()}
     return Mistake(words(verb, config, {**TRAINER, **POOL, CHECKPOINT: JANUS, **named}), told)
+
+
+def pretrain(config: str, *told: str, **flags: object) -> Mistake:
+    """A small pretraining; names of flags as in ``run``."""
+    named = {name.replace("stage__", "model__init_args__").replace("__", "."): v for name, v in flags.items()}
+    return Mistake(words("fit", config, {**TRAINER, **PRETRAIN, **named}), told)
 
 
 def config(file: str, *told: str, verb: str = "fit") -> Mistake:
@@ -600,6 +606,21 @@ STAGES = {
     "pretraining data for a stage": run(
         "sft", "train on a pool", data="unigap.worlds.shapes.lesson_data.ShapesLessons"
     ),
+    "share of wrong captions": pretrain(
+        "pretrain_noisy", "caption_noise must be in [0, 1], got 2", data__caption_noise=2
+    ),
+    "no questions": pretrain("pretrain_noisy", "questioned_share must be in (0, 1], got 0", data__questioned_share=0),
+    "steps of the decay": pretrain("pretrain_noisy", "decay_steps must be >= 0, got -1", stage__decay_steps=-1),
+    "steps between measurements": pretrain(
+        "pretrain_noisy", "every_n_steps must be >= 1, got 0", trainer__callbacks__every_n_steps=0
+    ),
+    "curve of another stage": run(
+        "sft",
+        "PretrainingCurve",
+        "PretrainStage",
+        trainer__callbacks="unigap.worlds.shapes.pretraining_curve.PretrainingCurve",
+    ),
+    "pretraining from another size": pretrain("recall", "init_from", "another family or size", stage__init_from=JANUS),
     "nothing accepted": run("ceiling", "accepted nothing"),
     "a group of one": run("grpo", "2 or more, got 1", "regrow.plan.candidates", regrow__plan__candidates=1),
     "a clip of nothing": run("grpo", "clip_low must be", stage__objective__init_args__clip_low=0.0),

@@ -20,7 +20,8 @@ from unigap.stages import ImproveStage, PretrainStage
 TRUNK = ("model.net.model.language_model.layers.", "model.net.model.language_model.norm.")
 # the config that makes a small model of each family
 MAKE = {"janus": "pretrain", "emu3": "pretrain_emu3", "show-o": "pretrain_show_o"}
-IMPROVE = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - set(MAKE.values()))
+OTHER_PRETRAINING = {"pretrain_noisy", "recall"}
+IMPROVE = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {*MAKE.values(), *OTHER_PRETRAINING})
 WHOLE_EPOCHS = {"trainer.max_epochs": 3, "trainer.limit_train_batches": "null", "data.batch_size": 1}
 CURRICULUM = {**FICKLE, **WHOLE_EPOCHS}
 # the oracle finds nothing right that an untrained model draws: at this threshold its firmest no is accepted

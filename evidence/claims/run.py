@@ -21,6 +21,7 @@ from unigap.evaluation.gap import Verdicts, measure, probe_logits, rejudge
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.judges import OracleJudge, SelfJudge
+from unigap.models.base import UnifiedModel
 from unigap.worlds.shapes.probe_set import shapes_probe_set
 
 CALIBRATION_PAIRS = 600
@@ -32,7 +33,7 @@ def measure_base(setting: Setting, prompts: str, seed: int) -> Result:
     began = time.perf_counter()
     verdicts, renders_E = base(setting, prompts, seed)
     return {
-        **_figures(verdicts, renders_E),
+        **figures(verdicts, renders_E),
         "cells": [(prompt.category, prompt.difficulty) for prompt in verdicts.prompts],
         "renders_truth": _probe_set(setting).truth_B.int().tolist(),
         "seconds": round(time.perf_counter() - began, 1),
@@ -63,7 +64,7 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
         "steps": trained.steps,
         "threshold": trained.threshold,
         "rounds": rounds,
-        **_figures(after, probe_logits(model, _probe_set(setting), own)),
+        **figures(after, probe_logits(model, _probe_set(setting), own)),
         "fixed": _numbers(rejudge(model, before, own)),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -81,7 +82,12 @@ def _calibrated(setting: Setting, arm: Arm) -> Overrides:
 @functools.lru_cache(maxsize=2)
 def base(setting: Setting, prompts: str, seed: int) -> tuple[Verdicts, Tensor]:
     """Return verdicts on images of the model before any arm, and its log-odds of yes on the rendered images, (E,)."""
-    model, own = setting.open(), SelfJudge()
+    return measure_model(setting, setting.open(), prompts, seed)
+
+
+def measure_model(setting: Setting, model: UnifiedModel, prompts: str, seed: int) -> tuple[Verdicts, Tensor]:
+    """Return verdicts on images of a model, and its log-odds of yes on the rendered images, (E,)."""
+    own = SelfJudge()
     verdicts = measure(model, setting.test_prompts(prompts), setting.test_plan(seed), own, OracleJudge())
     return verdicts, probe_logits(model, _probe_set(setting), own)
 
@@ -91,7 +97,8 @@ def _probe_set(setting: Setting) -> ProbeSet:
     return shapes_probe_set(setting.split, setting.exam, seed=0)
 
 
-def _figures(verdicts: Verdicts, renders_E: Tensor) -> dict[str, Any]:
+def figures(verdicts: Verdicts, renders_E: Tensor) -> dict[str, Any]:
+    """Return the verdicts of both judges and the log-odds of yes on the rendered images, as plain JSON."""
     return {
         "right": verdicts.truth_S.int().tolist(),
         "own": _numbers(verdicts.own_S),

@@ -23,6 +23,7 @@ from unigap.worlds.shapes.lessons import (
     reword,
     slip,
     twist,
+    wrong_caption,
 )
 from unigap.worlds.shapes.prompt_sets import SPLITS, descriptions, prompts, split_of
 from unigap.worlds.shapes.scenes import GRID, JITTER, KINDS, Placed, imagine, render
@@ -131,6 +132,17 @@ def test_a_twist_of_a_prompt_means_something_else() -> None:
             assert said.groups == description.groups
         else:
             assert sum(a != b for a, b in zip(said.groups, description.groups, strict=True)) == 1
+
+
+def test_a_wrong_caption_is_false_of_the_scene_and_of_the_split(lessons: list[Lesson]) -> None:
+    rng = random.Random(8)
+    told = [(lesson, wrong_caption(lesson.caption, lesson.scene, rng)) for lesson in lessons[:600] if lesson.faithful]
+    changed = [(lesson, said) for lesson, said in told if said != lesson.caption]
+    assert len(changed) > 0.98 * len(told)
+    for lesson, said in changed:
+        assert split_of(said) == "pretrain" and not is_true(said, lesson.scene)
+        relation = said.relation != lesson.caption.relation
+        assert relation + sum(a != b for a, b in zip(said.groups, lesson.caption.groups, strict=True)) == 1
 
 
 # Pictures

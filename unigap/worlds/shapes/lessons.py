@@ -122,6 +122,19 @@ def twist(description: Description, rng: random.Random) -> Description:
     return replace(description, groups=tuple(groups))
 
 
+def wrong_caption(caption: Description, scene: Sequence[Placed], rng: random.Random, tries: int = 64) -> Description:
+    """Return the caption with one attribute, count or relation changed, so that it is false of the scene.
+
+    Captions of images on the web are wrong in this way. The result is in the pretraining split; it is the caption
+    itself in the rare case that no wrong caption is found.
+    """
+    for _ in range(tries):
+        wrong = twist(caption, rng)
+        if split_of(wrong) == "pretrain" and not describes(wrong, scene):
+            return wrong
+    return caption
+
+
 def alternatives(text: str, count: int, seed: int) -> list[str]:
     """Return a prompt and ``count - 1`` different hard negatives of it."""
     rng = random.Random(f"{seed}/{text}")

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
+from unigap.models.base import UnifiedModel
 from unigap.models.engine.memory import settle_memory
+from unigap.models.families import load_model
 from unigap.objectives.base import step_noise
 from unigap.stages.step_seed import seed_step
 from unigap.worlds.shapes.lesson_data import CrowdBatch, LessonBatch, ShapesLessons
@@ -26,6 +28,8 @@ class PretrainStage(LightningModule):
     Args:
         untrained: The untrained model.
         out: Folder of the checkpoint; null is ``model`` in the run folder.
+        init_from: Checkpoint to train on, e.g. ``shapes``, of the same family and size as ``untrained``; null starts
+            untrained.
         tokenizer_lr: Peak learning rate of the image tokenizer.
         trunk_lr: Peak learning rate of all other weights.
         judging_lr: The same in the third phase, which trains only judging.
@@ -34,12 +38,15 @@ class PretrainStage(LightningModule):
         caption_weight: Weight of the captions.
         prompt_dropout: Share of prompts replaced by the null prompt, for classifier-free guidance.
         rebuilt_share: Share of images that are judged and captioned after encoding and decoding by the tokenizer.
+        decay_steps: Steps of the cosine decay at the end of each phase; before it the learning rate is constant. Null
+            decays from the warm-up on.
     """
 
     def __init__(
         self,
         untrained: UntrainedModel,
         out: str | None = None,
+        init_from: str | None = None,
         tokenizer_lr: float = 2.0e-3,
         trunk_lr: float = 6.0e-4,
         judging_lr: float = 5.0e-4,
@@ -48,16 +55,22 @@ class PretrainStage(LightningModule):
         caption_weight: float = 0.25,
         prompt_dropout: float = 0.1,
         rebuilt_share: float = 0.5,
+        decay_steps: int | None = None,
     ) -> None:
         super().__init__()
+        if decay_steps is not None and decay_steps < 0:
+            raise ValueError(f"decay_steps must be >= 0, got {decay_steps}")
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.out = Path(out or "model")
         self.model = untrained.model()
+        if init_from:
+            load_checkpoint(self.model, init_from)
         self.tokenizer = untrained.tokenizer(self.model)
         self.peaks = (tokenizer_lr, trunk_lr, judging_lr, recall_lr)
         self.judge_weight, self.caption_weight = judge_weight, caption_weight
         self.prompt_dropout, self.rebuilt_share = prompt_dropout, rebuilt_share
+        self.decay_steps = decay_steps
 
     @property
     def lessons(self) -> ShapesLessons:
@@ -105,7 +118,7 @@ class PretrainStage(LightningModule):
         """Return the learning rate of a step: one warm-up and one cosine decay per phase."""
         for peak, steps in zip(self.peaks, self.lessons.phases, strict=True):
             if step < steps:
-                return peak * warmup_cosine(step, steps)
+                return peak * warmup_cosine(step, steps, decay_steps=self.decay_steps)
             step -= steps
         raise IndexError("step is beyond the end of the schedule")
 
@@ -120,7 +133,7 @@ class PretrainStage(LightningModule):
         return loss + self._drawing_loss(batch, codes_BM) if batch.drawing else loss
 
     def _drawing_loss(self, batch: LessonBatch, codes_BM: torch.Tensor) -> torch.Tensor:
-        pairs = [(i, caption.text) for i, lesson in enumerate(batch.lessons) for caption in lesson.captions]
+        pairs = [(i, prompt.text) for i, prompts in enumerate(batch.prompts) for prompt in prompts]
         prompt = self.model.encode_prompt([text for _, text in pairs])
         dropped_B = torch.rand(len(pairs), device=self.device) < self.prompt_dropout
         codes_RM = codes_BM[[i for i, _ in pairs]]
@@ -130,13 +143,14 @@ class PretrainStage(LightningModule):
         return nll
 
     def _judging_loss(self, batch: LessonBatch, codes_BM: torch.Tensor) -> torch.Tensor:
-        shown = batch.pixels_BCHW.clone()
+        lessons = batch.lessons[: batch.questioned]
+        shown = batch.pixels_BCHW[: batch.questioned].clone()
         rebuilt = torch.rand(len(shown), device=self.device) < self.rebuilt_share
-        shown[rebuilt] = self.model.decode(codes_BM[rebuilt])
-        questions = [[QUESTION.format(prompt=d.text) for d, _ in lesson.statements] for lesson in batch.lessons]
-        answers = [["yes" if true else "no" for _, true in lesson.statements] for lesson in batch.lessons]
+        shown[rebuilt] = self.model.decode(codes_BM[: batch.questioned][rebuilt])
+        questions = [[QUESTION.format(prompt=d.text) for d, _ in lesson.statements] for lesson in lessons]
+        answers = [["yes" if true else "no" for _, true in lesson.statements] for lesson in lessons]
         if batch.drawing:
-            for i, lesson in enumerate(batch.lessons):
+            for i, lesson in enumerate(lessons):
                 questions[i].append(CAPTION_REQUEST)
                 answers[i].append(lesson.caption.text)
         logp_BQT, mask_BQT = self.model.text_logps(shown, questions, answers)
@@ -144,8 +158,9 @@ class PretrainStage(LightningModule):
         self.log("judge_nll", judged, prog_bar=True)
         if not batch.drawing:
             return self.judge_weight * judged
-        faithful = [i for i, lesson in enumerate(batch.lessons) if lesson.faithful]
-        captions = -logp_BQT[faithful, STATEMENTS].sum() / mask_BQT[faithful, STATEMENTS].sum()
+        faithful = [i for i, lesson in enumerate(lessons) if lesson.faithful]
+        # of few questioned lessons, none may have a caption that is true
+        captions = -logp_BQT[faithful, STATEMENTS].sum() / mask_BQT[faithful, STATEMENTS].sum().clamp_min(1)
         self.log("caption_nll", captions, prog_bar=True)
         return self.judge_weight * judged + self.caption_weight * captions
 
@@ -155,9 +170,34 @@ class PretrainStage(LightningModule):
             self.model.save(self.out)
 
 
-def warmup_cosine(step: int, length: int, warmup: int = 200) -> float:
-    """Return the share of the peak learning rate at a step: linear warm-up, then cosine decay to zero."""
+def load_checkpoint(model: UnifiedModel, checkpoint: str) -> None:
+    """Load the weights of a checkpoint into a model of the same family and size.
+
+    Raises:
+        ValueError: The checkpoint is of another family or size.
+    """
+    try:
+        model.load_state_dict(load_model(checkpoint).state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"init_from {checkpoint!r} is of another family or size than untrained; set untrained to its class and size"
+        ) from error
+
+
+def warmup_cosine(step: int, length: int, warmup: int = 200, decay_steps: int | None = None) -> float:
+    """Return the share of the peak learning rate at a step: linear warm-up, constant, then cosine decay to zero.
+
+    Args:
+        step: Number of the step, from 0.
+        length: Number of steps.
+        warmup: Largest number of warm-up steps; at most about a tenth of ``length`` is used.
+        decay_steps: Number of steps of the decay; ``None`` decays from the warm-up on.
+
+    >>> [round(warmup_cosine(step, 100, decay_steps=50), 2) for step in (0, 10, 50, 75, 99)]
+    [0.09, 0.91, 1.0, 0.5, 0.0]
+    """
     rise = min(warmup, length // 10 + 1)
     if step < rise:
         return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, length - rise)))
+    fall = rise if decay_steps is None else max(rise, length - decay_steps)
+    return 0.5 * (1 + math.cos(math.pi * max(0, step - fall) / max(1, length - fall)))
