@@ -135,7 +135,7 @@ def test_a_large_batch_holds_few_logits(new_janus: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         likelihood_module,
         "code_logps",
-        lambda *given: autoregressive.code_logps(*given, at_once=5 * model.n_codes),
+        lambda *given, **options: autoregressive.code_logps(*given, at_once=5 * model.n_codes, **options),
     )
     found = model.image_logps(model.encode_prompt(PROMPTS), CODES)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
