@@ -42,6 +42,12 @@ def calibrate(*told: str, **options: object) -> Mistake:
     return Mistake(["calibrate", *(word for name, value in given.items() for word in (f"--{name}", str(value)))], told)
 
 
+def draw(prompt: str, *told: str, **options: object) -> Mistake:
+    """A ``draw`` with the sound checkpoint."""
+    given = [word for name, value in {"checkpoint": JANUS, **options}.items() for word in (f"--{name}", str(value))]
+    return Mistake(["draw", prompt, *given], told)
+
+
 def prompts(file: str, *told: str) -> Mistake:
     """A ``gap`` on a prompt file of the desk; the line names the file."""
     return gap(f"'{file}'", *told, prompts=file)

@@ -18,6 +18,7 @@ VERBS = {
     "fit": ("unigap.cli.lightning_verbs", "train a stage: --config configs/shapes/sft.yaml"),
     "validate": ("unigap.cli.lightning_verbs", "measure the gap of a stage's model on held-out prompts"),
     "predict": ("unigap.cli.lightning_verbs", "sample and judge candidates into a pool"),
+    "draw": ("unigap.cli.verbs", "draw 'a red circle' --n 16 --keep 2: sample images, judge them, keep the best"),
     "gap": ("unigap.cli.verbs", "measure the gap of a checkpoint"),
     "calibrate": ("unigap.cli.verbs", "find the threshold at which a judge reaches a given precision"),
     "report": ("unigap.cli.verbs", "write the HTML report of a run folder"),
