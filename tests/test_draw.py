@@ -129,5 +129,6 @@ def test_a_run_is_shown_before_and_after(
         shown.candidate.seed: shown.judgment.logit for shown in base
     }
     assert all(old["logit"] != new["logit"] for old, new in zip(before, after, strict=True))
-    assert Image.open("strip/strip.png").width > 300
+    with Image.open("strip/strip.png") as strip:
+        assert strip.width > 300
     assert len(list(Path("strip").glob("before-*.png"))) == len(list(Path("strip").glob("after-*.png"))) == 1

@@ -29,7 +29,7 @@ VERBS = {
         "unigap.cli.verbs",
         "judge ask|export|import|agreement|scales POOL: ask a further judge or people, compare judges",
     ),
-    "pool": ("unigap.cli.verbs", "pool verify DIR: check every file of a pool"),
+    "pool": ("unigap.cli.verbs", "pool import|verify: train on images of your own, check every file of a pool"),
     "prompts": ("unigap.cli.verbs", "prompts import|audit: list a prompt set, find training prompts in the test set"),
     "score": ("unigap.cli.verbs", "score geneval|compbench|dsg: benchmark scores from detections or answers"),
     "export": ("unigap.cli.verbs", "export pool|model: a folder for the Hugging Face hub, with its card"),
