@@ -120,7 +120,7 @@ def test_a_run_is_shown_before_and_after(
     capsys.readouterr()
     assert main(["draw", TEXT, "--n", "3", "--keep", "1", "--run", "runs/random_judge", "--out", "strip"]) == 0
     printed = capsys.readouterr()
-    assert "strip: strip/strip.png" in printed.out and "next: unigap report runs/random_judge" in printed.err
+    assert "strip: strip/strip.png" in printed.out and "next: unigap gap --checkpoint runs/random_judge" in printed.err
     rows = json.loads(Path("strip/verdicts.json").read_text())
     before, after = ([row for row in rows if row["model"] == name] for name in ("before", "after"))
     assert [row["seed"] for row in before] == [row["seed"] for row in after]

@@ -14,7 +14,8 @@ from unigap.records import Candidate
 class StoredJudge(Judge):
     """Verdicts that ``unigap pool import`` or ``unigap judge import`` stored in the pool under a name.
 
-    It judges no new images. A run trains on the pool as it is; candidates without a stored verdict give no row.
+    A run trains on the pool as it is; candidates without a stored verdict give no row. A round that is sampled anew
+    waits for verdicts of this name, as with ``HumanJudge``.
 
     Args:
         stored: The name under which the verdicts are stored, the ``--judge_name`` of the import.

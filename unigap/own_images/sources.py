@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,22 +135,41 @@ def _of_dataset(path: Path, named: str, split: str) -> Iterator[SourceImage]:
 
 
 def _open_dataset(path: Path, named: str, split: str) -> Any:
-    from datasets import DatasetDict, load_dataset, load_from_disk
     from datasets.exceptions import DatasetsError
 
     try:
-        if path.is_dir() and not _tables_are_plain(path):
-            stored = load_from_disk(str(path))
-            if not isinstance(stored, DatasetDict):
-                return stored
-            if split not in stored:
-                raise ValueError(f"no split {split!r}; it has: {', '.join(stored)}")
-            return stored[split]
-        files = [str(path)] if path.is_file() else sorted(map(str, _tables_in(path)))
-        kind = "parquet" if files[0].endswith(".parquet") else "arrow"
-        return load_dataset(kind, data_files={split: [file for file in files if _is_of(file, kind)]}, split=split)
+        with _quiet_datasets():
+            return _loaded_dataset(path, split)
     except (DatasetsError, OSError, ValueError) as error:
         raise ValueError(f"{named}, split {split!r}: cannot be read ({shortened(str(error))})") from error
+
+
+def _loaded_dataset(path: Path, split: str) -> Any:
+    from datasets import DatasetDict, load_dataset, load_from_disk
+
+    if path.is_dir() and not _tables_are_plain(path):
+        stored = load_from_disk(str(path))
+        if not isinstance(stored, DatasetDict):
+            return stored
+        if split not in stored:
+            raise ValueError(f"no split {split!r}; it has: {', '.join(stored)}")
+        return stored[split]
+    files = [str(path)] if path.is_file() else sorted(map(str, _tables_in(path)))
+    kind = "parquet" if files[0].endswith(".parquet") else "arrow"
+    return load_dataset(kind, data_files={split: [file for file in files if _is_of(file, kind)]}, split=split)
+
+
+@contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    """Keep ``datasets`` from logging the error that it raises too."""
+    from datasets import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _tables_are_plain(path: Path) -> bool:

@@ -57,9 +57,10 @@ def draw(
     plan = DrawPlan(
         n, keep, seed, SamplingRecipe(temperature, 1.0 if cfg is None else cfg), cfg is None, judge or SelfJudge()
     )
-    prompts, choice = _prompts(prompt), ModelChoice(run or checkpoint, model, device, dtype)
     if run:
         _refuse_with_run(prompt, checkpoint, model)
+    prompts, choice = _prompts(prompt), ModelChoice(run or checkpoint, model, device, dtype)
+    if run:
         draw_strip(prompts[0], choice, read_fit(run), plan, out)
         return
     folder = DrawFolder(out)

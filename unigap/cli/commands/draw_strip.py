@@ -94,7 +94,7 @@ def draw_strip(prompt: Prompt, choice: ModelChoice, fit: FitFolder, plan: DrawPl
         _write(folder, prompt.text, found, plan.keep)
     accepted = ", ".join(f"{sum(i.judgment.logit >= 0 for i in images)} {name}" for name, images in found.items())
     print(f"accepted by {plan.judge.name!r}, of {plan.n}: {accepted} training")
-    close({"strip": Path(out) / STRIP, "images": out}, command("report", fit.path))
+    close({"strip": Path(out) / STRIP, "images": out}, command("gap", "--checkpoint", fit.path))
 
 
 def _write(folder: Path, prompt: str, found: dict[str, list[JudgedImage]], keep: int) -> None:

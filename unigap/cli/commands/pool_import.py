@@ -25,7 +25,8 @@ from unigap.loop.importing import (
 from unigap.models.base import UnifiedModel
 from unigap.own_images.sources import read_source
 from unigap.pool import Pool
-from unigap.prompt_sets import write_prompt_file
+from unigap.prompt_sets import read_prompt_file, write_prompt_file
+from unigap.records import Prompt
 
 
 def pool_import(
@@ -71,18 +72,23 @@ def pool_import(
     plan = ImportPlan(judge, judge_name, side_of(chosen, images[0].prompt), shape)
     if not (Path(out) / POOL_FILE).exists():
         Pool.create(out, chosen.drawing_digest(), chosen.drawing_format)
-    pool = Pool.open(out, chosen.drawing_digest())
+    pool, made = Pool.open(out, chosen.drawing_digest()), {"pool": f"{out} ({len(images)})"}
+    if prompts_out:
+        _write_prompts(prompts_of(images), prompts_out)
+        made["prompts"] = f"{prompts_out} ({len(prompts_of(images))})"
     with stopped_at_once("the same command continues"):
         import_images(chosen, images, pool, plan)
-    made = {"pool": f"{out} ({len(images)})"}
-    if prompts_out:
-        write_prompt_file(prompts_of(images), prompts_out)
-        made["prompts"] = f"{prompts_out} ({len(prompts_of(images))})"
     _print(images, judge_name)
     if measured:
         _print_round_trip(round_trip(chosen, images, plan, measured))
     given = ("--data.pool", out, "--data.prompts", prompts_out or "PROMPTS.jsonl", "--data.eval_prompts", "EVALUATION")
     close(made, command("fit", "--config", "CONFIG.yaml", *given))
+
+
+def _write_prompts(prompts: list[Prompt], path: str) -> None:
+    """Write the prompts, unless an earlier, killed command has."""
+    if not (path.endswith(".jsonl") and Path(path).is_file() and read_prompt_file(path) == prompts):
+        write_prompt_file(prompts, path)
 
 
 def _print(images: list[PlacedImage], judge_name: str) -> None:
