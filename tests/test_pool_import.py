@@ -186,6 +186,11 @@ def test_every_layout_is_read(here: Path, capsys: pytest.CaptureFixture[str]) ->
         found = read_source(source)
         assert [png(image.read()) for image in found] == [images[name] for name in "abba"]
         assert "1 pairs without a preference are left out" in capsys.readouterr().err
+    (here / "mixed").mkdir()
+    for name in ("a.parquet", "b.arrow"):
+        (here / "mixed" / name).write_bytes((here / "picks.parquet").read_bytes())
+    with pytest.raises(ValueError, match=r"both \.parquet and \.arrow"):
+        read_source("mixed")
     hpd = {"prompt": first, "image_path": ["a.png", "b.png"], "human_preference": [0, 1]}
     (here / "hpd.jsonl").write_text(json.dumps(hpd) + "\n")
     assert [(image.name, image.right) for image in read_source("hpd.jsonl")] == [("b.png", True), ("a.png", False)]

@@ -6,7 +6,6 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from unigap.console.mistakes import shortened
+from unigap.console.quiet import quiet_datasets
 from unigap.files.durable import digest
 from unigap.files.images import decode_image, read_image
 from unigap.files.outside import read_outside_text
@@ -138,7 +138,7 @@ def _open_dataset(path: Path, named: str, split: str) -> Any:
     from datasets.exceptions import DatasetsError
 
     try:
-        with _quiet_datasets():
+        with quiet_datasets():
             return _loaded_dataset(path, split)
     except (DatasetsError, OSError, ValueError) as error:
         raise ValueError(f"{named}, split {split!r}: cannot be read ({shortened(str(error))})") from error
@@ -154,31 +154,15 @@ def _loaded_dataset(path: Path, split: str) -> Any:
         if split not in stored:
             raise ValueError(f"no split {split!r}; it has: {', '.join(stored)}")
         return stored[split]
-    files = [str(path)] if path.is_file() else sorted(map(str, _tables_in(path)))
-    kind = "parquet" if files[0].endswith(".parquet") else "arrow"
-    return load_dataset(kind, data_files={split: [file for file in files if _is_of(file, kind)]}, split=split)
-
-
-@contextmanager
-def _quiet_datasets() -> Iterator[None]:
-    """Keep ``datasets`` from logging the error that it raises too."""
-    from datasets import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
+    files = [path] if path.is_file() else _tables_in(path)
+    if len({file.suffix for file in files}) > 1:
+        raise ValueError("it holds both .parquet and .arrow files; give a folder of one kind")
+    return load_dataset(files[0].suffix[1:], data_files={split: [*map(str, files)]}, split=split)
 
 
 def _tables_are_plain(path: Path) -> bool:
     """Whether a folder holds tables themselves, instead of what ``datasets.save_to_disk`` wrote."""
     return not ((path / "dataset_dict.json").is_file() or (path / "state.json").is_file())
-
-
-def _is_of(file: str, kind: str) -> bool:
-    return file.endswith(f".{kind}")
 
 
 def _tables_in(folder: Path) -> list[Path]:
