@@ -38,7 +38,7 @@ def test_the_best_images_are_kept_with_their_seeds_and_verdicts(
 ) -> None:
     assert draw(janus_folder) == 0
     printed = capsys.readouterr()
-    assert "1 prompts: 4 images sampled" in printed.out and "images: out (2)" in printed.out
+    assert "prompts: 1; images sampled: 4" in printed.out and "images: out (2)" in printed.out
     assert "next: unigap gap" in printed.err
     rows = table("out")
     assert [row["index"] for row in rows] == ["0", "1", "2", "3"] and {row["prompt"] for row in rows} == {TEXT}

@@ -97,6 +97,18 @@ def test_captioned_images_are_stored_as_the_tokenizer_keeps_them(
     assert written == CAPTIONS
 
 
+@pytest.mark.parametrize("family", ["showo", "emu3"])
+def test_every_family_imports_in_its_own_form(family: str, here: Path, request: pytest.FixtureRequest) -> None:
+    lay_folder(here / "mine", CAPTIONS[:3])
+    assert take("mine", request.getfixturevalue(f"{family}_folder")) == 0
+    model = request.getfixturevalue(family)
+    pool = Pool.open("pool", model.drawing_digest())
+    assert len(pool.candidates()) == 3
+    for candidate in pool.candidates():
+        pixels_BCHW = model.decode(importing.stack_drawings([candidate]))
+        assert pixels_BCHW.shape[-1] == importing.side_of(model, candidate.prompt)
+
+
 @pytest.mark.parametrize("config", ["sft", "dpo"])
 @pytest.mark.parametrize("name", ["human", "picks"])
 def test_a_run_trains_on_imported_pairs_and_samples_nothing_anew(
@@ -156,6 +168,17 @@ def test_a_pool_of_other_images_stays(janus_folder: Path, here: Path, capsys: py
     expect_error(take("others", janus_folder, measured=0), capsys, "pool holds another round already")
     expect_error(take("mine", janus_folder, shape="pad", measured=0), capsys, "pool holds another round already")
     assert tree(here / "pool") == before
+
+
+def test_images_of_others_are_not_published_as_the_models(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay_folder(here / "mine", CAPTIONS[:2])
+    assert take("mine", janus_folder, measured=0) == 0
+    capsys.readouterr()
+    told = ("holds imported images", "publish their source")
+    expect_error(main(["export", "pool", "pool", "--out", "hub", "--license", "mit"]), capsys, *told)
+    assert not (here / "hub").exists()
 
 
 def test_every_layout_is_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,7 @@ def draw(
         for images in judged_images(chosen, missing, n, seed, plan.sampling_of(chosen), plan.judge):
             folder.add(numbers[images[0].candidate.prompt.id], images, best(images, keep))
     sampled, accepted = folder.finish(prompts)
-    print(f"{len(prompts)} prompts: {sampled} images sampled, {accepted} accepted by {plan.judge.name!r}")
+    print(f"prompts: {len(prompts)}; images sampled: {sampled}, accepted by {plan.judge.name!r}: {accepted}")
     examined = checkpoint or (DEFAULT if model is None else "FOLDER")
     close({"images": f"{out} ({keep * len(prompts)})"}, command("gap", "--checkpoint", examined))
 
