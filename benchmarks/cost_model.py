@@ -122,6 +122,21 @@ class Costs:
         heads = 2 * 2 * self.image * self.head + 2 * (self.image - 1) * self.aligner
         return rows * ((3 + recompute) * self.trunk(tokens, tokens) + heads)
 
+    def learn_online(self, rows: int, guided: bool = True, reference: bool = True, recompute: bool = False) -> int:
+        """Return the operations of a policy-gradient step on ``rows`` images.
+
+        Args:
+            rows: Images in the batch.
+            guided: Whether the likelihood is that of guided sampling, which takes a second pass with the null prompt.
+            reference: Whether the reference model scores the images too.
+            recompute: As in ``train``.
+        """
+        passes, tokens = rows * (1 + guided), self.prompt + self.image - 1
+        scored = self.trunk(tokens, tokens) + 2 * self.image * self.head + 2 * (self.image - 1) * self.aligner
+        # the aligner embeds the codes once for both passes
+        saved = rows * guided * 2 * (self.image - 1) * self.aligner
+        return self.train(passes, recompute) - saved + (passes * scored - saved) * reference
+
     def decode(self, images: int) -> int:
         """Return the operations of decoding the codes of ``images`` to pixels."""
         vq = self.config.vq_config

@@ -166,9 +166,18 @@ def compare(janus: Janus | None = None) -> list[tuple[str, int, int]]:
             costs.train(2),
             counted(lambda: janus.image_logps(prompt, codes_BM).sum().backward()),
         ),
+        ("learning online from 2 images, guided", costs.learn_online(2), counted(lambda: online(janus, codes_BM))),
         ("trainable weights", costs.trained, sum(p.numel() for p in janus.parameters() if p.requires_grad)),
         ("bytes of keys and values, 6 rows", costs.cache(6, 4), cache_bytes(janus)),
     ]
+
+
+def online(janus: Janus, codes_BM: torch.Tensor) -> None:
+    """Run what a policy-gradient step computes: the guided likelihood with its gradient, and that of the reference."""
+    prompt, recipe = janus.encode_prompt(PROMPTS[:1] * len(codes_BM)), SamplingRecipe(cfg=5)
+    with torch.no_grad():
+        janus.image_logps(prompt, codes_BM, recipe=recipe)
+    janus.image_logps(prompt, codes_BM, recipe=recipe).sum().backward()  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()

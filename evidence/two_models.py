@@ -54,9 +54,13 @@ class TwoModels(UnifiedModel):
         return self.drawing.drawing_bytes(recipe)
 
     def image_logps(
-        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
+        self,
+        prompt: PromptBatch,
+        drawings_R: torch.Tensor,
+        noise_R: torch.Tensor | None = None,
+        recipe: SamplingRecipe | None = None,
     ) -> torch.Tensor:
-        return self.drawing.image_logps(prompt, drawings_R, noise_R)
+        return self.drawing.image_logps(prompt, drawings_R, noise_R, recipe)
 
     def text_logps(
         self,

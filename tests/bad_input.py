@@ -127,6 +127,9 @@ VERBS = {
     "wrong type of option": gap("candidates", "int", "many", candidates="many"),
     "a word for a switch": Mistake(["judge", "export", "full", "--blind", "banana"], ["blind", "bool", "banana"]),
     "an empty name to write to": Mistake(["report", "run-text", "--out", ""], ["--out ''", "names no file"]),
+    "check nothing": Mistake(["check", "--checkpoint", "nowhere"], ["'nowhere'"]),
+    "check with one prompt": Mistake(["check", "--texts", "['a ring']"], ["two prompts and two questions"]),
+    "check with one candidate": Mistake(["check", "--candidates", "1"], ["candidates", ">= 2", "got 1"]),
     "inspect nothing": Mistake(["inspect", "nowhere"], ["'nowhere'", "no such file"]),
     "inspect a billion laughs": Mistake(["inspect", "laughs.yaml"], ["'laughs.yaml'", "aliases make more than"]),
     "inspect a pipe": Mistake(["inspect", "pipe.yaml"], ["'pipe.yaml'", "it is a pipe"]),
@@ -631,6 +634,24 @@ STAGES = {
         "sft", "train on a pool", data="unigap.worlds.shapes.lesson_data.ShapesLessons"
     ),
     "nothing accepted": run("ceiling", "accepted nothing"),
+    "a group of one": run("grpo", "2 or more, got 1", "regrow.plan.candidates", regrow__plan__candidates=1),
+    "a clip of nothing": run("grpo", "clip_low must be", stage__objective__init_args__clip_low=0.0),
+    "a clip below nothing": run("grpo", "clip_high > 0", stage__objective__init_args__clip_high=-0.2),
+    "a reward without a judge": run(
+        "grpo", "a reward without a judge", stage__objective__init_args__reward__weight=0.0
+    ),
+    "greedy groups": run("grpo", "temperature 0 is greedy", regrow__plan__sampling__temperature=0.0),
+    "parts of the discarded prompts": run("grpo", "goes with redraw=all", stage__schedule__redraw="discarded"),
+    "a ratio without a likelihood": run(
+        "grpo",
+        "exact likelihood",
+        "cfg 3",
+        "ShowO only estimates",
+        stage__model="unigap.models.showo.ShowO",
+        stage__model__init_args__checkpoint="shapes",
+        regrow__plan__sampling__cfg=3.0,
+    ),
+    "NFT of odds": run("nft", "rewards in [0, 1]", stage__objective__init_args__reward__of="logit"),
     "everything accepted": run(
         "dpo", "accepted all", "raise the threshold", stage__objective__init_args__threshold="1.0e-30"
     ),

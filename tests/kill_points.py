@@ -20,7 +20,7 @@ from unigap.pool import Pool
 from unigap.pool.shards import RoundWriter
 from unigap.stages import ImproveStage
 
-STAGES = ("sft", "dpo", "c_sft")
+STAGES = ("sft", "dpo", "c_sft", "grpo")
 # dropout, AdamW and a schedule that is still rising when the run is killed
 EXACT = {
     **FICKLE,
@@ -35,6 +35,21 @@ EXACT = {
     "model.init_args.model.init_args.lora_rank": 2,
     "model.init_args.model.init_args.lora_dropout": 0.2,
 }
+
+# a new round for the next eight prompts every five steps: two batches a round, passes over rows that end in the middle
+ONLINE = {
+    **EXACT,
+    "trainer.max_epochs": 3,
+    "model.init_args.schedule.every_n_steps": 5,
+    "model.init_args.schedule.prompts": 8,
+    "model.init_args.objective.init_args.reuse": 2,
+    "regrow.plan.sampling.cfg": 2.0,
+}
+
+
+def flags_of(stage: str) -> dict[str, object]:
+    """The flags of a stage's run."""
+    return ONLINE if stage == "grpo" else EXACT
 
 
 class Killed(BaseException):
@@ -115,6 +130,9 @@ STATUS = {"SIGTERM": 143, "SIGINT": 130}
 
 def points_of(stage: str) -> dict[str, Point]:
     """The kill points a stage can reach."""
+    if stage == "grpo":
+        some = ("mid-epoch", "after the last batch", "pool write", "checkpoint write", "SIGTERM")
+        return {name: POINTS[name] for name in some} | REGROWTH
     return POINTS | (REGROWTH if stage.startswith("c_") else {})
 
 
@@ -126,9 +144,9 @@ def armed(point: Point) -> Iterator[None]:
         yield
 
 
-def run_killed(checkpoint: Path, stage: str, name: str, flags: dict[str, object] = EXACT) -> None:
+def run_killed(checkpoint: Path, stage: str, name: str, flags: dict[str, object] | None = None) -> None:
     """Runs a stage in the present folder until it is killed; checks that it was."""
-    point, status = points_of(stage)[name], None
+    point, status, flags = points_of(stage)[name], None, flags or flags_of(stage)
     with contextlib.suppress(Killed), armed(point):
         status = improve(checkpoint, stage, {**flags, **point[3]})
     assert status == next((code for signal_name, code in STATUS.items() if name.startswith(signal_name)), None), name

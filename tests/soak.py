@@ -21,7 +21,7 @@ from unittest.mock import patch
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from kill_points import EXACT, STAGES, Killed, at_call, differences, kill, left_behind
+from kill_points import STAGES, Killed, at_call, differences, flags_of, kill, left_behind
 from small_runs import CHECKPOINT, CONFIGS, POOL, SUMMARY, TRAINER, improve, words
 from soak_damage import soak_damage
 from tqdm import tqdm
@@ -102,7 +102,7 @@ def count_calls(run: Callable[[], int]) -> collections.Counter[str]:
 
 def measured(stage: str) -> dict[str, object]:
     """Flags of a run that is measured before and after."""
-    return {**EXACT, **SUMMARY, "summary.folder": f"runs/{stage}", "trainer.max_epochs": 3}
+    return {**flags_of(stage), **SUMMARY, "summary.folder": f"runs/{stage}", "trainer.max_epochs": 3}
 
 
 def run_until(checkpoint: Path, stage: str, flags: dict[str, object], name: str, call: int) -> None:

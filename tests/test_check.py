@@ -34,7 +34,15 @@ def broken(family: type, **members: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("family", "options"), [("janus", {}), ("showo", {}), ("emu3", {}), ("janus", {"lora_rank": 3, "lora_alpha": 6})]
+    ("family", "options"),
+    [
+        ("janus", {}),
+        ("showo", {}),
+        ("emu3", {}),
+        ("bagel", {}),
+        ("janus", {"lora_rank": 3, "lora_alpha": 6}),
+        ("bagel", {"train": "generation"}),
+    ],
 )
 def test_every_family_keeps_its_promises(family: str, options: dict, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(f"new_{family}")(**options)

@@ -199,6 +199,8 @@ def test_own_model_keeps_the_promises_of_the_protocol(examples: Path) -> None:
         drawn = model.sample_images(prompts, seeds_BN, recipe)
         codes_RM = drawn.drawings_BN.flatten(0, 1)
         torch.testing.assert_close(model.image_logps(prompts.repeat(3), codes_RM), drawn.logp_BNM.flatten(0, 1))
+        acted_RM = model.image_logps(prompts, codes_RM, recipe=recipe)
+        torch.testing.assert_close(acted_RM, drawn.behaviour_BNM.flatten(0, 1))
         alone = model.sample_images(model.encode_prompt(["blue"]), seeds_BN[1:, 2:], recipe)
         assert torch.equal(alone.drawings_BN[0, 0], drawn.drawings_BN[1, 2])
         torch.testing.assert_close(alone.logp_BNM[0, 0], drawn.logp_BNM[1, 2])

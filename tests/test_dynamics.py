@@ -152,3 +152,14 @@ def test_parts_add_up_and_their_null_is_that_of_permutations(janus: Any) -> None
 def test_bad_settings_are_named(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=rf"{name} must be >= {value + 1}, got {value}"):
         Dynamics(**{name: value})
+
+
+def test_online_runs_are_watched_too(janus_folder: Path, here: Path) -> None:
+    online = {"model.init_args.schedule.prompts": 8, "regrow.plan.candidates": 6, "data.batch_size": 8}
+    assert improve(janus_folder, "grpo", {**DROPOUT, **online, **WATCHED}) == 0
+    rows = json.loads((here / "watched/dynamics.json").read_text())
+    steps = [row for row in rows if row["kind"] == "step"]
+    assert [row["step"] for row in steps] == [2, 4]
+    for row in steps:
+        for head in ("generation", "understanding"):
+            assert row["figures"][f"fit/{head}/r2"] > 0.9, (row["step"], head)

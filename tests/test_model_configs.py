@@ -18,9 +18,10 @@ from unigap.pool import Pool
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STAGES = ("sft", "dpo", "c_sft", "c_dpo")
-Pair = tuple[str, str]
+Pair = tuple[str, ...]
 JANUS_PRO = [(f"janus_pro/{stage}", f"janus_pro/{size}") for size in ("1b", "7b") for stage in STAGES]
 BEST = [("janus_pro/best", "janus_pro/1b"), ("janus_pro/best", "janus_pro/7b_lora")]
+GRPO: list[tuple[str, ...]] = [("janus_pro/1b_grpo",), ("janus_pro/7b_grpo",)]
 EMU3 = [("emu3/sft", "emu3/gen"), ("emu3/dpo", "emu3/gen")]
 SMALL = {"janus_pro": "janus_folder", "emu3": "emu3_folder"}
 PROMPTS = {
@@ -81,7 +82,7 @@ def place(here: Path) -> Iterator[Path]:
     os.environ.update(before)
 
 
-@pytest.mark.parametrize("pair", [*JANUS_PRO, *BEST, *EMU3], ids="+".join)
+@pytest.mark.parametrize("pair", [*JANUS_PRO, *BEST, *GRPO, *EMU3], ids="+".join)
 def test_every_pair_of_configs_trains_a_step(pair: Pair, place: Path, request: pytest.FixtureRequest) -> None:
     checkpoint: Path = request.getfixturevalue(SMALL[pair[0].partition("/")[0]])
     flags = [word for name, value in smaller(pair, checkpoint).items() for word in (f"--{name}", str(value))]
@@ -126,6 +127,18 @@ def test_the_recommended_recipe_is_the_same_at_every_size(pair: Pair) -> None:
     assert 2 * large["regrow"]["plan"]["candidates"] == 10, "the paper's images, in two rounds"
 
 
+@pytest.mark.parametrize("pair", GRPO, ids="+".join)
+def test_online_learning_has_the_settings_of_the_field(pair: Pair) -> None:
+    found = settings(*pair)
+    stage, plan = found["model"]["init_args"], found["regrow"]["plan"]
+    model = stage["model"]["init_args"]
+    assert plan["candidates"] in (8, 16) and plan["sampling"]["cfg"] == 5.0
+    assert stage["objective"]["init_args"]["kl"] == 0.01
+    assert stage["lr"] == (1e-4 if model.get("lora_rank") == 16 else 1e-6)
+    assert stage["schedule"] == {"every_n_epochs": 1, "redraw": "all", "prompts": 512 // plan["candidates"]}
+    assert "judge" not in stage, "the model judges itself"
+
+
 @pytest.mark.parametrize("pair", EMU3, ids="+".join)
 def test_one_checkpoint_of_emu3_draws_judges_and_trains(pair: Pair) -> None:
     found = settings(*pair)["model"]["init_args"]
@@ -161,4 +174,4 @@ def test_a_shapes_config_is_short_and_names_its_run(path: Path, capsys: pytest.C
 
 def test_no_config_is_forgotten() -> None:
     found = {f"{folder}/{path.stem}" for folder in SMALL for path in (CONFIGS / folder).glob("*.yaml")}
-    assert found == {name for pair in (*JANUS_PRO, *BEST, *EMU3) for name in pair} | {"janus_pro/nodes_8"}
+    assert found == {name for pair in (*JANUS_PRO, *BEST, *GRPO, *EMU3) for name in pair} | {"janus_pro/nodes_8"}

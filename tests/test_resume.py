@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_points import EXACT, STAGES, differences, left_behind, points_of, run_killed
+from kill_points import EXACT, STAGES, differences, flags_of, left_behind, points_of, run_killed
 from small_runs import expect_error, improve
 
 from unigap.pool import Pool
@@ -24,7 +24,7 @@ def uninterrupted(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
         if stage not in known:
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(tmp_path_factory.mktemp(stage))
-                assert improve(janus_folder, stage, EXACT) == 0
+                assert improve(janus_folder, stage, flags_of(stage)) == 0
                 known[stage] = left_behind(stage)
         return known[stage]
 
@@ -38,7 +38,7 @@ def test_killed_and_continued_is_uninterrupted(
     expected = uninterrupted(stage)
     run_killed(janus_folder, stage, name)
     shards = [path.name for path in here.rglob("shard-*.parquet")]
-    assert improve(janus_folder, stage, {**EXACT, "resume": "auto"}) == 0
+    assert improve(janus_folder, stage, {**flags_of(stage), "resume": "auto"}) == 0
     found = left_behind(stage)
     assert differences(found, expected) == []
     assert Pool.open(here / "runs" / stage / "pool").verify() == []

@@ -21,8 +21,13 @@ from unigap.pool import Pool
 
 FILES = {path.stem: path for path in sorted((CONFIGS.parent / "sweeps").glob("*.yaml"))}
 # the last point of each grid, and of one the first as well: every run costs ten seconds of a core
-RUNS = {"dpo_beta_lr": 2, "candidates_threshold": 1, "replay_schedule": 1}
-STAGES = {"dpo_beta_lr": "DPOStage", "candidates_threshold": "SFTStage", "replay_schedule": "CurriculumStage"}
+RUNS = {"dpo_beta_lr": 2, "candidates_threshold": 1, "replay_schedule": 1, "grpo_kl_clip": 1}
+STAGES = {
+    "dpo_beta_lr": "DPOStage",
+    "candidates_threshold": "SFTStage",
+    "replay_schedule": "CurriculumStage",
+    "grpo_kl_clip": "GRPOStage",
+}
 # an untrained judge is never certain; this one accepts half of the images with certainty
 COIN = {"model.init_args.judge": "unigap.judges.RandomJudge", "model.init_args.judge.init_args.yes_rate": 0.5}
 SMALL = {**TRAINER, **POOL, **COIN, "trainer.max_epochs": 2, "data.exam_pictures": 0}

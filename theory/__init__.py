@@ -16,13 +16,15 @@ from theory.lemmas import (
     dpo_loss,
     dpo_margins,
     dpo_understanding,
+    policy_generation,
+    policy_understanding,
     posterior,
     sft_generation,
     sft_understanding,
 )
 from theory.methods import Method
 from theory.prediction_fit import Fit, error_order, fit
-from theory.predictions import Probes, Readings, predict_dpo, predict_sft, read
+from theory.predictions import Probes, Readings, predict_dpo, predict_policy, predict_sft, read
 from theory.selection import LORA, Select, Selection, select_parameters, trunk_only
 from theory.squeezing_effect import Squeezing, squeezing
 from theory.step_probe import LowPrecisionWarning, StepProbe, StepReport
@@ -63,8 +65,11 @@ __all__ = [
     "fit",
     "gram",
     "own_cosines",
+    "policy_generation",
+    "policy_understanding",
     "posterior",
     "predict_dpo",
+    "predict_policy",
     "predict_sft",
     "read",
     "select_parameters",

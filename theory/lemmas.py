@@ -104,6 +104,43 @@ def dpo_understanding(
     return dpo_generation(chosen_PU, rejected_PU, margins_U, beta, eta, weights_U)
 
 
+def policy_generation(kernel_PU: Tensor, advantages_U: Tensor, eta: float) -> Tensor:
+    """Predict the change of log pi(x0 | y0) under one SGD step of policy gradient: Lemma 1 with advantages as weights.
+
+    Delta G = eta / U sum_u A_u <grad log pi(x0 | Y0), grad log pi(x_u | Y_u)> + O(eta^2), for the loss
+    -1 / U sum_u A_u log pi(x_u | Y_u). This is the gradient of REINFORCE, and that of GRPO and its variants where the
+    policy is the one that acted; elsewhere pass A_u times the ratio of the policies. A loss per token divides the
+    change by the number of tokens.
+
+    If the probes are log-likelihoods or log-odds of the understanding head, the sum is the change of that head, the
+    judge.
+
+    Args:
+        kernel_PU: Inner products of probe gradients with training gradients, shape (P, U).
+        advantages_U: Advantage of each sample, of any sign, shape (U,).
+        eta: Learning rate.
+
+    Returns:
+        Predicted changes, shape (P,), in nats.
+    """
+    return sft_generation(kernel_PU, eta, advantages_U / len(advantages_U))
+
+
+def policy_understanding(kernel_PAU: Tensor, posterior_PA: Tensor, advantages_U: Tensor, eta: float) -> Tensor:
+    """Predict the change of log pi(y0 | x0) through Bayes, as in Lemma 2, under one SGD step of policy gradient.
+
+    Args:
+        kernel_PAU: Inner products of gradients of log pi(x0 | y_i) with training gradients, shape (P, A, U).
+        posterior_PA: w(y_i | x0) from :func:`posterior`, shape (P, A).
+        advantages_U: Advantage of each sample, shape (U,).
+        eta: Learning rate.
+
+    Returns:
+        Predicted changes, shape (P,), in nats.
+    """
+    return sft_understanding(kernel_PAU, posterior_PA, eta, advantages_U / len(advantages_U))
+
+
 def posterior(logps_PA: Tensor) -> Tensor:
     """Return the posterior over the alternative prompts, w(y_i | x0) = pi(x0 | y_i) / sum_j pi(x0 | y_j).
 

@@ -114,6 +114,41 @@ def predict_sft(
     )
 
 
+def predict_policy(
+    model: nn.Module,
+    probes: Probes,
+    train: Source,
+    advantages_U: Tensor,
+    eta: float,
+    select: Select = None,
+    method: Method = "auto",
+    dtype: torch.dtype | None = None,
+) -> Readings:
+    """Predict one SGD step of policy gradient: the changes of generation, of its Bayes posterior, and of the head.
+
+    Args:
+        model: The model before the step, in eval mode.
+        probes: P probes.
+        train: Log-likelihood and batch of the U sampled images.
+        advantages_U: Their advantages, shape (U,).
+        eta: Learning rate.
+        select: The parameters that the step changes.
+        method: How gradients are computed; see :data:`theory.methods.Method`.
+        dtype: Dtype of the kernel.
+
+    Returns:
+        Predicted changes.
+    """
+    kernel_PAU = _alternative_kernel(model, probes, train, select, method, dtype)
+    head_PU = cross_gram(model, probes.understanding, train, select, method, dtype)
+    weights_PA = lemmas.posterior(_alternative_logps(model, probes))
+    return Readings(
+        lemmas.policy_generation(kernel_PAU[:, 0], advantages_U, eta),
+        lemmas.policy_understanding(kernel_PAU, weights_PA, advantages_U, eta),
+        lemmas.policy_generation(head_PU, advantages_U, eta),
+    )
+
+
 def predict_dpo(
     model: nn.Module,
     probes: Probes,

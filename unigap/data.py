@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 from unigap.evaluation.probe_set import ProbeSet
 from unigap.loop.members import stage_members
 from unigap.loop.progress import batches_behind, batches_trained
-from unigap.loop.selection import Selection, acceptance, nothing_to_learn
+from unigap.loop.selection import Selection, acceptance
 from unigap.objectives import Objective, Row, RowBatch
 from unigap.pool import Pool
 from unigap.prompt_sets.contamination import check_no_overlap
@@ -54,7 +55,9 @@ class EpochBatches(Sampler[list[int]]):
         world: Number of processes.
         start: Batches of the first epoch that were trained on before a resume.
         ease_R: How easy each row is; if given, easier rows come earlier in an epoch, equal ones at random.
-        get_ready: Called with the rows of this process before the first batch of an epoch.
+        batches: Batches of an epoch: several passes over the rows, each in its own order, or part of one; 0 is one
+            pass.
+        get_ready: Called with the rows of this process before the first batch of a pass.
     """
 
     def __init__(
@@ -67,12 +70,15 @@ class EpochBatches(Sampler[list[int]]):
         world: int = 1,
         start: int = 0,
         ease_R: Sequence[float] = (),
+        batches: int = 0,
         get_ready: Callable[[np.ndarray], None] = lambda rows: None,
     ) -> None:
         self.step = rows_of_step(rows, batch_size, world)
         self.size = self.step // world
         self.rows, self.key, self.rank, self.world = rows, tuple(key), rank, world
         self.epoch, self.start, self.ease_R, self._get_ready = epoch, start, ease_R, get_ready
+        self.pass_length = rows // self.step if self.step else 0
+        self.batches = batches or self.pass_length
 
     def set_epoch(self, epoch: int) -> None:
         """Go on to another epoch, from its first batch."""
@@ -80,18 +86,26 @@ class EpochBatches(Sampler[list[int]]):
             self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        return self.rows // self.step if self.step else 0
+        return self.batches if self.pass_length else 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(hash((*self.key, self.epoch)) % 2**63)
+        numbers = range(self.start, len(self))
+        for turn, in_pass in itertools.groupby(numbers, lambda number: number // self.pass_length):
+            order = self._order(turn)
+            firsts = [(number % self.pass_length * self.world + self.rank) * self.size for number in in_pass]
+            self._get_ready(np.array([row for first in firsts for row in order[first : first + self.size]], np.int64))
+            for first in firsts:
+                yield order[first : first + self.size]
+
+    def _order(self, turn: int) -> list[int]:
+        """Return the order of the rows in a pass of the epoch."""
+        key = (*self.key, self.epoch, turn) if turn else (*self.key, self.epoch)
+        generator = torch.Generator().manual_seed(hash(key) % 2**63)
         order = torch.randperm(self.rows, generator=generator).tolist()
         if self.ease_R:
             # leave rows over at random, not the hardest ones
-            order = sorted(order[: len(self) * self.step], key=lambda row: -self.ease_R[row])
-        firsts = [(number * self.world + self.rank) * self.size for number in range(self.start, len(self))]
-        self._get_ready(np.array([row for first in firsts for row in order[first : first + self.size]], np.int64))
-        for first in firsts:
-            yield order[first : first + self.size]
+            order = sorted(order[: self.pass_length * self.step], key=lambda row: -self.ease_R[row])
+        return order
 
 
 class PoolData(LightningDataModule):
@@ -155,6 +169,7 @@ class PoolData(LightningDataModule):
         self._pool: Pool | None = None
         self._rows: Sequence[Row] = []
         self._ease: list[float] = []
+        self._steps = 0
         self._references: Mapping[str, float] = {}
         self._objective: Objective | None = None
         self._restored: dict[str, Any] = {}
@@ -208,22 +223,23 @@ class PoolData(LightningDataModule):
     def _prompts_digest(self) -> str:
         return hashlib.sha256(repr((self.prompts, self.eval_prompts)).encode()).hexdigest()
 
-    def refresh(self, objective: Objective, selection: Selection, rounds: int) -> None:
+    def refresh(self, objective: Objective, selection: Selection, rounds: int, steps: int = 0) -> None:
         """Make the training rows of the next epochs.
 
         Args:
             objective: Makes rows of candidates and logits.
             selection: The judged candidates of the first ``rounds`` rounds.
             rounds: How many rounds that are.
+            steps: Optimizer steps of an epoch; 0 is one pass over the rows.
 
         Raises:
             ValueError: No candidate was accepted, or no pair has a preferred one.
         """
         candidates, logits = selection.candidates, selection.logits
         self._rows = objective.rows(candidates, logits)
-        self._objective, self.rounds = objective, rounds
+        self._objective, self.rounds, self._steps = objective, rounds, steps
         if not self._rows:
-            why = nothing_to_learn(logits, objective.threshold)
+            why = objective.nothing_to_learn(logits)
             raise ValueError(f"pool {self.pool_folder}, {rounds} round(s): {why}")
         if self.order == "easy_first":
             share = acceptance(candidates, logits, objective.threshold)
@@ -245,6 +261,7 @@ class PoolData(LightningDataModule):
             self.trainer.world_size,
             batches_behind(self.trainer),
             self._ease,
+            self._steps * self.trainer.accumulate_grad_batches,
             self._stage,
         )
         self._check_place(sampler)

@@ -92,6 +92,8 @@ class Candidate:
         stored: The drawing, or where to read it; see ``drawing``.
         logp: Log-likelihood of the drawing given the prompt at temperature 1 without guidance, in nats; ``None`` if the
             model has none.
+        behaviour_M: Log-probability of each token under the recipe it was sampled with, in nats, float32 (M,); ``None``
+            where no objective asks for it.
     """
 
     prompt: Prompt
@@ -100,6 +102,7 @@ class Candidate:
     seed: int
     stored: np.ndarray | StoredDrawing = field(compare=False, repr=False)
     logp: float | None
+    behaviour_M: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def drawing(self) -> np.ndarray:

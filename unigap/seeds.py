@@ -25,7 +25,7 @@ class Part:
 
 
 PARTS = {
-    "pool": Part(0, "regrow.plan.seed", "candidates of the pool; which solved prompts a control redraws"),
+    "pool": Part(0, "regrow.plan.seed", "candidates of the pool; which prompts a round draws for"),
     "predicted pool": Part(0, "model.init_args.predict_plan.seed", "candidates of `unigap predict`"),
     "order": Part(0, "data.init_args.seed", "order of the rows in an epoch"),
     "step": Part(0, "data.init_args.seed", "dropout, mask noise and extra questions of a training step"),

@@ -12,7 +12,15 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
-from unigap.models.engine.autoregressive import sample_codes, sample_next, uniforms
+from unigap.models.engine.autoregressive import (
+    Sampled,
+    code_logps,
+    sample_codes,
+    sample_next,
+    samples_of,
+    scored_recipe,
+    uniforms,
+)
 from unigap.models.engine.packed_questions import answers
 from unigap.models.files.weights import digest
 
@@ -81,28 +89,32 @@ class Painter(UnifiedModel):
         with evaluating(self), torch.no_grad():
             state = self._states(*rows.to_prefill(guided))[:, -1]
 
-            def step(code_R: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            def step(code_R: torch.Tensor, uniform_R: torch.Tensor) -> Sampled:
                 nonlocal state
                 token = FIRST_CODE + code_R.repeat(len(state) // len(code_R))[:, None]
                 state = self._states(token, torch.ones_like(token), state)[:, -1]
                 return sample_next(self.image_head(state), uniform_R, recipe)
 
             uniform_RM = uniforms(seeds_BN.flatten(), GRID * GRID).to(state.device)
-            codes_RM, logp_RM = sample_codes(self.image_head(state), step, uniform_RM, recipe)
-        shape = (*seeds_BN.shape, GRID * GRID)
-        return Samples(codes_RM.view(shape), logp_RM.view(shape))
+            sampled = sample_codes(self.image_head(state), step, uniform_RM, recipe)
+        return samples_of(sampled, *seeds_BN.shape)
 
     def drawing_bytes(self, recipe: SamplingRecipe) -> int:
         return 3 * (GRID * PATCH) ** 2 * torch.float32.itemsize
 
     def image_logps(
-        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
+        self,
+        prompt: PromptBatch,
+        drawings_R: torch.Tensor,
+        noise_R: torch.Tensor | None = None,
+        recipe: SamplingRecipe | None = None,
     ) -> torch.Tensor:
-        prompt = prompt.repeat(prompt.images_each(drawings_R))
-        tokens = torch.cat([prompt.ids_BL, FIRST_CODE + drawings_R[:, :-1]], 1)
-        mask = torch.cat([prompt.mask_BL, torch.ones_like(drawings_R[:, :-1])], 1)
-        logits_RMV = self.image_head(self._states(tokens, mask)[:, -GRID * GRID :])
-        return logits_RMV.float().log_softmax(-1).gather(-1, drawings_R[..., None])[..., 0]
+        guided, prompt = scored_recipe(recipe).cfg != 1, prompt.repeat(prompt.images_each(drawings_R))
+        text_ids, text_mask = prompt.to_prefill(guided)
+        image = FIRST_CODE + drawings_R[:, :-1].repeat(len(text_ids) // len(drawings_R), 1)
+        tokens, mask = torch.cat([text_ids, image], 1), torch.cat([text_mask, torch.ones_like(image)], 1)
+        states = self._states(tokens, mask)[:, -GRID * GRID :]
+        return code_logps(self.image_head, states, drawings_R, len(PALETTE), recipe=recipe)
 
     @torch.no_grad()
     def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:

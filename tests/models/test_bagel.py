@@ -17,6 +17,9 @@ from peak_bytes import PeakBytes
 from small_bagel import published_shape
 from torch.nn import functional as F
 
+import theory
+from unigap.callbacks.dynamics_coupling import layer_of
+from unigap.callbacks.dynamics_probes import generation_source, understanding_source
 from unigap.loop.sampling import sample_candidates, stack_drawings
 from unigap.models.bagel import Bagel, FlowSettings
 from unigap.models.bagel.flow import noises, shifted, training_draws
@@ -172,6 +175,11 @@ def test_names_and_shapes_at_the_published_size_are_those_of_the_authors_code(of
     tensors = {**net.state_dict(), **{f"ae: {name}": tensor for name, tensor in codec.published().items()}}
     lines = "\n".join(sorted(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()))
     assert hashlib.sha256(lines.encode()).digest() == bytes(official["layout"].tolist())
+
+
+def test_the_page_names_the_authors_results(official: dict) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bagel.md").read_text(encoding="utf-8")
+    assert hashlib.sha256(OFFICIAL.read_bytes()).hexdigest() in page
 
 
 # Sampling
@@ -468,3 +476,27 @@ def test_objectives_learn_from_stored_latents(new_bagel: Loader) -> None:
             step.loss.backward()
             optimizer.step()
         assert step.loss < first.loss
+
+
+# Learning dynamics
+
+
+def test_answers_and_images_are_coupled_through_the_understanding_expert_alone(new_bagel: Loader) -> None:
+    texts = list(PROMPTS)
+    grams = {}
+    for train in ("all", "generation"):
+        model = new_bagel(train=train)
+        sources = [
+            generation_source(model, texts, latents(3)),
+            understanding_source(model, texts, latents(3), ["{prompt}?"]),
+        ]
+        grams[train] = theory.gram(model, sources, per_module=True).regrouped(layer_of)
+    assert grams["generation"].gg.diagonal().min() > 0
+    assert not grams["generation"].gu.any() and not grams["generation"].uu.any()
+    parts = {name: grams["all"].part(name) for name in grams["all"].parts}
+    of_generation = {name for name in parts if "generation expert" in name} | {"norm_moe_gen"}
+    assert len(of_generation) == 10 and all(not parts[name].gu.any() for name in of_generation)
+    assert all(parts[name].gg.any() for name in of_generation)
+    # no latent attends to what these compute
+    assert all(not parts[name].gg.any() and parts[name].uu.any() for name in ("layer 2 mlp", "norm"))
+    assert all(parts[name].gu.any() for name in ("layer 0 attention", "layer 0 mlp", "layer 2 attention"))

@@ -20,10 +20,9 @@ from broken_checkpoints import (
     write,
 )
 from safetensors.torch import load_file
-from small_bagel import QUICK
 
 from unigap.models.bagel import Bagel
-from unigap.models.bagel.checkpoint import LLM, SMALL_FILES, VAE, VIT, WEIGHTS
+from unigap.models.bagel.checkpoint import LLM, SETTINGS, SMALL_FILES, VAE, VIT, WEIGHTS
 from unigap.models.bagel.experts import GENERATION
 from unigap.models.families import load_model
 
@@ -75,6 +74,13 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "other width": (edit_json(LLM, ["intermediate_size"], 80), r"have shape .*96.* the configs say .*80"),
     "no generation expert": (edit_weights(without(GENERATION), WEIGHTS), "have no generation expert"),
     "half an expert": (edit_weights(without("mlp" + GENERATION), WEIGHTS), "mlp_moe_gen.down_proj.weight' are missing"),
+    "settings without a flow": (write(SETTINGS, b'{"image_size": 32}'), "unigap.json: 'flow'"),
+    "settings out of range": (
+        write(SETTINGS, b'{"image_size": null, "flow": {"shift": 0}}'), "unigap.json: shift must be > 0",
+    ),
+    "a size that is no multiple": (
+        write(SETTINGS, b'{"image_size": 33, "flow": {}}'), "image_size must be a multiple of 8",
+    ),
     "no latent table": (edit_weights(without("latent_pos_embed"), WEIGHTS), "'latent_pos_embed.pos_embed' are missing"),
     "no latent input": (edit_weights(without("vae2llm"), WEIGHTS), "'vae2llm.weight' are missing"),
     "a table of no square": (edit_weights(cut("latent_pos_embed.pos_embed"), WEIGHTS), "latent_pos_embed.pos_embed"),
@@ -131,7 +137,7 @@ def test_a_saved_folder_has_the_files_names_and_bits_of_the_checkpoint(
     model = new_bagel()
     model.save(tmp_path / "saved")
     files = {path.name for path in bagel_folder.iterdir()}
-    assert {path.name for path in (tmp_path / "saved").iterdir()} == {*files, "README.md"}
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {*files, "README.md", SETTINGS}
     for name in files & set(SMALL_FILES):
         assert (tmp_path / "saved" / name).read_bytes() == (bagel_folder / name).read_bytes()
     for name in (WEIGHTS, VAE):
@@ -150,7 +156,8 @@ def test_a_saved_folder_holds_what_was_trained(
             if parameter.requires_grad:
                 parameter += 0.01
     model.save(tmp_path / "saved")
-    loaded = load_model(str(tmp_path / "saved"), **QUICK)
+    loaded = load_model(str(tmp_path / "saved"))
+    assert torch.equal(loaded.settings, model.settings)
     prompt, latents = model.encode_prompt(["Yes"]), torch.randn(1, 16, 16)
     torch.testing.assert_close(
         loaded.image_logps(prompt, latents), model.image_logps(prompt, latents), atol=1e-4, rtol=0

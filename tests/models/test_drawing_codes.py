@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unigap.models.base import SamplingRecipe
-from unigap.models.engine.autoregressive import invert_cdf, sample_codes, sample_next, uniforms
+from unigap.models.engine.autoregressive import Sampled, invert_cdf, sample_codes, sample_next, uniforms
 
 V = 12
 RECIPES = [
@@ -122,17 +122,18 @@ def test_guidance_moves_the_draw_and_not_the_log_probability(cfg: float) -> None
     recipe = SamplingRecipe(temperature=0, cfg=cfg)
     seen: list[list[int]] = []
 
-    def step(code_R: torch.Tensor, uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(code_R: torch.Tensor, uniform_R: torch.Tensor) -> Sampled:
         seen.append(code_R.tolist())
         return sample_next(asked, uniform_R, recipe)
 
-    codes_RM, logp_RM = sample_codes(asked, step, torch.rand(6, 3, dtype=torch.float64), recipe)
+    codes_RM, logp_RM, behaviour_RM = sample_codes(asked, step, torch.rand(6, 3, dtype=torch.float64), recipe)
     guided = unconditional + cfg * (conditional - unconditional)
     expected = guided.argmax(-1)
     assert torch.equal(codes_RM, expected[:, None].expand(6, 3))
     assert (cfg == 1) == torch.equal(expected, conditional.argmax(-1))
     logp_R = conditional.log_softmax(-1)[range(6), expected]
     torch.testing.assert_close(logp_RM, logp_R[:, None].expand(6, 3))
+    assert not behaviour_RM.any()  # a greedy choice is certain
     assert seen == [expected.tolist()] * 2  # the last code needs no further step
 
 

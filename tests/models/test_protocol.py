@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 from peak_bytes import PeakBytes
-from small_bagel import QUICK
 
 import theory
 from unigap.callbacks.dynamics_probes import generation_source, understanding_source
 from unigap.models.bagel import Bagel
-from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.models.base import PromptBatch, SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
 from unigap.objectives.base import step_noise
 
@@ -33,6 +32,16 @@ RECIPES = [
     SamplingRecipe(cfg=2.0, top_k=5),
     SamplingRecipe(top_p=0.6),
     SamplingRecipe(temperature=0, cfg=5),
+]
+ACTED = [
+    SamplingRecipe(),
+    SamplingRecipe(cfg=3.0),
+    SamplingRecipe(temperature=0.7),
+    SamplingRecipe(temperature=1.3, cfg=3.0),
+    SamplingRecipe(top_k=7),
+    SamplingRecipe(cfg=2.0, top_k=20, temperature=0.9),
+    SamplingRecipe(top_p=0.8),
+    SamplingRecipe(cfg=3.0, top_p=0.9, top_k=30),
 ]
 LORA = {"lora_rank": 3, "lora_alpha": 6}
 WAYS = pytest.mark.parametrize("options", [{}, LORA], ids=["full", "lora"])
@@ -154,6 +163,58 @@ def test_log_probabilities_while_sampling_are_the_teacher_forced_ones(
     assert samples.logp_BNM.dtype == torch.float32 and (samples.logp_BNM < 0).all()
     forced_RM = exact.image_logps(prompt.repeat(3), samples.drawings_BN.flatten(0, 1))
     torch.testing.assert_close(samples.logp_BNM.flatten(0, 1), forced_RM.detach(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("recipe", ACTED, ids=str)
+def test_likelihoods_under_a_recipe_are_those_it_was_sampled_with(exact: UnifiedModel, recipe: SamplingRecipe) -> None:
+    prompt = exact.encode_prompt(PROMPTS)
+    samples = exact.sample_images(prompt, seeds(4, 3), recipe)
+    assert (samples.behaviour_BNM is samples.logp_BNM) == recipe.is_plain
+    image_RM, behaviour_RM = samples.drawings_BN.flatten(0, 1), samples.behaviour_BNM.flatten(0, 1)
+    forced_RM = exact.image_logps(prompt, image_RM, recipe=recipe)
+    torch.testing.assert_close(forced_RM.detach(), behaviour_RM, atol=1e-5, rtol=0)
+    plain_RM = exact.image_logps(prompt, image_RM)
+    assert torch.equal(plain_RM, forced_RM) == recipe.is_plain
+
+
+def test_probabilities_under_a_recipe_sum_to_one(exact: UnifiedModel) -> None:
+    image_RM = codes(1).repeat(64, 1)
+    image_RM[:, 0] = torch.arange(64)
+    prompt = exact.encode_prompt(PROMPTS[:1])
+    for recipe in ACTED:
+        logp_R = exact.image_logps(prompt, image_RM, recipe=recipe)[:, 0]
+        torch.testing.assert_close(logp_R.exp().sum(), torch.tensor(1.0), atol=1e-5, rtol=0)
+        assert logp_R.isfinite().sum() <= (recipe.top_k or 64)
+
+
+def test_a_likelihood_under_guidance_learns_through_both_passes(new_model: Loader) -> None:
+    model, recipe = new_model(), SamplingRecipe(cfg=3.0, temperature=0.7)
+    if not model.exact_likelihood:
+        with pytest.raises(ValueError, match=r"no[a-z]* under a sampling recipe; pass recipe=None"):
+            model.image_logps(model.encode_prompt(PROMPTS[:1]), codes(1), recipe=recipe)
+        return
+    weight, prompt, image_RM = next(model.trunk.parameters()), model.encode_prompt(PROMPTS[:2]), codes(2)
+    ways = [prompt, prompt.unconditional(torch.tensor([True, True]))]
+
+    def guided() -> torch.Tensor:
+        """The definition, from logits that differ from log-probabilities by a constant: of every code at one place."""
+        every_RM = image_RM[:1].repeat(64, 1)
+        every_RM[:, 5] = torch.arange(64)
+        cond_V, uncond_V = (model.image_logps(_first(way), every_RM)[:, 5] for way in ways)
+        return ((uncond_V + 3.0 * (cond_V - uncond_V)) / 0.7).log_softmax(-1)[image_RM[0, 5]]
+
+    found = model.image_logps(prompt, image_RM, recipe=recipe)[0, 5]
+    torch.testing.assert_close(found, guided(), atol=1e-4, rtol=1e-5)
+    expected = torch.autograd.grad(guided(), weight)[0]
+    torch.testing.assert_close(
+        torch.autograd.grad(found, weight)[0], expected, atol=1e-3 * expected.abs().max().item(), rtol=1e-3
+    )
+    with pytest.raises(ValueError, match="temperature 0 is greedy"):
+        model.image_logps(prompt, image_RM, recipe=SamplingRecipe(temperature=0))
+
+
+def _first(prompt: PromptBatch) -> PromptBatch:
+    return PromptBatch(prompt.ids_BL[:1], prompt.mask_BL[:1], prompt.uncond_BL[:1], prompt.uncond_mask_BL[:1])
 
 
 def test_checkpointed_training_does_not_change_what_is_drawn(new_model: Loader) -> None:
@@ -354,7 +415,7 @@ def test_a_saved_model_is_the_same_and_training_goes_on(new_model: Loader, optio
     model.save(tmp_path / "saved", recipe={"lr": 3e-3})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert set(model.trainable_state()) == training
-    loaded = load_model(str(tmp_path / "saved"), **(QUICK if isinstance(model, Bagel) else {}))
+    loaded = load_model(str(tmp_path / "saved"))
     assert type(loaded) is type(model)
     tolerance = {"atol": 1e-4, "rtol": 1e-5} if options else {"atol": 0, "rtol": 0}  # merging rounds
     torch.testing.assert_close(logps(loaded), logps(model), **tolerance)

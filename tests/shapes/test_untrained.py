@@ -12,7 +12,6 @@ from small_runs import expect_error, words
 
 from unigap.__main__ import main
 from unigap.models.base import UnifiedModel
-from unigap.models.families import FAMILIES
 from unigap.worlds.shapes.lesson_data import CrowdBatch, crowd_batch
 from unigap.worlds.shapes.tokenizer_training.named_codes import MIN_CODES, code_of
 from unigap.worlds.shapes.untrained import UntrainedEmu3, UntrainedJanus, UntrainedModel, UntrainedShowO
@@ -35,7 +34,7 @@ def error(model: UnifiedModel, batch: CrowdBatch) -> float:
     return (rebuilt_BCHW - batch.pixels_BCHW).square().mean().item()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NEWBORNS)
 def test_an_untrained_model_can_be_shipped(family: str, tmp_path: Path) -> None:
     NEWBORNS[family]().model().save(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 10_000_000
@@ -43,7 +42,7 @@ def test_an_untrained_model_can_be_shipped(family: str, tmp_path: Path) -> None:
     assert trained and {"vqmodel", "magvit"} & set(trained[1].split(", ")), "all of it, the image tokenizer too"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NEWBORNS)
 def test_a_tokenizer_learns_what_cells_show(family: str) -> None:
     torch.manual_seed(0)
     untrained = NEWBORNS[family]()

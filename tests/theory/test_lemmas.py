@@ -70,6 +70,20 @@ def test_sft_errors_are_of_second_order(seed: int) -> None:
     assert all(1.9 <= value <= 2.1 for value in orders.values()), orders
 
 
+@pytest.mark.parametrize("seed", [5, 6])
+def test_policy_gradient_errors_are_of_second_order(seed: int) -> None:
+    model, probes, train, _ = setup(seed)
+    advantages = torch.randn(5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    orders = order(
+        model,
+        probes,
+        lambda m: -(advantages * train[0](m, train[1])).mean(),
+        lambda eta: theory.predict_policy(model, probes, train, advantages, eta),
+        seed,
+    )
+    assert all(1.9 <= value <= 2.1 for value in orders.values()), orders
+
+
 @pytest.mark.parametrize("seed", [3, 4])
 def test_dpo_errors_are_of_second_order(seed: int) -> None:
     model, probes, chosen, rejected = setup(seed)

@@ -13,6 +13,8 @@ import torch
 from theory import Gram, Tested, alignment
 
 KINDS = {"self_attn": "attention", "mlp": "mlp"}
+GENERATION_EXPERT = "_moe_gen"
+"""What the names of a generation expert's modules contain, in layers with two experts."""
 
 
 def layer_of(module: str) -> str:
@@ -20,11 +22,15 @@ def layer_of(module: str) -> str:
 
     >>> layer_of("net.model.language_model.layers.2.self_attn.q_proj")
     'layer 2 attention'
+    >>> layer_of("net.language_model.model.layers.2.mlp_moe_gen.up_proj")
+    'layer 2 mlp of the generation expert'
     """
     found = re.search(r"\blayers\.(\d+)\.(\w+)", module)
     if found is None:
         return module.rpartition(".")[2]
-    return f"layer {found[1]} {KINDS.get(found[2], 'norms')}"
+    kind = next((kind for name, kind in KINDS.items() if found[2].startswith(name)), "norms")
+    expert = " of the generation expert" if GENERATION_EXPERT in module else ""
+    return f"layer {found[1]} {kind}{expert}"
 
 
 def coupling_by_part(gram: Gram) -> dict[str, Tested]:

@@ -16,6 +16,7 @@ from unigap.callbacks.run_checkpoint import run_checkpoint
 from unigap.console.stop_signal import Stopped
 from unigap.judges import check_same_judge
 from unigap.loop.allocation import Allocation, FixedCandidates
+from unigap.loop.behaviour import with_behaviour
 from unigap.loop.counts import Counts, count_round
 from unigap.loop.importing import IMPORTED
 from unigap.loop.members import distinct_members
@@ -29,7 +30,8 @@ from unigap.loop.verdict_columns import verdict_columns
 from unigap.models.engine.sharding import whole
 from unigap.pool import Pool
 from unigap.records import Prompt
-from unigap.stages import CurriculumStage, ImproveStage
+from unigap.stages import ImproveStage
+from unigap.stages.base import refuse_sharded
 
 PLAIN_PRECISION = "32-true"
 """Precision of a trainer that leaves numbers as the weights have them."""
@@ -38,7 +40,7 @@ PLAIN_PRECISION = "32-true"
 class Regrow(Callback):
     """Draw the first round of the pool and, in a curriculum, redraw prompts between epochs.
 
-    ``CurriculumStage.schedule`` says when. The next epoch trains on the new rows.
+    The stage's ``schedule`` says when. The next epoch trains on the new rows.
 
     Args:
         plan: How candidates are drawn; null draws 8 a prompt.
@@ -59,7 +61,9 @@ class Regrow(Callback):
             return
         self.counts = []
         pool, rounds = _open_pool(trainer, pl_module), max(pl_module.pool_data.rounds, 1)
-        drawn = None if pool.rounds else self._run_round(trainer, pl_module, pool, 0, pl_module.pool_data.prompts)
+        prompts, schedule = pl_module.pool_data.prompts, pl_module.schedule
+        first = schedule.part(prompts, 0, self.plan.sampling_seed) if schedule else prompts
+        drawn = None if pool.rounds else self._run_round(trainer, pl_module, pool, 0, first)
         self._load_rows(trainer, pl_module, pool, rounds, drawn)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -71,18 +75,20 @@ class Regrow(Callback):
         """If the run was made longer on resume, draw the round skipped at its old end."""
         checkpoint = run_checkpoint(trainer)
         ends = checkpoint is not None and checkpoint.phase == Phase.MEASURING
-        if self._owed and not ends and isinstance(pl_module, CurriculumStage):
+        if self._owed and not ends and isinstance(pl_module, ImproveStage):
             self._redraw(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the epoch's non-unification score for ``patience``."""
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if fitting and isinstance(pl_module, CurriculumStage) and pl_module.schedule.patience:
+        if not fitting or not isinstance(pl_module, ImproveStage):
+            return
+        if pl_module.schedule and pl_module.schedule.patience:
             self._gaps[trainer.current_epoch + 1] = float(pl_module.results["non_unification"]["all"].value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Redraw when the schedule says so; never after the last epoch."""
-        if not isinstance(pl_module, CurriculumStage):
+        if not isinstance(pl_module, ImproveStage) or not pl_module.schedule:
             return
         self._owed = pl_module.schedule.is_due(trainer.current_epoch + 1, self._gaps)
         if self._owed and not training_is_over(trainer):
@@ -94,24 +100,36 @@ class Regrow(Callback):
             self._redraw(trainer, pl_module)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse trainers that would lose new rows silently."""
+        """Refuse trainers that would lose new rows silently, and candidates the objective cannot learn from."""
         if stage != "fit" or not isinstance(pl_module, ImproveStage):
             return
-        if isinstance(pl_module, CurriculumStage) and trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]
+        self._prepare(trainer, pl_module)
+        if pl_module.schedule and trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]
             raise ValueError("a pool that grows needs trainer.reload_dataloaders_every_n_epochs=1; set it")
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise ValueError("spawned processes lose the pool; use strategy=ddp, which starts them by command")
 
     # -- what runs
 
-    def _redraw(self, trainer: Trainer, stage: CurriculumStage) -> None:
+    def _prepare(self, trainer: Trainer, stage: ImproveStage) -> None:
+        objective, model = stage.objective, stage.model
+        objective.prepare(model, self.plan)
+        if objective.reference_follows:
+            refuse_sharded(trainer, type(objective).__name__)
+        if objective.needs_reference and model.reference_state is None:
+            model.reference_state = model.trainable_state()
+
+    def _redraw(self, trainer: Trainer, stage: ImproveStage) -> None:
         self._owed = False
+        assert stage.schedule is not None
         data, pool = stage.pool_data, stage.pool_data.pool
         selection = select(pool, stage.judge.name, stage.objective.threshold, data.rounds - 1)
         discarded = selection.discarded(data.prompts)
-        chosen = stage.schedule.choose(data.prompts, discarded, f"{self.plan.seed}/{data.rounds}")
+        chosen = stage.schedule.choose(data.prompts, discarded, data.rounds, self.plan.sampling_seed)
         if chosen:
             drawn = self._run_round(trainer, stage, pool, data.rounds, chosen)
+            if stage.objective.reference_follows:
+                stage.model.reference_state = stage.model.trainable_state()
             self._load_rows(trainer, stage, pool, data.rounds + 1, drawn)
 
     def _run_round(
@@ -124,7 +142,8 @@ class Regrow(Callback):
             if checkpoint:
                 checkpoint.stop.check()
 
-        rest = (ranks, stop_if_asked, self.allocation, stage.objective.threshold)
+        objective = stage.objective
+        rest = (ranks, stop_if_asked, self.allocation, objective.threshold, objective.learning_recipe())
         try:
             with trainer.precision_plugin.forward_context(), whole(stage.model):
                 return run_round(stage.model, prompts, stage.judges, pool, number, self.plan, *rest)
@@ -142,15 +161,21 @@ class Regrow(Callback):
         """
         data, ranks = stage.pool_data, ranks_of(trainer)
         with ranks.together():
+            objective, judges = stage.objective, stage.objective.judges
+            objective.use_verdicts({judge.name: pool.logits(judge.name, rounds - 1) for judge in judges})
             counts = self._counts_so_far(stage, pool, rounds)
-            selection = selection or select(pool, stage.judge.name, stage.objective.threshold, rounds - 1)
-            data.refresh(stage.objective, selection, rounds)
-        if stage.objective.needs_reference and stage.model.exact_likelihood:
-            members = distinct_members(data.rows, stage.objective.members)
+            selection = selection or select(pool, stage.judge.name, objective.threshold, rounds - 1)
+            if objective.needs_behaviour:
+                first = objective.first_round(rounds - 1)
+                selection = with_behaviour(pool, selection, range(first, rounds), self.plan.sampling)
+            data.refresh(objective, selection, rounds, stage.schedule.every_n_steps if stage.schedule else 0)
+        if objective.needs_reference and objective.needs_stored_references and stage.model.exact_likelihood:
+            members = distinct_members(data.rows, objective.members)
             precision = trainer.precision_plugin.forward_context()
             key, state = reference_key(trainer, stage), stage.model.reference_state or {}
             data.use_references(stored_references(pool, key, members, stage.model, state, precision, ranks))
-        self.counts = [*counts, self._count(stage, pool, selection, len(data.rows), rounds - 1)]
+        count = self._count(stage, pool, selection, len(data.rows), rounds - 1)
+        self.counts = [*counts, count | objective.count_rows(selection.candidates, selection.logits)]
         growth = {f"pool/{name}": value for name, value in self.counts[-1].items()}
         log_figures(trainer.loggers, growth, trainer.global_step)
         if trainer.is_global_zero:

@@ -21,6 +21,7 @@ from unigap.loop.sampling import sample_candidates
 from unigap.loop.selection import Selection, select, threshold_logit
 from unigap.models.base import UnifiedModel
 from unigap.pool import Pool
+from unigap.pool.layout import BEHAVIOUR_KEY
 from unigap.records import Prompt
 
 
@@ -35,6 +36,7 @@ def run_round(
     progress: Callable[[int], None] = lambda images: None,
     allocation: Allocation | None = None,
     threshold: float = 0.5,
+    learning: Mapping[str, Any] | None = None,
 ) -> Selection:
     """Sample candidates for ``prompts``, judge them, commit them to ``pool`` as ``round``, and select.
 
@@ -53,6 +55,8 @@ def run_round(
         progress: Called with the number of images sampled and judged since the last call.
         allocation: How the images are shared out between prompts; ``None`` gives each prompt the plan's number.
         threshold: Least probability of yes that accepts a candidate.
+        learning: What the objective adds to the round's recipe; with the key ``behaviour``, the pool keeps the
+            log-probability of each token under the sampling recipe.
 
     Returns:
         The judged candidates of all rounds so far.
@@ -64,7 +68,8 @@ def run_round(
     ranks, allocation, present = ranks or Ranks(), allocation or FixedCandidates(), immediate(judges)
     how = (plan.sampling_seed, plan.sampling, plan.images_per_batch)
     _check_allocation(allocation, judges[0])
-    recipe = plan.recipe(model, judges) | allocation.recipe(threshold)
+    recipe = plan.recipe(model, judges) | allocation.recipe(threshold) | dict(learning or {})
+    behaviour = BEHAVIOUR_KEY in recipe
     if round in pool.rounds:
         _check_same_round(pool, round, recipe, prompts)
         return _select_together(ranks, pool, judges[0], threshold, round)
@@ -79,7 +84,8 @@ def run_round(
         images, title = wave.images * sum(map(len, todo)), ranks.share_of(f"round {round}")
         with ranks.together(), tasks.task("storing", title, images, "image", tasks.IMAGE_PARTS):
             for missing in todo:
-                for sampled in sample_candidates(model, missing, wave.images, round, *how, wave.first):  # sample
+                batches = sample_candidates(model, missing, wave.images, round, *how, wave.first, behaviour)
+                for sampled in batches:  # sample
                     judgments = judge_samples(model, sampled, present)  # judge
                     writer.write(sampled.candidates, judgments, ranks.rank)  # store
                     keys = {candidate.id: (candidate.prompt.id, candidate.index) for candidate in sampled.candidates}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unigap.console import tasks
-from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.models.base import Samples, SamplingRecipe, UnifiedModel
 from unigap.models.engine.memory import in_fitting_batches, items_that_fit
 from unigap.records import Candidate, Prompt
 
@@ -45,6 +45,7 @@ def sample_candidates(
     recipe: SamplingRecipe,
     images_per_batch: int = 512,
     first: int = 0,
+    behaviour: bool = False,
 ) -> Iterator[SampledBatch]:
     """Sample ``n`` candidates for each prompt, whole prompts at a time.
 
@@ -58,6 +59,7 @@ def sample_candidates(
         images_per_batch: Most images in one batch, at least the candidates of one prompt; fewer if the device lacks
             the memory.
         first: Index of the first candidate of each prompt; earlier ones exist already.
+        behaviour: Keep the log-probability of each token under ``recipe``.
 
     Yields:
         The candidates of a batch of prompts, prompt by prompt.
@@ -73,7 +75,7 @@ def sample_candidates(
 
     def draw(batch: slice) -> SampledBatch:
         with tasks.part("sampling", n * (batch.stop - batch.start)):
-            return _draw_batch(model, prompts[batch], range(first, first + n), round, run_seed, recipe)
+            return _draw_batch(model, prompts[batch], range(first, first + n), round, run_seed, recipe, behaviour)
 
     images = min(images_per_batch, items_that_fit(model, model.drawing_bytes(recipe)))
     too_large = f"{n} candidates of one prompt do not fit; draw fewer candidates, or free memory on the device"
@@ -81,7 +83,13 @@ def sample_candidates(
 
 
 def _draw_batch(
-    model: UnifiedModel, prompts: Sequence[Prompt], indices: range, round: int, run_seed: int, recipe: SamplingRecipe
+    model: UnifiedModel,
+    prompts: Sequence[Prompt],
+    indices: range,
+    round: int,
+    run_seed: int,
+    recipe: SamplingRecipe,
+    behaviour: bool,
 ) -> SampledBatch:
     seeds = [[seed_of(run_seed, round, prompt.id, index) for index in indices] for prompt in prompts]
     encoded = model.encode_prompt([prompt.text for prompt in prompts])
@@ -90,8 +98,19 @@ def _draw_batch(
     stored = model.storable(drawings_R).numpy()
     logp_BNM = samples.logp_BNM
     logps = [None] * len(stored) if logp_BNM is None else logp_BNM.double().sum(-1).flatten().tolist()
-    drawn = zip(itertools.chain(*seeds), stored, logps, strict=True)
+    acted = _behaviours(samples) if behaviour else [None] * len(stored)
+    drawn = zip(itertools.chain(*seeds), stored, logps, acted, strict=True)
     asked = itertools.product(prompts, indices)
     candidates = [Candidate(prompt, round, index, *row) for (prompt, index), row in zip(asked, drawn, strict=True)]
     # judges see what the pool holds
     return SampledBatch(candidates, model.decode(stack_drawings(candidates).to(drawings_R.device)))
+
+
+def _behaviours(samples: Samples) -> Sequence[np.ndarray]:
+    if samples.behaviour_BNM is None:
+        raise ValueError(
+            "the model gives no log-probabilities under its sampling recipe (Samples.behaviour_BNM), which this "
+            "objective needs; take another objective"
+        )
+    acted_RM: np.ndarray = samples.behaviour_BNM.flatten(0, 1).float().cpu().numpy()
+    return list(acted_RM)

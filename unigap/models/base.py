@@ -101,6 +101,11 @@ class SamplingRecipe:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether images are sampled at temperature 1 without guidance and filters."""
+        return (self.temperature, self.cfg, self.top_k, self.top_p) == (1, 1, 0, 1)
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -110,10 +115,28 @@ class Samples:
         drawings_BN: Drawings: image codes, int64 (B, N, M) or (B, N, M, D), or latents, float (B, N, M, C).
         logp_BNM: Log-probability of each token given the prompt at temperature 1 without guidance, float32, nats;
             ``None`` if the family has none.
+        behaviour_BNM: Log-probability of each token under the recipe it was sampled with, float32, nats; the same
+            tensor as ``logp_BNM`` if the recipe is plain, 0 if it is greedy; ``None`` if the family has none.
     """
 
     drawings_BN: torch.Tensor
     logp_BNM: torch.Tensor | None
+    behaviour_BNM: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class FlowTerms:
+    """Prediction of a flow model between an image (time 0) and noise (time 1), on x_t = (1 - t) x_0 + t noise.
+
+    Attributes:
+        velocity_RMC: Predicted velocity, noise minus image, float32, differentiable.
+        mixed_RMC: x_t, float32.
+        time_R: t, in (0, 1].
+    """
+
+    velocity_RMC: torch.Tensor
+    mixed_RMC: torch.Tensor
+    time_R: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -175,9 +198,13 @@ class UnifiedModel(nn.Module, ABC):
 
     @abstractmethod
     def image_logps(
-        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
+        self,
+        prompt: PromptBatch,
+        drawings_R: torch.Tensor,
+        noise_R: torch.Tensor | None = None,
+        recipe: SamplingRecipe | None = None,
     ) -> torch.Tensor:
-        """Return the log-probability of each image token given its prompt, float32 (R, M), in nats, at temperature 1.
+        """Return the log-probability of each image token given its prompt, float32 (R, M), in nats.
 
         Args:
             prompt: B prompts.
@@ -186,6 +213,12 @@ class UnifiedModel(nn.Module, ABC):
                 equal seeds give equal noise, whatever the image and the rest of the batch. ``None`` takes seeds that
                 follow from the prompt, so that the estimate is a function of prompt, image and weights. Exact families
                 take only ``None``.
+            recipe: Return the log-probability under the distribution that this recipe samples from, differentiable
+                through the conditional and the unconditional pass; -inf for a token that a filter removes. ``None`` is
+                temperature 1 without guidance and filters. Families without an exact likelihood take only ``None``.
+
+        Raises:
+            ValueError: The recipe is greedy, or the family has no exact likelihood under it.
         """
 
     @abstractmethod
@@ -248,6 +281,19 @@ class UnifiedModel(nn.Module, ABC):
             ``logp_BQT``, float32, in nats, 0 at padding, and ``mask_BQT``, bool.
         """
         raise _missing(self, "text_logps", "training on answers in text needs it")
+
+    def velocity_terms(self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor) -> FlowTerms:
+        """Return the velocity that a flow model predicts between given images and noise; only flow models have one.
+
+        Args:
+            prompt: B prompts.
+            drawings_R: One or several images per prompt; the images of one prompt are consecutive.
+            noise_R: One int64 seed an image of its time and noise, as for ``image_logps``.
+
+        Raises:
+            ValueError: The family is no flow model.
+        """
+        raise _missing(self, "velocity_terms", "learning from a flow's velocities needs it")
 
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Encode pixels in [-1, 1] to drawings, without gradient.

@@ -11,7 +11,10 @@ from typing import Any, Protocol, Self
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
-from unigap.models.base import PromptBatch, UnifiedModel
+from unigap.judges.base import Judge
+from unigap.loop.plan import RoundPlan
+from unigap.loop.selection import nothing_to_learn
+from unigap.models.base import PromptBatch, SamplingRecipe, UnifiedModel
 from unigap.records import Candidate, Prompt
 
 # Shape legend: B rows, R images, M image tokens.
@@ -69,15 +72,20 @@ def step_noise(model: UnifiedModel, images: int) -> torch.Tensor | None:
 
 
 def reference_logps(
-    model: UnifiedModel, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None
+    model: UnifiedModel,
+    prompt: PromptBatch,
+    drawings_R: torch.Tensor,
+    noise_R: torch.Tensor | None,
+    recipe: SamplingRecipe | None = None,
 ) -> torch.Tensor:
     """Return ``image_logps`` under the reference model, float32 (R, M), without gradient.
 
     For a model without an exact likelihood: its estimates are compared at the noise of the step. References computed
-    once would fix the noise, and the objective would be minimised at that noise alone.
+    once would fix the noise, and the objective would be minimised at that noise alone. For a model with one: where an
+    objective needs every token's log-probability, and the pool stores only that of the image.
     """
     with model.as_reference():
-        return model.image_logps(prompt, drawings_R, noise_R)
+        return model.image_logps(prompt, drawings_R, noise_R, recipe)
 
 
 def likelihood_figures(model: UnifiedModel, figures: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -97,9 +105,56 @@ class Objective(ABC):
     Attributes:
         threshold: Smallest probability of yes that accepts a candidate, in (0, 1). Prompts without an accepted
             candidate are counted as discarded.
+        judges: Judges whose verdicts ``rows`` needs in addition to the selecting judge's; ``use_verdicts`` gets them.
+        needs_behaviour: Whether ``collate`` needs each token's log-probability under the recipe it was sampled with
+            (``Candidate.behaviour_M``). The pool stores these while such an objective draws.
+        needs_stored_references: Whether ``collate`` needs ``references``, if ``needs_reference``. False for an
+            objective that computes what it needs of the reference model in ``step``.
+        reference_follows: Whether the reference model becomes the present one whenever a round has been drawn, so that
+            it is the model that drew the newest round. Otherwise it is the model as the stage starts it.
     """
 
     threshold: float
+    judges: tuple[Judge, ...] = ()
+    needs_behaviour: bool = False
+    needs_stored_references: bool = True
+    reference_follows: bool = False
+
+    def prepare(self, model: UnifiedModel, plan: RoundPlan) -> None:
+        """Check the model and how candidates are drawn, before anything is drawn. By default everything is allowed.
+
+        Args:
+            model: The model that draws and learns.
+            plan: How candidates are drawn, with the sampling recipe.
+
+        Raises:
+            ValueError: The objective cannot learn from such candidates.
+        """
+        return None
+
+    def first_round(self, newest: int) -> int:
+        """Return the first round to learn from, in [0, newest]; by default 0, all rounds.
+
+        Args:
+            newest: Number of the newest round.
+        """
+        return 0
+
+    def learning_recipe(self) -> dict[str, Any]:
+        """Return what the objective adds to the recipe of the rounds that it draws; by default nothing."""
+        return {}
+
+    def use_verdicts(self, verdicts: Mapping[str, Mapping[str, float]]) -> None:
+        """Take the log-odds of yes of ``judges`` before ``rows`` is called, by name of the judge and candidate id."""
+        return None
+
+    def count_rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> dict[str, int]:
+        """Return further counts of a pool for the log, by name; arguments as for ``rows``."""
+        return {}
+
+    def nothing_to_learn(self, logits: Mapping[str, float]) -> str:
+        """Say why ``rows`` returned none, and what to do, given the logits it got."""
+        return nothing_to_learn(logits, self.threshold)
 
     @property
     @abstractmethod
@@ -111,7 +166,8 @@ class Objective(ABC):
         """Return the training rows of a pool.
 
         Args:
-            candidates: All candidates of all rounds.
+            candidates: All candidates of all rounds; those of ``first_round`` and later have ``behaviour_M`` if
+                ``needs_behaviour``.
             logits: The selecting judge's log-odds of yes, by candidate id; candidates without a verdict are missing.
         """
 

@@ -22,6 +22,7 @@ from unigap.judges.self_judge import QUESTION
 from unigap.models.base import UnifiedModel
 from unigap.objectives.base import Objective, Row, RowBatch, StepResult
 from unigap.objectives.negatives import Negatives
+from unigap.objectives.wrapper import Wrapper
 from unigap.records import Candidate
 
 # Shape legend: I images, Q claims for each image, C H W channels and sides.
@@ -101,7 +102,7 @@ class Replay(ClaimSource):
         return Claims(self._probes.pixels_BCHW[chosen].to(device), claims_IQ, truth_IQ)
 
 
-class Joint(Objective):
+class Joint(Wrapper):
     """An objective for generation plus a loss on yes/no questions with known answers.
 
     The loss is that of generation plus ``weight`` times the binary cross-entropy of yes against no.
@@ -126,9 +127,8 @@ class Joint(Objective):
             raise ValueError("Joint needs at least one source of questions; leave Joint out for none")
         if "{prompt}" not in question:
             raise ValueError(f"question {question!r} has no {{prompt}} to put the claim in")
-        self.generation, self.weight, self.question = generation, weight, question
-        self.sources = list(sources)
-        self.threshold = generation.threshold
+        super().__init__(generation)
+        self.weight, self.question, self.sources = weight, question, list(sources)
 
     @property
     def needs_reference(self) -> bool:

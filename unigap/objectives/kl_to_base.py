@@ -23,6 +23,7 @@ from unigap.objectives.base import (
     step_noise,
 )
 from unigap.objectives.losses import kl_to_base
+from unigap.objectives.wrapper import Wrapper
 from unigap.records import Candidate, Prompt
 
 
@@ -64,7 +65,7 @@ class HeldBatch(RowBatch):
     base_logp_B: torch.Tensor | None
 
 
-class KLToBase(Objective):
+class KLToBase(Wrapper):
     """An objective plus ``weight`` times KL(base || policy), both per image token.
 
     The divergence is estimated to second order (``losses.kl_to_base``) on images of the first round, accepted or not:
@@ -83,8 +84,17 @@ class KLToBase(Objective):
     def __init__(self, generation: Objective, weight: float = 0.3) -> None:
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be > 0 and finite, got {weight}; leave KLToBase out for none")
-        self.generation, self.weight = generation, weight
-        self.threshold = generation.threshold
+        super().__init__(generation)
+        self.weight = weight
+
+    def _take_needs(self) -> None:
+        super()._take_needs()
+        if self.reference_follows:
+            raise ValueError(
+                f"KLToBase needs the base model as reference, and {type(self.generation).__name__} replaces it after "
+                "each round; take one of the two"
+            )
+        self.needs_stored_references = True
 
     @property
     def needs_reference(self) -> bool:

@@ -12,6 +12,8 @@ HEAD = "head.json"
 REFERENCES, ANNOTATIONS = "references", "annotations"
 RECIPE = "recipe.json"
 CANDIDATES_FILE, JUDGMENTS_FILE, PROMPTS_FILE = "candidates.parquet", "judgments.parquet", "prompts.parquet"
+BEHAVIOUR_KEY = "behaviour"
+"""Key of a round's recipe: the round stores each token's log-probability under the sampling recipe."""
 LATENTS_FILE = "latents.npy"
 
 

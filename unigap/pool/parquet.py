@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unigap.files.plain import check_plain
-from unigap.pool.schemas import EARLIER
+from unigap.pool.schemas import EARLIER, with_behaviour
 
 FORMAT = {"compression": "zstd", "write_page_checksum": True}
 ROWS_AT_ONCE = 8192
@@ -116,10 +116,12 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 
 def _stored_schema(path: Path, file: pq.ParquetFile, schema: pa.Schema) -> pa.Schema:
-    """Return the schema of a file, ``schema`` or its earlier version; refuse an implausible decompressed size."""
+    """Return the schema of a file, ``schema`` or a variant; refuse an implausible decompressed size."""
     found = file.schema_arrow
     types = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in found]
     accepted = [schema, *(earlier for current, earlier in EARLIER if current == schema)]
+    if "seed" in schema.names:
+        accepted.append(with_behaviour(schema))
     stored = next((known for known in accepted if (found.names, types) == (known.names, known.types)), None)
     if stored is None:
         raise ValueError(f"{path} has the columns {', '.join(found.names)[:80]!r} or other types; it is of no pool")

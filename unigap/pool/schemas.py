@@ -10,21 +10,30 @@ PROMPTS = pa.schema([(name, pa.string()) for name in ("prompt_id", "text", "cate
 JUDGMENTS = pa.schema(
     [("candidate_id", pa.string()), ("judge", pa.string()), ("logit", pa.float64()), ("mass", pa.float32())]
 )
+BEHAVIOUR = pa.schema([("behaviour", pa.float64()), ("behaviour_tokens", pa.list_(pa.float32()))])
+"""Log-likelihood under the sampling recipe, of the image and of each token; rounds have it if the objective asks."""
 _CODES = [("codes", pa.list_(pa.int32()))]
 _PLACE = [("latents", pa.string()), ("row", pa.int64())]
 
 
-def candidate_schema(format: DrawingFormat | None = None) -> pa.Schema:
+def candidate_schema(format: DrawingFormat | None = None, behaviour: bool = False) -> pa.Schema:
     """Return the columns of a round's candidates; latents are in a file of their own, in the order of the rows."""
-    return _candidates([] if format and format.is_latent else _CODES)
+    usual = _candidates([] if format and format.is_latent else _CODES)
+    return with_behaviour(usual) if behaviour else usual
 
 
-def shard_schema(format: DrawingFormat | None = None) -> pa.Schema:
+def with_behaviour(schema: pa.Schema) -> pa.Schema:
+    """Return the columns of a table of candidates together with ``BEHAVIOUR``."""
+    return pa.schema([*schema, *BEHAVIOUR])
+
+
+def shard_schema(format: DrawingFormat | None = None, behaviour: bool = False) -> pa.Schema:
     """Return the columns of a shard: a candidate and its judgments, so that both become durable at the same time.
 
     Latents are in a file of their own for each shard; its name and the row in it are in the table.
     """
-    return _with_judgments(_candidates(_PLACE if format and format.is_latent else _CODES), JUDGMENTS)
+    usual = _with_judgments(_candidates(_PLACE if format and format.is_latent else _CODES), JUDGMENTS)
+    return with_behaviour(usual) if behaviour else usual
 
 
 def _candidates(drawing: list[tuple[str, pa.DataType]]) -> pa.Schema:

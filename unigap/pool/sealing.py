@@ -50,16 +50,23 @@ class Sealing:
         prompts: All prompts of the round.
         round: Number of the round.
         format: Format of the pool's drawings.
+        behaviour: Whether the shards hold the log-likelihoods under the sampling recipe.
 
     Raises:
         ValueError: A candidate is in two shards, or its prompt is not in ``prompts``.
     """
 
     def __init__(
-        self, partial: Path, shards: Sequence[str], prompts: Sequence[Prompt], round: int, format: DrawingFormat | None
+        self,
+        partial: Path,
+        shards: Sequence[str],
+        prompts: Sequence[Prompt],
+        round: int,
+        format: DrawingFormat | None,
+        behaviour: bool = False,
     ) -> None:
-        self._partial, self._shards, self._format = partial, list(shards), format
-        self._round, self._schema = round, shard_schema(format)
+        self._partial, self._shards, self._format, self._behaviour = partial, list(shards), format, behaviour
+        self._round, self._schema = round, shard_schema(format, behaviour)
         self._prompts = sorted(prompts, key=lambda prompt: prompt.id.encode())
         self._ranks = {prompt.id: rank for rank, prompt in enumerate(self._prompts)}
         self._values = 0
@@ -79,11 +86,11 @@ class Sealing:
         with (
             durable_file(folder / CANDIDATES_FILE) as rows,
             durable_file(folder / JUDGMENTS_FILE) as verdicts,
-            pq.ParquetWriter(rows, candidate_schema(self._format), **FORMAT) as candidate_file,
+            pq.ParquetWriter(rows, candidate_schema(self._format, self._behaviour), **FORMAT) as candidate_file,
             pq.ParquetWriter(verdicts, JUDGMENTS, **FORMAT) as judgment_file,
         ):
             for parts in self._groups():
-                candidates, judgments = merge_shards(parts, self._format)
+                candidates, judgments = merge_shards(parts, self._format, self._behaviour)
                 self._check_prompts(candidates)
                 candidate_file.write_table(candidates.combine_chunks())
                 judgment_file.write_table(judgments.combine_chunks())

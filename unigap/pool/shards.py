@@ -24,7 +24,7 @@ from unigap.files.durable import (
 from unigap.files.writer_lock import WriterLock
 from unigap.pool.head import advance_head
 from unigap.pool.latents import latent_bytes
-from unigap.pool.layout import PROMPTS_FILE, RECIPE, find_rounds, round_folder
+from unigap.pool.layout import BEHAVIOUR_KEY, PROMPTS_FILE, RECIPE, find_rounds, round_folder
 from unigap.pool.parquet import parquet_bytes, read_parquet
 from unigap.pool.schemas import shard_schema
 from unigap.pool.sealing import Sealing
@@ -185,7 +185,7 @@ class RoundWriter:
         self._intact.clear()  # check again what has been on disk for as long as the round took
         for name in shards:
             self._check_shard(self._partial / name)
-        merged = Sealing(self._partial, shards, prompts, self._round, self._format)
+        merged = Sealing(self._partial, shards, prompts, self._round, self._format, BEHAVIOUR_KEY in self._recipe)
         sealing = round_folder(self._pool, self._round, ".sealing")
         shutil.rmtree(sealing, ignore_errors=True)
         make_folder(sealing)

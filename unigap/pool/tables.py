@@ -61,7 +61,8 @@ def shard_table(
         codes = [_checked_codes(candidate, format) for candidate in candidates]
         offsets = np.cumsum([0, *map(len, codes)], dtype=np.int32)
         columns["codes"] = pa.ListArray.from_arrays(offsets, np.concatenate([np.empty(0, np.int32), *codes]))
-    return pa.table(columns, schema=shard_schema(format))
+    behaviour = _behaviour_columns(candidates)
+    return pa.table(columns | behaviour, schema=shard_schema(format, bool(behaviour)))
 
 
 def latent_rows(candidates: Sequence[Candidate], format: DrawingFormat) -> np.ndarray:
@@ -74,17 +75,19 @@ def latent_rows(candidates: Sequence[Candidate], format: DrawingFormat) -> np.nd
     return np.stack(rows) if rows else np.empty((0, *format.shape), format.dtype)
 
 
-def merge_shards(shards: Sequence[pa.Table], format: DrawingFormat | None = None) -> tuple[pa.Table, pa.Table]:
+def merge_shards(
+    shards: Sequence[pa.Table], format: DrawingFormat | None = None, behaviour: bool = False
+) -> tuple[pa.Table, pa.Table]:
     """Merge shards into a table of candidates and a table of judgments.
 
     Both are sorted by prompt id and index (judgments also by judge), so they do not depend on ranks and shards.
     """
     # shards of a round begun by an earlier version have no column for the mass
-    rows = pa.concat_tables([shard_schema(format).empty_table(), *shards], promote_options="default")
+    rows = pa.concat_tables([shard_schema(format, behaviour).empty_table(), *shards], promote_options="default")
     rows = rows.sort_by([("prompt_id", "ascending"), ("index", "ascending")]).combine_chunks()
     flat = pc.list_flatten(rows["judgments"])
     judgments = pa.table([pc.struct_field(flat, name) for name in JUDGMENTS.names], schema=JUDGMENTS)
-    return rows.select(candidate_schema(format).names), judgments
+    return rows.select(candidate_schema(format, behaviour).names), judgments
 
 
 def number_table(numbers: Mapping[str, float], value: str, noun: str) -> pa.Table:
@@ -118,11 +121,35 @@ def prompts_of(table: pa.Table) -> list[Prompt]:
     return [seen.setdefault(row, Prompt(*row)) for row in rows]
 
 
+def behaviours_of(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return the log-probability of each token under the sampling recipe, float32 (M,), by candidate id."""
+    lists = table["behaviour_tokens"].combine_chunks()
+    flat, starts = lists.values.to_numpy().copy(), lists.offsets.to_numpy()
+    names = zip(*(table[name].to_pylist() for name in ("prompt_id", "round", "index")), strict=True)
+    ids = [f"{prompt}@{round}.{index}" for prompt, round, index in names]
+    return {id: flat[start:stop] for id, start, stop in zip(ids, starts[:-1], starts[1:], strict=True)}
+
+
 def judgments_of(table: pa.Table) -> list[Judgment]:
     """Return the judgments of a table, in its order."""
     if "mass" not in table.column_names:  # written by an earlier version
         table = table.append_column("mass", pa.nulls(len(table), pa.float32()))
     return [Judgment(*row) for row in zip(*(table[name].to_pylist() for name in JUDGMENTS.names), strict=True)]
+
+
+def _behaviour_columns(candidates: Sequence[Candidate]) -> dict[str, pa.Array]:
+    """Return the columns ``BEHAVIOUR`` of a shard; none if its candidates have no behaviour log-likelihood."""
+    tokens = [candidate.behaviour_M for candidate in candidates if candidate.behaviour_M is not None]
+    if not tokens:
+        return {}
+    if len(tokens) != len(candidates):
+        raise ValueError("only some candidates of a shard have a behaviour log-likelihood; give all of them one")
+    for candidate, token_M in zip(candidates, tokens, strict=True):
+        if len(token_M) != len(candidate.drawing) or not np.isfinite(token_M).all():
+            raise ValueError(f"behaviour_M of candidate {candidate.id!r} must be one finite number for each token")
+    offsets = np.cumsum([0, *map(len, tokens)], dtype=np.int32)
+    lists = pa.ListArray.from_arrays(offsets, np.concatenate(tokens).astype(np.float32))
+    return {"behaviour": [float(token_M.sum(dtype=np.float64)) for token_M in tokens], "behaviour_tokens": lists}
 
 
 def _judgment_row(judgment: Judgment) -> dict[str, str | float | None]:

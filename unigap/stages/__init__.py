@@ -6,10 +6,11 @@ from unigap.loop.schedule import RedrawSchedule
 from unigap.stages.base import ImproveStage
 from unigap.stages.curriculum import CurriculumStage
 from unigap.stages.dpo import DPOStage
+from unigap.stages.grpo import GRPOStage
 from unigap.stages.sft import SFTStage
 from unigap.world import class_of_worlds
 
-__all__ = ["CurriculumStage", "DPOStage", "ImproveStage", "RedrawSchedule", "SFTStage"]
+__all__ = ["CurriculumStage", "DPOStage", "GRPOStage", "ImproveStage", "RedrawSchedule", "SFTStage"]
 
 
 def __getattr__(name: str) -> Any:

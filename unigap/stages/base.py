@@ -23,6 +23,7 @@ from unigap.loop.judging import judge_samples
 from unigap.loop.plan import RoundPlan
 from unigap.loop.ranks import ranks_of
 from unigap.loop.sampling import SampledBatch, sample_candidates
+from unigap.loop.schedule import RedrawSchedule
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel
 from unigap.models.engine.memory import settle_memory
@@ -36,6 +37,8 @@ from unigap.records import Candidate, Judgment
 from unigap.stages.idle_weights import IdleWeights
 from unigap.stages.step_seed import seed_step
 
+REFERENCE = "reference"
+"""Key under which a checkpoint keeps the weights of a reference model that changes during the run."""
 ADAPTER_SCALES = "adapter_scales"
 """Key under which a checkpoint keeps the scales of its adapted layers, which the weights alone do not tell."""
 
@@ -61,6 +64,8 @@ class ImproveStage(LightningModule):
     """
 
     objective: Objective
+    schedule: RedrawSchedule | None = None
+    """When to draw again; ``None`` draws one round."""
 
     def __init__(
         self,
@@ -166,18 +171,22 @@ class ImproveStage(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the scales of the adapted layers, and leave out the weights that the base checkpoint gives."""
+        """Keep the adapted layers' scales and a changing reference model; leave out what the base checkpoint gives."""
         checkpoint[ADAPTER_SCALES] = adapter_scales(self.model)
+        if self.objective.reference_follows:
+            checkpoint[REFERENCE] = self.model.reference_state
         if self.global_rank == 0:
             self.frozen_base.leave_out(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the weights that the checkpoint leaves out from the model.
+        """Take the weights that the checkpoint leaves out from the model, and back a reference model that changes.
 
         Raises:
             ValueError: The checkpoint was trained on another base.
         """
         fill_in(self.model, checkpoint, "the checkpoint")
+        if self.objective.reference_follows:
+            self.model.reference_state = checkpoint[REFERENCE]
 
     def on_train_start(self) -> None:
         """Put only the shared LLM into train mode: frozen parts keep their statistics and use no dropout."""
@@ -325,8 +334,9 @@ class ImproveStage(LightningModule):
 
     @property
     def judges(self) -> tuple[Judge, ...]:
-        """The judges of a candidate: the selecting one, then the external one if there is one."""
-        return (self.judge,) if self.external is None else (self.judge, self.external)
+        """The judges of a candidate: the selecting one, those of the objective, and the external one, if any."""
+        learned_from = (self.judge, *self.objective.judges)
+        return learned_from if self.external is None else (*learned_from, self.external)
 
     @property
     def own_judge(self) -> SelfJudge:

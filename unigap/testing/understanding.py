@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
+from torch import nn
 
 from unigap.testing.subject import Subject, largest, must, provides
 
@@ -11,7 +15,8 @@ from unigap.testing.subject import Subject, largest, must, provides
 
 def verdicts_have_their_shape(subject: Subject) -> None:
     """Verdicts are log-odds, float32 (R, Q), finite and differentiable, with P(yes) + P(no) in [0, 1]."""
-    found = subject.model.judge_answers(subject.pixels_RCHW, _questions(subject))
+    with _everything_trains(subject.model):
+        found = subject.model.judge_answers(subject.pixels_RCHW, _questions(subject))
     expected = (len(subject.pixels_RCHW), len(subject.questions))
     for name, tensor in (("logit", found.logit), ("mass", found.mass)):
         must(
@@ -71,3 +76,16 @@ def has_answers(subject: Subject) -> bool:
 
 def _questions(subject: Subject) -> list[list[str]]:
     return [list(subject.questions)] * len(subject.pixels_RCHW)
+
+
+@contextlib.contextmanager
+def _everything_trains(model: nn.Module) -> Iterator[None]:
+    """Let all weights take gradients: what a model trains need not reach its answers."""
+    frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from unigap.console.mistakes import shortened
 from unigap.console.quiet import quiet_transformers
 from unigap.models.bagel.chat_template import MARKS
 from unigap.models.bagel.experts import GENERATION
+from unigap.models.bagel.flow import FlowSettings
 from unigap.models.bagel.network import BagelNetwork, BagelShape
 from unigap.models.bagel.vae import LatentCodec, autoencoder_class, codec_from_published
 from unigap.models.files.bounds import check_counts
@@ -32,6 +34,8 @@ WEIGHTS, VAE, LLM, VIT = "ema.safetensors", "ae.safetensors", "llm_config.json",
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 SMALL_FILES = ("config.json", LLM, VIT, *TOKENIZER, "generation_config.json", "preprocessor_config.json")
 """Files next to the weights that a saved folder repeats, if the checkpoint has them."""
+SETTINGS = "unigap.json"
+"""File of a saved folder with the settings of the model; the authors' code, which sets them in code, ignores it."""
 TABLE, LAYERS = "latent_pos_embed.pos_embed", "num_hidden_layers"
 
 
@@ -44,12 +48,16 @@ class BagelParts:
         codec: The image autoencoder, in eval mode.
         tokenizer: A transformers tokenizer.
         small_files: Bytes of the files next to the weights, by name.
+        image_size: Pixels per side of generated images; ``None`` is the most that there are positions for.
+        flow: How images are sampled, and how given images are measured.
     """
 
     net: BagelNetwork
     codec: LatentCodec
     tokenizer: PreTrainedTokenizerBase
     small_files: Mapping[str, bytes]
+    image_size: int | None = None
+    flow: FlowSettings = FlowSettings()  # noqa: RUF009 (frozen)
 
 
 def bagel_from_folder(checkpoint: str, dtype: str, attn_implementation: str, device: str) -> BagelParts:
@@ -70,6 +78,7 @@ def bagel_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
             )
     llm, vit = (_config(checkpoint, folder / name) for name in (LLM, VIT))
     try:
+        settings = _settings(folder / SETTINGS)
         state = _tensors(folder / WEIGHTS)
         shape = _shape(llm, vit, state)
         net = _filled(shape, state, attn_implementation, DTYPES[dtype])
@@ -84,15 +93,17 @@ def bagel_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
         )
     files = {name: (folder / name).read_bytes() for name in SMALL_FILES if (folder / name).is_file()}
-    return BagelParts(net.to(device).eval(), codec.to(device).eval(), tokenizer, files)
+    return BagelParts(net.to(device).eval(), codec.to(device).eval(), tokenizer, files, *settings)
 
 
 def write_folder(parts: BagelParts, folder: str | Path) -> None:
-    """Write a folder that BAGEL's own code loads: both weight files, and the small files as they were read."""
+    """Write a folder that BAGEL's own code loads: weights, small files as they were read, and settings."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in parts.small_files.items():
         (folder / name).write_bytes(content)
+    settings = {"image_size": parts.image_size, "flow": dataclasses.asdict(parts.flow)}
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     for name, state in ((WEIGHTS, parts.net.state_dict()), (VAE, parts.codec.published())):
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         save_file(tensors, folder / name, metadata={"format": "pt"})
@@ -106,7 +117,7 @@ def _local(checkpoint: str) -> Path:
     if folder.is_dir():
         return folder
     try:
-        return Path(snapshot_download(checkpoint, allow_patterns=[WEIGHTS, VAE, *SMALL_FILES]))
+        return Path(snapshot_download(checkpoint, allow_patterns=[WEIGHTS, VAE, SETTINGS, *SMALL_FILES]))
     except Exception as error:  # network and hub errors have no common class
         raise ValueError(
             f"checkpoint {checkpoint!r} cannot be downloaded from the hub: {shortened(str(error))}; download it and "
@@ -128,6 +139,18 @@ def _config(checkpoint: str, path: Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {checkpoint!r}: {path.name} has no number {LAYERS}; restore it")
     check_counts(checkpoint, config, path.name)
     return config
+
+
+def _settings(path: Path) -> tuple[int | None, FlowSettings]:
+    """Return the image size and the flow's settings in a saved folder; those of the authors if it has none."""
+    if not path.is_file():
+        return None, FlowSettings()
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        size = settings["image_size"]
+        return None if size is None else int(size), FlowSettings(**settings["flow"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -81,14 +81,12 @@ class MixedAttention(nn.Module):
         projected = [self.project(hidden_RTD, rotary, expert) for expert, hidden_RTD in normed.items()]
         queries, own = zip(*projected, strict=True)
         keys, values = (torch.cat(parts, 2) for parts in zip(*own, strict=True))
-        own_and_cached = (keys, values)
+        visible = (keys, values)
         if cached is not None:
-            own_and_cached = (torch.cat([cached[0], keys], 2), torch.cat([cached[1], values], 2))
+            visible = (torch.cat([cached[0], keys], 2), torch.cat([cached[1], values], 2))
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         query_RHTW = torch.cat(queries, 2)
-        attended, _ = attend(
-            self, query_RHTW, *own_and_cached, bias, dropout=0.0, scaling=self.scaling, is_causal=False
-        )
+        attended, _ = attend(self, query_RHTW, *visible, bias, dropout=0.0, scaling=self.scaling, is_causal=False)
         parts = attended.flatten(2).split([hidden_RTD.shape[1] for hidden_RTD in normed.values()], 1)
         outputs = {
             expert: self.get_submodule(f"o_proj{expert}")(part) for expert, part in zip(normed, parts, strict=True)

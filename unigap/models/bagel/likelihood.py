@@ -7,7 +7,7 @@ import hashlib
 import torch
 
 from unigap.models.bagel.flow import ImageFlow, training_draws
-from unigap.models.base import PromptBatch
+from unigap.models.base import FlowTerms, PromptBatch
 
 # Shape legend: B prompts, R images (those of one prompt are consecutive), K draws an image, M latent tokens,
 # C numbers of a token.
@@ -49,6 +49,15 @@ class BagelLikelihood:
         velocity_SMC = self.flow.velocity(mixed_SMC, time_S, self.flow.context(prompt, images * draws))
         term_SM = -(velocity_SMC - (noise_SMC - clean_SMC)).square().mean(-1)
         return term_SM.view(len(latents_RMC), draws, -1).mean(1)
+
+    def velocity_terms(self, prompt: PromptBatch, latents_RMC: torch.Tensor, seeds_R: torch.Tensor) -> FlowTerms:
+        """Return the predicted velocity between images and noise, see ``UnifiedModel.velocity_terms``."""
+        images, device = prompt.images_each(latents_RMC), self.flow.net.device
+        draws = training_draws(_checked(seeds_R, len(latents_RMC)).cpu(), self.flow.shape, self.shift)
+        time_R, noise_RMC = (tensor.to(device) for tensor in draws)
+        mixed_RMC = torch.lerp(latents_RMC.to(device).float(), noise_RMC, time_R[:, None, None])
+        velocity_RMC = self.flow.velocity(mixed_RMC, time_R, self.flow.context(prompt, images))
+        return FlowTerms(velocity_RMC, mixed_RMC, time_R)
 
     def _seeds(self, prompt: PromptBatch, images: int) -> torch.Tensor:
         """Return K seeds per image as a function of its prompt only, int64 (R, K)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,11 +17,12 @@ from unigap.models.bagel.flow import FlowSettings, ImageFlow
 from unigap.models.bagel.likelihood import BagelLikelihood
 from unigap.models.bagel.sampling import BagelSampler
 from unigap.models.bagel.understanding import BagelUnderstanding
-from unigap.models.base import Answers, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import Answers, FlowTerms, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
 from unigap.models.engine.chat_template import with_null_prompts
 from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
 from unigap.models.files.weights import digest
+from unigap.records import DrawingFormat
 
 # Shape legend: B prompts or images, N candidates a prompt, R images, M latent tokens of an image, C numbers of a latent
 # token, L prompt tokens, Q questions an image, T answer tokens, H W image sides.
@@ -68,9 +70,10 @@ class Bagel(UnifiedModel):
         gradient_checkpointing: Recompute the layers' activations in the backward pass instead of storing them.
         train: Experts that train: ``generation`` (latents only; the answers to questions cannot change), ``shared``
             (the understanding expert: text of prompts and everything that is read), or ``all``.
-        image_size: Pixels per side of generated images, a multiple of 16; ``None`` is the most that the checkpoint has
-            positions for, 1024 for the published one.
-        flow: How images are sampled, and how given images are measured.
+        image_size: Pixels per side of generated images, a multiple of 16; ``None`` is that of a saved folder, and for a
+            published checkpoint the most it has positions for, 1024.
+        flow: How images are sampled, and how given images are measured; ``None`` takes the settings of a saved folder,
+            and for a published checkpoint the defaults.
     """
 
     exact_likelihood: ClassVar[bool] = False
@@ -88,53 +91,43 @@ class Bagel(UnifiedModel):
         gradient_checkpointing: bool = False,
         train: Trained = "all",
         image_size: int | None = None,
-        flow: FlowSettings = FlowSettings(),  # noqa: B008 (frozen)
+        flow: FlowSettings | None = None,
     ) -> None:
         super().__init__()
         parts = bagel_from_folder(checkpoint, dtype, attn_implementation, device)
-        self._adopt(parts, checkpoint, train, image_size, flow)
+        named = (("image_size", image_size), ("flow", flow))
+        given: dict[str, Any] = {name: value for name, value in named if value is not None}
+        self._adopt(dataclasses.replace(parts, **given), checkpoint, train)
         if gradient_checkpointing:
             self.net.language_model.activation_checkpointing_enable({"use_reentrant": False})
         if lora_rank:
             self.add_lora(lora_rank, lora_alpha, lora_dropout)
         self.train_only_trunk()
 
-    @classmethod
-    def from_parts(
-        cls,
-        parts: BagelParts,
-        train: Trained = "all",
-        image_size: int | None = None,
-        flow: FlowSettings = FlowSettings(),  # noqa: B008 (frozen)
-    ) -> Bagel:
-        """Wrap a network, its image autoencoder and its tokenizer."""
-        bagel = cls.__new__(cls)
-        nn.Module.__init__(bagel)
-        bagel._adopt(parts, "weights made in memory", train, image_size, flow)
-        return bagel
-
-    def _adopt(self, parts: BagelParts, base: str, train: Trained, image_size: int | None, flow: FlowSettings) -> None:
+    def _adopt(self, parts: BagelParts, base: str, train: Trained) -> None:
         if train not in TRAINED:
             raise ValueError(f"train must be one of {', '.join(TRAINED)}, got {train!r}")
         most = parts.net.shape.latent_side * parts.codec.side
-        image_size = most if image_size is None else image_size
+        image_size = most if parts.image_size is None else parts.image_size
         if image_size % parts.codec.side or not 1 <= image_size <= most:
             raise ValueError(
-                f"image_size must be a multiple of {parts.codec.side} and at most {most} pixels, got {image_size}"
+                f"checkpoint {base!r}: image_size must be a multiple of {parts.codec.side} and at most {most} pixels, "
+                f"got {image_size}"
             )
         tokens = image_size // parts.codec.side
         self.net, self.codec, self.tokenizer, self.base, self.train_experts = (
             parts.net, parts.codec, parts.tokenizer, base, TRAINED[train],
         )  # fmt: skip
-        self._small_files = parts.small_files
+        self._image_size, self._settings, self._small_files = image_size, parts.flow, parts.small_files
         # a frozen parameter, so that weights_digest depends on the settings
-        settings = torch.tensor([image_size, *flow.numbers()], dtype=torch.float32, device=self.net.device)
+        settings = torch.tensor([image_size, *parts.flow.numbers()], dtype=torch.float32, device=self.net.device)
         self.settings = nn.Parameter(settings, requires_grad=False)
         self._template = BagelChatTemplate(parts.tokenizer, self.net.shape.llm.max_position_embeddings)
         marks = (self._template.image_start, self._template.image_end)
         self._flow = ImageFlow(self.net, marks, tokens, tokens)
-        self._sampler = BagelSampler(self._flow, flow)
-        self._likelihood = BagelLikelihood(self._flow, flow.likelihood_draws, flow.training_shift)
+        self.drawing_format = DrawingFormat("float16", self._flow.shape)
+        self._sampler = BagelSampler(self._flow, parts.flow)
+        self._likelihood = BagelLikelihood(self._flow, parts.flow.likelihood_draws, parts.flow.training_shift)
         self._understanding = BagelUnderstanding(self.net, self._template)
 
     @property
@@ -152,10 +145,8 @@ class Bagel(UnifiedModel):
 
     @property
     def lora_target(self) -> str:
-        suffix = "|".join(self.train_experts)
-        projections = r"self_attn\.(q|k|v|o)_proj", "mlp"
-        attention, mlp = (f"{name}({suffix})" for name in projections)
-        return rf"model\.layers\.\d+\.({attention}|{mlp}\.(gate|up|down)_proj)"
+        experts = "|".join(self.train_experts)
+        return rf"model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj({experts})|mlp({experts})\.(gate|up|down)_proj)"
 
     def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
         attach_lora(self.net.language_model, self.base, self.lora_target, rank, alpha, dropout)
@@ -165,7 +156,8 @@ class Bagel(UnifiedModel):
 
     def _write(self, folder: Path) -> None:
         net = merged(self.net, "language_model")
-        write_folder(BagelParts(net, self.codec, self.tokenizer, self._small_files), folder)
+        files, settings = self._small_files, (self._image_size, self._settings)
+        write_folder(BagelParts(net, self.codec, self.tokenizer, files, *settings), folder)
 
     def drawing_digest(self) -> str:
         """Return a SHA-256 of the image decoder and the image size; an equal one decodes the same latents."""
@@ -206,7 +198,11 @@ class Bagel(UnifiedModel):
         return max(layer, channels * tokens * self.codec.side**2 * torch.float32.itemsize)
 
     def image_logps(
-        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
+        self,
+        prompt: PromptBatch,
+        drawings_R: torch.Tensor,
+        noise_R: torch.Tensor | None = None,
+        recipe: SamplingRecipe | None = None,
     ) -> torch.Tensor:
         """Return a term per latent token, float32 (R, M): minus its squared error of the velocity, a surrogate.
 
@@ -220,12 +216,18 @@ class Bagel(UnifiedModel):
                 consecutive.
             noise_R: One seed an image, int64; equal seeds give equal times and noises. ``None`` averages over
                 ``likelihood_draws`` seeds that follow from the prompt.
+            recipe: ``None``, because there is no likelihood under a recipe.
 
         Raises:
-            ValueError: The images or seeds have another shape or type, or the number of images is not a multiple of the
-                number of prompts.
+            ValueError: A recipe is given, the images or seeds have another shape or type, or the number of images is
+                not a multiple of the number of prompts.
         """
+        if recipe is not None:
+            raise ValueError("BAGEL only has a surrogate likelihood and none under a sampling recipe; pass recipe=None")
         return self._likelihood.surrogate(prompt, drawings_R, noise_R)
+
+    def velocity_terms(self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor) -> FlowTerms:
+        return self._likelihood.velocity_terms(prompt, drawings_R, noise_R)
 
     def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
         return self.codec.decode(drawings_B, *self._flow.grid)

@@ -193,7 +193,11 @@ class Emu3(UnifiedModel):
         return max(sampling, maps * height * width * torch.float32.itemsize)
 
     def image_logps(
-        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
+        self,
+        prompt: PromptBatch,
+        drawings_R: torch.Tensor,
+        noise_R: torch.Tensor | None = None,
+        recipe: SamplingRecipe | None = None,
     ) -> torch.Tensor:
         """Return the log-probability of each image code, normalised over image codes, float32 (R, M), in nats.
 
@@ -204,13 +208,15 @@ class Emu3(UnifiedModel):
             drawings_R: Image codes, int64 (R, M), of one or several images per prompt; the images
                 of one prompt are consecutive.
             noise_R: ``None``, because the likelihood is exact.
+            recipe: Distribution that the images were sampled from; ``None`` is the plain one.
 
         Raises:
-            ValueError: Noise is given, or the number of images is not a multiple of the number of prompts.
+            ValueError: Noise is given, the recipe is greedy, or the number of images is not a multiple of the number
+                of prompts.
         """
         if noise_R is not None:
             raise ValueError("Emu3 has an exact likelihood and takes no noise; pass noise_R=None")
-        return image_logps(self.net, self.layout, prompt, drawings_R)
+        return image_logps(self.net, self.layout, prompt, drawings_R, recipe)
 
     def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
         return self.image_tokenizer.decode(drawings_B)

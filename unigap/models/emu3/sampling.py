@@ -12,7 +12,7 @@ import torch
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe
 from unigap.models.emu3.image_tokens import ImageTokens
 from unigap.models.engine.attention import additive, causal, positions, run_trunk
-from unigap.models.engine.autoregressive import Sampled, sample_codes, sample_next, uniforms
+from unigap.models.engine.autoregressive import Sampled, sample_codes, sample_next, samples_of, uniforms
 from unigap.models.engine.static_decoding import DecodingCache, step_trunk
 
 # Shape legend: B prompts, N candidates a prompt, P prefilled prompts (B, or 2B with guidance: null prompts second),
@@ -50,9 +50,8 @@ class Emu3Sampler:
         extra_slots = self.layout.length - 2
         cache = DecodingCache(llm.rotary_emb, out.past_key_values, mask_PL, row_G, extra_slots, fixed=False)
         step = partial(self._next, cache, recipe, itertools.count(1))
-        codes_RM, logp_RM = sample_codes(first_GV, step, uniform_RM, recipe)
-        shape = (batch, n, -1)
-        return Samples(codes_RM.view(shape), logp_RM.view(shape))
+        sampled = sample_codes(first_GV, step, uniform_RM, recipe)
+        return samples_of(sampled, batch, n)
 
     def _next(
         self,

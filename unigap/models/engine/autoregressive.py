@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -9,17 +10,23 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from unigap.console import tasks
-from unigap.models.base import SamplingRecipe
+from unigap.models.base import Samples, SamplingRecipe
 
 # Shape legend: B prompts, N candidates a prompt, M image tokens, V image codes, D hidden width, R = B * N rows,
-# G = R rows, or 2R under guidance, K = B * M tokens.
+# G = R rows, or 2R under guidance, K = R * M tokens.
 
-Sampled = tuple[torch.Tensor, torch.Tensor]
-"""Codes and their log-probabilities."""
+Sampled = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Codes, their log-probabilities at temperature 1 without guidance, and those under the recipe."""
 Step = Callable[[torch.Tensor, torch.Tensor], Sampled]
 """From codes (R,) and uniform numbers (R,) to the next codes and their log-probabilities."""
+PLAIN = SamplingRecipe()
+"""Temperature 1 without guidance and filters."""
 LOGITS_AT_ONCE = 2**24
 """Maximum number of image-code logits in memory at a time: 64 MiB of float32, 1,024 tokens of Janus-Pro."""
+
+
+TOKENS_AT_ONCE = 1024
+"""Maximum number of image tokens whose logits under a recipe are in memory at a time."""
 
 
 def uniforms(seeds_R: torch.Tensor, length: int) -> torch.Tensor:
@@ -33,6 +40,16 @@ def invert_cdf(logits_RV: torch.Tensor, uniform_R: torch.Tensor, recipe: Samplin
     """Sample one code per row, int64 (R,), by inverting the cumulative distribution at ``uniform_R``."""
     if recipe.temperature == 0:
         return logits_RV.argmax(-1)
+    return _invert(filtered_probs(logits_RV, recipe), uniform_R)
+
+
+def filtered_probs(logits_RV: torch.Tensor, recipe: SamplingRecipe) -> torch.Tensor:
+    """Return the probabilities after temperature and filters, float64 (R, V); with a filter they sum to less than 1.
+
+    Args:
+        logits_RV: Logits, guided if the recipe uses guidance.
+        recipe: Temperature > 0 and filters.
+    """
     logits_RV = logits_RV.double()
     # subtract the maximum first, so that a small temperature does not overflow
     logits_RV = (logits_RV - logits_RV.max(-1, keepdim=True).values) / recipe.temperature
@@ -44,6 +61,10 @@ def invert_cdf(logits_RV: torch.Tensor, uniform_R: torch.Tensor, recipe: Samplin
         sorted_RV, order_RV = probs_RV.sort(-1, descending=True)
         outside_RV = sorted_RV.cumsum(-1) - sorted_RV >= recipe.top_p
         probs_RV = probs_RV.masked_fill(outside_RV.gather(-1, order_RV.argsort(-1)), 0)
+    return probs_RV
+
+
+def _invert(probs_RV: torch.Tensor, uniform_R: torch.Tensor) -> torch.Tensor:
     cdf_RV = probs_RV.cumsum(-1)
     # scale by the last entry, so that rounding never selects a filtered code
     return torch.searchsorted(cdf_RV, (uniform_R * cdf_RV[:, -1])[:, None], right=True)[:, 0]
@@ -58,13 +79,29 @@ def sample_next(logits_GV: torch.Tensor, uniform_R: torch.Tensor, recipe: Sampli
         recipe: Temperature, guidance and filters.
 
     Returns:
-        Codes, int64 (R,), and their log-probabilities at temperature 1 without guidance, float32 (R,).
+        Codes, int64 (R,), their log-probabilities at temperature 1 without guidance, and those under the recipe, both
+        float32 (R,).
     """
     rows = len(uniform_R)
     cond_RV = logits_GV[:rows].float()
-    guided_RV = cond_RV if recipe.cfg == 1 else torch.lerp(logits_GV[rows:].float(), cond_RV, recipe.cfg)
-    code_R = invert_cdf(guided_RV, uniform_R, recipe)
-    return code_R, cond_RV.log_softmax(-1).gather(-1, code_R[:, None])[:, 0]
+    guided_RV = _guided(logits_GV, rows, recipe)
+    if recipe.temperature == 0:
+        code_R = guided_RV.argmax(-1)
+        logp_R = cond_RV.log_softmax(-1).gather(-1, code_R[:, None])[:, 0]
+        return code_R, logp_R, torch.zeros_like(logp_R)
+    probs_RV = filtered_probs(guided_RV, recipe)
+    code_R = _invert(probs_RV, uniform_R)
+    logp_R = cond_RV.log_softmax(-1).gather(-1, code_R[:, None])[:, 0]
+    if recipe.is_plain:
+        return code_R, logp_R, logp_R
+    behaviour_R = probs_RV.gather(-1, code_R[:, None])[:, 0].log() - probs_RV.sum(-1).log()
+    return code_R, logp_R, behaviour_R.float()
+
+
+def _guided(logits_GV: torch.Tensor, rows: int, recipe: SamplingRecipe) -> torch.Tensor:
+    """Return the logits (R, V) that are sampled from, float32, before temperature and filters."""
+    cond_RV = logits_GV[:rows].float()
+    return cond_RV if recipe.cfg == 1 else torch.lerp(logits_GV[rows:].float(), cond_RV, recipe.cfg)
 
 
 def sample_codes(first_GV: torch.Tensor, step: Step, uniform_RM: torch.Tensor, recipe: SamplingRecipe) -> Sampled:
@@ -77,7 +114,8 @@ def sample_codes(first_GV: torch.Tensor, step: Step, uniform_RM: torch.Tensor, r
         recipe: Temperature, guidance and filters.
 
     Returns:
-        Codes, int64 (R, M), and their log-probabilities, float32 (R, M).
+        Codes, int64 (R, M), their log-probabilities at temperature 1 without guidance, and those under the recipe, both
+        float32 (R, M); the same tensor if the recipe is plain.
 
     Raises:
         ValueError: The first logits are not finite.
@@ -91,36 +129,88 @@ def sample_codes(first_GV: torch.Tensor, step: Step, uniform_RM: torch.Tensor, r
     for uniform_R in uniforms_MR[1:]:
         sampled.append(step(sampled[-1][0], uniform_R))
         tasks.report(len(sampled), len(uniforms_MR))
-    codes, logps = zip(*sampled, strict=True)
-    return torch.stack(codes, -1), torch.stack(logps, -1)
+    codes, logps, behaviours = zip(*sampled, strict=True)
+    logp_RM = torch.stack(logps, -1)
+    return torch.stack(codes, -1), logp_RM, logp_RM if recipe.is_plain else torch.stack(behaviours, -1)
+
+
+def samples_of(sampled: Sampled, prompts: int, images: int) -> Samples:
+    """Return sampled rows as N images per prompt; rows after the last image are padding and are dropped."""
+    code_RM, logp_RM, behaviour_RM = sampled
+    shape, rows = (prompts, images, code_RM.shape[1]), prompts * images
+    logp_BNM = logp_RM[:rows].view(shape)
+    behaviour_BNM = logp_BNM if behaviour_RM is logp_RM else behaviour_RM[:rows].view(shape)
+    return Samples(code_RM[:rows].view(shape), logp_BNM, behaviour_BNM)
+
+
+def scored_recipe(recipe: SamplingRecipe | None) -> SamplingRecipe:
+    """Return the recipe under which likelihoods are asked for; ``None`` stands for the plain one.
+
+    Raises:
+        ValueError: The recipe is greedy.
+    """
+    if recipe is not None and recipe.temperature == 0:
+        raise ValueError(
+            "temperature 0 is greedy and gives an image probability 1 or 0, which no likelihood can learn from; "
+            "set the temperature of the sampling recipe above 0"
+        )
+    return recipe or PLAIN
 
 
 def code_logps(
     head: Callable[[torch.Tensor], torch.Tensor],
-    hidden_BMD: torch.Tensor,
-    codes_BM: torch.Tensor,
+    hidden_GMD: torch.Tensor,
+    codes_RM: torch.Tensor,
     n_codes: int,
     at_once: int = LOGITS_AT_ONCE,
+    recipe: SamplingRecipe | None = None,
 ) -> torch.Tensor:
-    """Return the log-probability of each code, float32 (B, M), differentiable.
+    """Return the log-probability of each code under a recipe, float32 (R, M), differentiable; -inf for filtered codes.
 
     A batch with more than ``at_once`` logits passes through the head in parts, each recomputed in the backward pass, so
     that the memory for logits does not grow with the batch.
 
     Args:
         head: From hidden states (K, D) to logits (K, V).
-        hidden_BMD: Hidden states that predict the codes.
-        codes_BM: The codes, int64.
+        hidden_GMD: Hidden states that predict the codes, with those of the null prompts second under guidance.
+        codes_RM: The codes, int64.
         n_codes: V.
         at_once: Maximum number of logits in memory at a time.
+        recipe: Temperature > 0, guidance and filters; ``None`` is the plain one. With a recipe, at most
+            ``TOKENS_AT_ONCE`` codes pass through the head at a time.
     """
 
-    def logps(hidden_KD: torch.Tensor, code_K: torch.Tensor) -> torch.Tensor:
-        return -F.cross_entropy(head(hidden_KD).float(), code_K, reduction="none")
+    def logps(code_K: torch.Tensor, *hidden_KD: torch.Tensor) -> torch.Tensor:
+        logits = [head(hidden) for hidden in hidden_KD]
+        return logit_logps(logits[0] if len(logits) == 1 else torch.cat(logits), code_K, recipe or PLAIN)
 
-    hidden_KD, code_K = hidden_BMD.flatten(0, 1), codes_BM.flatten()
-    part = max(1, at_once // n_codes)
+    code_K, passes = codes_RM.flatten(), torch.split(hidden_GMD, len(codes_RM))
+    hidden_KD = [hidden_RMD.flatten(0, 1) for hidden_RMD in passes]
+    part = max(1, at_once // (n_codes * len(passes)))
+    if recipe is not None:
+        part = min(part, TOKENS_AT_ONCE)
     if len(code_K) <= part:
-        return logps(hidden_KD, code_K).view_as(codes_BM)
-    parts = zip(torch.split(hidden_KD, part), torch.split(code_K, part), strict=True)
-    return torch.cat([checkpoint(logps, *inputs, use_reentrant=False) for inputs in parts]).view_as(codes_BM)
+        return logps(code_K, *hidden_KD).view_as(codes_RM)
+    parts = zip(*(torch.split(tensor, part) for tensor in (code_K, *hidden_KD)), strict=True)
+    return torch.cat([checkpoint(logps, *inputs, use_reentrant=False) for inputs in parts]).view_as(codes_RM)
+
+
+def logit_logps(logits_GV: torch.Tensor, code_R: torch.Tensor, recipe: SamplingRecipe = PLAIN) -> torch.Tensor:
+    """Return the log-probability of one code per row under a recipe, float32 (R,), differentiable.
+
+    A filter keeps the codes it would keep for these logits; a code outside has log-probability -inf and no gradient.
+
+    Args:
+        logits_GV: (R, V), or (2R, V) with the unconditional rows second if the recipe uses guidance.
+        code_R: The codes, int64.
+        recipe: Temperature > 0, guidance and filters.
+    """
+    logits_RV = _guided(logits_GV, len(code_R), recipe)
+    if recipe.temperature != 1:
+        logits_RV = logits_RV / recipe.temperature
+    if recipe.top_k or recipe.top_p < 1:
+        with torch.no_grad():
+            scaled = dataclasses.replace(recipe, temperature=1.0)
+            filtered_RV = filtered_probs(logits_RV, scaled) == 0
+        logits_RV = logits_RV.masked_fill(filtered_RV, -torch.inf)
+    return -F.cross_entropy(logits_RV, code_R, reduction="none")

@@ -146,13 +146,13 @@ def captured(step: Step, cache: DecodingCache, code_R: torch.Tensor, uniform_R: 
     cache.slot_1.copy_(slot_1)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        next_R, logp_R = step(code_R, uniform_R)
+        next_R, logp_R, behaviour_R = step(code_R, uniform_R)
 
-    def replay(last_R: torch.Tensor, new_uniform_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def replay(last_R: torch.Tensor, new_uniform_R: torch.Tensor) -> Sampled:
         code_R.copy_(last_R)
         uniform_R.copy_(new_uniform_R)
         graph.replay()
-        return next_R.clone(), logp_R.clone()
+        return next_R.clone(), logp_R.clone(), behaviour_R.clone()
 
     return replay
 

@@ -177,11 +177,15 @@ class Janus(UnifiedModel):
         return max(sampling, decoding)
 
     def image_logps(
-        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
+        self,
+        prompt: PromptBatch,
+        drawings_R: torch.Tensor,
+        noise_R: torch.Tensor | None = None,
+        recipe: SamplingRecipe | None = None,
     ) -> torch.Tensor:
         if noise_R is not None:
             raise ValueError("Janus has an exact likelihood and takes no noise; pass noise_R=None")
-        return image_logps(self.net, prompt, drawings_R)
+        return image_logps(self.net, prompt, drawings_R, recipe)
 
     @torch.no_grad()
     def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe
 from unigap.models.engine.attention import additive, causal, positions, run_trunk
-from unigap.models.engine.autoregressive import Sampled, Step, sample_codes, sample_next, uniforms
+from unigap.models.engine.autoregressive import Sampled, Step, sample_codes, sample_next, samples_of, uniforms
 from unigap.models.engine.static_decoding import (
     DecodingCache,
     captured,
@@ -69,9 +69,8 @@ class JanusSampler:
                 step = during_sampling.enter_context(
                     guards_checked_once(partial(self._compiled_next, cache, recipe), cache)
                 )
-            codes_RM, logp_RM = sample_codes(first_GV, step, uniform_RM, recipe)
-        shape = (batch, n, self.length)
-        return Samples(codes_RM[:samples].view(shape), logp_RM[:samples].view(shape))
+            sampled = sample_codes(first_GV, step, uniform_RM, recipe)
+        return samples_of(sampled, batch, n)
 
     @cached_property
     def _compiled_next(self) -> Callable[..., Sampled]:

@@ -226,7 +226,11 @@ class ShowO(UnifiedModel):
         return max(sampling, DECODER_MAPS * widest * shape.side**2 * torch.float32.itemsize)
 
     def image_logps(
-        self, prompt: PromptBatch, drawings_R: torch.Tensor, noise_R: torch.Tensor | None = None
+        self,
+        prompt: PromptBatch,
+        drawings_R: torch.Tensor,
+        noise_R: torch.Tensor | None = None,
+        recipe: SamplingRecipe | None = None,
     ) -> torch.Tensor:
         """Return a term per image token, float32 (R, M), in nats, whose sum estimates a bound of the log-likelihood.
 
@@ -243,11 +247,14 @@ class ShowO(UnifiedModel):
                 of one prompt are consecutive.
             noise_R: One seed an image, int64, from which its mask follows (``unigap.models.showo.masks.seeded_masks``).
                 ``None`` averages over ``likelihood_masks`` masks that depend only on the prompt (``prompt_masks``).
+            recipe: ``None``, because there is no likelihood under a recipe.
 
         Raises:
-            ValueError: The seeds have another shape or type, or the number of images is not a multiple of the number
-                of prompts.
+            ValueError: A recipe is given, the seeds have another shape or type, or the number of images is not a
+                multiple of the number of prompts.
         """
+        if recipe is not None:
+            raise ValueError("Show-o only estimates likelihoods and has none under a sampling recipe; pass recipe=None")
         return self._likelihood.estimate(prompt, drawings_R, noise_R)
 
     def mask_logps(self, prompt: PromptBatch, codes_RM: torch.Tensor, masked_RKM: torch.Tensor) -> torch.Tensor:
