@@ -703,7 +703,6 @@ TOLD = {
     "artifacts without W&B": run("sft", "Artifacts are kept by W&B", trainer__callbacks="unigap.callbacks.Artifacts"),
 }
 CALIBRATION = {
-    "check nothing": Mistake(["check", "--checkpoint", "nowhere"], ["'nowhere'", "no such folder"]),
     "draw nothing": draw(" ", "empty prompt"),
     "draw a missing file": draw("nope.txt", "nope.txt", "no such file"),
     "draw words unknown": draw("a unicorn", "unicorn"),

@@ -173,9 +173,7 @@ def read_judged(pool: Pool, threshold: float, judge: str | None = None) -> Judge
 def _refuse_imported(pool: Pool) -> None:
     """Refuse a pool of images from elsewhere: the card would call them the model's own."""
     if any(IMPORTED in pool.recipe(number) for number in pool.rounds):
-        raise ValueError(
-            f"pool {pool.folder} holds imported images, which the model did not sample; publish their source"
-        )
+        raise ValueError(f"pool {pool.folder} holds imported images, not samples of the model; publish their source")
 
 
 def recorded_judge(pool: Pool) -> str:
