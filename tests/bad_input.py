@@ -48,6 +48,12 @@ def calibrate(*told: str, **options: object) -> Mistake:
     return Mistake(["calibrate", *(word for name, value in given.items() for word in (f"--{name}", str(value)))], told)
 
 
+def draw(prompt: str, *told: str, **options: object) -> Mistake:
+    """A ``draw`` with the sound checkpoint."""
+    given = [word for name, value in {"checkpoint": JANUS, **options}.items() for word in (f"--{name}", str(value))]
+    return Mistake(["draw", prompt, *given], told)
+
+
 def prompts(file: str, *told: str) -> Mistake:
     """A ``gap`` on a prompt file of the desk; the line names the file."""
     return gap(f"'{file}'", *told, prompts=file)
@@ -92,6 +98,12 @@ def export_model(run: str, *told: str) -> Mistake:
 def sheet(file: str, *told: str) -> Mistake:
     """A ``judge import`` of a sheet of the desk; the line names the sheet."""
     return Mistake(["judge", "import", "pool-of-another", file], (f"'{file}'", *told))
+
+
+def images(source: str, *told: str, **options: object) -> Mistake:
+    """A ``pool import`` of images of the desk."""
+    given = [word for name, value in {"checkpoint": JANUS, **options}.items() for word in (f"--{name}", str(value))]
+    return Mistake(["pool", "import", f"images/{source}", "imported", *given], told)
 
 
 def prompt_set(name: str, file: str, *told: str) -> Mistake:
@@ -388,6 +400,27 @@ JUDGES = {
     ),
     "a pool asked by no such judge": judge("ask", ANOTHER, "judge", judge="unigap.judges.NoJudge"),
     "a pool asked by people": judge("ask", ANOTHER, "arrive later", judge="unigap.judges.HumanJudge"),
+    "images from nowhere": images("nowhere", "'images/nowhere'", "no such file or folder"),
+    "images from a URL": Mistake(["pool", "import", "https://example.org/a", "imported"], ["is a URL", "download it"]),
+    "images without captions": images("uncaptioned", "1 of 1 images have no caption", "'a.txt'"),
+    "images with an empty caption": images("empty", "a.txt' is empty", "write what the image shows"),
+    "images that are none": images("torn.csv", "line 2", "uncaptioned/a.png", "cannot be read"),
+    "images that are gone": images("gone.jsonl", "line 1", "nope.png", "no such file"),
+    "images in odd columns": images("odd.csv", "no known layout: left, right", "file_name and text"),
+    "half a preference": images("halves.jsonl", "line 1", "lists of two"),
+    "a preference of two": images("label.jsonl", "line 1", "label_0 must be 0, 0.5 for a tie, or 1, got '2'"),
+    "images of no words": images("untold.jsonl", "line 1", "'text' must be a non-empty string"),
+    "images by number": images("no-image.jsonl", "line 1", "holds no image"),
+    "images of no table": images("broken.parquet", "'images/broken.parquet'", "cannot be read"),
+    "images in another file": images("../mine/page.html", ".html is not read", ".jsonl"),
+    "images of unknown words": images("unread.jsonl", "unicorn"),
+    "images judged by the model itself": images("gone.jsonl", "judge_name 'self'", "choose another", judge_name="self"),
+    "images in a shape": images("gone.jsonl", "shape", "squash", shape="squash"),
+    "images into a full folder": Mistake(
+        ["pool", "import", "images/gone.jsonl", "full", "--checkpoint", JANUS], ["full", "not an empty folder"]
+    ),
+    "images measured backwards": images("gone.jsonl", "measured must be >= 0, got -1", measured=-1),
+    "images with prompts over a file": images("gone.jsonl", "'full/notes.txt'", prompts_out="full/notes.txt"),
     "nothing asked": judge("ask", "nowhere", "nowhere", "no such folder", judge="unigap.judges.RandomJudge"),
     "scales of nothing": judge("scales", "nowhere", "nowhere", "no such folder"),
     "scales of a stranger": judge("scales", ANOTHER, "no verdict of 'ann'", "oracle, self", judges="ann"),
@@ -691,6 +724,18 @@ TOLD = {
     "artifacts without W&B": run("sft", "Artifacts are kept by W&B", trainer__callbacks="unigap.callbacks.Artifacts"),
 }
 CALIBRATION = {
+    "draw nothing": draw(" ", "empty prompt"),
+    "draw a missing file": draw("nope.txt", "nope.txt", "no such file"),
+    "draw words unknown": draw("a unicorn", "unicorn"),
+    "draw none": draw("a red circle", "n must be >= 1, got 0", n=0),
+    "draw fewer than it keeps": draw("a red circle", "keep must be between 1 and n = 2, got 3", n=2, keep=3),
+    "draw colder than greedy": draw("a red circle", "temperature must be >= 0", temperature=-1),
+    "draw into a full folder": draw("a red circle", "full is a symbolic link", out="full"),
+    "draw into a pool": draw("a red circle", "lies in the pool", out="pool-of-another/images"),
+    "draw by people": draw("a red circle", "arrive later", judge="unigap.judges.HumanJudge"),
+    "draw of two models": draw("a red circle", "--run names the models", run="nowhere"),
+    "draw a file of a run": Mistake(["draw", "sets.txt", "--run", "nowhere"], ["--run shows one prompt"]),
+    "draw of no run": Mistake(["draw", "a red circle", "--run", "nowhere"], ["nowhere"]),
     "calibrate beyond certainty": calibrate("precision must be", precision=1.5),
     "calibrate on too few": calibrate("n must be at least 4", n=2),
     "calibrate on a pipe": calibrate("'pipe.jsonl'", "it is a pipe", captions="pipe.jsonl"),

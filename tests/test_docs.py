@@ -329,3 +329,30 @@ def test_the_glossary_names_what_exists() -> None:
         found = pkgutil.resolve_name(name.removesuffix(".exact_likelihood"))
         assert found is not None
         assert not name.endswith(".exact_likelihood") or "exact_likelihood" in found.__annotations__
+
+
+# -- pages whose commands run as written
+
+
+def test_the_page_on_drawing_is_run_as_written(examples: Path) -> None:
+    command = next(commands(DOCS / "draw.md"))
+    assert command == 'draw "a large red circle" --n 16 --keep 2' and main(shlex.split(command)) == 0
+    with (examples / "runs/draw/images.csv").open(newline="") as file:
+        kept = {row["seed"] for row in csv.DictReader(file) if row["file"]}
+    runpy.run_path(str(EXAMPLES / "best_of.py"), run_name="__main__")
+    with Image.open(examples / "best.png") as best:
+        assert len(kept) == 2 and best.size == (32, 32)
+
+
+def test_the_page_on_own_images_is_run_as_written(
+    examples: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "configs", examples / "configs")
+    imported, trained = commands(DOCS / "own_images.md")
+    assert main(shlex.split(imported)) == 0
+    assert "round trip of 8 images" in capsys.readouterr().out
+    small = ["--trainer.max_epochs", "1", "--data.eval_per_cell", "1", "--data.exam_pictures", "10"]
+    assert main([*shlex.split(trained), *small, "--data.batch_size", "2", "--summary.folder", "", *QUIET]) == 0
+    assert len(epochs(examples / "runs/sft_imported")[0]) == 8
+    assert main(shlex.split("judge agreement runs/imported")) == 0
+    assert "human" in capsys.readouterr().out

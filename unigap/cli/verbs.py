@@ -13,6 +13,7 @@ from unigap.console.parser import VerbParser
 from unigap.world import import_worlds
 
 COMMANDS: dict[str, str | dict[str, str]] = {
+    "draw": "draw",
     "gap": "gap",
     "calibrate": "calibrate",
     "report": "report",
@@ -25,13 +26,13 @@ COMMANDS: dict[str, str | dict[str, str]] = {
         "agreement": "agreement",
         "scales": "judge_scales",
     },
-    "pool": {"verify": "pool_verify"},
+    "pool": {"import": "pool_import", "verify": "pool_verify"},
     "prompts": {"import": "prompts", "audit": "prompts"},
     "score": {"geneval": "score", "compbench": "score", "dsg": "score"},
     "export": {"pool": "export_pool", "model": "export_model"},
 }
 """Modules of ``unigap.cli.commands`` by verb; each holds a function named after the verb, e.g. ``judge_export``."""
-TAKE_CLASSES = ("check", "gap", "calibrate", "judge", "export")
+TAKE_CLASSES = ("draw", "pool", "check", "gap", "calibrate", "judge", "export")
 """Verbs with options that name a class; worlds add classes to choose from."""
 
 

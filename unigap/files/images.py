@@ -32,8 +32,13 @@ def to_image(pixels_CHW: torch.Tensor) -> Image.Image:
 
 def to_png(pixels_CHW: torch.Tensor) -> bytes:
     """Encode pixels (3, H, W) in [-1, 1] as a PNG file."""
+    return png_bytes(to_image(pixels_CHW))
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """Encode an image as a PNG file."""
     sink = io.BytesIO()
-    to_image(pixels_CHW).save(sink, "PNG")
+    image.save(sink, "PNG")
     return sink.getvalue()
 
 

@@ -18,6 +18,7 @@ from unigap.judges.question_file import QuestionFile
 from unigap.judges.questions import Question, QuestionSource
 from unigap.judges.rubric import RubricJudge
 from unigap.judges.self_judge import SelfJudge
+from unigap.judges.stored import StoredJudge
 from unigap.judges.vqa import VQAJudge
 from unigap.world import class_of_worlds
 
@@ -42,6 +43,7 @@ __all__ = [
     "RandomJudge",
     "RubricJudge",
     "SelfJudge",
+    "StoredJudge",
     "VQAJudge",
     "check_early",
     "check_immediate",

@@ -20,6 +20,7 @@ from unigap.console.mistakes import hint
 from unigap.files.durable import check_empty_folder, make_folder, whole_folder, write_durable
 from unigap.files.images import to_png
 from unigap.files.outputs import refuse_inside_pool
+from unigap.loop.importing import IMPORTED
 from unigap.loop.plan import SELECTS
 from unigap.loop.sampling import stack_drawings
 from unigap.loop.selection import threshold_logit
@@ -126,7 +127,7 @@ def export_pool(
     check_empty_folder(Path(out))
     refuse_inside_pool(Path(out), "--out")
     threshold_logit(threshold)
-    Pool.open(pool)  # refuse a wrong folder before loading the model
+    _refuse_imported(Pool.open(pool))  # before loading the model
     chosen, base = choice.load_for_pool(pool)
     source = Pool.open(pool, chosen.drawing_digest())
     judged = read_judged(source, threshold, judge)
@@ -167,6 +168,12 @@ def read_judged(pool: Pool, threshold: float, judge: str | None = None) -> Judge
     if judge is None and partial:
         print(f"note: {selects!r} counts as the judge that selects; if {partial[0]!r} does, add --judge {partial[0]}")
     return Judged(candidates, selects, judgments, threshold)
+
+
+def _refuse_imported(pool: Pool) -> None:
+    """Refuse a pool of images from elsewhere: the card would call them the model's own."""
+    if any(IMPORTED in pool.recipe(number) for number in pool.rounds):
+        raise ValueError(f"pool {pool.folder} holds imported images, not samples of the model; publish their source")
 
 
 def recorded_judge(pool: Pool) -> str:

@@ -57,7 +57,7 @@ class ModelChoice:
         Raises:
             ValueError: There is no such checkpoint or run, or an option is wrong.
         """
-        return self._placed(self._named(self.checkpoint or DEFAULT))
+        return self.place(self._named(self.checkpoint or DEFAULT))
 
     def load_for_pool(self, pool: str) -> tuple[UnifiedModel, str]:
         """Load the model that sampled a pool: the named one, else that of the run whose folder holds the pool.
@@ -69,14 +69,14 @@ class ModelChoice:
             ValueError: There is no such checkpoint, the run's config is damaged, or an option is wrong.
         """
         if self.model is not None:
-            return self._placed(self.model), type(self.model).__name__
+            return self.place(self.model), type(self.model).__name__
         run = Path(pool).absolute().parent
         config = next((path for path in (run / "checkpoints" / CONFIG, run / CONFIG) if path.is_file()), None)
         if config is None or self.checkpoint is not None:
             named = self.checkpoint or _checkpoint_of_demo(run) or DEFAULT
-            return self._placed(self._named(named)), named
+            return self.place(self._named(named)), named
         spec = model_spec(read_config(config), config)
-        return self._placed(build_model(spec, self.dtype)), name_of(spec)
+        return self.place(build_model(spec, self.dtype)), name_of(spec)
 
     def _named(self, checkpoint: str) -> UnifiedModel:
         if self.model is not None:
@@ -88,7 +88,7 @@ class ModelChoice:
             return model
         return load_model(checkpoint, **({} if self.dtype is None else {"dtype": self.dtype}))
 
-    def _placed(self, model: UnifiedModel) -> UnifiedModel:
+    def place(self, model: UnifiedModel) -> UnifiedModel:
         """Move a model to its device and set eval mode; without ``device``, a model that is off the CPU stays there."""
         on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
         if self.device is not None or on_cpu:

@@ -1,0 +1,1 @@
+"""Images from elsewhere with captions or preferences: folders, tables and data sets on disk."""
