@@ -1,4 +1,7 @@
-"""Run ``unigap`` and kill its process in the first training step of an epoch: ``python -m benchmarks.killed_run EPOCH fit ...``."""
+"""Run ``unigap`` and kill its process in the first training step of an epoch.
+
+Run ``python -m benchmarks.killed_run EPOCH fit ...``; the first epoch is 0.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rehearse a whole run of a published model with random weights: ``python -m benchmarks.rehearsal --family janus-pro-1b``.
+"""Rehearse a whole run of a published model with random weights.
 
-Writes a random checkpoint in the published layout, then runs audit, gap, fit with LoRA and in full, a kill, the continued
+``python -m benchmarks.rehearsal --family janus-pro-1b`` writes a random checkpoint in the published layout, then runs audit, gap, fit with LoRA and in full, a kill, the continued
 run, DPO, export, and loads the export in the family's own library. Every phase is a process of its own. Prints peak
 memory and seconds by phase, bytes on disk, and which figures of docs/scale.md hold. Ends with status 1 if a phase or a
 figure fails.
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class Figure:
 
     @property
     def holds(self) -> bool:
+        """Whether the file has the computed bytes, and at most 1% and ``OVERHEAD`` more."""
         return self.computed <= self.found <= 1.01 * self.computed + OVERHEAD
 
 
@@ -233,9 +234,8 @@ def rehearse(family: str, size: Size, folder: Path, parts: Sequence[str]) -> boo
     disk = {name: bytes_of(place) for name, place in places.items()}
     found = list(figures(family, folder, parts))
     loader = LOADED_BY.get(family, "transformers")
-    print(
-        f"\n{family}, {size.layers} layers, {size.image_tokens} image tokens, random weights; exports loaded by {loader}\n"
-    )
+    shape = f"{size.layers} layers, {size.image_tokens} image tokens"
+    print(f"\n{family}, {shape}, random weights; exports loaded by {loader}\n")
     print(report(outcomes, disk, found))
     record = {"phases": [vars(outcome) for outcome in outcomes], "disk": disk, "figures": [vars(f) for f in found]}
     (folder / "rehearsal.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -250,7 +250,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="empty folder to work in; default: a temporary one")
     size_options(parser)
     args = parser.parse_args(argv)
-    size = replace(size_of(args.family, args))
+    size = size_of(args.family, args)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

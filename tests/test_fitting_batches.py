@@ -1,38 +1,97 @@
-"""Batches that do not fit the memory: what is drawn is kept, and the size that fits is remembered."""
+"""Batches that do not fit the memory: what is sampled is kept, and the size that fits is remembered."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from unigap.loop import references, sampling
+from unigap.judges import SelfJudge
+from unigap.loop.plan import RoundPlan
 from unigap.loop.references import image_likelihoods
+from unigap.loop.round import run_round
 from unigap.loop.sampling import sample_candidates
 from unigap.models.base import SamplingRecipe
-from unigap.models.engine.autoregressive import invert_cdf
-from unigap.models.engine.memory import in_fitting_batches
-from unigap.models.janus import Janus
+from unigap.models.engine.autoregressive import doubling_sums
+from unigap.models.engine.memory import BatchLimit, in_fitting_batches
+from unigap.pool import Pool
 from unigap.records import Prompt
 
-PROMPTS = [Prompt(text) for text in ("a red circle", "a blue square", "a green triangle", "six rings")]
+PROMPTS = [
+    Prompt(str(i), text) for i, text in enumerate(["a red circle", "a blue square", "six rings", "a black cross"])
+]
 
 
-def at_most(items: int, function: Callable[..., Any], sizes: list[int], place: int = 0) -> Callable[..., Any]:
-    """``function`` on a device whose memory holds ``items`` rows of one argument; ``sizes`` records its calls."""
+def limit_rows(target: Any, name: str, most: int, place: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let a method run out of memory above ``most`` rows of its argument ``place``; returns the sizes it was given."""
+    sizes: list[int] = []
+    enough: Callable[..., Any] = getattr(target, name)
 
     def limited(*args: Any, **options: Any) -> Any:
         sizes.append(len(args[place]))
-        if sizes[-1] > items:
+        if sizes[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return function(*args, **options)
+        return enough(*args, **options)
 
-    return limited
+    monkeypatch.setattr(target, name, limited)
+    return sizes
 
 
-def drawn(janus: Janus, images_per_batch: int = 8) -> list[Any]:
-    batches = list(sample_candidates(janus, PROMPTS, 2, 0, 0, SamplingRecipe(cfg=2.0), images_per_batch))
-    pixels = torch.cat([batch.pixels_BCHW for batch in batches])
-    return [[candidate for batch in batches for candidate in batch.candidates], pixels]
+def sampled(janus: Any) -> Any:
+    (batch,) = sample_candidates(janus, PROMPTS, 2, 0, 0, SamplingRecipe())
+    return batch
+
+
+def test_images_that_cannot_be_decoded_at_once_are_not_sampled_again(
+    janus: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sampled(janus)
+    decoded = limit_rows(janus, "decode", 3, 0, monkeypatch)
+    asked = limit_rows(janus, "sample_images", 99, 1, monkeypatch)
+    found = sampled(janus)
+    assert (asked, decoded) == ([4], [8, 4, 2, 2, 2, 2])
+    assert [c.drawing.tolist() for c in found.candidates] == [c.drawing.tolist() for c in expected.candidates]
+    torch.testing.assert_close(found.pixels_BCHW, expected.pixels_BCHW, atol=1e-5, rtol=0)
+
+
+def test_reference_likelihoods_are_computed_in_batches_that_fit(janus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = sampled(janus).candidates
+    expected = image_likelihoods(janus, candidates)
+    sizes = limit_rows(janus, "image_logps", 2, 1, monkeypatch)
+    assert image_likelihoods(janus, candidates) == pytest.approx(expected, abs=1e-4)
+    assert sizes == [8, 4, 2, 2, 2, 2]
+
+
+def test_a_round_does_not_try_a_size_again_that_did_not_fit(
+    janus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = limit_rows(janus, "sample_images", 1, 1, monkeypatch)
+    judged = limit_rows(janus, "judge_answers", 1, 0, monkeypatch)
+    pool = Pool.create(tmp_path / "pool", janus.drawing_digest())
+    run_round(janus, PROMPTS, [SelfJudge()], pool, 0, RoundPlan(candidates=2, images_per_batch=4))
+    assert drawn == [2, 1, 1, 1, 1]
+    assert judged == [2, *[1] * 8]
+
+
+def test_the_size_that_fits_is_shared_by_calls() -> None:
+    tried: list[int] = []
+
+    def run(batch: slice) -> int:
+        tried.append(batch.stop - batch.start)
+        if tried[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tried[-1]
+
+    limit = BatchLimit()
+    for _ in range(2):
+        assert sum(in_fitting_batches(run, 6, 6, "no", limit)) == 6
+    assert tried == [6, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 1000])
+def test_sums_by_doubling_are_cumulative_sums(size: int) -> None:
+    values = torch.rand(3, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
+    torch.testing.assert_close(doubling_sums(values), values.cumsum(-1), atol=1e-12, rtol=1e-12)

@@ -12,7 +12,7 @@ import torch
 
 from unigap.console import tasks
 from unigap.models.base import SamplingRecipe, UnifiedModel
-from unigap.models.engine.memory import in_fitting_batches, items_that_fit
+from unigap.models.engine.memory import BatchLimit, in_fitting_batches, items_that_fit
 from unigap.records import Candidate, Prompt
 
 
@@ -45,6 +45,7 @@ def sample_candidates(
     recipe: SamplingRecipe,
     images_per_batch: int = 512,
     first: int = 0,
+    limit: BatchLimit | None = None,
 ) -> Iterator[SampledBatch]:
     """Sample ``n`` candidates for each prompt, whole prompts at a time.
 
@@ -58,6 +59,7 @@ def sample_candidates(
         images_per_batch: Most images in one batch, at least the candidates of one prompt; fewer if the device lacks
             the memory.
         first: Index of the first candidate of each prompt; earlier ones exist already.
+        limit: Remembers how many prompts fit, for callers that sample in several calls.
 
     Yields:
         The candidates of a batch of prompts, prompt by prompt.
@@ -77,7 +79,7 @@ def sample_candidates(
 
     images = min(images_per_batch, items_that_fit(model, model.drawing_bytes(recipe)))
     too_large = f"{n} candidates of one prompt do not fit; draw fewer candidates, or free memory on the device"
-    yield from in_fitting_batches(draw, len(prompts), max(1, images // n), too_large)
+    yield from in_fitting_batches(draw, len(prompts), max(1, images // n), too_large, limit)
 
 
 def _draw_batch(
@@ -94,4 +96,13 @@ def _draw_batch(
     asked = itertools.product(prompts, indices)
     candidates = [Candidate(prompt, round, index, *row) for (prompt, index), row in zip(asked, drawn, strict=True)]
     # judges see what the pool holds
-    return SampledBatch(candidates, model.decode(stack_drawings(candidates).to(drawings_R.device)))
+    return SampledBatch(candidates, _decoded(model, stack_drawings(candidates).to(drawings_R.device)))
+
+
+def _decoded(model: UnifiedModel, drawings_R: torch.Tensor) -> torch.Tensor:
+    """Decode drawings, in parts if the memory lacks room for all: sampling them again would cost far more."""
+    too_large = "one image cannot be decoded; free memory on the device"
+    parts = in_fitting_batches(
+        lambda batch: model.decode(drawings_R[batch]), len(drawings_R), len(drawings_R), too_large
+    )
+    return torch.cat(list(parts))
