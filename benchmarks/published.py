@@ -117,9 +117,8 @@ def emu3_processor(template: str = EMU3_TEMPLATE, n_codes: int = 0, area: int = 
     return Emu3Processor(images, tokenizer, chat_template=template)
 
 
-def write_janus(family: str, size: Size, folder: Path) -> None:
-    """Write a Janus-Pro as ``deepseek-community`` does."""
-    config = janus_pro(family.rpartition("-")[2].upper())
+def janus_config(config: Any, size: Size) -> Any:
+    """Give a Janus-Pro's configuration another depth and image length, in place, and return it."""
     text, vision, vq = config.text_config, config.vision_config, config.vq_config
     text.num_hidden_layers = size.layers
     if size.narrow:
@@ -127,14 +126,19 @@ def write_janus(family: str, size: Size, folder: Path) -> None:
         _adopt(vision, {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "projection_dim": 64})
         _adopt(vq, {"num_embeddings": 64, "base_channels": 32, "channel_multiplier": [1] * 5, "num_res_blocks": 1})
         _adopt(vq, {"projection_dim": 64, "image_token_embed_dim": 64})
-    side = size.grid * vision.patch_size
-    _adopt(vision, {"image_size": side, "num_image_tokens": size.image_tokens})
+    _adopt(vision, {"image_size": size.grid * vision.patch_size, "num_image_tokens": size.image_tokens})
     vq.num_patches = size.grid
-    processor = janus_processor(True, side, size.image_tokens)
+    return config
+
+
+def write_janus(family: str, size: Size, folder: Path) -> None:
+    """Write a Janus-Pro as ``deepseek-community`` does."""
+    config = janus_config(janus_pro(family.rpartition("-")[2].upper()), size)
+    processor = janus_processor(True, config.vision_config.image_size, size.image_tokens)
     tokenizer = processor.tokenizer
     config.image_token_id = tokenizer.convert_tokens_to_ids(processor.image_token)
     marks = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    _adopt(text, marks)
+    _adopt(config.text_config, marks)
     net = _random(lambda: JanusForConditionalGeneration(config))
     net.generation_config = GenerationConfig(
         **marks,

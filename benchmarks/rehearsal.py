@@ -1,9 +1,9 @@
 """Rehearse a whole run of a published model with random weights.
 
-``python -m benchmarks.rehearsal --family janus-pro-1b`` writes a random checkpoint in the published layout, then runs audit, gap, fit with LoRA and in full, a kill, the continued
-run, DPO, export, and loads the export in the family's own library. Every phase is a process of its own. Prints peak
-memory and seconds by phase, bytes on disk, and which figures of docs/scale.md hold. Ends with status 1 if a phase or a
-figure fails.
+``python -m benchmarks.rehearsal --family janus-pro-1b`` writes a random checkpoint in the published layout, then runs
+audit, gap, fit with LoRA and in full, a kill, the continued run, DPO, export, and loads the export in the family's own
+library. Every phase is a process of its own. Prints peak memory and seconds by phase, bytes on disk, and which figures
+of docs/scale.md hold. Ends with status 1 if a phase or a figure fails.
 """
 
 from __future__ import annotations
@@ -85,9 +85,11 @@ class Failed(Exception):
     """A phase ended with another status than it should."""
 
 
-def stage(family: str, checkpoint: Path, folder: Path, objective: str, size: Size, **model: Any) -> dict[str, Any]:
+def stage(
+    family: str, folder: Path, objective: str, size: Size, accelerator: str = "cpu", **model: Any
+) -> dict[str, Any]:
     """Return a config of ``unigap fit``: two epochs of ``objective`` with a judge that accepts half of all images."""
-    options = {"checkpoint": str(checkpoint), "gradient_checkpointing": True, **model}
+    options = {"checkpoint": str(folder / "checkpoint"), "gradient_checkpointing": True, **model}
     if family == "emu3":
         options["image_area"] = size.image_tokens * 64
     judge = {"class_path": "unigap.judges.RandomJudge", "init_args": {"yes_rate": 0.5}}
@@ -112,7 +114,8 @@ def stage(family: str, checkpoint: Path, folder: Path, objective: str, size: Siz
         },
         "regrow": {"plan": plan},
         "trainer": {
-            "accelerator": "cpu",
+            "accelerator": accelerator,
+            "devices": 1,
             "max_epochs": 2,
             "limit_train_batches": 1,
             "limit_val_batches": 0,
@@ -122,17 +125,17 @@ def stage(family: str, checkpoint: Path, folder: Path, objective: str, size: Siz
     }
 
 
-def write_inputs(family: str, size: Size, folder: Path) -> None:
+def write_inputs(family: str, size: Size, folder: Path, accelerator: str = "cpu") -> None:
     """Write prompts and one config for each run."""
     (folder / "train.txt").write_text("\n".join(TRAIN) + "\n")
     (folder / "test.txt").write_text("\n".join(TEST) + "\n")
     adapter = {"lora_rank": 32, "dtype": "bfloat16"}
     for name, objective, model in (("lora", "SFT", adapter), ("full", "SFT", {}), ("dpo", "DPO", adapter)):
-        config = stage(family, folder / "checkpoint", folder, objective, size, **model)
+        config = stage(family, folder, objective, size, accelerator, **model)
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config | {"run": str(folder / name)}))
 
 
-def phases(family: str, size: Size, folder: Path, parts: Sequence[str]) -> Iterator[Phase]:
+def phases(family: str, size: Size, folder: Path, parts: Sequence[str], accelerator: str = "cpu") -> Iterator[Phase]:
     """Yield the phases in order; ``parts`` are those of lora, full and dpo that are wanted."""
     shape = ["--layers", str(size.layers), "--image_tokens", str(size.image_tokens), *["--narrow"] * size.narrow]
     checkpoint = str(folder / "checkpoint")
@@ -141,6 +144,7 @@ def phases(family: str, size: Size, folder: Path, parts: Sequence[str]) -> Itera
     yield Phase("audit of the prompts", [*UNIGAP, "prompts", "audit", train, test, "--out", clean])
     if family != "emu3":  # the verb has no option for the size of an Emu3 image
         measured = ["--prompts", test, "--candidates", "2", "--dtype", "bfloat16", "--out", str(folder / "gap.json")]
+        measured += ["--device", "cuda"] * (accelerator == "gpu")
         yield Phase("gap", [*UNIGAP, "gap", "--checkpoint", checkpoint, *measured])
     for part in parts:
         fit = ["fit", "--config", str(folder / f"{part}.yaml")]
@@ -220,11 +224,11 @@ def report(outcomes: Sequence[Outcome], disk: Mapping[str, int], found: Sequence
     return "\n".join(lines)
 
 
-def rehearse(family: str, size: Size, folder: Path, parts: Sequence[str]) -> bool:
+def rehearse(family: str, size: Size, folder: Path, parts: Sequence[str], accelerator: str = "cpu") -> bool:
     """Run all phases and print the tables; return whether every figure holds."""
-    write_inputs(family, size, folder)
+    write_inputs(family, size, folder, accelerator)
     outcomes = []
-    for number, phase in enumerate(phases(family, size, folder, parts)):
+    for number, phase in enumerate(phases(family, size, folder, parts, accelerator)):
         outcomes.append(perform(phase, folder / f"{number:02d}.log"))
         print(f"{phase.name}: {outcomes[-1].seconds:.1f} s, {outcomes[-1].peak / GB:.2f} GB", flush=True)
     places = {"checkpoint": folder / "checkpoint"}
@@ -247,6 +251,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A whole run of a published model with random weights.")
     parser.add_argument("--family", choices=FAMILIES, default="janus-pro-1b")
     parser.add_argument("--parts", nargs="+", choices=["lora", "full", "dpo"], default=["lora", "full", "dpo"])
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="where gap and fit run")
     parser.add_argument("--folder", type=Path, help="empty folder to work in; default: a temporary one")
     size_options(parser)
     args = parser.parse_args(argv)
@@ -257,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
         if any(folder.iterdir()):
             parser.error(f"{folder} is not empty")
         try:
-            return 0 if rehearse(args.family, size, folder.resolve(), args.parts) else 1
+            return 0 if rehearse(args.family, size, folder.resolve(), args.parts, args.accelerator) else 1
         except Failed as failure:
             print(failure, file=sys.stderr)
             return 1
