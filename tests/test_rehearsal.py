@@ -42,7 +42,7 @@ def test_a_narrow_janus_pro_goes_all_the_way(tmp_path: Path, monkeypatch: pytest
 def test_the_other_families_are_written_as_published_and_read(family: str, tmp_path: Path) -> None:
     size = rehearsal.Size(layers=2, image_tokens=16, narrow=True)
     rehearsal.write_inputs(family, size, tmp_path)
-    (tmp_path / "clean.jsonl").write_text(json.dumps({"text": "a red bicycle"}) + "\n")
+    (tmp_path / "clean.jsonl").write_text(json.dumps({"text": "two green cups"}) + "\n")
     first = next(iter(rehearsal.phases(family, size, tmp_path, ["lora"])))
     perform_here(first, tmp_path / "log")
     assert main(["fit", "--config", str(tmp_path / "lora.yaml")]) == 0

@@ -13,6 +13,7 @@ import torch
 from unigap.console import tasks
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.engine.memory import BatchLimit, in_fitting_batches, items_that_fit
+from unigap.models.engine.precision import weights_cast_once
 from unigap.records import Candidate, Prompt
 
 
@@ -87,7 +88,8 @@ def _draw_batch(
 ) -> SampledBatch:
     seeds = [[seed_of(run_seed, round, prompt.id, index) for index in indices] for prompt in prompts]
     encoded = model.encode_prompt([prompt.text for prompt in prompts])
-    samples = model.sample_images(encoded, torch.tensor(seeds), recipe)
+    with weights_cast_once(encoded.ids_BL.device.type):
+        samples = model.sample_images(encoded, torch.tensor(seeds), recipe)
     drawings_R = samples.drawings_BN.flatten(0, 1)
     stored = model.storable(drawings_R).numpy()
     logp_BNM = samples.logp_BNM
