@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from unigap.judges import SelfJudge
 from unigap.loop.plan import RoundPlan
@@ -15,7 +17,7 @@ from unigap.loop.references import image_likelihoods
 from unigap.loop.round import run_round
 from unigap.loop.sampling import sample_candidates
 from unigap.models.base import SamplingRecipe
-from unigap.models.engine.autoregressive import doubling_sums
+from unigap.models.engine.autoregressive import cumulative, doubling_sums
 from unigap.models.engine.memory import BatchLimit, in_fitting_batches
 from unigap.pool import Pool
 from unigap.records import Prompt
@@ -95,3 +97,26 @@ def test_the_size_that_fits_is_shared_by_calls() -> None:
 def test_sums_by_doubling_are_cumulative_sums(size: int) -> None:
     values = torch.rand(3, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
     torch.testing.assert_close(doubling_sums(values), values.cumsum(-1), atol=1e-12, rtol=1e-12)
+
+
+def test_cumulative_sums_on_cuda_need_nothing_that_torch_refuses_as_not_deterministic() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        # a fake tensor needs no GPU
+        with FakeTensorMode(), CountsSums() as sums:
+            assert cumulative(torch.zeros(3, 16, device="cuda")).device.type == "cuda"
+            assert sums.count == 0
+            cumulative(torch.zeros(3, 16))
+            assert sums.count == 1, "a CPU computes as before"
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+class CountsSums(TorchDispatchMode):
+    """Counts the calls of ``cumsum``."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.cumsum.default
+        return func(*args, **(kwargs or {}))

@@ -60,7 +60,7 @@ def doubling_sums(values_RV: torch.Tensor) -> torch.Tensor:
     """Return cumulative sums by log2(V) additions of shifted copies, in an order that is always the same."""
     shift = 1
     while shift < values_RV.shape[-1]:
-        values_RV = values_RV + F.pad(values_RV[..., :-shift], (shift, 0))
+        values_RV = values_RV + F.pad(values_RV, (shift, -shift))
         shift *= 2
     return values_RV
 
