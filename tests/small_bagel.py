@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from byte_words import byte_tokenizer
 from safetensors.torch import save_file
 
+from benchmarks.byte_words import byte_tokenizer
 from unigap.models.bagel import FlowSettings
 from unigap.models.bagel.chat_template import MARKS
 from unigap.models.bagel.checkpoint import LLM, VAE, VIT, WEIGHTS

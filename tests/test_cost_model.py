@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks import full_size, scale
+from benchmarks import full_size, hardware, scale
 from benchmarks.cost_model import Costs, janus_pro
 
 
@@ -47,3 +49,10 @@ def test_the_script_for_a_gpu_runs_on_a_cpu(capsys: pytest.CaptureFixture[str]) 
         "forward and backward",
     ]
     assert all(float(line.split("|")[4]) > 0 for line in lines[3:])
+
+
+def test_the_hardware_page_shows_what_its_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    hardware.main()
+    page = (Path(__file__).parents[1] / "docs" / "hardware.md").read_text(encoding="utf-8")
+    for table in capsys.readouterr().out.strip().split("\n\n"):
+        assert table in page

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from byte_words import byte_tokenizer
 from PIL import Image
 from small_showo import small_showo
-from transformers import Emu3ImageProcessor, Emu3Processor, JanusProcessor
-from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+from transformers import Emu3Processor, JanusProcessor
 
+from benchmarks.byte_words import byte_tokenizer
+from benchmarks.published import EMU3_TEMPLATE, emu3_processor, janus_processor
 from unigap.models.emu3.chat_template import Emu3ChatTemplate
 from unigap.models.engine.chat_template import ChatTemplate
 from unigap.models.engine.packed_questions import pack
@@ -24,20 +24,6 @@ from unigap.worlds.shapes.untrained.janus import make_model, make_processor
 
 QUESTIONS = ["Does this image describe a red circle?", "Is it blue", "Two rings? Look  twice.\n"]
 PROMPTS = ["a red circle.", "Zwei Ringe, größer"]
-JANUS_TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'].capitalize() }}|>: "
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image_placeholder>\n' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
-    "{{ '\n\n' }}{% endfor %}{% if add_generation_prompt %}<|Assistant|>:{% endif %}"
-)
-EMU3_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] + ' ' }}{% endfor %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
-"""The form in which Hugging Face's copies of both write a chat: a system message is a bare sentence in Emu3's."""
 
 
 def picture(side: int) -> Image.Image:
@@ -52,22 +38,6 @@ def packed_ids(template: ChatTemplate, prefix: Sequence[int], questions: Sequenc
     places = [rows.position_BS[0][mask_S].tolist() for mask_S in seen]
     assert places == [list(range(len(place))) for place in places], "each is placed as if it were asked alone"
     return [ids_S[mask_S].tolist() for mask_S in seen]
-
-
-def janus_processor(system: bool) -> JanusProcessor:
-    named = {
-        "pad_token": "<pad>",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "image_token": "<image_placeholder>",
-        "boi_token": "<begin_of_image>",
-        "eoi_token": "<end_of_image>",
-    }
-    tokenizer = byte_tokenizer([*named.values(), "<|User|>", "<|Assistant|>"], named, first="<s>")
-    images = JanusImageProcessorPil(size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    return JanusProcessor(
-        images, tokenizer, chat_template=JANUS_TEMPLATE, num_image_tokens=16, use_default_system_prompt=system
-    )
 
 
 def janus_question(processor: JanusProcessor, question: str) -> dict[str, torch.Tensor]:
@@ -124,21 +94,6 @@ def test_the_embedded_janus_is_asked_without_system_prompt() -> None:
     assert not shipped.processor.use_default_system_prompt
     words = make_processor().tokenizer.convert_ids_to_tokens(shipped._template.image_prefix)
     assert words[:4] == ["<s>", "<|User|>", ":", "<begin_of_image>"]
-
-
-def emu3_processor(template: str) -> Emu3Processor:
-    named = {
-        "pad_token": "<|endoftext|>",
-        "bos_token": "<|extra_203|>",
-        "eos_token": "<|extra_204|>",
-        "image_token": "<image>",
-        "boi_token": "<|image start|>",
-        "eoi_token": "<|image end|>",
-        "image_wrapper_token": "<|image token|>",
-        "eof_token": "<|extra_201|>",
-    }
-    tokenizer = byte_tokenizer([*named.values(), "<|extra_200|>"], named)
-    return Emu3Processor(Emu3ImageProcessor(), tokenizer, chat_template=template)
 
 
 def emu3_official(processor: Emu3Processor, chat: str, question: str, rows: int, columns: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,12 +25,13 @@ from small_showo import SMALL_MAGVIT, small_network, small_showo
 from torch.nn import functional as F
 
 import unigap.models.showo.checkpoint as checkpoint_module
+from benchmarks.published_showo import published, random_published
 from unigap.models.base import SamplingRecipe
 from unigap.models.showo import ShowO
 from unigap.models.showo.chat_template import MARKS, with_marks
 from unigap.models.showo.checkpoint import convert_official, official_names, official_shape
 from unigap.models.showo.magvit import MagvitConfig
-from unigap.models.showo.network import ShowONetwork, ShowOShape
+from unigap.models.showo.network import ShowONetwork
 from unigap.worlds.shapes.untrained.showo import make_words
 
 PROMPTS = ["a red circle", "six rings"]
@@ -142,75 +143,6 @@ def test_options_that_cannot_be_are_refused(showo_folder: Path, options: dict, m
 
 
 # The published layout
-
-
-def published(shape: ShowOShape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the tensors of ``showlab/show-o`` and ``showlab/magvitv2``, from their public code."""
-    llm, magvit = shape.llm, shape.magvit
-    width, inner, head = llm.hidden_size, llm.intermediate_size, llm.hidden_size // llm.num_attention_heads
-
-    def both(name: str, *size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield f"{name}.weight", size
-        yield f"{name}.bias", size[:1]
-
-    yield "showo.model.embed_tokens.weight", (llm.vocab_size, width)
-    for layer in range(llm.num_hidden_layers):
-        at = f"showo.model.layers.{layer}"
-        for part in ("q_proj", "k_proj", "v_proj", "dense"):
-            yield from both(f"{at}.self_attn.{part}", width, width)
-        for part in ("q_layernorm", "k_layernorm"):
-            yield from both(f"{at}.self_attn.{part}", head)
-        yield from both(f"{at}.mlp.fc1", inner, width)
-        yield from both(f"{at}.mlp.fc2", width, inner)
-        yield from both(f"{at}.input_layernorm", width)
-    yield from both("showo.model.final_layernorm", width)
-    yield from both("showo.lm_head", llm.vocab_size, width)
-
-    bits = magvit.bits
-    yield "quantize.embedding", (2**bits, bits)
-    yield "quantize.power_vals", (bits,)
-
-    def block(name: str, entering: int, leaving: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield from both(f"{name}.norm1", entering)
-        yield from both(f"{name}.conv1", leaving, entering, 3, 3)
-        yield from both(f"{name}.norm2", leaving)
-        yield from both(f"{name}.conv2", leaving, leaving, 3, 3)
-        if entering != leaving:
-            yield from both(f"{name}.nin_shortcut", leaving, entering, 1, 1)
-
-    halves = (
-        ("encoder", "down", "downsample", magvit.encoder_widths, magvit.encoder_blocks),
-        ("decoder", "up", "upsample", magvit.decoder_widths, magvit.decoder_blocks),
-    )
-    for half, way, change, multiples, blocks in halves:
-        widths = [magvit.channels * multiple for multiple in multiples]
-        encoding, coarsest = half == "encoder", len(widths) - 1
-        yield from both(f"{half}.conv_in", *((magvit.channels, 3) if encoding else (widths[-1], bits)), 3, 3)
-        for level, leaving in enumerate(widths):
-            before = [magvit.channels, *widths][level] if encoding else [*widths, widths[-1]][level + 1]
-            for number in range(blocks[level]):
-                yield from block(f"{half}.{way}.{level}.block.{number}", leaving if number else before, leaving)
-            if level != (coarsest if encoding else 0):
-                yield from both(f"{half}.{way}.{level}.{change}.conv", leaving, leaving, 3, 3)
-        for part in ("block_1", "block_2"):
-            yield from block(f"{half}.mid.{part}", widths[-1], widths[-1])
-        yield from both(f"{half}.mid.attn_1.norm", widths[-1])
-        for part in ("q", "k", "v", "proj_out"):
-            yield from both(f"{half}.mid.attn_1.{part}", widths[-1], widths[-1], 1, 1)
-        last = widths[-1] if encoding else widths[0]
-        yield from both(f"{half}.norm_out", last)
-        yield from both(f"{half}.conv_out", bits if encoding else 3, last, 3, 3)
-        yield from both(f"{half}.{'quant_conv' if encoding else 'post_quant_conv'}", bits, bits, 1, 1)
-
-
-def random_published(shape: ShowOShape) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    state = {}
-    for name, size in published(shape):
-        scale = 1 / math.sqrt(math.prod(size[1:])) if len(size) > 1 else 0.2
-        state[name] = torch.randn(size, generator=generator) * scale + ("norm" in name and name.endswith("weight"))
-    code, place = torch.arange(2**shape.magvit.bits), torch.arange(shape.magvit.bits - 1, -1, -1)
-    return state | {"quantize.embedding": (code[:, None] >> place & 1) * 2.0 - 1, "quantize.power_vals": 2**place}
 
 
 def test_every_published_tensor_has_its_place_at_full_size() -> None:

@@ -9,7 +9,7 @@ import torch
 from unigap.judges.answer_mass import AnsweringJudge, check_mass, joined
 from unigap.judges.questions import QuestionSource, all_hold
 from unigap.models.base import Answers, UnifiedModel, evaluating
-from unigap.models.engine.memory import in_fitting_batches
+from unigap.models.engine.memory import BatchLimit, in_fitting_batches
 from unigap.records import Candidate
 
 # Shape legend: B images, Q questions an image.
@@ -30,6 +30,7 @@ class DecomposedJudge(AnsweringJudge):
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
         self.questions, self.batch_size = questions, batch_size
+        self._limit = BatchLimit()
 
     @property
     def name(self) -> str:
@@ -51,6 +52,7 @@ class DecomposedJudge(AnsweringJudge):
 
         too_large = "one image with its questions does not fit; ask fewer questions, or free memory on the device"
         with evaluating(model):
-            answers = joined(list(in_fitting_batches(answer, len(questions), self.batch_size, too_large)), pixels_BCHW)
+            parts = list(in_fitting_batches(answer, len(questions), self.batch_size, too_large, self._limit))
+        answers = joined(parts, pixels_BCHW)
         check_mass(self.name, answers.mass)
         return answers

@@ -9,7 +9,7 @@ import torch
 from unigap.judges.answer_mass import check_mass, joined
 from unigap.judges.asked import AskedJudge
 from unigap.models.base import Answers, UnifiedModel, evaluating
-from unigap.models.engine.memory import in_fitting_batches
+from unigap.models.engine.memory import BatchLimit, in_fitting_batches
 from unigap.records import Candidate
 
 QUESTION = "Does this image describe {prompt}?"
@@ -33,6 +33,7 @@ class SelfJudge(AskedJudge):
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
         self.questions = tuple(questions)
         self.batch_size = batch_size
+        self._limit = BatchLimit()
 
     @property
     def name(self) -> str:
@@ -56,7 +57,7 @@ class SelfJudge(AskedJudge):
 
         too_large = "one image with its questions does not fit; ask fewer questions, or free memory on the device"
         with evaluating(model):
-            parts = list(in_fitting_batches(answer, len(questions_BQ), self.batch_size, too_large))
+            parts = list(in_fitting_batches(answer, len(questions_BQ), self.batch_size, too_large, self._limit))
         return joined(parts, pixels_BCHW)
 
     def _answers(self, model: UnifiedModel, texts: Sequence[str], pixels_BCHW: torch.Tensor) -> Answers:

@@ -16,7 +16,7 @@ from unigap.judges.described import Described
 from unigap.judges.early_check import EarlyCheck
 from unigap.models.base import Answers, UnifiedModel
 from unigap.models.engine.image_reader import ImageReader
-from unigap.models.engine.memory import in_fitting_batches
+from unigap.models.engine.memory import BatchLimit, in_fitting_batches
 from unigap.models.files.location import resolve
 from unigap.models.files.placement import Placement
 from unigap.records import Candidate
@@ -75,6 +75,7 @@ class VQAJudge(ExplainingJudge, EarlyCheck):
         self.checkpoint, self.question, self.dtype = checkpoint, question, dtype
         self.device, self.batch_size, self.device_map, self.offload = device, batch_size, device_map, offload
         self._reader: ImageReader | None = None
+        self._limit = BatchLimit()
 
     @property
     def name(self) -> str:
@@ -133,7 +134,8 @@ class VQAJudge(ExplainingJudge, EarlyCheck):
             self._reader = ImageReader(self.checkpoint, replace(self._placement, device=device))
         reader = self._reader.to(device)
         try:
-            return list(in_fitting_batches(lambda batch: run(reader, batch), count, self.batch_size, TOO_LARGE))
+            batches = (lambda batch: run(reader, batch), count, self.batch_size, TOO_LARGE)
+            return list(in_fitting_batches(*batches, self._limit))
         finally:
             if self.offload:
                 reader.to("cpu")

@@ -14,6 +14,7 @@ from unigap.loop.members import stage_members
 from unigap.loop.ranks import Ranks
 from unigap.loop.sampling import stack_drawings
 from unigap.models.base import UnifiedModel, evaluating
+from unigap.models.engine.memory import in_fitting_batches
 from unigap.models.engine.sharding import whole
 from unigap.pool import Pool
 from unigap.pool.candidates import Candidates, Numbers
@@ -78,13 +79,22 @@ def _share(candidates: Sequence[Candidate], ranks: Ranks) -> Sequence[Candidate]
 def image_likelihoods(
     model: UnifiedModel, candidates: Sequence[Candidate], batch_size: int = BATCH
 ) -> dict[str, float]:
-    """Return the teacher-forced log-likelihood of each candidate, summed over its tokens, in nats, by candidate id."""
+    """Return the teacher-forced log-likelihood of each candidate, summed over its tokens, in nats, by candidate id.
+
+    Raises:
+        ValueError: Memory runs out for a single candidate.
+    """
     found: dict[str, float] = {}
+
+    def likelihoods(batch: slice) -> dict[str, float]:
+        rows = candidates[batch]
+        prompt = model.encode_prompt([candidate.prompt.text for candidate in rows])
+        logp_B = model.image_logps(prompt, stack_drawings(rows).to(prompt.ids_BL.device)).double().sum(-1)
+        return dict(zip([candidate.id for candidate in rows], logp_B.tolist(), strict=True))
+
+    too_large = "the likelihood of one image does not fit; free memory on the device"
     with evaluating(model), tasks.task("references", "reference likelihoods", len(candidates), "image") as task:
-        for start in range(0, len(candidates), batch_size):
-            batch = candidates[start : start + batch_size]
-            prompt = model.encode_prompt([candidate.prompt.text for candidate in batch])
-            logp_B = model.image_logps(prompt, stack_drawings(batch).to(prompt.ids_BL.device)).double().sum(-1)
-            found |= dict(zip([candidate.id for candidate in batch], logp_B.tolist(), strict=True))
+        for batch in in_fitting_batches(likelihoods, len(candidates), batch_size, too_large):
+            found |= batch
             task.advance(len(batch))
     return found

@@ -20,6 +20,7 @@ from unigap.loop.ranks import Ranks
 from unigap.loop.sampling import sample_candidates
 from unigap.loop.selection import Selection, select, threshold_logit
 from unigap.models.base import UnifiedModel
+from unigap.models.engine.memory import BatchLimit
 from unigap.pool import Pool
 from unigap.pool.layout import BEHAVIOUR_KEY
 from unigap.records import Prompt
@@ -81,10 +82,11 @@ def run_round(
     while wave:
         mine = ranks.share(wave.batches(plan.images_per_batch))
         todo = [[prompts[i] for i in batch if (prompts[i].id, wave.first) not in logits] for batch in mine]
+        limit = BatchLimit()
         images, title = wave.images * sum(map(len, todo)), ranks.share_of(f"round {round}")
         with ranks.together(), tasks.task("storing", title, images, "image", tasks.IMAGE_PARTS):
             for missing in todo:
-                batches = sample_candidates(model, missing, wave.images, round, *how, wave.first, behaviour)
+                batches = sample_candidates(model, missing, wave.images, round, *how, wave.first, behaviour, limit)
                 for sampled in batches:  # sample
                     judgments = judge_samples(model, sampled, present)  # judge
                     writer.write(sampled.candidates, judgments, ranks.rank)  # store

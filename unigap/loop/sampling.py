@@ -12,7 +12,8 @@ import torch
 
 from unigap.console import tasks
 from unigap.models.base import Samples, SamplingRecipe, UnifiedModel
-from unigap.models.engine.memory import in_fitting_batches, items_that_fit
+from unigap.models.engine.memory import BatchLimit, in_fitting_batches, items_that_fit
+from unigap.models.engine.precision import weights_cast_once
 from unigap.records import Candidate, Prompt
 
 
@@ -46,6 +47,7 @@ def sample_candidates(
     images_per_batch: int = 512,
     first: int = 0,
     behaviour: bool = False,
+    limit: BatchLimit | None = None,
 ) -> Iterator[SampledBatch]:
     """Sample ``n`` candidates for each prompt, whole prompts at a time.
 
@@ -60,6 +62,7 @@ def sample_candidates(
             the memory.
         first: Index of the first candidate of each prompt; earlier ones exist already.
         behaviour: Keep the log-probability of each token under ``recipe``.
+        limit: Remembers how many prompts fit, for callers that sample in several calls.
 
     Yields:
         The candidates of a batch of prompts, prompt by prompt.
@@ -79,7 +82,7 @@ def sample_candidates(
 
     images = min(images_per_batch, items_that_fit(model, model.drawing_bytes(recipe)))
     too_large = f"{n} candidates of one prompt do not fit; draw fewer candidates, or free memory on the device"
-    yield from in_fitting_batches(draw, len(prompts), max(1, images // n), too_large)
+    yield from in_fitting_batches(draw, len(prompts), max(1, images // n), too_large, limit)
 
 
 def _draw_batch(
@@ -93,7 +96,8 @@ def _draw_batch(
 ) -> SampledBatch:
     seeds = [[seed_of(run_seed, round, prompt.id, index) for index in indices] for prompt in prompts]
     encoded = model.encode_prompt([prompt.text for prompt in prompts])
-    samples = model.sample_images(encoded, torch.tensor(seeds), recipe)
+    with weights_cast_once(encoded.ids_BL.device.type):
+        samples = model.sample_images(encoded, torch.tensor(seeds), recipe)
     drawings_R = samples.drawings_BN.flatten(0, 1)
     stored = model.storable(drawings_R).numpy()
     logp_BNM = samples.logp_BNM
@@ -103,7 +107,7 @@ def _draw_batch(
     asked = itertools.product(prompts, indices)
     candidates = [Candidate(prompt, round, index, *row) for (prompt, index), row in zip(asked, drawn, strict=True)]
     # judges see what the pool holds
-    return SampledBatch(candidates, model.decode(stack_drawings(candidates).to(drawings_R.device)))
+    return SampledBatch(candidates, _decoded(model, stack_drawings(candidates).to(drawings_R.device)))
 
 
 def _behaviours(samples: Samples) -> Sequence[np.ndarray]:
@@ -114,3 +118,12 @@ def _behaviours(samples: Samples) -> Sequence[np.ndarray]:
         )
     acted_RM: np.ndarray = samples.behaviour_BNM.flatten(0, 1).float().cpu().numpy()
     return list(acted_RM)
+
+
+def _decoded(model: UnifiedModel, drawings_R: torch.Tensor) -> torch.Tensor:
+    """Decode drawings, in parts if the memory lacks room for all: sampling them again would cost far more."""
+    too_large = "one image cannot be decoded; free memory on the device"
+    parts = in_fitting_batches(
+        lambda batch: model.decode(drawings_R[batch]), len(drawings_R), len(drawings_R), too_large
+    )
+    return torch.cat(list(parts))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unigap.models.bagel.network import patched, unpatched
+from unigap.models.engine.precision import float32_arithmetic
 
 # Shape legend: B images, M latent tokens, C numbers of a token, H W image sides.
 
@@ -57,14 +58,14 @@ class LatentCodec(nn.Module):
     @torch.no_grad()
     def decode(self, tokens_BMC: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
         """Return pixels in [-1, 1], float32 (B, 3, H, W)."""
-        with torch.autocast(tokens_BMC.device.type, enabled=False):
+        with float32_arithmetic(tokens_BMC.device.type):
             latents = unpatched(tokens_BMC.float(), rows, columns, PATCH)
             return self.vae.decode(latents / SCALE + OFFSET).sample.clamp(-1, 1)
 
     @torch.no_grad()
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Return the mean latents of pixels in [-1, 1], float32 (B, M, C)."""
-        with torch.autocast(pixels_BCHW.device.type, enabled=False):
+        with float32_arithmetic(pixels_BCHW.device.type):
             mean = self.vae.encode(pixels_BCHW.float()).latent_dist.mean
             return patched((mean - OFFSET) * SCALE, PATCH)
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from unigap.models.engine.precision import float32_arithmetic
+
 # Shape legend: B images, M image codes, D code width, T frames, C H W image channels and sides.
 
 
@@ -35,7 +37,7 @@ class Emu3ImageTokenizer:
         """Decode codes to pixels in [-1, 1], float32 (B, 3, H, W)."""
         if not len(codes_BM):  # transformers' temporal layers fail on an empty batch
             return torch.zeros(0, 3, *self.side, device=codes_BM.device)
-        with torch.autocast(codes_BM.device.type, enabled=False):
+        with float32_arithmetic(codes_BM.device.type):
             code_BHWD = self.vq.quantize.embedding(codes_BM.view(-1, self.rows, self.columns))
             return self.reconstruct(code_BHWD.permute(0, 3, 1, 2)).clamp(-1, 1)
 
@@ -45,7 +47,7 @@ class Emu3ImageTokenizer:
         pixels = pixels_BCHW.to(self.vq.device).float()
         if pixels.shape[-2:] != self.side:
             pixels = F.interpolate(pixels, self.side, mode="bicubic", antialias=True)
-        with torch.autocast(pixels.device.type, enabled=False):
+        with float32_arithmetic(pixels.device.type):
             return self.vq.quantize(self.latents(pixels)[:, None]).flatten(1)
 
     def reconstruct(self, code_BDHW: torch.Tensor) -> torch.Tensor:

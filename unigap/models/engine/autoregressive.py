@@ -59,15 +59,31 @@ def filtered_probs(logits_RV: torch.Tensor, recipe: SamplingRecipe) -> torch.Ten
     probs_RV = logits_RV.softmax(-1)
     if recipe.top_p < 1:
         sorted_RV, order_RV = probs_RV.sort(-1, descending=True)
-        outside_RV = sorted_RV.cumsum(-1) - sorted_RV >= recipe.top_p
+        outside_RV = cumulative(sorted_RV) - sorted_RV >= recipe.top_p
         probs_RV = probs_RV.masked_fill(outside_RV.gather(-1, order_RV.argsort(-1)), 0)
     return probs_RV
 
 
 def _invert(probs_RV: torch.Tensor, uniform_R: torch.Tensor) -> torch.Tensor:
-    cdf_RV = probs_RV.cumsum(-1)
+    cdf_RV = cumulative(probs_RV)
     # scale by the last entry, so that rounding never selects a filtered code
     return torch.searchsorted(cdf_RV, (uniform_R * cdf_RV[:, -1])[:, None], right=True)[:, 0]
+
+
+def cumulative(values_RV: torch.Tensor) -> torch.Tensor:
+    """Return cumulative sums along the last dimension, also where torch refuses ``cumsum`` as not deterministic."""
+    if values_RV.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return doubling_sums(values_RV)
+    return values_RV.cumsum(-1)
+
+
+def doubling_sums(values_RV: torch.Tensor) -> torch.Tensor:
+    """Return cumulative sums by log2(V) additions of shifted copies, in an order that is always the same."""
+    shift = 1
+    while shift < values_RV.shape[-1]:
+        values_RV = values_RV + F.pad(values_RV, (shift, -shift))
+        shift *= 2
+    return values_RV
 
 
 def sample_next(logits_GV: torch.Tensor, uniform_R: torch.Tensor, recipe: SamplingRecipe) -> Sampled:

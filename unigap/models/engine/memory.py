@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -50,7 +51,16 @@ def _bytes_of(model: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def in_fitting_batches(run: Callable[[slice], Result], count: int, size: int, too_large: str) -> Iterator[Result]:
+@dataclass
+class BatchLimit:
+    """Number of items above which an earlier batch did not fit, shared by the batches of one kind; None if all did."""
+
+    items: int | None = None
+
+
+def in_fitting_batches(
+    run: Callable[[slice], Result], count: int, size: int, too_large: str, limit: BatchLimit | None = None
+) -> Iterator[Result]:
     """Run over ``count`` items in order, in batches of at most ``size``, halved when memory runs out.
 
     Args:
@@ -58,6 +68,7 @@ def in_fitting_batches(run: Callable[[slice], Result], count: int, size: int, to
         count: Number of items.
         size: Maximum batch size, >= 1.
         too_large: Message if a single item does not fit.
+        limit: Remembers the size that fits, so that later calls do not try larger batches again.
 
     Yields:
         The result of ``run`` for each slice.
@@ -65,8 +76,9 @@ def in_fitting_batches(run: Callable[[slice], Result], count: int, size: int, to
     Raises:
         ValueError: Memory runs out for a single item.
     """
-    start = 0
+    limit, start = limit or BatchLimit(), 0
     while start < count:
+        size = min(size, limit.items or size)
         batch = slice(start, min(start + size, count))
         result = _unless_out_of_memory(run, batch)
         if result is not None:
@@ -76,7 +88,7 @@ def in_fitting_batches(run: Callable[[slice], Result], count: int, size: int, to
         elif batch.stop - start == 1:
             raise ValueError(f"out of memory: {too_large}")
         else:
-            size = (batch.stop - start) // 2
+            limit.items = (batch.stop - start) // 2
 
 
 def _unless_out_of_memory(run: Callable[[slice], Result], batch: slice) -> Result | None:

@@ -20,6 +20,7 @@ from unigap.models.base import (
     evaluating,
 )
 from unigap.models.engine.chat_template import left_padded
+from unigap.models.engine.precision import float32_arithmetic
 from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
 from unigap.models.files.weights import digest
@@ -189,13 +190,13 @@ class Janus(UnifiedModel):
 
     @torch.no_grad()
     def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(drawings_B.device.type, enabled=False):
+        with float32_arithmetic(drawings_B.device.type):
             return self.core.vqmodel.decode(drawings_B).clamp(-1, 1)
 
     @torch.no_grad()
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         vq = self.core.vqmodel
-        with torch.autocast(pixels_BCHW.device.type, enabled=False):
+        with float32_arithmetic(pixels_BCHW.device.type):
             # transformers' encode omits the normalisation that its decode assumes
             latent_BDHW = F.normalize(vq.quant_conv(vq.encoder(pixels_BCHW.float())), dim=1)
             return (latent_BDHW.flatten(2).transpose(1, 2) @ self.codebook.T).argmax(-1)

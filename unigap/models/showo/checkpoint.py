@@ -111,7 +111,7 @@ def convert_official(show_o: str, magvit: str, phi: str, folder: str | Path, gri
         if not path.endswith(".safetensors") or not Path(path).is_file():
             raise ValueError(f"{path!r} is not a safetensors file; save the published tensors as one")
         state |= load_file(path)
-    net = _filled(official_shape(grid), official_names(state))
+    net = filled(official_shape(grid), official_names(state))
     write_folder(net, with_marks(AutoTokenizer.from_pretrained(phi)), folder)
 
 
@@ -139,7 +139,7 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
     try:
         with tasks.task("loading", f"loading {checkpoint}"), quiet_transformers():
             shape = _shape(config)
-            net = _filled(shape, load_file(folder / WEIGHTS), attn_implementation, DTYPES[dtype])
+            net = filled(shape, load_file(folder / WEIGHTS), attn_implementation, DTYPES[dtype])
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a damaged folder raises exceptions without a common class
         reason = shortened(str(error)) or type(error).__name__
@@ -171,7 +171,7 @@ def write_folder(net: ShowONetwork, tokenizer: Any, folder: str | Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _filled(
+def filled(
     shape: ShowOShape,
     state: Mapping[str, torch.Tensor],
     attn_implementation: str = "sdpa",

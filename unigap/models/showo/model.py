@@ -19,6 +19,7 @@ from unigap.models.base import (
     evaluating,
 )
 from unigap.models.engine.chat_template import with_null_prompts
+from unigap.models.engine.precision import float32_arithmetic
 from unigap.models.files.lora import attach_lora, merged
 from unigap.models.files.saved_folder import Loading, save_folder
 from unigap.models.files.weights import digest
@@ -263,12 +264,12 @@ class ShowO(UnifiedModel):
 
     @torch.no_grad()
     def decode(self, drawings_B: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(drawings_B.device.type, enabled=False):
+        with float32_arithmetic(drawings_B.device.type):
             return self.net.magvit.decode(drawings_B).clamp(-1, 1)
 
     @torch.no_grad()
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(pixels_BCHW.device.type, enabled=False):
+        with float32_arithmetic(pixels_BCHW.device.type):
             return self.net.magvit.encode(pixels_BCHW.float())
 
     def drawing_digest(self) -> str:

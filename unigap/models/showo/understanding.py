@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from unigap.models.engine.attention import additive, run_trunk
 from unigap.models.engine.packed_questions import PackedUnderstanding, pack
+from unigap.models.engine.precision import float32_arithmetic
 from unigap.models.showo.chat_template import ShowOChatTemplate
 from unigap.models.showo.masks import understanding_mask
 from unigap.models.showo.network import ShowONetwork
@@ -46,7 +47,7 @@ class ShowOUnderstanding(PackedUnderstanding):
         pixels_BCHW = pixels_BCHW.to(self.net.device).float()
         if pixels_BCHW.shape[-2:] != (side, side):
             pixels_BCHW = F.interpolate(pixels_BCHW, (side, side), mode="bicubic", antialias=True)
-        with torch.autocast(pixels_BCHW.device.type, enabled=False):
+        with float32_arithmetic(pixels_BCHW.device.type):
             codes_BM = self.net.magvit.encode(pixels_BCHW)
         unmasked_BM = torch.zeros_like(codes_BM, dtype=torch.bool)
         image_BI = self.net.image_ids(codes_BM, unmasked_BM, (self.template.image_start, self.template.image_end))

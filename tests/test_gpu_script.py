@@ -1,0 +1,41 @@
+"""The measurements for a GPU run on a CPU too, with the small model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import floor, gpu
+
+
+def test_every_figure_is_measured_and_written(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    assert gpu.main(["--device", "cpu", "--tiny", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["parity, float32"]["token_max"] < 1e-4
+    assert found["parity, float32"]["token_max"] < found["parity, bfloat16"]["token_max"] < 0.1
+    assert found["DPO step, 7B, LoRA 32"]["images_per_second"] > 0
+    assert found["SFT step, 7B, LoRA 32"]["trained_parameters"] < found["SFT step, 1B, in full"]["trained_parameters"]
+
+
+def test_a_failed_figure_is_named_and_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> gpu.Figures:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(gpu, "tasks", lambda machine: iter([("first", broken), ("second", lambda: {"images": 3})]))
+    out = tmp_path / "figures.json"
+    assert gpu.main(["--device", "cpu", "--tiny", "--out", str(out)]) == 1
+    found = json.loads(out.read_text())
+    assert found["first"]["error"] == "RuntimeError: no room" and found["second"]["images"] == 3
+
+
+def test_the_floor_is_below_what_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    floor.main(["--layers", "1", "--image_tokens", "16", "--narrow", "--rows", "2", "--dtypes", "float32"])
+    line = capsys.readouterr().out.splitlines()[-1]
+    _, dtype, rows, ours, matrices, theirs, *_ = (cell.strip() for cell in line.split("|"))
+    assert (dtype, rows) == ("float32", "2")
+    assert 0 < float(matrices) < float(ours) and float(theirs) > 0
