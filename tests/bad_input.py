@@ -669,7 +669,7 @@ STAGES = {
         "cfg 3",
         "ShowO only estimates",
         stage__model="unigap.models.showo.ShowO",
-        stage__model__init_args__checkpoint="shapes",
+        stage__model__init_args__checkpoint="shapes-show-o",
         regrow__plan__sampling__cfg=3.0,
     ),
     "NFT of odds": run("nft", "rewards in [0, 1]", stage__objective__init_args__reward__of="logit"),
