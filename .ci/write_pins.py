@@ -53,7 +53,7 @@ def compiled(options: list[str]) -> dict[str, list[str]]:
         out = Path(folder) / "pins.txt"
         # without their hashes, which uv would otherwise take over as they are
         out.write_text("\n".join(pin for path in HEADERS for pin in written(path)))
-        extras = [word for extra in ("test", "dev", "docs", "vqa") for word in ("--extra", extra)]
+        extras = [word for extra in ("test", "dev", "docs", "vqa", "quantized") for word in ("--extra", extra)]
         shape = ["--universal", "--python-version", OLDEST_PYTHON, "--generate-hashes"]
         quiet = ["--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
         command = ["uv", "pip", "compile", "setup.cfg", *extras, *shape, *quiet, "--output-file", str(out), *options]
@@ -75,8 +75,10 @@ def main() -> None:
     for pin, hashes in compiled(sys.argv[1:]).items():
         if ELSEWHERE.search(pin.replace("!= 'emscripten'", "")):
             continue
-        if pin.startswith("torchvision=="):
-            pin = f"{pin} ; extra == 'vqa'"  # it changes how transformers reads images, so only the extra brings it
+        # torchvision changes how transformers reads images, and bitsandbytes is for GPUs: only the extras bring them
+        for project, extra in (("torchvision", "vqa"), ("bitsandbytes", "quantized")):
+            if pin.startswith(f"{project}=="):
+                pin = f"{pin} ; extra == '{extra}'"
         pins[pin] = hashes
     write(CUDA, {pin: hashes for pin, hashes in pins.items() if CUDA_NAMES.match(pin)})
     write(PINS, {pin: hashes for pin, hashes in pins.items() if not CUDA_NAMES.match(pin)})

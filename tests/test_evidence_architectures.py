@@ -76,7 +76,7 @@ def test_two_models_draw_with_one_and_judge_with_the_other(janus_folder: Path) -
     pixels, asked = torch.zeros(1, 3, 32, 32), [["is it red?"]]
     assert torch.equal(both.judge_logit(pixels, asked), judging.judge_logit(pixels, asked))
     assert not torch.equal(both.judge_logit(pixels, asked), drawing.judge_logit(pixels, asked))
-    codes = torch.zeros(1, both.image_tokens, dtype=torch.int64)
+    codes = torch.zeros(1, drawing.image_tokens, dtype=torch.int64)
     loss = -both.image_logps(both.encode_prompt(["a red circle"]), codes).mean()
     assert torch.equal(loss, -drawing.image_logps(drawing.encode_prompt(["a red circle"]), codes).mean())
     loss.backward()

@@ -50,7 +50,9 @@ def imported(folder: str) -> set[str]:
 def test_every_package_that_is_imported_is_named() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    lines = [line for line in config["options"]["install_requires"].splitlines() if line.strip()]
+    extras = config["options.extras_require"]
+    texts = [config["options"]["install_requires"], *(extras[name] for name in ("diffusion", "quantized", "vqa"))]
+    lines = [line for text in texts for line in text.splitlines() if line.strip()]
     named, projects = names(lines), packages_distributions()
     missing = {name for name in imported("unigap") | imported("theory") if not names(projects[name]) & named}
     assert not missing, "list it in setup.cfg"
