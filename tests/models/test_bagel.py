@@ -15,11 +15,10 @@ import torch
 from bagel_official import ANSWER, PROMPTS, QUESTIONS, SEED, SIDE, STEPS
 from peak_bytes import PeakBytes
 from small_bagel import published_shape
-from small_runs import state
+from small_runs import FICKLE, improve, state
 from torch.nn import functional as F
 
 import theory
-from unigap.__main__ import main
 from unigap.callbacks.dynamics_coupling import layer_of
 from unigap.callbacks.dynamics_probes import generation_source, understanding_source
 from unigap.loop.sampling import sample_candidates, stack_drawings
@@ -480,25 +479,20 @@ def test_objectives_learn_from_stored_latents(new_bagel: Loader) -> None:
         assert step.loss < first.loss
 
 
-@pytest.mark.parametrize("train", ["generation", "all"])
-def test_a_run_of_the_whole_loop_moves_what_was_chosen(bagel_folder: Path, here: Path, train: str) -> None:
-    model = "--model.init_args.model"
-    options = {
-        "run": "run", f"{model}.class_path": "unigap.models.bagel.Bagel", f"{model}.init_args.checkpoint": bagel_folder,
-        f"{model}.init_args.image_size": SIDE, f"{model}.init_args.flow.timesteps": 3,
-        f"{model}.init_args.train": train, "model.init_args.judge": "unigap.judges.RandomJudge",
-        "data.init_args.per_cell": 1, "data.init_args.eval_per_cell": 1, "data.init_args.batch_size": 8,
-        "regrow.plan.candidates": 2, "trainer.max_epochs": 1, "trainer.limit_train_batches": 2,
-        "trainer.limit_val_batches": 1, "trainer.accelerator": "cpu", "trainer.enable_progress_bar": "false",
-    }  # fmt: skip
-    config = Path(__file__).parents[2] / "configs" / "shapes" / "sft.yaml"
-    words = [word for name, value in options.items() for word in (f"--{name.removeprefix('--')}", str(value))]
-    assert main(["fit", "--config", str(config), *words]) == 0
+def test_a_run_of_the_whole_loop_trains_both_experts(bagel_folder: Path, here: Path) -> None:
+    model = "model.init_args.model"
+    small = {
+        f"{model}.class_path": "unigap.models.bagel.Bagel",
+        f"{model}.init_args.image_size": SIDE,
+        f"{model}.init_args.flow.timesteps": 3,
+        "run": "run",
+    }
+    assert improve(bagel_folder, "sft", {**FICKLE, **small}) == 0
     assert np.load("run/pool/round-00000/latents.npy", mmap_mode="r").shape[1:] == (TOKENS, WIDTH)
     before = {f"model.{name}": tensor for name, tensor in Bagel(str(bagel_folder)).state_dict().items()}
     after = state(Path("run/checkpoints/last.ckpt"))
     changed = {name for name, tensor in after.items() if "layers" in name and not torch.equal(tensor, before[name])}
-    assert {"_moe_gen" in name for name in changed} == {"generation": {True}, "all": {True, False}}[train]
+    assert {"_moe_gen" in name for name in changed} == {True, False}
 
 
 # Learning dynamics
