@@ -2,7 +2,7 @@
 
 Run ``python -m benchmarks.pool --candidates 1000000 --codes 576``; ``--json FILE`` also writes the figures. The pool is
 drawn at a quarter, a half and all of the size; each phase runs in a process of its own, whose largest resident memory
-is given. The last line fits a slope to the cost of a redraw against the size of the pool.
+is given. Seconds are CPU seconds. The last line fits a slope to the cost of a redraw against the size of the pool.
 """
 
 from __future__ import annotations
@@ -114,10 +114,10 @@ def random_shard(prompts: Sequence[Prompt], number: int, start: int, codes: int)
 def seal(folder: Path, size: Size) -> dict[str, float]:
     """Draw the first rounds."""
     pool, prompts = Pool.create(folder, "synthetic"), prompts_of(size.prompts)
-    began = time.perf_counter()
+    began = time.process_time()
     for number in range(size.rounds):
         draw_round(pool, number, prompts, size.codes)
-    return {"draw and seal, s": time.perf_counter() - began}
+    return {"draw and seal, s": time.process_time() - began}
 
 
 def redraw(folder: Path, size: Size) -> dict[str, float]:
@@ -158,16 +158,16 @@ def train(folder: Path, size: Size) -> dict[str, float]:
 
 
 class Clock:
-    """Seconds of each call by name."""
+    """CPU seconds of each call by name: a shared machine does not change them much."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     def __call__(self, name: str, act: Callable[[], Any]) -> Any:
-        """Call ``act``, keep its seconds under ``name``, and return its result."""
-        began = time.perf_counter()
+        """Run a function and note its seconds."""
+        began = time.process_time()
         result = act()
-        self.seconds[name] = time.perf_counter() - began
+        self.seconds[name] = time.process_time() - began
         return result
 
 

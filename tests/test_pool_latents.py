@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
+import torch
 from latent_painter import CHANNELS, TOKENS, LatentPainter
 from small_pools import flip, tree
 
@@ -22,7 +24,7 @@ from unigap.objectives import DPO
 from unigap.pool import Pool
 from unigap.pool import latents as latent_files
 from unigap.pool.damage import find_damage
-from unigap.records import DrawingFormat, Prompt
+from unigap.records import Candidate, DrawingFormat, Prompt
 
 PROMPTS = [Prompt(f"p{number}", f"a ring and {number} dots") for number in (3, 1, 2)]
 PLAN = RoundPlan(candidates=4, images_per_batch=4, seed=5)
@@ -65,9 +67,7 @@ def test_the_pool_holds_what_was_judged(folder: Path) -> None:
     assert candidates[0].drawing.any(), "a drawing is the caller's own"
 
 
-def seeds(seed: int) -> Any:
-    import torch
-
+def seeds(seed: int) -> torch.Tensor:
     return torch.tensor([[seed]])
 
 
@@ -141,8 +141,6 @@ def test_damaged_latents_of_a_shard_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_other_drawings_are_refused(tmp_path: Path, drawing: np.ndarray, message: str) -> None:
-    from dataclasses import replace
-
     pool = new_pool(tmp_path / "pool")
     draw(pool)
     candidate = replace(pool.candidates()[0], round=1, stored=drawing)
@@ -161,8 +159,6 @@ def test_a_pool_of_an_unknown_kind_of_drawing_is_refused(folder: Path, drawing: 
 
 
 def test_codes_of_several_levels_keep_their_shape(tmp_path: Path) -> None:
-    from unigap.records import Candidate
-
     codes = np.arange(12, dtype=np.int32).reshape(2, 2, 3)
     pool = Pool.create(tmp_path / "pool", "residual", DrawingFormat("int32", (2, 3)))
     writer = pool.writer(0, {})
@@ -182,7 +178,8 @@ def test_pairs_of_latents_are_trained_on(folder: Path) -> None:
     pool, objective = Pool.open(folder), DPO()
     rows = objective.rows(pool.candidates(), pool.logits("random"))
     batch = objective.collate([rows[i] for i in range(len(rows))], {})
-    assert batch.drawings_B.shape == (len(rows), TOKENS, CHANNELS) and len(rows) > 1
+    assert batch.drawings_B.shape == (len(rows), TOKENS, CHANNELS) and len(rows)
+    assert np.array_equal(batch.rejected_B[0].numpy(), rows[0].rejected.drawing.astype(np.float32))
 
 
 def test_export_leaves_latents_out_unless_asked(folder: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from unigap.loop.counts import count_round
 from unigap.loop.members import distinct_members, stage_members
 from unigap.loop.selection import acceptance, accepted_rows, balanced, discarded_prompts, preference_pairs, select
 from unigap.objectives import DPO, SFT, KLToBase
-from unigap.pool import Pool, candidates, columns, sealing
+from unigap.pool import Pool, candidates, columns, drawings, sealing
 from unigap.records import Judgment
 
 
@@ -168,8 +168,6 @@ def test_a_redraw_reads_the_new_round_alone(pool: Pool, monkeypatch: pytest.Monk
 
 
 def test_drawings_are_read_in_any_order(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unigap.pool import drawings
-
     monkeypatch.setattr(drawings, "OPEN_ROUNDS", 2)
     expected = {candidate.id: candidate.drawing.tolist() for candidate in Pool.open(pool.folder).candidates()}
     shuffled = pool.candidates().take(np.random.default_rng(0).permutation(len(expected)))

@@ -63,6 +63,21 @@ def threshold_logit(threshold: float) -> float:
     return math.log(threshold / (1 - threshold))
 
 
+def ranked_by_prompt(
+    candidates: Iterable[Candidate], logits: Mapping[str, float]
+) -> dict[str, list[tuple[float, Candidate]]]:
+    """Return the judged candidates of each prompt over all rounds, highest logit first; unjudged ones are left out.
+
+    Makes a record of every judged candidate, for objectives that look at whole groups.
+    """
+    columns = verdict_columns(candidates, logits)
+    places = columns.ranked().place_R
+    ranked: dict[str, list[tuple[float, Candidate]]] = {}
+    for logit, candidate in zip(columns.logit_N[places].tolist(), columns.take(places), strict=True):
+        ranked.setdefault(candidate.prompt.id, []).append((logit, candidate))
+    return ranked
+
+
 def accepted_rows(
     candidates: Iterable[Candidate], logits: Mapping[str, float], threshold: float = 0.5, keep: int = 8
 ) -> Sequence[Candidate]:

@@ -23,8 +23,8 @@ class Ranked:
 
 def tie_breaks(round_N: np.ndarray, index_N: np.ndarray) -> np.ndarray:
     """Return numbers that sort as the texts ``round.index`` do, by which equal log-odds are ordered."""
-    pairs, inverse = np.unique(np.stack([round_N, index_N]), axis=1, return_inverse=True)
-    names = [f"{round}.{index}" for round, index in pairs.T.tolist()]
+    pairs, inverse = np.unique(round_N.astype(np.int64) << 32 | index_N, return_inverse=True)
+    names = [f"{pair >> 32}.{pair & 0xFFFFFFFF}" for pair in pairs.tolist()]
     rank = np.empty(len(names), np.int64)
     rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
     return rank[inverse.ravel()]
