@@ -15,6 +15,7 @@ import torch
 from bagel_official import ANSWER, PROMPTS, QUESTIONS, SEED, SIDE, STEPS
 from peak_bytes import PeakBytes
 from small_bagel import published_shape
+from small_runs import FICKLE, improve, state
 from torch.nn import functional as F
 
 import theory
@@ -476,6 +477,22 @@ def test_objectives_learn_from_stored_latents(new_bagel: Loader) -> None:
             step.loss.backward()
             optimizer.step()
         assert step.loss < first.loss
+
+
+def test_a_run_of_the_whole_loop_trains_both_experts(bagel_folder: Path, here: Path) -> None:
+    model = "model.init_args.model"
+    small = {
+        f"{model}.class_path": "unigap.models.bagel.Bagel",
+        f"{model}.init_args.image_size": SIDE,
+        f"{model}.init_args.flow.timesteps": 3,
+        "run": "run",
+    }
+    assert improve(bagel_folder, "sft", {**FICKLE, **small}) == 0
+    assert np.load("run/pool/round-00000/latents.npy", mmap_mode="r").shape[1:] == (TOKENS, WIDTH)
+    before = {f"model.{name}": tensor for name, tensor in Bagel(str(bagel_folder)).state_dict().items()}
+    after = state(Path("run/checkpoints/last.ckpt"))
+    changed = {name for name, tensor in after.items() if "layers" in name and not torch.equal(tensor, before[name])}
+    assert {"_moe_gen" in name for name in changed} == {True, False}
 
 
 # Learning dynamics

@@ -169,6 +169,8 @@ class UnifiedModel(nn.Module, ABC):
     """
     drawing_format: DrawingFormat | None = None
     """Type and shape of a stored drawing, set by models of latents or of codes (M, D); None for codes, int32 (M,)."""
+    unreached_by_images: tuple[str, ...] = ()
+    """Beginnings of the names of weights that train but that ``image_logps`` does not use; they learn from answers."""
     options: ClassVar[tuple[str, ...]] = ()
     """Names of parameters that hold options instead of weights, so that ``weights_digest`` covers them."""
     reference_state: dict[str, torch.Tensor] | None = None

@@ -14,7 +14,8 @@ class IdleWeights:
 
     def __init__(self, model: UnifiedModel) -> None:
         self._model = model
-        self._names = {name for name, p in model.named_parameters() if p.requires_grad}
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
+        self._names = {name for name in trained if not name.startswith(model.unreached_by_images)}
         self._is_new = True
 
     def update(self) -> None:

@@ -34,6 +34,13 @@ TRAINED: Mapping[Trained, tuple[str, ...]] = {
     "all": EXPERTS,
 }
 """Experts that each choice trains."""
+UNREACHED = (
+    "{last}.self_attn.o_proj.",
+    "{last}.post_attention_layernorm.",
+    "{last}.mlp.",
+    "net.language_model.model.norm.",
+)
+"""Weights after the last attention of the understanding expert: no latent attends to what they compute."""
 LOADING = Loading(
     library="unigap",
     checkpoint="""from unigap.models.bagel import Bagel
@@ -125,6 +132,8 @@ class Bagel(UnifiedModel):
         self._template = BagelChatTemplate(parts.tokenizer, self.net.shape.llm.max_position_embeddings)
         marks = (self._template.image_start, self._template.image_end)
         self._flow = ImageFlow(self.net, marks, tokens, tokens)
+        last = f"net.language_model.model.layers.{len(self.blocks) - 1}"
+        self.unreached_by_images = tuple(name.format(last=last) for name in UNREACHED)
         self.drawing_format = DrawingFormat("float16", self._flow.shape)
         self._sampler = BagelSampler(self._flow, parts.flow)
         self._likelihood = BagelLikelihood(self._flow, parts.flow.likelihood_draws, parts.flow.training_shift)
