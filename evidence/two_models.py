@@ -23,6 +23,7 @@ class TwoModels(UnifiedModel):
     """
 
     exact_likelihood: ClassVar[bool] = True
+    unreached_by_images = ("judging.",)
 
     def __init__(self, drawing: UnifiedModel, judging: UnifiedModel) -> None:
         super().__init__()

@@ -17,7 +17,8 @@ SMALL = 48 * 2**20
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="reads /proc and tunes glibc")
 def test_a_run_uses_the_memory_of_its_weights_and_moments_and_no_more(tmp_path: Path) -> None:
     script = Path(__file__).with_name("memory_of_a_run.py")
-    run = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True)
+    # -P: a folder of tests is named theory
+    run = subprocess.run([sys.executable, "-P", str(script), str(tmp_path)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
     assert found["used"] > 10 * SMALL
