@@ -30,7 +30,8 @@ STAGES = {
 }
 # an untrained judge is never certain; this one accepts half of the images with certainty
 COIN = {"model.init_args.judge": "unigap.judges.RandomJudge", "model.init_args.judge.init_args.yes_rate": 0.5}
-SMALL = {**TRAINER, **POOL, **COIN, "trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 1, "data.exam_pictures": 0}
+SMALL = {**TRAINER, **POOL, **COIN, "trainer.max_epochs": 2, "data.exam_pictures": 0}
+SMALL |= {"trainer.check_val_every_n_epoch": 1}
 SECONDS = 600
 
 
