@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_runs import epochs, expect_error, improve
+from kill_points import Killed, armed, at_call, flags_of, kill
+from small_runs import SUMMARY, epochs, expect_error, improve
 
+from unigap.callbacks import run_summary
 from unigap.data import EpochBatches
 from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import stack_drawings
@@ -190,3 +193,14 @@ def test_the_velocities_of_bagel_give_its_surrogate(bagel: Any) -> None:
     surrogate = -(terms.velocity_RMC - target).square().mean(-1)
     torch.testing.assert_close(surrogate, bagel.image_logps(prompt, image, seed_R), atol=1e-4, rtol=1e-4)
     NFT().prepare(bagel, RoundPlan())
+
+
+def test_a_continued_run_counts_the_groups_of_every_round(janus_folder: Path, here: Path) -> None:
+    """The process that continues counts the rounds of the killed one again."""
+    flags = {**flags_of("grpo"), **SUMMARY, "summary.folder": "runs/grpo"}
+    killed = (run_summary, "rejudge", lambda function: at_call(1, kill, function), {})
+    with pytest.raises(Killed), armed(killed):
+        improve(janus_folder, "grpo", flags)
+    assert improve(janus_folder, "grpo", {**flags, "resume": "auto"}) == 0
+    rounds = json.loads(Path("runs/grpo/summary.json").read_text())["rounds"]
+    assert len(rounds) > 1 and all({"groups", "even_groups"} <= counts.keys() for counts in rounds)

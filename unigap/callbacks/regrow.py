@@ -174,8 +174,7 @@ class Regrow(Callback):
             precision = trainer.precision_plugin.forward_context()
             key, state = reference_key(trainer, stage), stage.model.reference_state or {}
             data.use_references(stored_references(pool, key, members, stage.model, state, precision, ranks))
-        count = self._count(stage, pool, selection, len(data.rows), rounds - 1)
-        self.counts = [*counts, count | objective.count_rows(selection.candidates, selection.logits)]
+        self.counts = [*counts, self._count(stage, pool, selection, len(data.rows), rounds - 1)]
         growth = {f"pool/{name}": value for name, value in self.counts[-1].items()}
         log_figures(trainer.loggers, growth, trainer.global_step)
         if trainer.is_global_zero:
@@ -195,7 +194,8 @@ class Regrow(Callback):
     @staticmethod
     def _count(stage: ImproveStage, pool: Pool, selection: Selection, rows: int, number: int) -> Counts:
         external = {} if stage.external is None else pool.logits(stage.external.name, upto=number)
-        return count_round(pool, selection, external, stage.pool_data.prompts, rows, number)
+        counts = count_round(pool, selection, external, stage.pool_data.prompts, rows, number)
+        return counts | stage.objective.count_rows(selection.candidates, selection.logits)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next redraw depends on."""
