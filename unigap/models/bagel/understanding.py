@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from unigap.models.bagel.chat_template import BagelChatTemplate
 from unigap.models.bagel.experts import UNDERSTANDING
 from unigap.models.bagel.network import BagelNetwork, patched, places
-from unigap.models.engine.attention import additive
+from unigap.models.engine.attention import additive, understanding_mask
 from unigap.models.engine.packed_questions import PackedUnderstanding, pack
 
 # Shape legend: B images, Q questions an image, S packed tokens, P tokens of an image with start and end, T tokens of
@@ -59,19 +59,6 @@ class BagelUnderstanding(PackedUnderstanding):
         marks_B2 = torch.tensor([[self.template.image_start, self.template.image_end]], device=net.device)
         marks_B2D = net.embed(marks_B2.expand(len(seen), -1))
         return torch.cat([marks_B2D[:, :1], seen, marks_B2D[:, 1:]], 1)
-
-
-def understanding_mask(segment_BS: torch.Tensor) -> torch.Tensor:
-    """Return the attention mask of rows [image | text 1 | text 2 ...], bool (B, 1, S, S).
-
-    The image attends to the whole image; a text attends to the image and causally to itself.
-
-    Args:
-        segment_BS: 0 for the image with start and end, 1, 2, ... for the texts, -1 for padding.
-    """
-    image_BS = segment_BS == 0
-    own_BSS = (segment_BS[:, :, None] == segment_BS[:, None, :]).tril()
-    return (own_BSS | image_BS[:, None, :])[:, None]
 
 
 def read_size(height: int, width: int, shortest: int, longest: int, multiple: int) -> tuple[int, int]:

@@ -47,3 +47,17 @@ def run_trunk(
         use_cache: Whether to return keys and values.
     """
     return llm(inputs_embeds=embeds_BLD, attention_mask=bias, position_ids=position_BL, use_cache=use_cache)
+
+
+def understanding_mask(segment_BS: torch.Tensor) -> torch.Tensor:
+    """Return the attention mask of rows [image | text 1 | text 2 ...], bool (B, 1, S, S).
+
+    The image attends to the whole image; a text attends to the image and causally to itself.
+
+    Args:
+        segment_BS: 0 for the image with start and end, 1, 2, ... for the texts, -1 for padding.
+    """
+    image_BS = segment_BS == 0
+    same_BSS = segment_BS[:, :, None] == segment_BS[:, None, :]
+    causal_BSS = (same_BSS | image_BS[:, None, :]).tril()
+    return (causal_BSS | image_BS[:, :, None] & image_BS[:, None, :])[:, None]

@@ -35,20 +35,6 @@ def generation_mask(text_BL: torch.Tensor, image: int) -> torch.Tensor:
     return allowed_B1SS
 
 
-def understanding_mask(segment_BS: torch.Tensor) -> torch.Tensor:
-    """Return the attention mask of rows [image | text 1 | text 2 ...], bool (B, 1, S, S).
-
-    The image attends to the whole image; a text attends to the image and causally to itself.
-
-    Args:
-        segment_BS: 0 for the image with start and end, 1, 2, ... for the texts, -1 for padding.
-    """
-    image_BS = segment_BS == 0
-    same_BSS = segment_BS[:, :, None] == segment_BS[:, None, :]
-    causal_BSS = (same_BSS | image_BS[:, None, :]).tril()
-    return (causal_BSS | image_BS[:, :, None] & image_BS[:, None, :])[:, None]
-
-
 def unmasking_schedule(tokens: int, steps: int) -> list[int]:
     """Return the number of masked tokens after each step, falling to 0.
 

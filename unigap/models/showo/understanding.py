@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from unigap.models.engine.attention import additive, run_trunk
+from unigap.models.engine.attention import additive, run_trunk, understanding_mask
 from unigap.models.engine.packed_questions import PackedUnderstanding, pack
 from unigap.models.engine.precision import float32_arithmetic
 from unigap.models.showo.chat_template import ShowOChatTemplate
-from unigap.models.showo.masks import understanding_mask
 from unigap.models.showo.network import ShowONetwork
 
 # Shape legend: B images, Q questions an image, T tokens of all texts of an image, S packed tokens, P tokens of an image
