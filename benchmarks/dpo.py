@@ -12,11 +12,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.process_memory import added_mib
 from benchmarks.side_by_side import Row, main, speeds
 from benchmarks.small_janus import PROMPTS, small_janus
 from unigap.models.base import evaluating
@@ -111,16 +111,7 @@ SIDES = {"ours": ours, "trl": trl}
 
 def peak_of(side: str) -> float:
     """Return the peak memory that steps add to the loaded process, in MiB."""
-    step = SIDES[side]()
-    start = _memory_mib("VmRSS")
-    for _ in range(3):
-        step()
-    return _memory_mib("VmHWM") - start
-
-
-def _memory_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
+    return added_mib(SIDES[side](), times=3)
 
 
 def measure() -> list[Row]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import theory
+from benchmarks.process_memory import added_mib
 from unigap.files.markdown import table
 
 SAMPLES, LENGTH, WIDTH, DEPTH, HEADS, TEXT_TOKENS, CODES = 32, 64, 128, 4, 4, 256, 512
@@ -242,15 +243,7 @@ def peak_of(name: str) -> float:
         WAYS[name](model, small)  # exclude the self-check of the first use from the peak
     elif installed(name):
         one_backward(model, small)
-    start = _memory_mib("VmRSS")
-    WAYS[name](model, sources)
-    return _memory_mib("VmHWM") - start
-
-
-def _memory_mib(field: str) -> float:
-    """Return a field of this process's status, in MiB; unlike ru_maxrss it is not inherited by a new process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
+    return added_mib(lambda: WAYS[name](model, sources))
 
 
 def measure(rounds: int, threads: int) -> list[Row]:
