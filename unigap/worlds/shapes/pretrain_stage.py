@@ -16,6 +16,7 @@ from unigap.objectives.base import step_noise
 from unigap.stages.step_seed import seed_step
 from unigap.worlds.shapes.lesson_data import CrowdBatch, LessonBatch, ShapesLessons
 from unigap.worlds.shapes.lessons import STATEMENTS
+from unigap.worlds.shapes.tokenizer_training.base import TokenizerTrainer
 from unigap.worlds.shapes.untrained import UntrainedModel
 
 QUESTION = "Does this image describe {prompt}?"
@@ -30,6 +31,8 @@ class PretrainStage(LightningModule):
         out: Folder of the checkpoint; null is ``model`` in the run folder.
         init_from: Checkpoint to train on, e.g. ``shapes``, of the same family and size as ``untrained``; null starts
             untrained.
+        tokenizer_from: Checkpoint of the same family whose image tokenizer to use; set ``tokenizer_steps`` of the data
+            to 0 to keep it as it is. Null starts with an untrained tokenizer, or with that of ``init_from``.
         tokenizer_lr: Peak learning rate of the image tokenizer.
         trunk_lr: Peak learning rate of all other weights.
         judging_lr: The same in the third phase, which trains only judging.
@@ -47,6 +50,7 @@ class PretrainStage(LightningModule):
         untrained: UntrainedModel,
         out: str | None = None,
         init_from: str | None = None,
+        tokenizer_from: str | None = None,
         tokenizer_lr: float = 2.0e-3,
         trunk_lr: float = 6.0e-4,
         judging_lr: float = 5.0e-4,
@@ -67,6 +71,8 @@ class PretrainStage(LightningModule):
         if init_from:
             load_checkpoint(self.model, init_from)
         self.tokenizer = untrained.tokenizer(self.model)
+        if tokenizer_from:
+            load_tokenizer(self.tokenizer, untrained, tokenizer_from)
         self.peaks = (tokenizer_lr, trunk_lr, judging_lr, recall_lr)
         self.judge_weight, self.caption_weight = judge_weight, caption_weight
         self.prompt_dropout, self.rebuilt_share = prompt_dropout, rebuilt_share
@@ -181,6 +187,21 @@ def load_checkpoint(model: UnifiedModel, checkpoint: str) -> None:
     except RuntimeError as error:
         raise ValueError(
             f"init_from {checkpoint!r} is of another family or size than untrained; set untrained to its class and size"
+        ) from error
+
+
+def load_tokenizer(tokenizer: TokenizerTrainer, untrained: UntrainedModel, checkpoint: str) -> None:
+    """Load the weights of a checkpoint's image tokenizer into one of the same family and size.
+
+    Raises:
+        ValueError: The checkpoint is of another family, or its tokenizer has another size.
+    """
+    try:
+        trained = untrained.tokenizer(load_model(checkpoint))
+        tokenizer.tokenizer.load_state_dict(trained.tokenizer.state_dict())
+    except (AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"tokenizer_from {checkpoint!r} is of another family than untrained, or its image tokenizer has another size"
         ) from error
 
 

@@ -36,6 +36,8 @@ class ImageTokenizer(nn.Module, ABC):
 class TokenizerTrainer(nn.Module, ABC):
     """Losses that train a tokenizer to keep the kind and the jitter of every object."""
 
+    tokenizer: ImageTokenizer
+
     @abstractmethod
     def forward(self, batch: CrowdBatch, step: int, steps: int) -> torch.Tensor:
         """Return the loss of one step, a scalar.
