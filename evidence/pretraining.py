@@ -67,7 +67,7 @@ def run_recall(setting: Setting, seed: int, steps: int) -> Result:
         made = Path(folder) / "model"
         options = QUIET | {
             "seed_everything": seed,
-            "model.init_args.init_from": str(Path(resolve(setting.checkpoint)).resolve()),
+            "model.init_args.model": setting.model_spec(),
             "model.init_args.out": str(made),
             "data.init_args.trunk_steps": steps,
             "data.init_args.seed": 1 + seed,  # pretraining has seed 0

@@ -31,6 +31,13 @@ def pretrain(config: str, *told: str, **flags: object) -> Mistake:
     return Mistake(words("fit", config, {**TRAINER, **PRETRAIN, **named}), told)
 
 
+FROM_MODEL = {
+    "stage__untrained": "null",
+    "stage__model": "unigap.models.janus.Janus",
+    "stage__model__init_args__checkpoint": JANUS,
+}
+
+
 def config(file: str, *told: str, verb: str = "fit") -> Mistake:
     """A run of a config on the desk."""
     return Mistake([verb, "--config", file], told)
@@ -653,7 +660,13 @@ STAGES = {
         "PretrainStage",
         trainer__callbacks="unigap.worlds.shapes.pretraining_curve.PretrainingCurve",
     ),
-    "pretraining from another size": pretrain("recall", "init_from", "another family or size", stage__init_from=JANUS),
+    "a tokenizer of another family": pretrain(
+        "pretrain_noisy", "tokenizer_from", "another family", stage__tokenizer_from="shapes-show-o"
+    ),
+    "two models to pretrain": pretrain(
+        "pretrain_noisy", "set untrained or model", stage__model="Janus", stage__model__init_args__checkpoint=JANUS
+    ),
+    "a trained model with a tokenizer phase": pretrain("pretrain_noisy", "tokenizer_steps", **FROM_MODEL),
     "nothing accepted": run("ceiling", "accepted nothing"),
     "a group of one": run("grpo", "2 or more, got 1", "regrow.plan.candidates", regrow__plan__candidates=1),
     "a clip of nothing": run("grpo", "clip_low must be", stage__objective__init_args__clip_low=0.0),

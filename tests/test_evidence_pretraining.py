@@ -39,12 +39,7 @@ def test_one_command_compares_self_improvement_with_recall(
     pretrained: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(evidence.fit.CONFIGS, here / "configs")
-    small = {name.removeprefix("model.init_args."): v for name, v in PRETRAIN.items() if "untrained" in name}
     recall = yaml.safe_load((here / "configs/recall.yaml").read_text())
-    recall["model"]["init_args"]["untrained"] = spec(
-        recall["model"]["init_args"]["untrained"],
-        **{name.removeprefix("untrained.init_args."): value for name, value in small.items()},
-    )
     recall["data"]["init_args"]["trunk_batch"] = 2
     (here / "configs/recall.yaml").write_text(yaml.safe_dump(recall))
     monkeypatch.setattr(evidence.fit, "CONFIGS", here / "configs")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -15,6 +16,8 @@ from latent_painter import CHANNELS, TOKENS, LatentPainter
 from small_pools import flip, tree
 
 from unigap.__main__ import main
+from unigap.callbacks.run_summary import RunSummary, _kept
+from unigap.evaluation.gap import measure
 from unigap.files.durable import seal, unseal
 from unigap.judges import RandomJudge
 from unigap.loop.plan import RoundPlan
@@ -25,6 +28,7 @@ from unigap.pool import Pool
 from unigap.pool import latents as latent_files
 from unigap.pool.damage import find_damage
 from unigap.records import Candidate, DrawingFormat, Prompt
+from unigap.report.run_folder.writing import Measurement
 
 PROMPTS = [Prompt(f"p{number}", f"a ring and {number} dots") for number in (3, 1, 2)]
 PLAN = RoundPlan(candidates=4, images_per_batch=4, seed=5)
@@ -193,3 +197,15 @@ def test_export_leaves_latents_out_unless_asked(folder: Path, here: Path, capsys
     for row, candidate in zip(rows, Pool.open(folder).candidates(), strict=True):
         assert np.array_equal(np.array(row["latents"], np.float16).reshape(TOKENS, CHANNELS), candidate.drawing)
     assert "(16, 3)" in Path("with/README.md").read_text()
+
+
+def test_a_summary_shows_the_latents_that_it_measured_before_training() -> None:
+    model, judge = LatentPainter(), RandomJudge()
+    summary = RunSummary("unused", plan=RoundPlan(2))
+    summary.prompts, summary.probe_set = PROMPTS, None
+    measured = Measurement(measure(model, PROMPTS, summary.plan, judge, judge), None)
+    summary._before = _kept(measured)
+    stage = SimpleNamespace(model=model, device="cpu")
+    restored = summary._restore_before(cast(Any, stage)).verdicts.sampled
+    torch.testing.assert_close(restored.pixels_BCHW, measured.verdicts.sampled.pixels_BCHW, rtol=0, atol=2e-3)
+    assert [one.seed for one in restored.candidates] == [one.seed for one in measured.verdicts.sampled.candidates]

@@ -107,8 +107,8 @@ def test_the_curve_is_in_the_card_and_a_resumed_run_continues_it(here: Path, mon
 def test_recall_trains_on_from_a_checkpoint_and_keeps_its_tokenizer(here: Path) -> None:
     assert main(words("fit", "pretrain_noisy", NOISY)) == 0
     made = here / "runs/pretrain_noisy/model"
-    flags = {**TRAINER, **PRETRAIN, "data.tokenizer_steps": 0, "data.trunk_steps": 2, "model.init_args.init_from": made}
-    flags |= {"data.judging_steps": 0, "data.recall_steps": 0}
+    flags = {**TRAINER, "trainer.max_epochs": 1, "data.trunk_steps": 2, "data.trunk_batch": 2}
+    flags |= {"model.init_args.model.init_args.checkpoint": made}
     flags |= {"trainer.callbacks": "unigap.worlds.shapes.pretraining_curve.PretrainingCurve"}
     flags |= {"trainer.callbacks.per_cell": 1, "trainer.callbacks.candidates": 1}
     assert main(words("fit", "recall", flags)) == 0
@@ -117,3 +117,13 @@ def test_recall_trains_on_from_a_checkpoint_and_keeps_its_tokenizer(here: Path) 
     tokenizer = {name for name in old if "vqmodel" in name}
     assert tokenizer and all(torch.equal(old[name], new[name]) for name in tokenizer)
     assert not all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_pretraining_keeps_the_tokenizer_of_another_checkpoint(here: Path) -> None:
+    assert main(words("fit", "pretrain_noisy", NOISY)) == 0
+    made = here / "runs/pretrain_noisy/model"
+    flags = {**NOISY, "run": "other", "data.tokenizer_steps": 0, "model.init_args.tokenizer_from": made}
+    assert main(words("fit", "pretrain_noisy", {**flags, "seed_everything": 5})) == 0
+    old, new = (Janus(str(folder)).state_dict() for folder in (made, here / "other/model"))
+    same = {name for name in old if torch.equal(old[name], new[name])}
+    assert same == {name for name in old if "vqmodel" in name}

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -41,7 +42,7 @@ from unigap.seeds import seed_of_part
 from unigap.stages import ImproveStage
 from unigap.world import find_world
 
-# Shape legend: S samples, M image tokens, E statements of the probe set.
+# Shape legend: S samples, E statements of the probe set.
 
 RESUMING = ("--resume", "--ckpt_path")
 BEFORE, AFTER = "gap_before", "gap_after"
@@ -176,12 +177,13 @@ class RunSummary(Callback):
     def _restore_before(self, stage: ImproveStage) -> Measurement:
         """Restore the measurement before training; its images are decoded again, because the decoder is frozen."""
         kept, n = self._before, self.plan.candidates
+        rows = zip(kept["seeds"], kept["drawings_S"].numpy(), kept["logps"], strict=True)
         candidates = [
-            Candidate(self.prompts[s // n], EVAL_ROUND, s % n, seed, codes_M.numpy(), logp)
-            for s, (seed, codes_M, logp) in enumerate(zip(kept["seeds"], kept["codes_SM"], kept["logps"], strict=True))
+            Candidate(self.prompts[s // n], EVAL_ROUND, s % n, seed, drawing, logp)
+            for s, (seed, drawing, logp) in enumerate(rows)
         ]
-        codes_SM = kept["codes_SM"].long().to(stage.device)
-        pixels = [stage.model.decode(part).cpu() for part in codes_SM.split(self.plan.images_per_batch)]
+        parts = stack_drawings(candidates).to(stage.device).split(self.plan.images_per_batch)
+        pixels = [stage.model.decode(part).cpu() for part in parts]
         prompt_S = torch.arange(len(self.prompts)).repeat_interleave(n)
         sampled = SampledBatch(candidates, torch.cat(pixels))
         return Measurement(Verdicts(self.prompts, sampled, prompt_S, kept["own_S"], kept["right_S"]), kept["answers_E"])
@@ -251,6 +253,10 @@ class RunSummary(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the first measurement."""
+        if "codes_SM" in state_dict["before"]:
+            raise ValueError(
+                "RunSummary: this run began with an earlier version, whose images before training are lost"
+            )
         self._before, self.seconds = state_dict["before"], state_dict["seconds"]
 
 
@@ -279,7 +285,7 @@ def _kept(measurement: Measurement) -> dict[str, Any]:
     verdicts = measurement.verdicts
     drawn = verdicts.sampled.candidates
     return {
-        "codes_SM": stack_drawings(drawn).int(),
+        "drawings_S": torch.from_numpy(np.stack([candidate.drawing for candidate in drawn])),
         "seeds": [candidate.seed for candidate in drawn],
         "logps": [candidate.logp for candidate in drawn],
         "own_S": verdicts.own_S,

@@ -27,12 +27,11 @@ class PretrainStage(LightningModule):
     """Pretrain a small model of any family on the embedded world and save it in the family's checkpoint format.
 
     Args:
-        untrained: The untrained model.
+        untrained: The untrained model to start from.
+        model: The trained model to start from, instead of ``untrained``; it keeps its image tokenizer.
         out: Folder of the checkpoint; null is ``model`` in the run folder.
-        init_from: Checkpoint to train on, e.g. ``shapes``, of the same family and size as ``untrained``; null starts
-            untrained.
-        tokenizer_from: Checkpoint of the same family whose image tokenizer to use; set ``tokenizer_steps`` of the data
-            to 0 to keep it as it is. Null starts with an untrained tokenizer, or with that of ``init_from``.
+        tokenizer_from: Checkpoint of the family of ``untrained`` whose image tokenizer to use; set ``tokenizer_steps``
+            of the data to 0 to keep it as it is. Null starts with an untrained tokenizer.
         tokenizer_lr: Peak learning rate of the image tokenizer.
         trunk_lr: Peak learning rate of all other weights.
         judging_lr: The same in the third phase, which trains only judging.
@@ -47,9 +46,9 @@ class PretrainStage(LightningModule):
 
     def __init__(
         self,
-        untrained: UntrainedModel,
+        untrained: UntrainedModel | None = None,
+        model: UnifiedModel | None = None,
         out: str | None = None,
-        init_from: str | None = None,
         tokenizer_from: str | None = None,
         tokenizer_lr: float = 2.0e-3,
         trunk_lr: float = 6.0e-4,
@@ -64,15 +63,23 @@ class PretrainStage(LightningModule):
         super().__init__()
         if decay_steps is not None and decay_steps < 0:
             raise ValueError(f"decay_steps must be >= 0, got {decay_steps}")
-        self.save_hyperparameters()
+        if (untrained is None) == (model is None):
+            raise ValueError(
+                "PretrainStage starts from an untrained model or from a trained one: set untrained or model"
+            )
+        if tokenizer_from and untrained is None:
+            raise ValueError("tokenizer_from goes with untrained; a trained model keeps its image tokenizer")
+        self.save_hyperparameters(ignore=["model"])
         self.automatic_optimization = False
         self.out = Path(out or "model")
-        self.model = untrained.model()
-        if init_from:
-            load_checkpoint(self.model, init_from)
-        self.tokenizer = untrained.tokenizer(self.model)
-        if tokenizer_from:
-            load_tokenizer(self.tokenizer, untrained, tokenizer_from)
+        self.tokenizer: TokenizerTrainer | None = None
+        if untrained is not None:
+            self.model = untrained.model()
+            self.tokenizer = untrained.tokenizer(self.model)
+            if tokenizer_from:
+                load_tokenizer(self.tokenizer, untrained, tokenizer_from)
+        elif model is not None:
+            self.model = model
         self.peaks = (tokenizer_lr, trunk_lr, judging_lr, recall_lr)
         self.judge_weight, self.caption_weight = judge_weight, caption_weight
         self.prompt_dropout, self.rebuilt_share = prompt_dropout, rebuilt_share
@@ -87,18 +94,18 @@ class PretrainStage(LightningModule):
         return data
 
     def setup(self, stage: str) -> None:
-        """Tune the allocator to the model."""
+        """Check the phases and tune the allocator to the model."""
+        if self.tokenizer is None and self.lessons.phases[0]:
+            raise ValueError("a trained model keeps its image tokenizer; set tokenizer_steps of the data to 0")
         settle_memory(self.model, self.trainer.strategy.root_device)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return one AdamW for the tokenizer and one for all other weights."""
-        tokenizer = list(self.tokenizer.parameters())
+        """Return one AdamW for all weights except the tokenizer's, and one for the tokenizer if it is trained."""
+        tokenizer = list(self.tokenizer.parameters()) if self.tokenizer else []
         taken = set(map(id, tokenizer))
         rest = [p for p in self.parameters() if id(p) not in taken]
-        return [
-            torch.optim.AdamW(tokenizer, betas=(0.9, 0.99)),
-            torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.02),
-        ]
+        optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.02)]
+        return [*optimizers, torch.optim.AdamW(tokenizer, betas=(0.9, 0.99))] if tokenizer else optimizers
 
     def on_train_batch_start(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
         """Seed the step by its number, so that a resumed run samples the same."""
@@ -106,10 +113,9 @@ class PretrainStage(LightningModule):
 
     def training_step(self, batch: CrowdBatch | LessonBatch, batch_idx: int) -> None:
         """Train one step of the phase that the batch belongs to."""
-        optimizers: Any = self.optimizers()
-        tokenizer_optimizer, rest_optimizer = optimizers
         tokenizing = isinstance(batch, CrowdBatch)
-        optimizer = tokenizer_optimizer if tokenizing else rest_optimizer
+        optimizers: Any = self.optimizers()
+        optimizer = optimizers[int(tokenizing)] if self.tokenizer else optimizers
         loss = self._tokenizer_loss(batch, batch_idx) if isinstance(batch, CrowdBatch) else self._lesson_loss(batch)
         for group in optimizer.param_groups:
             group["lr"] = self._rate(batch_idx)
@@ -117,7 +123,7 @@ class PretrainStage(LightningModule):
         self.manual_backward(loss)
         self.clip_gradients(optimizer, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
         optimizer.step()
-        if tokenizing:
+        if self.tokenizer and tokenizing:
             self.tokenizer.settle()
 
     def _rate(self, step: int) -> float:
@@ -129,6 +135,7 @@ class PretrainStage(LightningModule):
         raise IndexError("step is beyond the end of the schedule")
 
     def _tokenizer_loss(self, batch: CrowdBatch, step: int) -> torch.Tensor:
+        assert self.tokenizer is not None
         loss: torch.Tensor = self.tokenizer(batch, step, self.lessons.phases[0])
         self.log("tokenizer/loss", loss, prog_bar=True)
         return loss
@@ -176,20 +183,6 @@ class PretrainStage(LightningModule):
             self.model.save(self.out)
 
 
-def load_checkpoint(model: UnifiedModel, checkpoint: str) -> None:
-    """Load the weights of a checkpoint into a model of the same family and size.
-
-    Raises:
-        ValueError: The checkpoint is of another family or size.
-    """
-    try:
-        model.load_state_dict(load_model(checkpoint).state_dict())
-    except RuntimeError as error:
-        raise ValueError(
-            f"init_from {checkpoint!r} is of another family or size than untrained; set untrained to its class and size"
-        ) from error
-
-
 def load_tokenizer(tokenizer: TokenizerTrainer, untrained: UntrainedModel, checkpoint: str) -> None:
     """Load the weights of a checkpoint's image tokenizer into one of the same family and size.
 
@@ -201,7 +194,7 @@ def load_tokenizer(tokenizer: TokenizerTrainer, untrained: UntrainedModel, check
         tokenizer.tokenizer.load_state_dict(trained.tokenizer.state_dict())
     except (AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"tokenizer_from {checkpoint!r} is of another family than untrained, or its image tokenizer has another size"
+            f"tokenizer_from {checkpoint!r} is of another family than untrained or has an image tokenizer of another size"
         ) from error
 
 
