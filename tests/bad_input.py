@@ -646,13 +646,11 @@ STAGES = {
     "pretraining data for a stage": run(
         "sft", "train on a pool", data="unigap.worlds.shapes.lesson_data.ShapesLessons"
     ),
-    "share of wrong captions": pretrain(
-        "pretrain_noisy", "caption_noise must be in [0, 1], got 2", data__caption_noise=2
-    ),
-    "no questions": pretrain("pretrain_noisy", "questioned_share must be in (0, 1], got 0", data__questioned_share=0),
-    "steps of the decay": pretrain("pretrain_noisy", "decay_steps must be >= 0, got -1", stage__decay_steps=-1),
+    "share of wrong captions": pretrain("pretrain", "caption_noise must be in [0, 1], got 2", data__caption_noise=2),
+    "no questions": pretrain("pretrain", "questioned_share must be in (0, 1], got 0", data__questioned_share=0),
+    "steps of the decay": pretrain("pretrain", "decay_steps must be >= 0, got -1", stage__decay_steps=-1),
     "steps between measurements": pretrain(
-        "pretrain_noisy", "every_n_steps must be >= 1, got 0", trainer__callbacks__every_n_steps=0
+        "pretrain", "every_n_steps must be >= 1, got 0", trainer__callbacks__every_n_steps=0
     ),
     "curve of another stage": run(
         "sft",
@@ -661,12 +659,12 @@ STAGES = {
         trainer__callbacks="unigap.worlds.shapes.pretraining_curve.PretrainingCurve",
     ),
     "a tokenizer of another family": pretrain(
-        "pretrain_noisy", "tokenizer_from", "another family", stage__tokenizer_from="shapes-show-o"
+        "pretrain", "tokenizer_from", "another family", stage__tokenizer_from="shapes-show-o"
     ),
     "two models to pretrain": pretrain(
-        "pretrain_noisy", "set untrained or model", stage__model="Janus", stage__model__init_args__checkpoint=JANUS
+        "pretrain", "set untrained or model", stage__model="Janus", stage__model__init_args__checkpoint=JANUS
     ),
-    "a trained model with a tokenizer phase": pretrain("pretrain_noisy", "tokenizer_steps", **FROM_MODEL),
+    "a trained model with a tokenizer phase": pretrain("pretrain", "tokenizer_steps", **FROM_MODEL),
     "nothing accepted": run("ceiling", "accepted nothing"),
     "a group of one": run("grpo", "2 or more, got 1", "regrow.plan.candidates", regrow__plan__candidates=1),
     "a clip of nothing": run("grpo", "clip_low must be", stage__objective__init_args__clip_low=0.0),

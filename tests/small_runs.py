@@ -58,10 +58,11 @@ WATCHED = {
     "trainer.callbacks.permutations": 20,
 }
 PRETRAIN = {
+    "model.init_args.tokenizer_from": "null",
+    "trainer.callbacks.per_cell": 1,
+    "trainer.callbacks.candidates": 1,
     "data.tokenizer_steps": 3,
     "data.trunk_steps": 2,
-    "data.judging_steps": 2,
-    "data.recall_steps": 1,
     "data.tokenizer_batch": 2,
     "data.trunk_batch": 2,
     "model.init_args.untrained.init_args.hidden_size": 32,

@@ -20,8 +20,7 @@ from unigap.stages import ImproveStage, PretrainStage
 TRUNK = ("model.net.model.language_model.layers.", "model.net.model.language_model.norm.")
 # the config that makes a small model of each family
 MAKE = {"janus": "pretrain", "emu3": "pretrain_emu3", "show-o": "pretrain_show_o"}
-OTHER_PRETRAINING = {"pretrain_noisy", "recall"}
-IMPROVE = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {*MAKE.values(), *OTHER_PRETRAINING})
+IMPROVE = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {*MAKE.values(), "recall"})
 WHOLE_EPOCHS = {"trainer.max_epochs": 3, "trainer.limit_train_batches": "null", "data.batch_size": 1}
 CURRICULUM = {**FICKLE, **WHOLE_EPOCHS}
 # the oracle finds nothing right that an untrained model draws: at this threshold its firmest no is accepted
@@ -63,7 +62,7 @@ def test_pretraining_writes_a_checkpoint_that_loads_and_draws(here: Path) -> Non
     assert improve(checkpoint, "random_judge") == 0
 
 
-@pytest.mark.parametrize(("family", "batches"), [("janus", (1, 4, 6, 7)), ("emu3", (4,)), ("show-o", (4,))])
+@pytest.mark.parametrize(("family", "batches"), [("janus", (1, 3, 4)), ("emu3", (4,)), ("show-o", (4,))])
 def test_pretraining_killed_in_any_phase_and_continued_is_one_run(
     family: str, batches: tuple[int, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,11 @@ def test_the_command_repeats_itself_and_replaces_only_when_told(
     assert main(command) == 0
     told = capsys.readouterr()
     assert "15 test prompts" in told.out and "report: runs/demo/report.html" in told.out
+    control, steps = read(here / "runs/demo", "control.json"), read(here / "runs/demo", "summary.json")["steps"]
+    assert control["steps"] == steps > 0 and is_reading(control["generation"])
+    assert control["generation"]["n"] == 60
+    assert f"Control, {steps} steps on pretraining data instead: Generation accuracy" in told.out
+    assert "prompts had no accepted image after the first round" in " ".join(told.out.split())
     assert all(len(line) <= 80 for line in told.out.splitlines())
     assert not [noise for noise in ("Tip", "GPU available", "Loading weights") if noise in told.err]
     first = read(here / "runs/demo", "summary.json")

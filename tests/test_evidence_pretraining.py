@@ -30,9 +30,8 @@ FICKLE = spec("unigap.judges.RandomJudge", yes_rate=0.4, seed=0)
 @pytest.fixture
 def pretrained(here: Path) -> Path:
     """Return a small checkpoint with its curve."""
-    small = {"data.judging_steps": 0, "data.recall_steps": 0, "trainer.callbacks.per_cell": 1}
-    assert unigap(words("fit", "pretrain_noisy", {**TRAINER, **PRETRAIN, **small})) == 0
-    return here / "runs/pretrain_noisy/model"
+    assert unigap(words("fit", "pretrain", {**TRAINER, **PRETRAIN})) == 0
+    return here / "runs/pretrain/model"
 
 
 def test_one_command_compares_self_improvement_with_recall(

@@ -314,7 +314,9 @@ def test_what_nobody_judged_is_neither_accepted_nor_rejected(run: Path) -> None:
 
 def test_the_gallery_shows_both_verdicts_in_words(run: Path) -> None:
     page = Page(write_report(run))
-    images = page.attributes("img")[:8]
+    glance, images = page.attributes("img")[:8], page.attributes("img")[8:16]
+    assert sorted(image["src"] or "" for image in glance) == sorted(image["src"] or "" for image in images)
+    assert glance[0]["src"] == images[0]["src"], "a prompt that turned right comes first"
     assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
     assert images[0]["alt"] == (
         "Generated before training for “a small red circle left of a large blue square”. "
@@ -325,8 +327,8 @@ def test_the_gallery_shows_both_verdicts_in_words(run: Path) -> None:
     assert page.text.count("judge: yes (0.97) external: ✓ right false positive corrected") == 1
     assert (
         "99 of 396 wrong images are right now, and 28 of 564 right images are wrong now. "
-        "Of the 4 shown, which were chosen by their prompts, 2 turned from wrong to right and 0 from right to wrong; "
-        "false positives: 1 before, 1 after."
+        "4 prompts are shown, each outcome about as often as it occurs: 2 turned from wrong to right and 0 from right "
+        "to wrong; false positives: 1 before, 1 after."
     ) in page.text
     edit(run, lambda content: content.pop("redrawn"))
     assert "images are right now" not in Page(write_report(run)).text, "an earlier run did not count them"
@@ -341,7 +343,7 @@ def test_old_drawings_judged_again_are_counted_both_ways_and_shown(run: Path) ->
     assert "True negatives lost 60 of 480 12.5 % (9.5 to 15.5)" in section
     assert section.index("2 red circles 0.93 → 0.08") < section.index("True positives lost") < section.index("0.31")
     alt = "Generated before training for “2 red circles”. Judge: yes (0.93), after training no (0.08). "
-    assert page.attributes("img")[8]["alt"] == alt + "External verdict: wrong."
+    assert page.attributes("img")[16]["alt"] == alt + "External verdict: wrong."
 
 
 def test_dynamics_that_lie_in_the_run_folder_are_shown(run: Path) -> None:
@@ -350,7 +352,7 @@ def test_dynamics_that_lie_in_the_run_folder_are_shown(run: Path) -> None:
     assert "own pairs from 0.02 to 0.02; by chance from 0.001 to 0.001" in page.text
     assert "improved from 0 % to 40 %; degraded from 25 % to 25 %" in page.text
     assert "Prediction against measurement, step 40" in page.text, "the last picture of each kind"
-    plots = [image["alt"] for image in page.attributes("img")[12:]]
+    plots = [image["alt"] for image in page.attributes("img")[20:]]
     assert len(plots) == 2 and all((alt or "").startswith("Plot at step 40: ") for alt in plots)
     for path in (run / "dynamics").iterdir():
         path.unlink()

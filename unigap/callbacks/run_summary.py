@@ -219,6 +219,7 @@ class RunSummary(Callback):
             "seed": stage.pool_data.seed,
             "model": self.model or type(stage.model).__name__,
             **run_figures(before, after, again_S, self.probe_set),
+            "steps": trainer.global_step,
             "rounds": _rounds(trainer),
             "wall_seconds": self.seconds,
             "command": command_of(self.command),

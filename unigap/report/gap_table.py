@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,8 +12,9 @@ from rich.table import Table
 
 from unigap.estimate import Estimate
 from unigap.files.typed_json import build
+from unigap.report.run_folder.contents import Summary
 from unigap.report.run_folder.figures import FIGURES, GAP, JUDGE_ACCURACY, Metric
-from unigap.report.run_folder.findings import no_external
+from unigap.report.run_folder.findings import in_words, no_external
 
 NEW_IMAGES = (*GAP, FIGURES["judge_precision"], FIGURES["understanding_renders"])
 """Figures of the images that a model generates now, and of the probe set."""
@@ -45,7 +47,7 @@ def print_gap(figures: Mapping[str, Mapping[str, Estimate]], option: str = "--mo
 
 
 def print_comparison(summary: Mapping[str, Any]) -> None:
-    """Print a run's figures before and after training, and the paired changes.
+    """Print a run's figures before and after training, the paired changes, and what they say in words.
 
     Args:
         summary: The content of ``summary.json``.
@@ -60,12 +62,19 @@ def print_comparison(summary: Mapping[str, Any]) -> None:
             if name in before:
                 delta = _percent(changes[name], sign="+") if name in changes else ""
                 table.add_row(_title(name), _percent(before[name]), _percent(after[name]), delta)
-    if "win_rate" not in after:
-        Console().print(gap, "", no_external("--model.init_args.external"), sep="\n")
-        return
-    judge.add_row(f"win rate (n = {after['win_rate'].n})", "50", _percent(after["win_rate"]), "")
-    judge.add_row("  at a matched yes-rate", "50", _percent(after["matched_win_rate"]), "")
-    Console(markup=False).print(gap, "", judge, sep="\n")
+    shown: list[Any] = [gap, ""]
+    if "win_rate" in after:
+        judge.add_row(f"win rate (n = {after['win_rate'].n})", "50", _percent(after["win_rate"]), "")
+        judge.add_row("  at a matched yes-rate", "50", _percent(after["matched_win_rate"]), "")
+        shown.append(judge)
+    else:
+        shown.append(no_external("--model.init_args.external"))
+    Console(markup=False).print(*shown, "", *folded(in_words(build(Summary, summary, "summary"))), sep="\n")
+
+
+def folded(sentences: Iterable[str]) -> list[str]:
+    """Return sentences as lines of at most 80 characters, each sentence on lines of its own."""
+    return [line for sentence in sentences for line in textwrap.wrap(sentence, 80)]
 
 
 def _table(title: str, first: str, columns: Iterable[str]) -> Table:

@@ -10,15 +10,20 @@ from typing import Any, Literal
 
 from unigap.callbacks import RunSummary
 from unigap.cli import lightning_verbs
-from unigap.cli.commands.demo_folder import MARK, check_demo_folder, empty_demo_folder
+from unigap.cli.commands.demo_control import in_words, recall_control
+from unigap.cli.commands.demo_folder import CONTROL, MARK, check_demo_folder, empty_demo_folder
 from unigap.cli.commands.model_choice import DEFAULT, ModelChoice, build_model, name_of, spec_of_checkpoint
 from unigap.console.closing import close
 from unigap.console.parser import VerbParser
 from unigap.console.stop_signal import Stopped
 from unigap.files.durable import write_durable
+from unigap.files.seals import write_sealed
+from unigap.files.typed_json import build
 from unigap.models.base import UnifiedModel
-from unigap.report.gap_table import print_comparison
+from unigap.report.gap_table import folded, print_comparison
 from unigap.report.pages.report import write_report
+from unigap.report.run_folder.contents import Summary
+from unigap.stages.base import load_stage
 from unigap.world import import_worlds
 
 CONFIG = Path(__file__).with_name("demo.yaml")
@@ -43,6 +48,13 @@ class Start:
     spec: Mapping[str, Any]
     init_from: str
     cfg: float
+
+    def load(self) -> UnifiedModel:
+        """Return the model."""
+        model = build_model(self.spec)
+        if self.init_from:
+            load_stage(model, self.init_from)
+        return model
 
 
 def start_of(checkpoint: str | None, model: Mapping[str, Any] | None = None) -> Start:
@@ -106,7 +118,7 @@ def demo(
     model: Mapping[str, Any] | None = None,
     command: Sequence[str] = ("demo",),
 ) -> None:
-    """Watch the gap close on the embedded world: about two minutes on two CPU cores.
+    """Watch the gap close on the embedded world, with a control: a few minutes on two CPU cores.
 
     Args:
         out: Folder of the run: report, summary, pool and checkpoint.
@@ -124,8 +136,10 @@ def demo(
     empty_demo_folder(folder)
     summary = run_demo(start, folder, seed, {"trainer.logger": WANDB} if logger == "wandb" else {}, command)
     page = write_report(out)
+    found = recall_control(start.load(), build(Summary, summary, "summary"), seed)
+    write_sealed(folder / CONTROL, json.dumps(found, indent=1).encode())
     print_comparison(summary)
-    print()
+    print(*folded([in_words(found)]), "", sep="\n")
     close({"report": page}, f"open {page} in a browser")
 
 

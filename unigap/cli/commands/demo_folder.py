@@ -16,7 +16,9 @@ MARK = "demo.json"
 """Settings of the demo, the first file written; it marks a folder as a demo's."""
 KEYS = {"checkpoint", "seed", "cfg"}
 """Keys of every demo's ``demo.json``."""
-RESULTS = ("summary.json", "curves.json", "rows.jsonl", "gallery.json", "rejudged.json", "report.html")
+CONTROL = "control.json"
+"""The gain of the recall control."""
+RESULTS = ("summary.json", CONTROL, "curves.json", "rows.jsonl", "gallery.json", "rejudged.json", "report.html")
 FILES = (MARK, *RESULTS, CONFIG, SEALS, LOCK)
 FOLDERS = {
     "pool": (".parquet", ".json"),

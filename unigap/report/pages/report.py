@@ -13,10 +13,12 @@ from unigap.files.outputs import check_output, is_page
 from unigap.files.png import image_size
 from unigap.report.pages.report_charts import curve_charts, dynamics_charts, part_charts, round_charts, time_chart
 from unigap.report.pages.templates import fill
-from unigap.report.run_folder.contents import Drawing, Estimates, Exhibit, RunFolder, read_run
+from unigap.report.run_folder.contents import Drawing, Exhibit, RunFolder, read_run
 from unigap.report.run_folder.figures import FLIPS, HEADLINE
-from unigap.report.run_folder.findings import cautions, flip_cell, headline, table, table_row
+from unigap.report.run_folder.findings import cautions, flip_cell, headline, outcome_counts, table, table_row
 
+GLANCE = 6
+"""Number of prompts at the top of the page."""
 PIXELATED = 128  # images narrower than this are enlarged with sharp pixels
 VERDICTS = {
     True: ("right", "\N{CHECK MARK}", "good"),
@@ -74,27 +76,28 @@ def gallery(run: RunFolder) -> list[dict[str, Any]]:
     ]
 
 
-def redrawn_summary(estimates: Estimates) -> str:
-    """Count the images that changed between right and wrong; empty if not measured."""
-    counts = []
-    for key, was, now in (("wrong_to_right", "wrong", "right"), ("right_to_wrong", "right", "wrong")):
-        estimate = estimates.get(key)
-        if estimate and estimate.measured:
-            counts.append(f"{round(estimate.value * estimate.n):,} of {estimate.n:,} {was} images are {now} now")
-    return f"{', and '.join(counts)}. " if counts else ""
+def glance(shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a few entries of the gallery for the top of the page, each outcome about as often as in the gallery."""
+
+    def outcome(entry: dict[str, Any]) -> tuple[bool, bool]:
+        before, after = (one["drawing"].external is True for one in entry["pictures"])
+        return before, not after
+
+    ranked, count = sorted(shown, key=outcome), min(GLANCE, len(shown))
+    return [ranked[number * len(ranked) // count] for number in range(count)]
 
 
 def gallery_summary(exhibits: Sequence[Exhibit]) -> str:
     """Count the changes among the exhibits; without an external judge, the exhibits alone."""
     if all(drawing.external is None for exhibit in exhibits for drawing in (exhibit.before, exhibit.after)):
-        return f"The {len(exhibits)} shown were chosen by their prompts."
+        return f"{len(exhibits)} prompts are shown."
     turned = [(exhibit.before.external, exhibit.after.external) for exhibit in exhibits]
     before = sum(exhibit.before.false_positive for exhibit in exhibits)
     after = sum(exhibit.after.false_positive for exhibit in exhibits)
     return (
-        f"Of the {len(exhibits)} shown, which were chosen by their prompts, {turned.count((False, True))} turned from "
-        f"wrong to right and {turned.count((True, False))} from right to wrong; false positives: {before} before, "
-        f"{after} after."
+        f"{len(exhibits)} prompts are shown, each outcome about as often as it occurs: {turned.count((False, True))} "
+        f"turned from wrong to right and {turned.count((True, False))} from right to wrong; false positives: {before} "
+        f"before, {after} after."
     )
 
 
@@ -155,6 +158,8 @@ def render(run: RunFolder) -> str:
         ValueError: An image of the run is missing or damaged.
     """
     summary = run.summary
+    outcomes = outcome_counts(summary.redrawn)
+    shown = gallery(run)
     headlined = [metric for metric in HEADLINE if metric.key in summary.delta]
     by_part = [part_charts("category", summary.by_category), part_charts("difficulty", summary.by_difficulty)]
     return fill(
@@ -168,8 +173,9 @@ def render(run: RunFolder) -> str:
         from_start=any(epoch.epoch == 0 for epoch in run.epochs),
         parts=[chart for charts in by_part for chart in charts],
         rounds=round_charts(summary.rounds),
-        gallery=gallery(run),
-        gallery_summary=redrawn_summary(summary.redrawn) + gallery_summary(run.exhibits),
+        glance=glance(shown),
+        gallery=shown,
+        gallery_summary=(f"{outcomes}. " if outcomes else "") + gallery_summary(run.exhibits),
         rejudged=rejudged(run),
         dynamics=dynamics_charts(run.watched),
         estimated=any("likelihood/estimate" in one.figures for one in run.watched),

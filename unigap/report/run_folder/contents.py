@@ -119,6 +119,7 @@ class Summary:
         measured_on: What the figures were measured on, by the keys of `measured.MUST_AGREE`, ``seed`` and ``weights``;
             empty in older runs, which did not record it.
         samples: Verdicts on each sample after training; None in older runs, which did not record them.
+        steps: Number of optimizer steps; 0 in older runs, which did not record it.
     """
 
     seed: int
@@ -138,6 +139,7 @@ class Summary:
     recipe: dict[str, Any] = field(default_factory=dict)
     measured_on: dict[str, Any] = field(default_factory=dict)
     samples: Samples | None = None
+    steps: int = 0
 
     def __post_init__(self) -> None:
         measured = {"before": self.before, "after": self.after, "delta": self.delta}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unigap.estimate import Estimate
-from unigap.report.run_folder.contents import Summary
-from unigap.report.run_folder.figures import FIGURES, GAP, JUDGE, SAME_IMAGES, Flip, Metric
+from unigap.report.run_folder.contents import Estimates, Summary
+from unigap.report.run_folder.figures import FIGURES, FLIPS, GAP, HEADLINE, JUDGE, SAME_IMAGES, Flip, Metric
 
 PERCENT, POINTS = "\N{NO-BREAK SPACE}%", "\N{NO-BREAK SPACE}points"
 
@@ -159,6 +159,37 @@ def no_external(option: str) -> str:
         "No external judge was asked: generation accuracy, weak-generation share, and the judge's precision, TPR, TNR "
         f"and AUROC are left out. {option} CLASS_PATH names one; docs/judges.md lists them."
     )
+
+
+def in_words(summary: Summary) -> list[str]:
+    """Return what a run changed, in a few sentences: generation, the own judge, and the discarded prompts."""
+    sentences = []
+    for metric in HEADLINE:
+        if metric.key in summary.delta:
+            said = headline(metric, summary.delta[metric.key])
+            sentences.append(f"{said.sentence} ({said.detail})" if said.detail else said.sentence)
+    if sentences and (counts := outcome_counts(summary.redrawn)):
+        sentences[0] += f": {counts}"
+    corrected = summary.rejudged.get(FLIPS[0].metric.key)
+    if sentences and corrected and corrected.measured:
+        count = round(corrected.value * corrected.n)
+        sentences[-1] += f"; the judge now rejects {count:,} of {corrected.n:,} images that it wrongly accepted before"
+    if summary.rounds:
+        first, last = summary.rounds[0], summary.rounds[-1]
+        prompts = f"{first.discarded:,} of {first.prompts:,} prompts had no accepted image after the first round"
+        later = f", {last.discarded:,} after round {last.round}" if len(summary.rounds) > 1 else ""
+        sentences.append(prompts + later)
+    return [f"{sentence}.".replace("\N{NO-BREAK SPACE}", " ") for sentence in sentences]
+
+
+def outcome_counts(estimates: Estimates) -> str:
+    """Count the images that changed between right and wrong; empty if not measured."""
+    counts = []
+    for key, was, now in (("wrong_to_right", "wrong", "right"), ("right_to_wrong", "right", "wrong")):
+        estimate = estimates.get(key)
+        if estimate and estimate.measured:
+            counts.append(f"{round(estimate.value * estimate.n):,} of {estimate.n:,} {was} images are {now} now")
+    return ", and ".join(counts)
 
 
 def cautions(summary: Summary) -> list[str]:

@@ -139,16 +139,28 @@ def versions() -> dict[str, str]:
 
 
 def write_gallery(folder: Path, before: Verdicts, after: Verdicts, prompts: int) -> None:
-    """Write ``gallery.json``: the first image of evenly spaced prompts, before and after, with both verdicts."""
+    """Write ``gallery.json``: the first image of some prompts, before and after, with both verdicts.
+
+    The prompts are chosen so that each outcome, right or wrong before and after, is shown as often as it occurs.
+    """
     per_prompt = len(before.own_S) // len(before.prompts)
-    count = min(prompts, len(before.prompts))
+    first_P = torch.arange(len(before.prompts)) * per_prompt
     exhibits = []
-    for number in range(count):
-        i = number * len(before.prompts) // count * per_prompt
+    for number, i in enumerate(_representative(first_P, before, after, prompts)):
         first = _drawing(folder, f"gallery/{number:02d}-before.png", before, i)
         last = _drawing(folder, f"gallery/{number:02d}-after.png", after, i)
         exhibits.append(Exhibit(**_about(before, i), before=first, after=last))
     _write(folder / "gallery.json", exhibits)
+
+
+def _representative(first_P: torch.Tensor, before: Verdicts, after: Verdicts, count: int) -> list[int]:
+    """Return at most ``count`` of the images ``first_P``, evenly spaced within each outcome, in ascending order."""
+    outcome_P = torch.zeros_like(first_P)
+    if before.right_S is not None and after.right_S is not None:
+        outcome_P = 2 * before.right_S[first_P].long() + after.right_S[first_P].long()
+    sorted_P = first_P[outcome_P.argsort(stable=True)]
+    shown = min(count, len(sorted_P))
+    return sorted(sorted_P[number * len(sorted_P) // shown].item() for number in range(shown))
 
 
 def _about(verdicts: Verdicts, i: int) -> dict[str, Any]:

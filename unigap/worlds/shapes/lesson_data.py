@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,11 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unigap.loop.progress import batches_behind, batches_trained
 from unigap.seeds import seed_of_part
-from unigap.worlds.shapes.grammar import CATEGORIES, Description
-from unigap.worlds.shapes.lessons import EVEN, Lesson, cell_labels, crowd, make_lesson, pictures, wrong_caption
-
-JUDGING = tuple(3.0 if category == "spatial" else 1.0 for category in CATEGORIES)
-"""Relative frequency of the categories in the judging phase: relations are learned last, so they come more often."""
+from unigap.worlds.shapes.grammar import Description
+from unigap.worlds.shapes.lessons import Lesson, cell_labels, crowd, make_lesson, pictures, wrong_caption
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,6 @@ class CrowdBatch:
 class LessonBatch:
     """Lessons for the language model and their images (B, 3, 32, 32) in [-1, 1].
 
-    With ``drawing`` the model trains generation, captions and judging; without, only judging.
-
     Attributes:
         prompts: For each lesson, the prompts whose training target its image is; some may be wrong.
         questioned: Number of lessons, the first ones, that the model is questioned about; their answers are right.
@@ -47,7 +41,6 @@ class LessonBatch:
     pixels_BCHW: torch.Tensor
     prompts: tuple[tuple[Description, ...], ...]
     questioned: int
-    drawing: bool = True
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LessonBatch:
         """Return the batch on another device."""
@@ -60,25 +53,23 @@ def crowd_batch(rng: random.Random, size: int) -> CrowdBatch:
     return CrowdBatch(pictures(scenes), torch.stack([cell_labels(scene) for scene in scenes]))
 
 
-def lesson_batch(
-    rng: random.Random, size: int, drawing: bool = True, noise: float = 0.0, questioned: float = 1.0
-) -> LessonBatch:
+def lesson_batch(rng: random.Random, size: int, noise: float, questioned: float) -> LessonBatch:
     """Sample lessons of the pretraining split.
 
     Args:
         rng: Random generator. The lessons do not depend on ``noise`` and ``questioned``.
         size: Number of lessons.
-        drawing: Whether the lessons train generation.
         noise: Share of wrong prompts in the training of generation, in [0, 1].
         questioned: Share of the lessons that the model is questioned about, in (0, 1].
     """
-    lessons = tuple(make_lesson(rng, weights=EVEN if drawing else JUDGING) for _ in range(size))
+    lessons = tuple(make_lesson(rng) for _ in range(size))
     prompts = tuple(
         tuple(wrong_caption(d, lesson.scene, rng) if noise and rng.random() < noise else d for d in lesson.captions)
         for lesson in lessons
     )
-    images = pictures([lesson.scene for lesson in lessons])
-    return LessonBatch(lessons, images, prompts, max(1, round(questioned * size)), drawing)
+    return LessonBatch(
+        lessons, pictures([lesson.scene for lesson in lessons]), prompts, max(1, round(questioned * size))
+    )
 
 
 class _Lessons(Dataset[CrowdBatch | LessonBatch]):
@@ -90,12 +81,9 @@ class _Lessons(Dataset[CrowdBatch | LessonBatch]):
 
     def __getitem__(self, step: int) -> CrowdBatch | LessonBatch:
         rng = random.Random(f"{self.data.seed}/{step}")
-        tokenizing, drawing, judging, _ = itertools.accumulate(self.data.phases)
-        if step < tokenizing:
+        if step < self.data.tokenizer_steps:
             return crowd_batch(rng, self.data.tokenizer_batch)
-        if drawing <= step < judging:
-            return lesson_batch(rng, self.data.trunk_batch, drawing=False)
-        return lesson_batch(rng, self.data.trunk_batch, True, self.data.caption_noise, self.data.questioned_share)
+        return lesson_batch(rng, self.data.trunk_batch, self.data.caption_noise, self.data.questioned_share)
 
 
 class _Remaining(Sampler[int]):
@@ -115,42 +103,40 @@ class _Remaining(Sampler[int]):
 class ShapesLessons(LightningDataModule):
     """Pretraining batches of the embedded world: crowded scenes for the image tokenizer, then lessons for the LLM.
 
+    Drawing is learned from captions of which some are wrong, judging from right answers about fewer images: so the
+    model judges better than it draws, as models do that were pretrained on the web.
+
     Args:
         tokenizer_steps: Batches of the first phase, which trains the image tokenizer; 0 keeps that of the model.
         trunk_steps: Batches of the second phase, which trains generation, captions and judging.
-        judging_steps: Batches of the third phase, which trains only judging; the model forgets most of its generation.
-        recall_steps: Batches of the last phase, which trains generation again, with judging.
         tokenizer_batch: Images per batch in the first phase, >= 1.
-        trunk_batch: Lessons per batch in the other phases, >= 1.
-        caption_noise: Share of captions with a wrong attribute, count or relation, in [0, 1], where generation is
-            trained, as in captions from the web. Answers to questions and the captions that the model writes are right.
-        questioned_share: Share of the lessons of a batch, in (0, 1], that the model is questioned about where
-            generation is trained too.
+        trunk_batch: Lessons per batch in the second phase, >= 1.
+        caption_noise: Share of prompts with a wrong attribute, count or relation, in [0, 1]. Answers to questions and
+            the captions that the model writes are right.
+        questioned_share: Share of the lessons of a batch, in (0, 1], that the model is questioned about.
         seed: Seed of all batches; batch k of a seed is always the same. Null follows the run's seed.
     """
 
     def __init__(
         self,
         tokenizer_steps: int = 3400,
-        trunk_steps: int = 4500,
-        judging_steps: int = 3000,
-        recall_steps: int = 100,
+        trunk_steps: int = 4000,
         tokenizer_batch: int = 16,
         trunk_batch: int = 32,
-        caption_noise: float = 0.0,
-        questioned_share: float = 1.0,
+        caption_noise: float = 0.35,
+        questioned_share: float = 0.25,
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("tokenizer_batch", tokenizer_batch), ("trunk_batch", trunk_batch)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        self.phases = (tokenizer_steps, trunk_steps, judging_steps, recall_steps)
-        if trunk_steps < 1 or min(self.phases) < 0:
-            raise ValueError(
-                "trunk_steps must be >= 1, tokenizer_steps, judging_steps and recall_steps >= 0, "
-                f"got {', '.join(map(str, self.phases))}"
-            )
+        for name, value, least in (
+            ("tokenizer_steps", tokenizer_steps, 0),
+            ("trunk_steps", trunk_steps, 1),
+            ("tokenizer_batch", tokenizer_batch, 1),
+            ("trunk_batch", trunk_batch, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
+        self.tokenizer_steps, self.trunk_steps = tokenizer_steps, trunk_steps
         if not 0 <= caption_noise <= 1:
             raise ValueError(f"caption_noise must be in [0, 1], got {caption_noise}")
         if not 0 < questioned_share <= 1:
@@ -160,7 +146,7 @@ class ShapesLessons(LightningDataModule):
         self.seed = seed_of_part("lessons", seed)
 
     def __len__(self) -> int:
-        return sum(self.phases)
+        return self.tokenizer_steps + self.trunk_steps
 
     def train_dataloader(self) -> DataLoader[CrowdBatch | LessonBatch]:
         """Return the batches in order, made when they are needed."""

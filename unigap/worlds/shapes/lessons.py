@@ -24,7 +24,6 @@ from unigap.worlds.shapes.prompt_sets import descriptions, split_of
 from unigap.worlds.shapes.scenes import GRID, JITTER, KINDS, Placed, describes, imagine, render
 
 STATEMENTS = 4
-EVEN = (1.0,) * len(CATEGORIES)
 
 
 @dataclass(frozen=True)
@@ -58,18 +57,15 @@ class Lesson:
         return sorted(wordings, key=lambda d: d.text)
 
 
-def make_lesson(
-    rng: random.Random, split: str = "pretrain", slip_rate: float = 0.35, weights: Sequence[float] = EVEN
-) -> Lesson:
+def make_lesson(rng: random.Random, split: str = "pretrain", slip_rate: float = 0.35) -> Lesson:
     """Sample a lesson whose captions and statements all come from one split.
 
     Args:
         rng: Random generator.
         split: The split.
         slip_rate: Probability of one mistake in the scene.
-        weights: Relative frequency of each of ``CATEGORIES``.
     """
-    cell = descriptions(rng.choices(CATEGORIES, weights)[0], rng.choice(DIFFICULTIES), split)
+    cell = descriptions(rng.choices(CATEGORIES)[0], rng.choice(DIFFICULTIES), split)
     caption = rng.choice(cell)
     scene = imagine(caption, rng)
     if rng.random() < slip_rate:

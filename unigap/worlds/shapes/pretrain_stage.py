@@ -29,13 +29,11 @@ class PretrainStage(LightningModule):
     Args:
         untrained: The untrained model to start from.
         model: The trained model to start from, instead of ``untrained``; it keeps its image tokenizer.
-        out: Folder of the checkpoint; null is ``model`` in the run folder.
+        out: Folder of the checkpoint; null is ``model`` in the run folder, empty writes none.
         tokenizer_from: Checkpoint of the family of ``untrained`` whose image tokenizer to use; set ``tokenizer_steps``
             of the data to 0 to keep it as it is. Null starts with an untrained tokenizer.
         tokenizer_lr: Peak learning rate of the image tokenizer.
         trunk_lr: Peak learning rate of all other weights.
-        judging_lr: The same in the third phase, which trains only judging.
-        recall_lr: The same in the last phase, which trains generation again.
         judge_weight: Weight of the yes/no answers; the image tokens have weight 1.
         caption_weight: Weight of the captions.
         prompt_dropout: Share of prompts replaced by the null prompt, for classifier-free guidance.
@@ -51,9 +49,7 @@ class PretrainStage(LightningModule):
         out: str | None = None,
         tokenizer_from: str | None = None,
         tokenizer_lr: float = 2.0e-3,
-        trunk_lr: float = 6.0e-4,
-        judging_lr: float = 5.0e-4,
-        recall_lr: float = 1.0e-4,
+        trunk_lr: float = 5.0e-4,
         judge_weight: float = 2.0,
         caption_weight: float = 0.25,
         prompt_dropout: float = 0.1,
@@ -71,7 +67,7 @@ class PretrainStage(LightningModule):
             raise ValueError("tokenizer_from goes with untrained; a trained model keeps its image tokenizer")
         self.save_hyperparameters(ignore=["model"])
         self.automatic_optimization = False
-        self.out = Path(out or "model")
+        self.out = None if out == "" else Path(out or "model")
         self.tokenizer: TokenizerTrainer | None = None
         if untrained is not None:
             self.model = untrained.model()
@@ -80,7 +76,7 @@ class PretrainStage(LightningModule):
                 load_tokenizer(self.tokenizer, untrained, tokenizer_from)
         elif model is not None:
             self.model = model
-        self.peaks = (tokenizer_lr, trunk_lr, judging_lr, recall_lr)
+        self.tokenizer_lr, self.trunk_lr = tokenizer_lr, trunk_lr
         self.judge_weight, self.caption_weight = judge_weight, caption_weight
         self.prompt_dropout, self.rebuilt_share = prompt_dropout, rebuilt_share
         self.decay_steps = decay_steps
@@ -95,7 +91,7 @@ class PretrainStage(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check the phases and tune the allocator to the model."""
-        if self.tokenizer is None and self.lessons.phases[0]:
+        if self.tokenizer is None and self.lessons.tokenizer_steps:
             raise ValueError("a trained model keeps its image tokenizer; set tokenizer_steps of the data to 0")
         settle_memory(self.model, self.trainer.strategy.root_device)
 
@@ -127,23 +123,21 @@ class PretrainStage(LightningModule):
             self.tokenizer.settle()
 
     def _rate(self, step: int) -> float:
-        """Return the learning rate of a step: one warm-up and one cosine decay per phase."""
-        for peak, steps in zip(self.peaks, self.lessons.phases, strict=True):
-            if step < steps:
-                return peak * warmup_cosine(step, steps, decay_steps=self.decay_steps)
-            step -= steps
-        raise IndexError("step is beyond the end of the schedule")
+        """Return the learning rate of a step: one warm-up and one cosine decay for each phase."""
+        first, second = self.lessons.tokenizer_steps, self.lessons.trunk_steps
+        if step < first:
+            return self.tokenizer_lr * warmup_cosine(step, first, decay_steps=self.decay_steps)
+        return self.trunk_lr * warmup_cosine(step - first, second, decay_steps=self.decay_steps)
 
     def _tokenizer_loss(self, batch: CrowdBatch, step: int) -> torch.Tensor:
         assert self.tokenizer is not None
-        loss: torch.Tensor = self.tokenizer(batch, step, self.lessons.phases[0])
+        loss: torch.Tensor = self.tokenizer(batch, step, self.lessons.tokenizer_steps)
         self.log("tokenizer/loss", loss, prog_bar=True)
         return loss
 
     def _lesson_loss(self, batch: LessonBatch) -> torch.Tensor:
         codes_BM = self.model.encode(batch.pixels_BCHW)
-        loss = self._judging_loss(batch, codes_BM)
-        return loss + self._drawing_loss(batch, codes_BM) if batch.drawing else loss
+        return self._judging_loss(batch, codes_BM) + self._drawing_loss(batch, codes_BM)
 
     def _drawing_loss(self, batch: LessonBatch, codes_BM: torch.Tensor) -> torch.Tensor:
         pairs = [(i, prompt.text) for i, prompts in enumerate(batch.prompts) for prompt in prompts]
@@ -162,15 +156,12 @@ class PretrainStage(LightningModule):
         shown[rebuilt] = self.model.decode(codes_BM[: batch.questioned][rebuilt])
         questions = [[QUESTION.format(prompt=d.text) for d, _ in lesson.statements] for lesson in lessons]
         answers = [["yes" if true else "no" for _, true in lesson.statements] for lesson in lessons]
-        if batch.drawing:
-            for i, lesson in enumerate(lessons):
-                questions[i].append(CAPTION_REQUEST)
-                answers[i].append(lesson.caption.text)
+        for i, lesson in enumerate(lessons):
+            questions[i].append(CAPTION_REQUEST)
+            answers[i].append(lesson.caption.text)
         logp_BQT, mask_BQT = self.model.text_logps(shown, questions, answers)
         judged = -logp_BQT[:, :STATEMENTS].sum(-1).mean()
         self.log("judge_nll", judged, prog_bar=True)
-        if not batch.drawing:
-            return self.judge_weight * judged
         faithful = [i for i, lesson in enumerate(lessons) if lesson.faithful]
         # of few questioned lessons, none may have a caption that is true
         captions = -logp_BQT[faithful, STATEMENTS].sum() / mask_BQT[faithful, STATEMENTS].sum().clamp_min(1)
@@ -179,7 +170,7 @@ class PretrainStage(LightningModule):
 
     def on_train_end(self) -> None:
         """Save the checkpoint at the end of the schedule."""
-        if self.trainer.is_global_zero and self.trainer.state.status == "running":
+        if self.out and self.trainer.is_global_zero and self.trainer.state.status == "running":
             self.model.save(self.out)
 
 
@@ -194,7 +185,7 @@ def load_tokenizer(tokenizer: TokenizerTrainer, untrained: UntrainedModel, check
         tokenizer.tokenizer.load_state_dict(trained.tokenizer.state_dict())
     except (AttributeError, RuntimeError) as error:
         raise ValueError(
-            f"tokenizer_from {checkpoint!r} is of another family than untrained or has an image tokenizer of another size"
+            f"tokenizer_from {checkpoint!r} is of another family than untrained, or its tokenizer is of another size"
         ) from error
 
 

@@ -60,7 +60,7 @@ class PretrainingCurve(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure a model that starts from a checkpoint."""
         assert isinstance(pl_module, PretrainStage)
-        if not self.rows and not pl_module.lessons.phases[0]:
+        if not self.rows and not pl_module.lessons.tokenizer_steps:
             self._add(trainer, pl_module, 0)
 
     def on_train_batch_end(
@@ -69,7 +69,7 @@ class PretrainingCurve(Callback):
         """Measure every ``every_n_steps`` steps of the language model and after the last step."""
         assert isinstance(pl_module, PretrainStage)
         lessons = pl_module.lessons
-        step = batch_idx + 1 - lessons.phases[0]
+        step = batch_idx + 1 - lessons.tokenizer_steps
         if step < 1 or (step % self.every_n_steps and batch_idx + 1 < len(lessons)):
             return
         self._add(trainer, pl_module, step)
@@ -93,8 +93,10 @@ class PretrainingCurve(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the curve to the model card, which the stage writes at the end of training."""
         assert isinstance(pl_module, PretrainStage)
+        if pl_module.out is None:
+            return
         card = pl_module.out / "README.md"
-        trained = bool(self.rows) and self.rows[-1]["step"] == len(pl_module.lessons) - pl_module.lessons.phases[0]
+        trained = bool(self.rows) and self.rows[-1]["step"] == pl_module.lessons.trunk_steps
         if trainer.is_global_zero and trained and card.exists():
             text = card.read_text(encoding="utf-8").rstrip("\n")
             write_durable(card, f"{text}\n\n{self._section()}".encode())

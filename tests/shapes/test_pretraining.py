@@ -25,12 +25,8 @@ NOISY = {
     **PRETRAIN,
     "data.tokenizer_steps": 1,
     "data.trunk_steps": 4,
-    "data.judging_steps": 0,
-    "data.recall_steps": 0,
     "model.init_args.decay_steps": 2,
     "trainer.callbacks.every_n_steps": 2,
-    "trainer.callbacks.per_cell": 1,
-    "trainer.callbacks.candidates": 1,
     "checkpoint.every_n_train_steps": 1,
 }
 
@@ -41,7 +37,7 @@ def wrong_share(batch: LessonBatch) -> float:
 
 
 def test_the_stated_share_of_captions_is_wrong() -> None:
-    clean, noisy, all_wrong = (lesson_batch(random.Random(0), 600, noise=noise) for noise in (0.0, 0.35, 1.0))
+    clean, noisy, all_wrong = (lesson_batch(random.Random(0), 600, noise, 1.0) for noise in (0.0, 0.35, 1.0))
     assert clean.lessons == noisy.lessons == all_wrong.lessons
     assert clean.prompts == tuple(tuple(lesson.captions) for lesson in clean.lessons)
     assert wrong_share(clean) == 0
@@ -51,7 +47,7 @@ def test_the_stated_share_of_captions_is_wrong() -> None:
 
 def test_a_batch_depends_on_the_seed_and_its_number_alone() -> None:
     def batches(seed: int) -> list[LessonBatch]:
-        data = ShapesLessons(0, 3, judging_steps=0, recall_steps=0, trunk_batch=8, caption_noise=0.35, seed=seed)
+        data = ShapesLessons(0, 3, trunk_batch=8, seed=seed)
         data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
         return [batch for batch in data.train_dataloader() if isinstance(batch, LessonBatch)]
 
@@ -70,13 +66,13 @@ def test_only_the_questioned_lessons_are_asked_about(here: Path, monkeypatch: py
 
     monkeypatch.setattr(Janus, "text_logps", asking)
     flags = {**NOISY, "data.trunk_batch": 8, "data.questioned_share": 0.25, "trainer.callbacks": "null"}
-    assert main(words("fit", "pretrain_noisy", {k: v for k, v in flags.items() if "callbacks." not in k})) == 0
+    assert main(words("fit", "pretrain", {k: v for k, v in flags.items() if "callbacks." not in k})) == 0
     assert asked == [(2, 5)] * 4
 
 
 def test_the_curve_is_in_the_card_and_a_resumed_run_continues_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = here / "runs/pretrain_noisy"
-    assert main(words("fit", "pretrain_noisy", NOISY)) == 0
+    run = here / "runs/pretrain"
+    assert main(words("fit", "pretrain", NOISY)) == 0
     curve, weights, card = (run / "model" / name for name in (CURVE, "model.safetensors", "README.md"))
     rows = json.loads(curve.read_text())
     assert [row["step"] for row in rows] == [2, 4] and rows == json.loads((run / CURVE).read_text())
@@ -98,15 +94,15 @@ def test_the_curve_is_in_the_card_and_a_resumed_run_continues_it(here: Path, mon
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(PretrainStage, "training_step", killed)
-        main(words("fit", "pretrain_noisy", NOISY))
-    assert main(words("fit", "pretrain_noisy", {**NOISY, "resume": "must"})) == 0
-    again = here / "again/runs/pretrain_noisy/model"
+        main(words("fit", "pretrain", NOISY))
+    assert main(words("fit", "pretrain", {**NOISY, "resume": "must"})) == 0
+    again = here / "again/runs/pretrain/model"
     assert all((again / path.name).read_bytes() == content for path, content in whole.items())
 
 
 def test_recall_trains_on_from_a_checkpoint_and_keeps_its_tokenizer(here: Path) -> None:
-    assert main(words("fit", "pretrain_noisy", NOISY)) == 0
-    made = here / "runs/pretrain_noisy/model"
+    assert main(words("fit", "pretrain", NOISY)) == 0
+    made = here / "runs/pretrain/model"
     flags = {**TRAINER, "trainer.max_epochs": 1, "data.trunk_steps": 2, "data.trunk_batch": 2}
     flags |= {"model.init_args.model.init_args.checkpoint": made}
     flags |= {"trainer.callbacks": "unigap.worlds.shapes.pretraining_curve.PretrainingCurve"}
@@ -120,10 +116,10 @@ def test_recall_trains_on_from_a_checkpoint_and_keeps_its_tokenizer(here: Path) 
 
 
 def test_pretraining_keeps_the_tokenizer_of_another_checkpoint(here: Path) -> None:
-    assert main(words("fit", "pretrain_noisy", NOISY)) == 0
-    made = here / "runs/pretrain_noisy/model"
+    assert main(words("fit", "pretrain", NOISY)) == 0
+    made = here / "runs/pretrain/model"
     flags = {**NOISY, "run": "other", "data.tokenizer_steps": 0, "model.init_args.tokenizer_from": made}
-    assert main(words("fit", "pretrain_noisy", {**flags, "seed_everything": 5})) == 0
+    assert main(words("fit", "pretrain", {**flags, "seed_everything": 5})) == 0
     old, new = (Janus(str(folder)).state_dict() for folder in (made, here / "other/model"))
     same = {name for name in old if torch.equal(old[name], new[name])}
     assert same == {name for name in old if "vqmodel" in name}
