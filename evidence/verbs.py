@@ -136,6 +136,20 @@ def pretraining(checkpoint: str, out: str = OUT, seeds: int = 3, jobs: int = 2) 
     _print_paths(pretraining_evidence(demo_setting(checkpoint), seeds, jobs, Path(out)))
 
 
+def coverage(out: str = OUT, repeats: int = 500) -> None:
+    """Simulate how often the intervals of the claims hold the true value.
+
+    Args:
+        out: Folder for the page.
+        repeats: Simulations of each row.
+    """
+    from evidence.coverage import coverage_page
+
+    if repeats < 1:
+        raise ValueError(f"--repeats must be >= 1, got {repeats}")
+    _print_paths(coverage_page(repeats, Path(out)))
+
+
 def forget(file: str, name: str) -> None:
     """Remove the result of an arm from a results file; the next run measures it again.
 
@@ -164,5 +178,6 @@ TOPICS: dict[str, Any] = {
     "guard": guard,
     "theory": theory,
     "pretraining": pretraining,
+    "coverage": coverage,
     "forget": forget,
 }

@@ -25,6 +25,7 @@ from evidence.claims.readings import Resampling, gather, readings
 from evidence.claims.recipes import ALL, ARMS, CANDIDATES, EPOCHS, JUDGE, PHRASINGS, VALIDATED
 from evidence.claims.run import run_arm
 from evidence.claims.verdicts import STATEMENTS, verdicts_section
+from evidence.coverage import simulate
 from evidence.fit import command as fit_command
 from evidence.fit import spec
 from evidence.results_file import ResultsFile
@@ -256,7 +257,7 @@ def test_readings_of_one_seed_are_those_of_the_metrics() -> None:
         assert ours.n == theirs.n or "change" in name, name
     yes_S = torch.tensor(arm["own"]) >= 0
     precision = bootstrap_ratio((right[1] * yes_S), yes_S, prompt_S)
-    assert found["precision of yes"].value == pytest.approx(precision.value)
+    assert found["precision of yes"].estimate().value == pytest.approx(precision.value)
 
 
 def test_an_arm_and_its_control_are_compared_on_the_seeds_both_have() -> None:
@@ -326,6 +327,13 @@ def test_more_seeds_widen_by_what_differs_between_them_and_narrow_by_their_numbe
         resampling.ratio(differing - 0.1, torch.ones_like(differing))
     )
     assert same.estimate().low == pytest.approx(0.1) == same.estimate().high, "paired: what is shared cancels"
+
+
+def test_the_interval_holds_the_truth_whether_prompts_or_runs_differ_more() -> None:
+    prompts, runs = simulate(3, run_spread=0.0, repeats=60), simulate(3, run_spread=5.0, repeats=60)
+    assert prompts.wider >= 0.9 and runs.wider >= 0.9
+    assert runs.bootstrap < runs.student and prompts.student < prompts.bootstrap
+    assert runs.prompts_alone < 0.75 < prompts.prompts_alone
 
 
 def test_saturation_finds_the_limit_and_says_nothing_of_three_rounds() -> None:

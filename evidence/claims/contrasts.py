@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from evidence.claims.plan import Claim
 from evidence.claims.readings import Measured, readings
-from unigap.metrics.intervals import Estimate, Resampled
+from evidence.claims.seeded import Seeded
+from unigap.metrics.intervals import Estimate
 
-Readings = Mapping[str, Mapping[str, Resampled]]
+Readings = Mapping[str, Mapping[str, Seeded]]
 """Figures of every arm."""
 CONTRASTED = ("generation", "non-unification", "precision of yes", "AUROC", "TNR", "understanding on renders")
 """Figures in which an arm is compared with its control, and of which the README shows the change."""
@@ -40,7 +41,7 @@ class Contrast:
 def contrasts(claim: Claim, measured: Mapping[str, Measured], found: Readings) -> list[Contrast]:
     """Compare every arm of a claim with its control, on the seeds that both have."""
 
-    def read(arm: str, seeds: int) -> Mapping[str, Resampled]:
+    def read(arm: str, seeds: int) -> Mapping[str, Seeded]:
         return found[arm] if measured[arm].seeds == seeds else readings(measured[arm].first(seeds))
 
     gaps = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from evidence.claims.plan import Claim
-from unigap.metrics.intervals import Resampled
+from evidence.claims.seeded import Seeded
 
 PANELS = {
     "change of generation": "generation (oracle)",
@@ -18,7 +18,7 @@ PANELS = {
 }
 
 
-def draw_claim(claim: Claim, found: Mapping[str, Mapping[str, Resampled]], path: Path) -> None:
+def draw_claim(claim: Claim, found: Mapping[str, Mapping[str, Seeded]], path: Path) -> None:
     """Plot the changes of every arm of a claim with their intervals, in points."""
     figure = Figure(figsize=(11, 1.2 + 0.32 * len(claim.arms)), layout="constrained")
     axes = figure.subplots(1, len(PANELS), sharey=True)

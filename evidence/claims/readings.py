@@ -1,4 +1,4 @@
-"""Figures of an arm over its seeds and their changes, with intervals that resample prompts and seeds.
+"""Figures of an arm over its seeds and their changes, with intervals over prompts and seeds.
 
 Shapes: K seeds, P prompts, N images a prompt, E rendered images, R resamples.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evidence.claims.seeded import Seeded
 from unigap.metrics.intervals import Resampled, cluster_weights
 from unigap.metrics.weighted_auroc import weighted_auroc
 from unigap.metrics.win_rate import matched_yes
@@ -55,29 +56,30 @@ class Resampling:
         self.seed_RK = cluster_weights(seeds, RESAMPLES, seed=1)
         self.prompt_RP = cluster_weights(prompts, RESAMPLES, seed=2)
 
-    def ratio(self, hit_KPN: Tensor, counted_KPN: Tensor) -> Resampled:
+    def ratio(self, hit_KPN: Tensor, counted_KPN: Tensor) -> Seeded:
         """Return the sum of hits among the counted images over the number of counted images."""
         hit_KP = (hit_KPN * counted_KPN).double().sum(-1)
         counted_KP = counted_KPN.double().sum(-1)
         total = counted_KP.sum()
         draws_R = self._sums(hit_KP) / self._sums(counted_KP)
         n, clusters = int((counted_KPN != 0).sum()), int(counted_KP.sum(0).count_nonzero())
-        return Resampled((hit_KP.sum() / total).item(), draws_R, n, clusters)
+        pooled = Resampled((hit_KP.sum() / total).item(), draws_R, n, clusters)
+        return Seeded(pooled, hit_KP.sum(1) / counted_KP.sum(1))
 
     def _sums(self, value_KP: Tensor) -> Tensor:
         return ((self.seed_RK @ value_KP) * self.prompt_RP).sum(1)
 
-    def auroc(self, score_KPN: Tensor, truth_KPN: Tensor, stratum_P: Tensor | None = None) -> Resampled:
+    def auroc(self, score_KPN: Tensor, truth_KPN: Tensor, stratum_P: Tensor | None = None) -> Seeded:
         """Return the mean over seeds of the area under the ROC curve; with strata, within each stratum."""
         images = score_KPN.shape[-1]
         weight_RS = self.prompt_RP.repeat_interleave(images, 1)
         ones_1S = torch.ones_like(weight_RS[:1])
         stratum_S = None if stratum_P is None else stratum_P.repeat_interleave(images)
         sides = [(s.flatten().double(), t.flatten().double()) for s, t in zip(score_KPN, truth_KPN, strict=True)]
-        value = torch.cat([weighted_auroc(*side, ones_1S, stratum_S) for side in sides]).mean().item()
+        area_K = torch.cat([weighted_auroc(*side, ones_1S, stratum_S) for side in sides])
         area_RK = torch.stack([weighted_auroc(*side, weight_RS, stratum_S) for side in sides], 1)
         draws_R = (area_RK * self.seed_RK).sum(1) / self.seed_RK.sum(1)
-        return Resampled(value, draws_R, score_KPN.numel(), score_KPN.shape[1])
+        return Seeded(Resampled(area_K.mean().item(), draws_R, score_KPN.numel(), score_KPN.shape[1]), area_K)
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def gather(bases: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, An
     )
 
 
-Figure = Callable[[Measured, Drawn], Resampled]
+Figure = Callable[[Measured, Drawn], Seeded]
 
 DRAWING: dict[str, Figure] = {
     "generation": lambda m, d: m.resampling.ratio(d.right_KPN, torch.ones_like(d.right_KPN)),
@@ -169,7 +171,7 @@ DRAWING: dict[str, Figure] = {
 }
 """Figures of the images of a model, judged by itself and by the oracle."""
 
-JUDGING: dict[str, Callable[[Measured, Tensor], Resampled]] = {
+JUDGING: dict[str, Callable[[Measured, Tensor], Seeded]] = {
     "TNR": lambda m, logit_KPN: m.resampling.ratio(logit_KPN < 0, ~m.base.right_KPN),
     "TPR": lambda m, logit_KPN: m.resampling.ratio(logit_KPN >= 0, m.base.right_KPN),
     "AUROC": lambda m, logit_KPN: m.resampling.auroc(logit_KPN, m.base.right_KPN),
@@ -178,9 +180,9 @@ JUDGING: dict[str, Callable[[Measured, Tensor], Resampled]] = {
 """Figures of a judge on the fixed images, which the base model sampled before any training."""
 
 
-def readings(m: Measured) -> dict[str, Resampled]:
+def readings(m: Measured) -> dict[str, Seeded]:
     """Return every figure of an arm and its change from the base model."""
-    found: dict[str, Resampled] = {}
+    found: dict[str, Seeded] = {}
     for name, figure in DRAWING.items():
         found[name] = figure(m, m.drawn)
         found[f"change of {name}"] = found[name].minus(figure(m, m.base))
@@ -193,19 +195,19 @@ def readings(m: Measured) -> dict[str, Resampled]:
     return found | _drift(m)
 
 
-def base_readings(m: Measured) -> dict[str, Resampled]:
+def base_readings(m: Measured) -> dict[str, Seeded]:
     """Return the figures of the base model."""
     drawn = {name: figure(m, m.base) for name, figure in DRAWING.items()}
     judged = {name: figure(m, m.base.own_KPN) for name, figure in JUDGING.items()}
     return {**drawn, **judged, "understanding on renders": _understanding(m, m.base_renders_KE)}
 
 
-def _understanding(m: Measured, logit_KE: Tensor) -> Resampled:
+def _understanding(m: Measured, logit_KE: Tensor) -> Seeded:
     hit_KE1 = ((logit_KE >= 0) == m.renders_truth_E)[..., None]
     return m.renders_resampling.ratio(hit_KE1, torch.ones_like(hit_KE1))
 
 
-def _drift(m: Measured) -> dict[str, Resampled]:
+def _drift(m: Measured) -> dict[str, Seeded]:
     """Return the win rate of the paper, the win rate at the yes-rate of the base judge, and the change of log-odds."""
     before_KPN, after_KPN, truth_KPN = m.base.yes_KPN, m.fixed_KPN >= 0, m.base.right_KPN
     matched = [
@@ -228,9 +230,9 @@ HITS: dict[str, Callable[[Drawn], Tensor]] = {
 }
 
 
-def by_cell(m: Measured, attribute: int) -> dict[str, dict[str, Resampled]]:
+def by_cell(m: Measured, attribute: int) -> dict[str, dict[str, Seeded]]:
     """Return figures of the images for each category (0) or difficulty (1), before and after training."""
-    found: dict[str, dict[str, Resampled]] = {}
+    found: dict[str, dict[str, Seeded]] = {}
     present = {cell[attribute] for cell in m.cells}
     for name in [name for name in (CATEGORIES, DIFFICULTIES)[attribute] if name in present]:
         keep_P = torch.tensor([cell[attribute] == name for cell in m.cells])

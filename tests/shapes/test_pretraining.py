@@ -68,6 +68,9 @@ def test_only_the_questioned_lessons_are_asked_about(here: Path, monkeypatch: py
     flags = {**NOISY, "data.trunk_batch": 8, "data.questioned_share": 0.25, "trainer.callbacks": "null"}
     assert main(words("fit", "pretrain", {k: v for k, v in flags.items() if "callbacks." not in k})) == 0
     assert asked == [(2, 5)] * 4
+    asked.clear()
+    assert main(words("fit", "pretrain", {**flags, "run": "instructed", "data.instruct_steps": 1})) == 0
+    assert asked == [(2, 5)] * 3 + [(8, 5)], "the last batch is about every lesson"
 
 
 def test_the_curve_is_in_the_card_and_a_resumed_run_continues_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

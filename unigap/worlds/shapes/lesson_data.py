@@ -83,7 +83,9 @@ class _Lessons(Dataset[CrowdBatch | LessonBatch]):
         rng = random.Random(f"{self.data.seed}/{step}")
         if step < self.data.tokenizer_steps:
             return crowd_batch(rng, self.data.tokenizer_batch)
-        return lesson_batch(rng, self.data.trunk_batch, self.data.caption_noise, self.data.questioned_share)
+        instructing = step >= len(self.data) - self.data.instruct_steps
+        share = 1.0 if instructing else self.data.questioned_share
+        return lesson_batch(rng, self.data.trunk_batch, self.data.caption_noise, share)
 
 
 class _Remaining(Sampler[int]):
@@ -114,6 +116,8 @@ class ShapesLessons(LightningDataModule):
         caption_noise: Share of prompts with a wrong attribute, count or relation, in [0, 1]. Answers to questions and
             the captions that the model writes are right.
         questioned_share: Share of the lessons of a batch, in (0, 1], that the model is questioned about.
+        instruct_steps: The last batches of the second phase, in which the model is questioned about every lesson. It
+            learns to draw in them as before.
         seed: Seed of all batches; batch k of a seed is always the same. Null follows the run's seed.
     """
 
@@ -125,6 +129,7 @@ class ShapesLessons(LightningDataModule):
         trunk_batch: int = 32,
         caption_noise: float = 0.35,
         questioned_share: float = 0.25,
+        instruct_steps: int = 0,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -133,6 +138,7 @@ class ShapesLessons(LightningDataModule):
             ("trunk_steps", trunk_steps, 1),
             ("tokenizer_batch", tokenizer_batch, 1),
             ("trunk_batch", trunk_batch, 1),
+            ("instruct_steps", instruct_steps, 0),
         ):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
@@ -141,6 +147,9 @@ class ShapesLessons(LightningDataModule):
             raise ValueError(f"caption_noise must be in [0, 1], got {caption_noise}")
         if not 0 < questioned_share <= 1:
             raise ValueError(f"questioned_share must be in (0, 1], got {questioned_share}")
+        if instruct_steps > trunk_steps:
+            raise ValueError(f"instruct_steps must be <= trunk_steps, {trunk_steps}, got {instruct_steps}")
+        self.instruct_steps = instruct_steps
         self.tokenizer_batch, self.trunk_batch = tokenizer_batch, trunk_batch
         self.caption_noise, self.questioned_share = caption_noise, questioned_share
         self.seed = seed_of_part("lessons", seed)
