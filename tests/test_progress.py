@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from kill_points import Killed, armed, at_call, kill
 from small_runs import CHECKPOINT, POOL, SUMMARY, TRAINER, expect_error, improve, words
 from test_two_processes import DDP, environment
 
@@ -22,6 +23,7 @@ from unigap.__main__ import main
 from unigap.console import closing, task_lines, tasks
 from unigap.loop import sampling
 from unigap.pool import Pool
+from unigap.stages import SFTStage
 
 SHOWN = {"trainer.enable_progress_bar": "true"}
 GAP = ["--per_cell", "1", "--candidates", "2"]
@@ -158,6 +160,19 @@ def test_a_finished_run_says_what_shows_it(janus_folder: Path, here: Path, capsy
     capsys.readouterr()
     status = improve(janus_folder, "sft", {**SUMMARY, "summary.folder": "null", "resume": "must"})
     expect_error(status, capsys, "is finished", "see unigap report runs/sft")
+
+
+def test_an_epoch_that_is_resumed_midway_is_shown(
+    janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {**SHOWN, "trainer.max_epochs": 1, "data.batch_size": 1, "checkpoint.every_n_train_steps": 1}
+    flags |= {"trainer.limit_train_batches": 3}
+    with pytest.raises(Killed), armed((SFTStage, "training_step", lambda function: at_call(3, kill, function), {})):
+        improve(janus_folder, "sft", flags)
+    capsys.readouterr()
+    assert improve(janus_folder, "sft", {**flags, "resume": "must"}) == 0
+    epochs = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert epochs and epochs[-1].startswith("epoch 1 of 1: 1 batch in ")
 
 
 def test_progress_that_is_turned_off_stays_off(

@@ -32,6 +32,15 @@ class RunProgress(ProgressBar):
         """Do nothing: only the first process prints tasks."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the task of the epoch."""
+        self._begin(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Begin the task of an epoch that is resumed after some batches: Lightning does not call its start again."""
+        if self._task is None:
+            self._begin(trainer)
+
+    def _begin(self, trainer: Trainer) -> None:
         """Begin the task of the epoch; a resumed epoch counts the batches that are left."""
         last = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
         title = f"epoch {trainer.current_epoch + 1}" + (f" of {last}" if last else "")
