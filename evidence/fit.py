@@ -69,14 +69,6 @@ class TrainedRun:
         rounds: list[dict[str, int]] = json.loads((self.folder.path / SUMMARY).read_text())["rounds"]
         return rounds
 
-    @property
-    def threshold(self) -> float:
-        """Smallest probability of yes that accepted a candidate."""
-        objective = self.folder.config["model"]["init_args"]["objective"]["init_args"]
-        while "threshold" not in objective:
-            objective = objective["generation"]["init_args"]
-        return float(objective["threshold"])
-
     def callback_state(self, name: str) -> dict[str, Any]:
         """Return what a callback of the run left in the checkpoint.
 
@@ -92,6 +84,13 @@ class TrainedRun:
 
 
 def fit(config: str, run: Path, overrides: Overrides) -> TrainedRun:
+    """Run ``unigap fit`` in this process and read its folder; for arguments and errors see `run_fit`."""
+    run_fit(config, run, overrides)
+    folder = read_fit(run)
+    return TrainedRun(folder, open_lightning(str(folder.checkpoint), "the checkpoint of the run"))
+
+
+def run_fit(config: str, run: Path, overrides: Overrides) -> None:
     """Run ``unigap fit`` in this process.
 
     Args:
@@ -110,8 +109,6 @@ def fit(config: str, run: Path, overrides: Overrides) -> TrainedRun:
             main([*words, "--debug"])  # errors are raised here and reported once, by the caller
         except Stopped as stopped:
             raise Stopped(stopped.number, "the same command continues") from None
-    folder = read_fit(run)
-    return TrainedRun(folder, open_lightning(str(folder.checkpoint), "the checkpoint of the run"))
 
 
 def command(config: str, run: Path, overrides: Overrides) -> list[str]:

@@ -6,26 +6,17 @@ prompts and seeds. The page compares what was measured with the targets of the r
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
-import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
 from evidence.arms import run_arms
-from evidence.claims.recipes import C_SFT
-from evidence.claims.run import figures, measure_base, measure_model, run_arm
+from evidence.claims.recipes import C_SFT, RECALL
+from evidence.claims.run import measure_base, run_arm
 from evidence.claims.setting import Setting
-from evidence.fit import QUIET, command
 from evidence.pretraining_page import BASE, IMPROVED, RECALLED, pretraining_page, target_rows
-from evidence.results_file import Result
-from unigap.__main__ import main
-from unigap.console.quiet import quiet_libraries
 from unigap.files.durable import write_durable
-from unigap.models.families import load_model
 from unigap.models.files.location import resolve
 from unigap.worlds.shapes.pretraining_curve import CURVE
 
@@ -49,7 +40,7 @@ def pretraining_evidence(setting: Setting, seeds: int, jobs: int, out: Path) -> 
     first |= {f"{IMPROVED}-seed-{seed}": partial(run_arm, setting, C_SFT, seed) for seed in range(seeds)}
     found = run_arms(path, recipe, first, jobs)
     steps = [found[f"{IMPROVED}-seed-{seed}"]["steps"] for seed in range(seeds)]
-    recall = {f"{RECALLED}-seed-{seed}": partial(run_recall, setting, seed, n) for seed, n in enumerate(steps)}
+    recall = {f"{RECALLED}-seed-{seed}": partial(run_arm, setting, RECALL, seed, n) for seed, n in enumerate(steps)}
     found |= run_arms(path, recipe, recall, jobs)
     runs = {arm: [found[f"{arm}-seed-{seed}"] for seed in range(seeds)] for arm in (BASE, IMPROVED, RECALLED)}
     rows = target_rows(curve, runs)
@@ -57,29 +48,6 @@ def pretraining_evidence(setting: Setting, seeds: int, jobs: int, out: Path) -> 
     write_durable(numbers, json.dumps({"setting": recipe, "rows": rows}, indent=1).encode())
     write_durable(page, pretraining_page(setting, curve, runs, rows).encode())
     return [page, numbers]
-
-
-@quiet_libraries()
-def run_recall(setting: Setting, seed: int, steps: int) -> Result:
-    """Train on as many new batches of pretraining data as self-improvement took steps, and measure the model."""
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "model"
-        options = QUIET | {
-            "seed_everything": seed,
-            "model.init_args.model": setting.model_spec(),
-            "model.init_args.out": str(made),
-            "data.init_args.trunk_steps": steps,
-            "data.init_args.seed": 1 + seed,  # pretraining has seed 0
-        }
-        with contextlib.redirect_stdout(io.StringIO()):
-            main([*command("recall", Path(folder) / "run", options), "--debug"])
-        model = load_model(str(made))
-    return {
-        "steps": steps,
-        **figures(*measure_model(setting, model, "standard", seed)),
-        "seconds": round(time.perf_counter() - began, 1),
-    }
 
 
 def _curve(checkpoint: str) -> list[dict[str, dict[str, float]]]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from small_runs import PRETRAIN, TRAINER, expect_error, words
 
-import evidence.fit
 import evidence.pretraining
 from evidence.__main__ import main
 from evidence.claims import recipes
@@ -37,14 +34,10 @@ def pretrained(here: Path) -> Path:
 def test_one_command_compares_self_improvement_with_recall(
     pretrained: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(evidence.fit.CONFIGS, here / "configs")
-    recall = yaml.safe_load((here / "configs/recall.yaml").read_text())
-    recall["data"]["init_args"]["trunk_batch"] = 2
-    (here / "configs/recall.yaml").write_text(yaml.safe_dump(recall))
-    monkeypatch.setattr(evidence.fit, "CONFIGS", here / "configs")
     monkeypatch.setattr(evidence.pretraining, "demo_setting", TINY)
     arm = Arm("c_sft", {recipes.JUDGE: FICKLE, recipes.CANDIDATES: 2, recipes.EPOCHS: 1})
     monkeypatch.setattr(evidence.pretraining, "C_SFT", arm)
+    monkeypatch.setattr(evidence.pretraining, "RECALL", Arm("recall", {"data.init_args.trunk_batch": 2}))
     command = ["pretraining", str(pretrained), "--seeds", "1", "--jobs", "1", "--out", "page"]
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == [

@@ -22,15 +22,12 @@ class Arm:
         config: Name of a config in ``configs/shapes``.
         overrides: Options of ``unigap fit`` in which the arm differs from the config.
         prompts: ``standard`` or ``hard`` training and test prompts.
-        precision: Share of the accepted rendered images that must be right; the threshold is calibrated to it.
-            0 keeps the threshold of the config.
         steps_of: Name of another arm; train for as many optimizer steps as that arm took. ``""`` counts epochs.
     """
 
     config: str
     overrides: Overrides = field(default_factory=dict)
     prompts: str = "standard"
-    precision: float = 0.0
     steps_of: str = ""
 
     def but(self, overrides: Overrides | None = None, **changes: Any) -> Arm:
@@ -49,7 +46,7 @@ class Arm:
             options = {kept: old for kept, old in options.items() if not f"{kept}.".startswith(f"{name}.")}
             options |= flat({name: value})
         options = {name: _without_modules(value) for name, value in sorted(options.items())}
-        return {"options": options, "prompts": self.prompts, "precision": self.precision, "steps_of": self.steps_of}
+        return {"options": options, "prompts": self.prompts, "steps_of": self.steps_of}
 
 
 def _is_shared(name: str) -> bool:

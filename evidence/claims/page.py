@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evidence.claims.ceiling import ceiling_section
 from evidence.claims.contrasts import CONTRASTED, Contrast, Readings, contrasts
 from evidence.claims.figures import draw_claim
-from evidence.claims.goals import goals_section
 from evidence.claims.plan import Claim
 from evidence.claims.readings import DRAWING, Measured, by_cell, readings
 from evidence.claims.setting import Setting
@@ -21,6 +19,9 @@ from evidence.results_file import Result
 from unigap.files.durable import make_folder, write_durable
 from unigap.files.markdown import table
 from unigap.metrics.intervals import Estimate
+
+POWER = (1.960 + 0.842) / 1.960
+"""Smallest noticeable effect with 80 % power, as a multiple of half the width of a 95 % interval."""
 
 
 def write_page(
@@ -46,10 +47,6 @@ def write_page(
         figure = f"claims-{name}.png"
         draw_claim(claim, found, out / figure)
         parts.append(section(claim, measured, found, gaps[name], figure))
-        if name == "ceiling":
-            parts.append(ceiling_section(claim, measured))
-        if name == "recommended":
-            parts.append(goals_section(found, measured))
         rows += claim_rows(claim, measured, found, gaps[name])
     page, headline, numbers = out / "claims.md", out / "headline.md", out / "evidence.json"
     write_durable(page, ("\n\n".join(parts) + "\n").encode())
@@ -143,7 +140,7 @@ def _accepted(m: Measured) -> str:
         sum(count[name] for rounds in m.rounds for count in rounds)
         for name in ("candidates", "accepted", "truly_right")
     )
-    return f"{100 * accepted / drawn:.0f} %, {100 * right / max(accepted, 1):.0f} %"
+    return f"{100 * accepted / drawn:.0f} %, {100 * right / max(accepted, 1):.0f} %" if drawn else "-"
 
 
 def _judging_table(claim: Claim, found: Readings) -> str:
@@ -167,15 +164,25 @@ def _nats(estimate: Estimate) -> str:
 
 def _contrast_table(claim: Claim, gaps: Sequence[Contrast]) -> str:
     rows = [
-        [gap.name, str(gap.seeds), *map(points, gap.estimates.values()), _verdict(gap.estimates[claim.decides])]
+        [
+            *(gap.name, str(gap.seeds), *map(points, gap.estimates.values())),
+            *(_noticeable(gap.estimates[claim.decides]), _verdict(gap.estimates[claim.decides])),
+        ]
         for gap in gaps
     ]
-    header = ("arm minus control", "seeds", *CONTRASTED, f"{claim.decides} is")
+    header = ("arm minus control", "seeds", *CONTRASTED, "noticeable", f"{claim.decides} is")
     return "Compared with controls, on the seeds that both have:\n\n" + table(header, rows)
 
 
+def _noticeable(gap: Estimate) -> str:
+    """Return the smallest effect that is noticed with 80 % power, in points, from the width of the interval."""
+    return f"{100 * POWER * (gap.high - gap.low) / 2:.1f}" if gap.has_interval else "-"
+
+
 def _verdict(gap: Estimate) -> str:
-    return ("no significant difference", "higher", "lower")[gap.side()]
+    most = 100 * max(abs(gap.low), abs(gap.high))
+    none = f"no significant difference; effects above {most:.1f} points are excluded"
+    return (none, "higher", "lower")[gap.side()]
 
 
 def claim_rows(

@@ -13,18 +13,18 @@ from torch import Tensor
 
 from evidence.claims.arm import Arm
 from evidence.claims.setting import Setting
-from evidence.fit import Overrides, fit
+from evidence.fit import Overrides, fit, run_fit
 from evidence.results_file import Result
 from unigap.console.quiet import quiet_libraries
-from unigap.evaluation.calibration import calibrate
 from unigap.evaluation.gap import Verdicts, measure, probe_logits, rejudge
 from unigap.evaluation.probe_set import ProbeSet
-from unigap.evaluation.probe_sources import ShapesPairs
 from unigap.judges import OracleJudge, SelfJudge
 from unigap.models.base import UnifiedModel
+from unigap.models.families import load_model
 from unigap.worlds.shapes.probe_set import shapes_probe_set
 
-CALIBRATION_PAIRS = 600
+RECALL_CONFIG = "recall"
+"""The config that goes on with pretraining."""
 
 
 @quiet_libraries()
@@ -52,31 +52,43 @@ def run_arm(setting: Setting, arm: Arm, seed: int, max_steps: int = -1) -> Resul
     """
     began = time.perf_counter()
     before, _ = base(setting, arm.prompts, seed)
-    limit: Overrides = {"trainer.max_epochs": -1, "trainer.max_steps": max_steps} if max_steps > 0 else {}
     with tempfile.TemporaryDirectory() as folder:
-        options = setting.options(arm.prompts, seed, Path(folder)) | arm.overrides
-        trained = fit(arm.config, Path(folder) / "run", {**options, **_calibrated(setting, arm), **limit})
-        model, rounds = trained.model(), trained.rounds
+        train = _recalled if arm.config == RECALL_CONFIG else _improved
+        model, trained = train(setting, arm, seed, max_steps, Path(folder))
     own = SelfJudge()
     after = measure(model, before.prompts, setting.test_plan(seed), own, OracleJudge())
     return {
         "recipe": arm.recipe(),
-        "steps": trained.steps,
-        "threshold": trained.threshold,
-        "rounds": rounds,
+        **trained,
         **figures(after, probe_logits(model, _probe_set(setting), own)),
         "fixed": _numbers(rejudge(model, before, own)),
         "seconds": round(time.perf_counter() - began, 1),
     }
 
 
-def _calibrated(setting: Setting, arm: Arm) -> Overrides:
-    """Return the threshold at which the judge of the untrained model is as precise as the arm asks."""
-    if not arm.precision:
-        return {}
-    known = ShapesPairs(seed=1)
-    found = calibrate(setting.open(), SelfJudge(), known, CALIBRATION_PAIRS, arm.precision)
-    return {"model.init_args.objective.init_args.threshold": found.threshold}
+def _improved(
+    setting: Setting, arm: Arm, seed: int, max_steps: int, folder: Path
+) -> tuple[UnifiedModel, dict[str, Any]]:
+    """Return the model of a run of self-improvement, and its steps and rounds."""
+    limit: Overrides = {"trainer.max_epochs": -1, "trainer.max_steps": max_steps} if max_steps > 0 else {}
+    options = setting.options(arm.prompts, seed, folder) | arm.overrides
+    trained = fit(arm.config, folder / "run", {**options, **limit})
+    return trained.model(), {"steps": trained.steps, "rounds": trained.rounds}
+
+
+def _recalled(
+    setting: Setting, arm: Arm, seed: int, max_steps: int, folder: Path
+) -> tuple[UnifiedModel, dict[str, Any]]:
+    """Return a model that was pretrained on, on new batches, and its steps."""
+    options = {
+        "seed_everything": seed,
+        "model.init_args.model": setting.model_spec(),
+        "model.init_args.out": str(folder / "model"),
+        "data.init_args.trunk_steps": max_steps,
+        "data.init_args.seed": 1 + seed,  # pretraining has seed 0
+    }
+    run_fit(arm.config, folder / "run", options | arm.overrides)
+    return load_model(str(folder / "model")), {"steps": max_steps, "rounds": []}
 
 
 @functools.lru_cache(maxsize=2)

@@ -30,10 +30,6 @@ class Seeded:
         """Return the paired difference; both must come from the same prompts, seeds and resamples."""
         return Seeded(self.pooled.minus(other.pooled), self.seed_K - other.seed_K)
 
-    def over(self, other: Seeded) -> Seeded:
-        """Return the paired ratio."""
-        return Seeded(self.pooled.over(other.pooled), self.seed_K / other.seed_K)
-
     def estimate(self) -> Estimate:
         """Return the value with the wider of two 95 % intervals: bootstrap, and Student's t over seeds."""
         found, seeds = self.pooled.estimate(), over_seeds(self.seed_K.tolist())
