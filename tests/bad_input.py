@@ -136,6 +136,11 @@ VERBS = {
     "unknown option": gap("--temprature", "did you mean 'temperature'", temprature=1),
     "unknown option of demo": Mistake(["demo", "--sed", "3"], ["--sed", "did you mean 'seed'"]),
     "unknown option of report": Mistake(["report", "full", "--aut", "x"], ["--aut", "did you mean 'out'"]),
+    "unknown shipped config": Mistake(["configs", "show", "shape/sft"], ["'shape/sft'", "did you mean 'shapes/sft'"]),
+    "copy over a file": Mistake(["configs", "copy", "shapes/sft", "--out", "seen.txt"], ["'seen.txt' exists"]),
+    "copy into a pool": Mistake(["configs", "copy", "wandb", "--out", "pool-of-another/a.yaml"], ["--out", "pool"]),
+    "fit of an unknown shipped config": Mistake(["fit", "--config", "shapes/stf"], ["did you mean 'shapes/sft'"]),
+    "fit of a config like none": Mistake(["fit", "--config", "x/y"], ["'x/y' does not exist; unigap configs lists"]),
     "a word too many": Mistake(["pool", "verify", "full", "full"], ["unrecognized", "full"]),
     "wrong type of option": gap("candidates", "int", "many", candidates="many"),
     "a word for a switch": Mistake(["judge", "export", "full", "--blind", "banana"], ["blind", "bool", "banana"]),
@@ -204,6 +209,34 @@ NUMBERS = {
     "learning rate 0": run("sft", "lr must be > 0", stage__lr=0),
     "learning rate nan": run("sft", "lr", "nan", stage__lr=".nan"),
     "learning rate infinite": run("sft", "lr must be > 0 and finite", stage__lr=".inf"),
+    "a learning rate of the optimizer's own": run(
+        "sft",
+        "'lr' is not accepted; did you mean model.init_args.lr, its place?",
+        stage__optimizer="torch.optim.SGD",
+        stage__optimizer__init_args__lr=0.1,
+    ),
+    "two weight decays": run(
+        "sft", "optimizer.init_args.weight_decay", "leave", stage__optimizer="torch.optim.SGD", stage__weight_decay=0.1
+    ),
+    "unknown optimizer": run("sft", "'Adm'", "did you mean 'Adam'", stage__optimizer="torch.optim.Adm"),
+    "no optimizer": run("sft", "torch.nn.Linear", "subclass of", "Optimizer", stage__optimizer="torch.nn.Linear"),
+    "an optimizer for sparse gradients": run("sft", "SparseAdam needs", stage__optimizer="torch.optim.SparseAdam"),
+    "an optimizer of many evaluations": run("sft", "LBFGS evaluates", stage__optimizer="torch.optim.LBFGS"),
+    "momentum below 0": run(
+        "sft", "momentum", "-1", stage__optimizer="torch.optim.SGD", stage__optimizer__init_args__momentum=-1
+    ),
+    "a cosine of an endless run": run(
+        "sft", "lr_schedule Cosine", "set trainer.max_epochs", stage__lr_schedule="Cosine", trainer__max_epochs=-1
+    ),
+    "a decay longer than the run": run(
+        "sft", "decay", "(0, 1]", stage__lr_schedule="WarmupStableDecay", stage__lr_schedule__init_args__decay=2
+    ),
+    "a final factor above 1": run(
+        "sft", "final", "[0, 1]", "got 2", stage__lr_schedule="Cosine", stage__lr_schedule__init_args__final=2
+    ),
+    "clipping below 0": run("sft", "gradient_clip_val must be > 0", "got -1", trainer__gradient_clip_val=-1),
+    "clipping by nan": run("sft", "gradient_clip_val must be > 0", "nan", trainer__gradient_clip_val=".nan"),
+    "clipping of nothing": run("sft", "'norm' clips nothing", trainer__gradient_clip_algorithm="norm"),
     "yes rate": run("random_judge", "yes_rate must be in (0, 1)", stage__judge__init_args__yes_rate=1.5),
     "epochs count from 1": run("c_sft", "at_epochs counts from 1", stage__schedule__at_epochs="[0]"),
     "a schedule that never redraws": run(

@@ -33,6 +33,8 @@ IN_SDIST = (
 )
 IN_WHEEL = (
     "theory/__init__.py",
+    "unigap/configs/shapes/sft.yaml",
+    "unigap/configs/wandb.yaml",
     "unigap/report/pages/report.html.j2",
     "unigap/worlds/shapes/checkpoints/janus/model.safetensors",
     "unigap/worlds/shapes/checkpoints/janus/README.md",
@@ -112,6 +114,10 @@ def main() -> None:
         run("unigap", "gap", "--candidates", "1", "--per_cell", "1", "--out", "gap.json")
         figures = json.loads((elsewhere / "gap.json").read_text())
         assert figures["generation"]["all"]["n"] == 15, figures["generation"]
+        assert "shapes/sft " in run("unigap", "configs")
+        # these options come after the config is read, so its classes are found and its values are there
+        printed = run("unigap", "fit", "--config", "shapes/sft", "--run", "elsewhere", "--print_config")
+        assert "unigap.stages.SFTStage" in printed and "run: elsewhere" in printed, printed
         make_run(elsewhere / "run")
         run("unigap", "report", "run")
         assert (elsewhere / "run/report.html").stat().st_size > 10_000

@@ -200,6 +200,8 @@ def test_fast_dev_run_leaves_nothing_to_continue_from(janus_folder: Path, here: 
 
 CHANGES: dict[str, tuple[str, object, str]] = {
     "lr": ("model.init_args.lr", 0.5, "was 0.01 and is 0.5"),
+    "optimizer": ("model.init_args.optimizer", "torch.optim.SGD", "torch.optim.SGD"),
+    "learning-rate schedule": ("model.init_args.lr_schedule", "Cosine", "unigap.stages"),
     "weight decay": ("model.init_args.weight_decay", 0.5, "was 0.0 and is 0.5"),
     "batch size": ("data.batch_size", 2, "--data.init_args.batch_size was 1 and is 2"),
     "data seed": ("data.seed", 9, "was None and is 9"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import full_size, hardware, scale
+from benchmarks import full_size, hardware, one_gpu, scale
 from benchmarks.cost_model import Costs, janus_pro
 
 
@@ -56,3 +56,18 @@ def test_the_hardware_page_shows_what_its_command_prints(capsys: pytest.CaptureF
     page = (Path(__file__).parents[1] / "docs" / "hardware.md").read_text(encoding="utf-8")
     for table in capsys.readouterr().out.strip().split("\n\n"):
         assert table in page
+
+
+def test_the_hardware_page_shows_the_configs_for_one_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    one_gpu.main()
+    page = (Path(__file__).parents[1] / "docs" / "hardware.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() in page
+
+
+@pytest.mark.parametrize("name", one_gpu.CARDS)
+def test_a_config_for_one_gpu_states_what_it_needs(name: str) -> None:
+    text = (one_gpu.CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
+    found = one_gpu.need(name)
+    assert f"{found.peak / 1e9:.0f} GB at most, {found.hours:.0f} h on" in text and "Computed, not measured" in text
+    assert f"with {one_gpu.CARDS[name].memory / 1e9:.0f} GB" in text
+    assert found.peak < 0.9 * one_gpu.CARDS[name].memory

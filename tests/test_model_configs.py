@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.machinery
+import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +24,12 @@ STAGES = ("sft", "dpo", "c_sft", "c_dpo")
 Pair = tuple[str, ...]
 JANUS_PRO = [(f"janus_pro/{stage}", f"janus_pro/{size}") for size in ("1b", "7b") for stage in STAGES]
 BEST = [("janus_pro/best", "janus_pro/1b"), ("janus_pro/best", "janus_pro/7b_lora")]
+ONE_GPU = [
+    ("janus_pro/c_sft", "janus_pro/1b_24gb"),
+    ("janus_pro/sft", "janus_pro/1b_full_24gb"),
+    ("janus_pro/best", "janus_pro/7b_48gb"),
+    ("janus_pro/c_dpo", "janus_pro/7b_80gb"),
+]
 GRPO: list[tuple[str, ...]] = [("janus_pro/1b_grpo",), ("janus_pro/7b_grpo",)]
 EMU3 = [("emu3/sft", "emu3/gen"), ("emu3/dpo", "emu3/gen")]
 SMALL = {"janus_pro": "janus_folder", "emu3": "emu3_folder"}
@@ -54,12 +63,15 @@ def named(pair: Pair) -> list[str]:
 
 def smaller(pair: Pair, checkpoint: Path) -> dict[str, object]:
     """All that is changed: whose weights and verdicts, whose prompts, one process without a GPU, one step."""
-    sharded = settings(*pair)["trainer"]["strategy"] != "ddp"
+    found = settings(*pair)
+    sharded = found["trainer"].get("strategy", "ddp") != "ddp"
+    judge = found["model"]["init_args"].get("external")
+    judged = {"checkpoint": checkpoint, **({"dtype": "float32"} if pair in ONE_GPU else {})} if judge else {}
     one_process = {"devices": 1, "strategy.init_args.data_parallel_size": 1} if sharded else {}
     trainer = {"accelerator": "cpu", "max_steps": 1, "log_every_n_steps": 1, "enable_progress_bar": "false"}
     return {
         "model.init_args.model.init_args.checkpoint": checkpoint,
-        "model.init_args.external.init_args.checkpoint": checkpoint,
+        **{f"model.init_args.external.init_args.{name}": value for name, value in judged.items()},
         # an untrained judge says the same of every drawing
         "model.init_args.judge": "unigap.judges.RandomJudge",
         "data.init_args.prompts": "t2i-compbench:prompts",
@@ -82,8 +94,23 @@ def place(here: Path) -> Iterator[Path]:
     os.environ.update(before)
 
 
-@pytest.mark.parametrize("pair", [*JANUS_PRO, *BEST, *GRPO, *EMU3], ids="+".join)
-def test_every_pair_of_configs_trains_a_step(pair: Pair, place: Path, request: pytest.FixtureRequest) -> None:
+def lend_bitsandbytes(patch: pytest.MonkeyPatch) -> None:
+    """Let configs name the 8-bit optimizer where it is not installed; it is torch's AdamW then."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        package, optim = ModuleType("bitsandbytes"), ModuleType("bitsandbytes.optim")
+        optim.AdamW8bit = type("AdamW8bit", (torch.optim.AdamW,), {"__module__": optim.__name__})  # type: ignore[attr-defined]
+        package.optim = optim  # type: ignore[attr-defined]
+        for module in (package, optim):
+            module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
+            patch.setitem(sys.modules, module.__name__, module)
+
+
+@pytest.mark.parametrize("pair", [*JANUS_PRO, *BEST, *ONE_GPU, *GRPO, *EMU3], ids="+".join)
+def test_every_pair_of_configs_trains_a_step(
+    pair: Pair, place: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "optimizer" in settings(*pair)["model"]["init_args"]:
+        lend_bitsandbytes(monkeypatch)
     checkpoint: Path = request.getfixturevalue(SMALL[pair[0].partition("/")[0]])
     flags = [word for name, value in smaller(pair, checkpoint).items() for word in (f"--{name}", str(value))]
     assert main(["fit", *named(pair), "--run", "runs/one", *flags]) == 0
@@ -174,4 +201,6 @@ def test_a_shapes_config_is_short_and_names_its_run(path: Path, capsys: pytest.C
 
 def test_no_config_is_forgotten() -> None:
     found = {f"{folder}/{path.stem}" for folder in SMALL for path in (CONFIGS / folder).glob("*.yaml")}
-    assert found == {name for pair in (*JANUS_PRO, *BEST, *GRPO, *EMU3) for name in pair} | {"janus_pro/nodes_8"}
+    assert found == {name for pair in (*JANUS_PRO, *BEST, *ONE_GPU, *GRPO, *EMU3) for name in pair} | {
+        "janus_pro/nodes_8"
+    }

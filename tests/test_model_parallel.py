@@ -28,7 +28,7 @@ from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.stages import SFTStage
-from unigap.stages.base import load_stage
+from unigap.stages.earlier_stage import load_stage
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from unigap.console.stop_signal import Stopped
 VERBS = {
     "demo": ("unigap.cli.commands.demo", "watch the gap close on the embedded world, a few minutes on a CPU"),
     "fit": ("unigap.cli.lightning_verbs", "train a stage: --config configs/shapes/sft.yaml"),
+    "configs": ("unigap.cli.verbs", "configs show|copy NAME: the configs that come with the package; alone, list them"),
     "validate": ("unigap.cli.lightning_verbs", "measure the gap of a stage's model on held-out prompts"),
     "predict": ("unigap.cli.lightning_verbs", "sample and judge candidates into a pool"),
     "draw": ("unigap.cli.verbs", "draw 'a red circle' --n 16 --keep 2: sample images, judge them, keep the best"),

@@ -14,7 +14,7 @@ from unigap.models.files.lora import is_adapted
 from unigap.pool import Pool
 from unigap.pool.layout import round_folder
 from unigap.stages import ImproveStage
-from unigap.stages.base import refuse_sharded
+from unigap.stages.sharded import refuse_sharded
 
 SHORT = 12
 """Characters of a digest in an alias."""

@@ -20,7 +20,7 @@ from unigap.models.base import evaluating
 from unigap.report.plots import dynamics_plots as plots
 from unigap.seeds import seed_of_part
 from unigap.stages import ImproveStage
-from unigap.stages.base import refuse_sharded
+from unigap.stages.sharded import refuse_sharded
 
 HEADS = ("generation", "understanding")
 

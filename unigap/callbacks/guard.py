@@ -16,7 +16,7 @@ from unigap.evaluation.probe_set import ProbeSet
 from unigap.evaluation.probe_sources import ProbeSource
 from unigap.metrics.judge_drift import JudgeDrift, judge_drift
 from unigap.stages import ImproveStage
-from unigap.stages.base import refuse_sharded
+from unigap.stages.sharded import refuse_sharded
 
 Action = Literal["stop", "rollback", "warn"]
 

@@ -31,7 +31,7 @@ from unigap.models.engine.sharding import whole
 from unigap.pool import Pool
 from unigap.records import Prompt
 from unigap.stages import ImproveStage
-from unigap.stages.base import refuse_sharded
+from unigap.stages.sharded import refuse_sharded
 
 PLAIN_PRECISION = "32-true"
 """Precision of a trainer that leaves numbers as the weights have them."""

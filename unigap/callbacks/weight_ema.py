@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from unigap.stages.base import refuse_sharded
+from unigap.stages.sharded import refuse_sharded
 
 CURRENT, COUNT = "current_model_state", "averaging_state"
 """Keys of a checkpoint for the weights of the last step and the number of updates, as in Lightning's callback."""

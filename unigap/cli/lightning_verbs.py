@@ -29,7 +29,7 @@ from unigap.files.outputs import POOL_FILE, check_figures, write_figures
 from unigap.loop.progress import Phase
 from unigap.models.files.lightning_checkpoint import open_lightning
 from unigap.report.gap_table import print_comparison, print_gap
-from unigap.report.run_folder.continued import check_same_recipe, length_options
+from unigap.report.run_folder.continued import check_same_recipe, length_is_fixed, length_options
 from unigap.report.run_folder.findings import no_external
 from unigap.report.run_folder.metrics_csv import MetricsCSV
 from unigap.report.run_folder.places import find_run, place_run, refuse_other_run
@@ -38,8 +38,9 @@ from unigap.stages import ImproveStage
 from unigap.world import import_worlds
 
 SCHEDULE = "model.init_args.schedule"
-MOVED = {f"regrow.{name}": f"{SCHEDULE}.{name}" for name in ("every_n_epochs", "at_epochs", "patience", "redraw")}
-"""New names of options of earlier versions."""
+PLACES = {f"regrow.{name}": f"{SCHEDULE}.{name}" for name in ("every_n_epochs", "at_epochs", "patience", "redraw")}
+PLACES |= {name: f"model.init_args.{name}" for name in ("lr", "warmup_steps", "lr_schedule")}
+"""Places of options that earlier versions had elsewhere, or that belong to the stage and not to a part of it."""
 RUN = """Folder of the run, for its pool, checkpoints, results, curves and logs; other options can move each of them."""
 SUBCOMMANDS = ("fit", "validate", "predict")
 RESUME = """Continue the run whose checkpoint is in the run folder: "must" fails without one, "auto" begins a new run
@@ -51,7 +52,7 @@ class RunParser(ClearParser, LightningArgumentParser):
     """Lightning's parser, with hints in errors."""
 
     def _hint(self, name: str) -> str:
-        return f"; did you mean {MOVED[name]}, its new place?" if name in MOVED else super()._hint(name)
+        return f"; did you mean {PLACES[name]}, its place?" if name in PLACES else super()._hint(name)
 
 
 class UnigapCLI(LightningCLI):
@@ -263,9 +264,10 @@ def finished(content: Mapping[str, Any], recipe: Mapping[str, Any], path: str) -
         return ""
     folder = recipe["summary"]["folder"]
     shown = command("report", folder) if folder else command("gap", "--checkpoint", path)
+    longer = "" if length_is_fixed(recipe) else "raise --trainer.max_epochs to train on, or "
     return (
-        f"{path} is of a run that is finished ({content['global_step']} steps): see {shown}; raise "
-        "--trainer.max_epochs to train on, or begin another run in other folders"
+        f"{path} is of a run that is finished ({content['global_step']} steps): see {shown}; "
+        f"{longer}begin another run in other folders"
     )
 
 

@@ -13,6 +13,7 @@ from unigap.console.parser import VerbParser
 from unigap.world import import_worlds
 
 COMMANDS: dict[str, str | dict[str, str]] = {
+    "configs": {"list": "configs", "show": "configs", "copy": "configs"},
     "draw": "draw",
     "gap": "gap",
     "calibrate": "calibrate",
@@ -32,6 +33,8 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     "export": {"pool": "export_pool", "model": "export_model"},
 }
 """Modules of ``unigap.cli.commands`` by verb; each holds a function named after the verb, e.g. ``judge_export``."""
+ALONE = {"configs": "list"}
+"""Second words that a verb of two words has when it is given alone."""
 TAKE_CLASSES = ("draw", "pool", "check", "gap", "calibrate", "judge", "export")
 """Verbs with options that name a class; worlds add classes to choose from."""
 
@@ -52,6 +55,8 @@ def _function(module: str, name: str) -> Callable[..., None]:
 def run(words: Sequence[str]) -> int:
     """Run a plain verb with its options; return the exit status."""
     verb = words[0]
+    if verb in ALONE and (len(words) == 1 or (words[1].startswith("-") and words[1] not in ("-h", "--help"))):
+        words = [verb, ALONE[verb], *words[1:]]
     with tasks.starting():
         functions = {verb: functions_of(verb)}
         if verb in TAKE_CLASSES:

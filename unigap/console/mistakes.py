@@ -34,6 +34,8 @@ PLAIN = {
     r"Problem with given class_path '[\w.]*\.(\w+)': ": r"\1: ",
     r"Exceeds the limit \(4300 digits\) for integer string conversion.*": "more than 4300 digits; shorten it",
     r"Expected a <class '(\w+)'>\. Got value: ": r"must be of type \1, got ",
+    r"Type collections\.abc\.Callable\[.*?\] expects a function or a callable class: ": "",
+    r"No module named 'bitsandbytes'": "bitsandbytes is not installed; pip install 'unigap[quantized]'",
 }
 LONGEST, MOST_CHOICES = 400, 20
 

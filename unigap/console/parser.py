@@ -13,6 +13,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from unigap.console.mistakes import HINTED, hint
+from unigap.console.shipped_configs import resolve_config
 from unigap.files.outside import refuse_special
 
 UNKNOWN = (
@@ -102,17 +103,19 @@ class VerbParser(ClearParser):
 def _configs_first(words: Sequence[str]) -> list[str]:
     """Return the words with every config moved before the first option, so that options override configs.
 
-    >>> _configs_first(["fit", "--seed", "1", "--config", "a.yaml", "--config=b.yaml"])
-    ['fit', '--config', 'a.yaml', '--config=b.yaml', '--seed', '1']
+    The name of a shipped config becomes its path.
+
+    >>> _configs_first(["fit", "--seed", "1", "--config", "{}", "--config={a: 1}"])
+    ['fit', '--config', '{}', '--config={a: 1}', '--seed', '1']
     """
     configs: list[str] = []
     others: list[str] = []
     remaining = iter(words)
     for word in remaining:
         if word in CONFIG_OPTIONS:
-            configs += [word, *([value] if (value := next(remaining, None)) is not None else [])]
+            configs += [word, *([resolve_config(value)] if (value := next(remaining, None)) is not None else [])]
         elif word.startswith("--config="):
-            configs.append(word)
+            configs.append(f"--config={resolve_config(word.removeprefix('--config='))}")
         else:
             others.append(word)
     first = next((index for index, word in enumerate(others) if word.startswith("-")), len(others))

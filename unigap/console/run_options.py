@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,21 @@ def check_run_options(config: Mapping[str, Any]) -> None:
         value = trainer.get(name)
         if value is not None and value < least:
             raise ValueError(f"trainer.{name} must be >= {least}, got {value}")
+    _check_clipping(trainer.get("gradient_clip_val"), trainer.get("gradient_clip_algorithm"))
     precision = trainer.get("precision")
     if precision is not None and str(precision) not in PRECISIONS:
         raise ValueError(f"trainer.precision {precision!r} does not train here; take bf16-mixed, 16-mixed or 32-true")
     _check_strategy(trainer.get("strategy"))
     for option, folder in _folders(config):
         check_folder(folder, option)
+
+
+def _check_clipping(most: float | None, algorithm: str | None) -> None:
+    """Check the gradient clipping, which Lightning leaves out without a word if its options make no sense."""
+    if most is None and algorithm is not None:
+        raise ValueError(f"trainer.gradient_clip_algorithm {algorithm!r} clips nothing; set trainer.gradient_clip_val")
+    if most is not None and not 0 < most < math.inf:
+        raise ValueError(f"trainer.gradient_clip_val must be > 0 and finite, got {most}; null clips nothing")
 
 
 def check_folder(folder: str, option: str) -> None:

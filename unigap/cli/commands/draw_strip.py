@@ -22,7 +22,7 @@ from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.records import Prompt
 from unigap.report.plots.strip_plot import strip_plot
 from unigap.report.run_folder.fit_folder import FitFolder
-from unigap.stages.base import load_stage
+from unigap.stages.earlier_stage import load_stage
 
 MOST_SHOWN = 8
 """Columns of a strip."""

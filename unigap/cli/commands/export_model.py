@@ -17,7 +17,7 @@ from unigap.models.files.model_card import model_card, trained_parts
 from unigap.report.cards import RunFacts, check_license, with_run
 from unigap.report.run_folder.fit_folder import CONFIG, FitFolder, read_fit
 from unigap.report.run_folder.writing import versions
-from unigap.stages.base import load_stage
+from unigap.stages.earlier_stage import load_stage
 
 CARD = "README.md"
 RECIPE = "unigap.yaml"

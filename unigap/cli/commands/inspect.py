@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from unigap.console.closing import close, command
+from unigap.console.shipped_configs import shipped_configs
 from unigap.console.strict_yaml import check_yaml
 from unigap.files.outside import read_outside_text
 
@@ -49,9 +50,11 @@ def inspect(target: str) -> None:
     Nothing in it is imported, unpickled or run.
 
     Args:
-        target: A config, a Lightning checkpoint, or the folder of a run or a model.
+        target: A config, the name of a shipped one, a Lightning checkpoint, or the folder of a run or a model.
     """
     path = Path(target)
+    if not path.exists() and target in shipped_configs():
+        path = shipped_configs()[target]
     print("\n".join(_inspect_folder(path, target) if path.is_dir() else _inspect_file(path)))
     trusting = command("fit", "--config", path) if path.suffix in CONFIGS else command("gap", "--checkpoint", path)
     close({}, f"if you trust what is listed: {trusting}")

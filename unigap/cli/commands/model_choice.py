@@ -18,7 +18,7 @@ from unigap.models.engine.memory import settle_memory
 from unigap.models.families import family_of, load_model
 from unigap.models.files.load_options import check_device
 from unigap.report.run_folder.fit_folder import CONFIG, LAST, FitFolder, read_config, read_fit
-from unigap.stages.base import load_stage
+from unigap.stages.earlier_stage import load_stage
 
 DEFAULT = "shapes"
 """The shipped model that is used if no option names one."""

@@ -69,6 +69,8 @@ FREE = {
     "other verbs": ("model.init_args.predict_plan*",),
 }
 """Settings that a continued run may change, by what they decide; patterns of ``fnmatch``."""
+END = ("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches")
+"""Settings that decide when a run ends. A learning rate that falls until then keeps them."""
 SHOWN = 40
 """Characters of a value in a message."""
 MODEL = "model.init_args.model"
@@ -83,13 +85,14 @@ def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any], checkpoint
         checkpoint: Path of the checkpoint, for the message.
 
     Raises:
-        ValueError: A setting outside ``FREE`` has another value.
+        ValueError: A setting outside ``FREE`` has another value, or the end of a run whose learning rate falls.
     """
     changed = changes(old, new)
     if not changed:
         return
     name, (before, now) = next(iter(changed.items()))
     more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    more += ", and the learning rate falls until the end of the run" if name in END else ""
     start = (
         "unigap export model gives a checkpoint for it"
         if name.startswith(MODEL)
@@ -101,13 +104,27 @@ def check_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any], checkpoint
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ but must not, by option, with the old and the new value.
 
+    The end of the run must not differ if the learning rate falls until then.
+
     >>> changes({"trainer": {"max_epochs": 1}, "seed": 0}, {"trainer": {"max_epochs": 2}, "seed": 1})
     {'seed': (0, 1)}
     """
     before, now = options(old), options(new)
     names = [*before, *(name for name in now if name not in before)]
     differing = ((name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name))
-    return {name: (one, other) for name, one, other in differing if not is_free(name)}
+    fixed = END if length_is_fixed(old) else ()
+    return {name: (one, other) for name, one, other in differing if name in fixed or not is_free(name)}
+
+
+def length_is_fixed(recipe: Mapping[str, Any]) -> bool:
+    """Return whether a continued run must keep its end, because the learning rate falls until then.
+
+    >>> length_is_fixed({"model": {"init_args": {"lr_schedule": {"class_path": "unigap.stages.Cosine"}}}})
+    True
+    """
+    stage = (recipe.get("model") or {}).get("init_args") or {}
+    schedule = stage.get("lr_schedule")
+    return bool(schedule) and schedule["class_path"].rpartition(".")[2] != "Constant"
 
 
 def length_options(config: Mapping[str, Any]) -> dict[str, Any]:
