@@ -1,1 +1,1 @@
-"""Measurements of speed and cost, most of them against peers; each module prints a table."""
+"""Measure speed and cost, mostly against other libraries; each module prints a table."""

@@ -1,4 +1,4 @@
-"""A tokenizer that knows every text, as the published ones do: bytes and the marks of a family."""
+"""Tokenizer for any text: one token for each byte, and the special tokens of a family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare a DPO step with TRL's ``DPOTrainer`` with precomputed reference: the same LLM and optimizer, as many pairs.
+"""Compare a DPO step with TRL's ``DPOTrainer`` with precomputed reference: same LLM, optimizer and number of pairs.
 
 Run ``python -m benchmarks.dpo``; ``--json FILE`` also writes the rows. TRL gets the codes as text tokens: its model is
 the same Llama with text tokens and codes in one vocabulary. Both sides train the transformer layers only, in float32

@@ -1,4 +1,4 @@
-"""Compute one Gram with every method and peer: time relative to one forward and backward, peak memory, error.
+"""Compare methods and libraries that compute one Gram: time relative to a forward and backward pass, memory, error.
 
 Run ``python -m benchmarks.entk``; ``--json FILE`` also writes the rows. The peers (opacus, TRAK) are optional: those
 that are not installed are named and left out.

@@ -1,9 +1,9 @@
 """Compare a sampling step of a full-size Janus-Pro with the time of its matrix products alone.
 
-``python -m benchmarks.floor`` prints, for each precision and number of rows, the milliseconds of one step of our
-engine, of the matrix products of that step alone, and of a step of transformers' ``generate``, measured in turns in the
-same process. No engine can be faster than the products of its weights: ``ours / products`` is the overhead. Products of
-attention are not counted.
+``python -m benchmarks.floor`` prints the milliseconds of one step of unigap, of the matrix products of that step alone,
+and of a step of transformers' ``generate``, for each precision and number of rows. The three are measured alternately
+in one process. No engine can be faster than the products with its weights, so ``ours / products`` is the overhead.
+Products of attention are not counted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Measure on a GPU what docs/scale.md computes: full-size Janus-Pro with random weights, figures as JSON.
+"""Measure the figures of docs/scale.md on a GPU: full-size Janus-Pro with random weights; writes JSON.
 
-``python -m benchmarks.gpu --out FILE`` writes the file anew after every figure, so that a time limit keeps the earlier
+``python -m benchmarks.gpu --out FILE`` rewrites the file after every figure, so a time limit loses none of the earlier
 ones. ``--device cpu --tiny`` runs the same code on a small model, to try the script without a GPU.
 ``benchmarks/gpu.sh`` runs this and a whole run in under nine minutes.
 """

@@ -1,10 +1,10 @@
-"""Compare a GRPO step with TRL's GRPO loss: the same LLM, optimizer, images and shapes of logits.
+"""Compare a GRPO step with TRL's GRPO loss: same LLM, optimizer, images and shapes of logits.
 
 Run ``python -m benchmarks.grpo``; ``--json FILE`` also writes the rows. TRL gets the codes as text tokens: its model is
 the same Llama with the codes as its vocabulary, its own fused LM head and its own ``GRPOTrainer._compute_loss``. Both
 sides train the transformer layers only, in float32 and without gradient checkpointing, on images of 144 tokens whose
 log-probabilities under the acting policy are given. The rows with KL add a forward pass of the reference model: TRL
-holds a second model, ours swaps the weights. Peak memory is that of activations, gradients, optimizer state and
+holds a second model, unigap swaps the weights. Peak memory is that of activations, gradients, optimizer state and
 reference; each side runs in its own process.
 """
 

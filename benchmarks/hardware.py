@@ -1,4 +1,4 @@
-"""Print the tables of docs/hardware.md: ``python -m benchmarks.hardware``. Everything is computed, nothing measured."""
+"""Print the tables of docs/hardware.md: ``python -m benchmarks.hardware``. All figures are computed, not measured."""
 
 from __future__ import annotations
 

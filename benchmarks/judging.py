@@ -1,8 +1,8 @@
 """Compare judging with transformers' processor and ``generate`` of one token: same weights, images and questions.
 
-Run ``python -m benchmarks.judging``; ``--json FILE`` also writes the rows. Ours takes the output of the image decoder,
-the peer the PIL images that its processor needs; these are converted before timing. The peer is measured on whole
-batches and, as in its model card, image by image. Each further question costs the peer a further image.
+Run ``python -m benchmarks.judging``; ``--json FILE`` also writes the rows. unigap judges the output of the image
+decoder; transformers gets PIL images, which its processor needs and which are converted before timing. transformers is
+measured on whole batches and, as in its model card, image by image. It processes the image again for every question.
 """
 
 from __future__ import annotations

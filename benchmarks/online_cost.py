@@ -1,8 +1,8 @@
 """Estimate memory and hours of online learning with the GRPO configs for Janus-Pro.
 
 Run ``python -m benchmarks.online_cost``. Operations and bytes follow from the model's sizes
-(``benchmarks.cost_model``), times from a GPU's data sheet and the utilisations that ``benchmarks.scale`` assumes. They
-are not measured.
+(``benchmarks.cost_model``). Times follow from a GPU's data sheet and the utilisations that ``benchmarks.scale``
+assumes; they are not measured.
 """
 
 from __future__ import annotations

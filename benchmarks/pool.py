@@ -1,8 +1,8 @@
 """Measure a synthetic pool: memory and time to seal rounds, open, select, redraw and read drawings.
 
 Run ``python -m benchmarks.pool --candidates 1000000 --codes 576``; ``--json FILE`` also writes the figures. The pool is
-drawn at a quarter, a half and all of the size; each phase runs in a process of its own, whose largest resident memory
-is given. Seconds are CPU seconds. The last line fits a slope to the cost of a redraw against the size of the pool.
+measured at a quarter, a half and all of its size. Each phase runs in its own process, and its peak resident memory is
+reported. Seconds are CPU seconds. The last line is the slope of the cost of a redraw against the size of the pool.
 """
 
 from __future__ import annotations

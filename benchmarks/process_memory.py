@@ -1,4 +1,4 @@
-"""Peak memory of this process, read from Linux's /proc."""
+"""Read the peak memory of this process from Linux's /proc."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Write a random checkpoint of a family in its published layout: tokens, template, widths and file names are real.
+"""Write a checkpoint of a family in its published layout, with its real special tokens, template and widths.
 
-Run ``python -m benchmarks.published FAMILY FOLDER``. The words of the tokenizer are bytes; only the weights are random.
+Run ``python -m benchmarks.published FAMILY FOLDER``. The weights are random, and the tokenizer has one token for each
+byte.
 """
 
 from __future__ import annotations

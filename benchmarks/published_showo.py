@@ -1,4 +1,4 @@
-"""Random tensors in the published layout of Show-o and its image tokenizer, from their public code."""
+"""Create random tensors in the published layout of Show-o and its image tokenizer, as in their public code."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.rehearsal --family janus-pro-1b`` writes a random checkpoint in the published layout, then runs
 audit, gap, fit with LoRA and in full, a kill, the continued run, DPO, export, and loads the export in the family's own
-library. Every phase is a process of its own. Prints peak memory and seconds by phase, bytes on disk, and which figures
-of docs/scale.md hold. Ends with status 1 if a phase or a figure fails.
+library. Every phase runs in its own process. The command prints peak memory and seconds by phase, bytes on disk, and
+which figures of docs/scale.md hold. It ends with status 1 if a phase or a figure fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load an exported folder as its card says, and compare it with the checkpoint it started from.
+"""Load an exported folder with the code on its card, and compare it with the checkpoint it started from.
 
 Run ``python -m benchmarks.reload FAMILY FOLDER BASE``.
 """
@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from unigap.models.emu3.model import LOADING as EMU3
-from unigap.models.janus.model import LOADING as JANUS
-from unigap.models.showo.model import LOADING as SHOWO
+from unigap.models.emu3 import Emu3
+from unigap.models.janus import Janus
+from unigap.models.showo import ShowO
 
-CARDS = {"janus-pro-1b": JANUS, "janus-pro-7b": JANUS, "show-o": SHOWO, "emu3": EMU3}
+FAMILIES = {"janus-pro-1b": Janus, "janus-pro-7b": Janus, "show-o": ShowO, "emu3": Emu3}
 
 
 def loaded(family: str, folder: str) -> Any:
     """Return the model that the code on the folder's card loads."""
     names: dict[str, Any] = {"FOLDER": folder}
-    exec(CARDS[family].checkpoint, names)
+    exec(FAMILIES[family].loading.checkpoint, names)
     return names["model"]
 
 

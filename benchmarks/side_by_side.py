@@ -1,4 +1,4 @@
-"""Measure ours and a peer in one run: alternating rounds, best of repeated medians; print a table and write JSON."""
+"""Measure unigap and a peer in one run: alternating rounds, best of repeated medians; print a table and write JSON."""
 
 from __future__ import annotations
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -91,49 +93,62 @@ def send(number: int) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
-# name: (what is replaced, by what, flags of the run that is killed)
+# (what is replaced, by what, flags of the run that is killed)
 Point = tuple[Any, str, Callable[[Any], Any], dict[str, object]]
 EVERY_STEP: dict[str, object] = {"checkpoint.every_n_train_steps": 1}
 FIRST_ROUND = 4 // int(os.environ.get("WORLD_SIZE", 1))
 """Batches of the first round that each process draws."""
-LATER = FIRST_ROUND + (2 if FIRST_ROUND == 4 else 1)
-"""The last batch of the second round."""
-POINTS: dict[str, Point] = {
-    "mid-epoch": (ImproveStage, "training_step", lambda _: in_step(1, 2, kill), EVERY_STEP),
-    "last batch": (ImproveStage, "training_step", lambda _: in_step(0, -1, kill), EVERY_STEP),
-    "after the last batch": (ImproveStage, "on_train_epoch_end", lambda f: at_call(1, kill, f), EVERY_STEP),
-    "epoch end": (ImproveStage, "training_step", lambda _: in_step(1, 0, kill), {}),
-    "first sampling": (Janus, "sample_images", lambda f: at_call(2, kill, f), {}),
-    "judging": (RandomJudge, "logits", lambda f: at_call(2, kill, f), {}),
-    "pool write": (RoundWriter, "write", lambda f: at_call(2, kill, f), {}),
-    "pool commit": (RoundWriter, "commit", lambda f: at_call(1, kill, f), {}),
-    "checkpoint write": (run_checkpoint, "rename_durable", lambda f: at_call(2, kill, f), {}),
-    "SIGTERM": (ImproveStage, "training_step", lambda _: in_step(1, 1, send(signal.SIGTERM)), {}),
-    "SIGINT": (ImproveStage, "training_step", lambda _: in_step(1, 1, send(signal.SIGINT)), {}),
-    "SIGTERM in the last batch": (ImproveStage, "training_step", lambda _: in_step(0, -1, send(signal.SIGTERM)), {}),
-    "SIGTERM while sampling": (Janus, "sample_images", lambda f: at_call(2, send(signal.SIGTERM), f), {}),
+LAST = 2 if FIRST_ROUND == 4 else 1
+"""The last batch of the second round that each process draws."""
+LATER = FIRST_ROUND + LAST
+"""The same, counted from the first round."""
+POINTS: dict[str, Callable[[Callable[[], None]], Point]] = {
+    "first sampling": lambda act: (Janus, "sample_images", lambda f: at_call(2, act, f), {}),
+    "judging": lambda act: (RandomJudge, "logits", lambda f: at_call(2, act, f), {}),
+    "pool write": lambda act: (RoundWriter, "write", lambda f: at_call(2, act, f), {}),
+    "pool commit": lambda act: (RoundWriter, "commit", lambda f: at_call(1, act, f), {}),
+    "checkpoint write": lambda act: (run_checkpoint, "rename_durable", lambda f: at_call(2, act, f), {}),
+    "last batch": lambda act: (ImproveStage, "training_step", lambda _: in_step(0, -1, act), EVERY_STEP),
+    "after the last batch": lambda act: (ImproveStage, "on_train_epoch_end", lambda f: at_call(1, act, f), EVERY_STEP),
+    "epoch end": lambda act: (ImproveStage, "training_step", lambda _: in_step(1, 0, act), {}),
+    "mid-epoch": lambda act: (ImproveStage, "training_step", lambda _: in_step(1, 2, act), EVERY_STEP),
 }
+"""Where a run can be killed, by name; the function takes what is done there."""
 # only a curriculum draws again
-REGROWTH: dict[str, Point] = {
-    "sampling again": (Janus, "sample_images", lambda f: at_call(LATER, kill, f), {}),
-    "pool write of a later round": (RoundWriter, "write", lambda f: at_call(LATER, kill, f), {}),
-    "commit of a later round": (RoundWriter, "commit", lambda f: at_call(2, kill, f), {}),
-    "SIGTERM while sampling again": (
-        Janus,
-        "sample_images",
-        lambda f: at_call(LATER, send(signal.SIGTERM), f),
-        {},
-    ),
+REGROWTH: dict[str, Callable[[Callable[[], None]], Point]] = {
+    "sampling again": lambda act: (Janus, "sample_images", lambda f: at_call(LATER, act, f), {}),
+    "pool write of a later round": lambda act: (RoundWriter, "write", lambda f: at_call(LATER, act, f), {}),
+    "commit of a later round": lambda act: (RoundWriter, "commit", lambda f: at_call(2, act, f), {}),
 }
-STATUS = {"SIGTERM": 143, "SIGINT": 130}
+# in the order of a run, which is stopped by one after another
+SIGNALS: dict[str, tuple[int, Point]] = {
+    "SIGTERM while sampling": (143, (Janus, "sample_images", lambda f: at_call(2, send(signal.SIGTERM), f), {})),
+    "SIGTERM in the last batch": (
+        143,
+        (ImproveStage, "training_step", lambda _: in_step(0, -1, send(signal.SIGTERM)), {}),
+    ),
+    "SIGTERM while sampling again": (
+        143,
+        (Janus, "sample_images", lambda f: at_call(LAST, send(signal.SIGTERM), f), {}),
+    ),
+    "SIGTERM": (143, (ImproveStage, "training_step", lambda _: in_step(1, 1, send(signal.SIGTERM)), {})),
+    "SIGINT": (130, (ImproveStage, "training_step", lambda _: in_step(1, 2, send(signal.SIGINT)), {})),
+}
 
 
-def points_of(stage: str) -> dict[str, Point]:
+def points_of(stage: str) -> dict[str, Callable[[Callable[[], None]], Point]]:
     """The kill points a stage can reach."""
     if stage == "grpo":
-        some = ("mid-epoch", "after the last batch", "pool write", "checkpoint write", "SIGTERM")
+        some = ("mid-epoch", "after the last batch", "pool write", "checkpoint write")
         return {name: POINTS[name] for name in some} | REGROWTH
     return POINTS | (REGROWTH if stage.startswith("c_") else {})
+
+
+def signals_of(stage: str) -> list[str]:
+    """The signals that stop a run of a stage, in the order of the run."""
+    if stage == "grpo":
+        return ["SIGTERM while sampling", "SIGTERM while sampling again", "SIGTERM"]
+    return [name for name in SIGNALS if stage.startswith("c_") or name != "SIGTERM while sampling again"]
 
 
 @contextlib.contextmanager
@@ -144,12 +159,51 @@ def armed(point: Point) -> Iterator[None]:
         yield
 
 
+def copy_at_kill_points(
+    checkpoint: Path,
+    stage: str,
+    folder: Path,
+    flags: Mapping[str, object],
+    names: Sequence[str] | None = None,
+    copy: Callable[[Path, Path], object] = shutil.copytree,
+) -> dict[str, Any]:
+    """Run a stage to its end, and copy its files at each kill point to a subfolder with the point's name.
+
+    A process that is killed leaves what is on the disk at that moment and nothing else, so the copy stands for a killed
+    run. The stage runs twice, with and without a checkpoint after every step, which must make no difference.
+
+    Returns:
+        What the run leaves behind.
+    """
+    ended = []
+    for number, more in enumerate(({}, EVERY_STEP)):
+        home = folder / f"uninterrupted-{number}"
+        home.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack, contextlib.chdir(home):
+            for name in names or points_of(stage):
+                point = points_of(stage)[name](functools.partial(copy, home / "runs", folder / name / "runs"))
+                if point[3] == more:
+                    stack.enter_context(armed(point))
+            assert improve(checkpoint, stage, {**flags, **more}) == 0
+            ended.append(left_behind(stage))
+    assert differences(*ended) == []
+    return ended[0]
+
+
 def run_killed(checkpoint: Path, stage: str, name: str, flags: dict[str, object] | None = None) -> None:
     """Runs a stage in the present folder until it is killed; checks that it was."""
-    point, status, flags = points_of(stage)[name], None, flags or flags_of(stage)
+    point, flags, status = points_of(stage)[name](kill), flags or flags_of(stage), None
     with contextlib.suppress(Killed), armed(point):
         status = improve(checkpoint, stage, {**flags, **point[3]})
-    assert status == next((code for signal_name, code in STATUS.items() if name.startswith(signal_name)), None), name
+    assert status is None, f"{name}: the run ended"
+
+
+def run_stopped(checkpoint: Path, stage: str, name: str, flags: dict[str, object] | None = None) -> None:
+    """Begins or continues a run of a stage in the present folder until a signal stops it; checks that it did."""
+    status, point = SIGNALS[name]
+    with armed(point):
+        found = improve(checkpoint, stage, {**(flags or flags_of(stage)), "resume": "auto"})
+    assert found == status, name
 
 
 def left_behind(stage: str) -> dict[str, Any]:

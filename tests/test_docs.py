@@ -237,11 +237,11 @@ def test_an_advantage_for_each_row_reaches_the_step(examples: Path) -> None:
         group = [torch.tensor(logits[c.id]).sigmoid() for c in candidates if c.prompt == row.prompt]
         spread = torch.stack(group).std(correction=0)
         expected = (torch.tensor(logits[row.candidate.id]).sigmoid() - torch.stack(group).mean()) / spread
-        assert row.advantage == pytest.approx(float(expected), rel=1e-3, abs=1e-4)
+        assert row.value == pytest.approx(float(expected), rel=1e-3, abs=1e-4)
     model = Janus("shapes")
     batch = objective.collate(rows[:8], {})
     logp_B = torch.tensor(list(image_likelihoods(model, [row.candidate for row in rows[:8]]).values())) / 16
-    expected = -(torch.tensor([row.advantage for row in rows[:8]]) * logp_B).mean()
+    expected = -(torch.tensor([row.value for row in rows[:8]]) * logp_B).mean()
     torch.testing.assert_close(objective.step(model, batch).loss, expected.float(), atol=1e-5, rtol=1e-4)
     assert batch.to("meta").advantage_B.device.type == "meta"
 

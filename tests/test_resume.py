@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_points import EXACT, STAGES, differences, flags_of, left_behind, points_of, run_killed
+from kill_points import (
+    EXACT,
+    STAGES,
+    copy_at_kill_points,
+    differences,
+    flags_of,
+    left_behind,
+    points_of,
+    run_killed,
+    run_stopped,
+    signals_of,
+)
 from small_runs import expect_error, improve
 
 from unigap.pool import Pool
@@ -16,16 +27,16 @@ CASES = [(stage, name) for stage in STAGES for name in points_of(stage)]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    """What a run of a stage leaves behind when nothing disturbs it."""
-    known: dict[str, dict[str, Any]] = {}
+def undisturbed(
+    janus_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[dict[str, Any], Path]]:
+    """What a run of a stage leaves behind when nothing disturbs it, and a folder with its files at each kill point."""
+    known: dict[str, tuple[dict[str, Any], Path]] = {}
 
-    def run(stage: str) -> dict[str, Any]:
+    def run(stage: str) -> tuple[dict[str, Any], Path]:
         if stage not in known:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.chdir(tmp_path_factory.mktemp(stage))
-                assert improve(janus_folder, stage, flags_of(stage)) == 0
-                known[stage] = left_behind(stage)
+            copies = tmp_path_factory.mktemp(stage)
+            known[stage] = (copy_at_kill_points(janus_folder, stage, copies, flags_of(stage)), copies)
         return known[stage]
 
     return run
@@ -33,17 +44,40 @@ def uninterrupted(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize(("stage", "name"), CASES, ids=[f"{stage}-{name}" for stage, name in CASES])
 def test_killed_and_continued_is_uninterrupted(
-    stage: str, name: str, uninterrupted: Callable[[str], dict[str, Any]], janus_folder: Path, here: Path
+    stage: str,
+    name: str,
+    undisturbed: Callable[[str], tuple[dict[str, Any], Path]],
+    janus_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = uninterrupted(stage)
-    run_killed(janus_folder, stage, name)
-    shards = [path.name for path in here.rglob("shard-*.parquet")]
-    assert improve(janus_folder, stage, {**flags_of(stage), "resume": "auto"}) == 0
-    found = left_behind(stage)
-    assert differences(found, expected) == []
-    assert Pool.open(here / "runs" / stage / "pool").verify() == []
+    expected, copies = undisturbed(stage)
+    monkeypatch.chdir(copies / name)
+    check_half_way(name, copies / name)
+    check_continued(janus_folder, stage, expected)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stopped_again_and_again_and_continued_is_uninterrupted(
+    stage: str, undisturbed: Callable[[str], tuple[dict[str, Any], Path]], janus_folder: Path, here: Path
+) -> None:
+    expected, _ = undisturbed(stage)
+    for name in signals_of(stage):
+        run_stopped(janus_folder, stage, name)
+        check_half_way(name, here)
+    check_continued(janus_folder, stage, expected)
+
+
+def check_half_way(name: str, folder: Path) -> None:
+    """A round that is killed or stopped half way has shards."""
     if "sampling" in name or "write of" in name:
-        assert shards, "the round was killed half way"
+        assert [path.name for path in folder.rglob("shard-*.parquet")], name
+
+
+def check_continued(checkpoint: Path, stage: str, expected: dict[str, Any]) -> None:
+    """Continue the run in the present folder to its end; it is the uninterrupted run."""
+    assert improve(checkpoint, stage, {**flags_of(stage), "resume": "auto"}) == 0
+    assert differences(left_behind(stage), expected) == []
+    assert Pool.open(Path("runs") / stage / "pool").verify() == []
 
 
 def test_a_killed_round_draws_only_what_is_left(

@@ -50,7 +50,8 @@ def test_two_processes_killed_and_continued_are_uninterrupted(janus_folder: Path
         for rank, process in enumerate(ranks):
             assert process.wait(900) == 0, (tmp_path / f"log-{rank}.txt").read_text()[-3000:]
     found = json.loads((tmp_path / "rank-0.json").read_text())
-    assert len(found) >= 20
+    # the kill points of each stage, and its signals
+    assert len(found) >= 18
     assert {name: where for name, where in found.items() if where} == {}
 
 

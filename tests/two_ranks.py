@@ -1,18 +1,20 @@
 """One of two processes that kill and continue runs together: ``python two_ranks.py CHECKPOINT FOLDER STAGE...``.
 
-What it finds goes to ``FOLDER/rank-K.json``: for each stage and kill point, where the continued run differs from the
-uninterrupted one.
+What it finds goes to ``FOLDER/rank-K.json``: for each stage and kill point, and for each stage that signals stop, where
+the continued run differs from the uninterrupted one.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
 
-from kill_points import EXACT, differences, left_behind, points_of, run_killed
+import torch
+from kill_points import EXACT, copy_at_kill_points, differences, left_behind, points_of, run_stopped, signals_of
 from small_runs import improve
 
 TWO = {**EXACT, "trainer.devices": 2, "trainer.strategy": "ddp"}
@@ -25,21 +27,30 @@ def in_folder(folder: Path) -> None:
     os.chdir(folder)
 
 
+def copy_together(source: Path, target: Path) -> None:
+    """Copy the files of a run while both processes are at the same kill point."""
+    torch.distributed.barrier()
+    if torch.distributed.get_rank() == 0:
+        shutil.copytree(source, target)
+    torch.distributed.barrier()
+
+
 def main(checkpoint: Path, folder: Path, stages: list[str]) -> None:
     in_folder(folder / "idle")
     assert improve(checkpoint, "sft", {**TWO, "model.init_args.model.init_args.train_also": "aligner"}) == 2
     found: dict[str, list[str]] = {}
     for stage in stages:
-        in_folder(folder / stage / "whole")
-        assert improve(checkpoint, stage, TWO) == 0
-        whole = left_behind(stage)
-        for name in points_of(stage):
-            if name in FIRST_ONLY:
-                continue
-            in_folder(folder / stage / name.replace(" ", "-"))
-            run_killed(checkpoint, stage, name, TWO)
+        names = [name for name in points_of(stage) if name not in FIRST_ONLY]
+        whole = copy_at_kill_points(checkpoint, stage, folder / stage, TWO, names, copy_together)
+        for name in names:
+            os.chdir(folder / stage / name)
             assert improve(checkpoint, stage, {**TWO, "resume": "auto"}) == 0
             found[f"{stage}: {name}"] = differences(left_behind(stage), whole)
+        in_folder(folder / stage / "stopped")
+        for name in signals_of(stage):
+            run_stopped(checkpoint, stage, name, TWO)
+        assert improve(checkpoint, stage, {**TWO, "resume": "auto"}) == 0
+        found[f"{stage}: {', '.join(signals_of(stage))}"] = differences(left_behind(stage), whole)
     (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
 
 

@@ -104,14 +104,9 @@ def predict_sft(
     Returns:
         Predicted changes.
     """
-    kernel_PAU = _alternative_kernel(model, probes, train, select, method, dtype)
-    head_PU = cross_gram(model, probes.understanding, train, select, method, dtype)
-    weights_PA = lemmas.posterior(_alternative_logps(model, probes))
-    return Readings(
-        lemmas.sft_generation(kernel_PAU[:, 0], eta),
-        lemmas.sft_understanding(kernel_PAU, weights_PA, eta),
-        lemmas.sft_generation(head_PU, eta),
-    )
+    # SFT is a policy gradient in which every sample has advantage 1
+    advantages_U = torch.ones(sample_count(train[1]), dtype=torch.float64)
+    return predict_policy(model, probes, train, advantages_U, eta, select, method, dtype)
 
 
 def predict_policy(
@@ -139,13 +134,12 @@ def predict_policy(
     Returns:
         Predicted changes.
     """
-    kernel_PAU = _alternative_kernel(model, probes, train, select, method, dtype)
-    head_PU = cross_gram(model, probes.understanding, train, select, method, dtype)
-    weights_PA = lemmas.posterior(_alternative_logps(model, probes))
+    kernel = _probe_kernel(model, probes, train, select, method, dtype)
+    posterior_PA = lemmas.posterior(_alternative_logps(model, probes))
     return Readings(
-        lemmas.policy_generation(kernel_PAU[:, 0], advantages_U, eta),
-        lemmas.policy_understanding(kernel_PAU, weights_PA, advantages_U, eta),
-        lemmas.policy_generation(head_PU, advantages_U, eta),
+        lemmas.policy_generation(kernel.generation_PU, advantages_U, eta),
+        lemmas.policy_understanding(kernel.alternatives_PAU, posterior_PA, advantages_U, eta),
+        lemmas.policy_generation(kernel.head_PU, advantages_U, eta),
     )
 
 
@@ -178,24 +172,43 @@ def predict_dpo(
     Returns:
         Predicted changes.
     """
-    up_PAU = _alternative_kernel(model, probes, chosen, select, method, dtype)
-    down_PAU = _alternative_kernel(model, probes, rejected, select, method, dtype)
-    up_PU = cross_gram(model, probes.understanding, chosen, select, method, dtype)
-    down_PU = cross_gram(model, probes.understanding, rejected, select, method, dtype)
-    weights_PA = lemmas.posterior(_alternative_logps(model, probes))
-    margins = margins.detach().to(up_PU)
+    up = _probe_kernel(model, probes, chosen, select, method, dtype)
+    down = _probe_kernel(model, probes, rejected, select, method, dtype)
+    posterior_PA = lemmas.posterior(_alternative_logps(model, probes))
+    margins = margins.detach().to(up.head_PU)
     return Readings(
-        lemmas.dpo_generation(up_PAU[:, 0], down_PAU[:, 0], margins, beta, eta),
-        lemmas.dpo_understanding(up_PAU, down_PAU, margins, weights_PA, beta, eta),
-        lemmas.dpo_generation(up_PU, down_PU, margins, beta, eta),
+        lemmas.dpo_generation(up.generation_PU, down.generation_PU, margins, beta, eta),
+        lemmas.dpo_understanding(up.alternatives_PAU, down.alternatives_PAU, margins, posterior_PA, beta, eta),
+        lemmas.dpo_generation(up.head_PU, down.head_PU, margins, beta, eta),
     )
 
 
-def _alternative_kernel(
+@dataclass(frozen=True)
+class _ProbeKernel:
+    """Inner products of the probes' gradients with those of the training samples.
+
+    Attributes:
+        alternatives_PAU: Of log pi(x0 | y_i), for the A prompts of each probe.
+        head_PU: Of log pi(y0 | x0) of the understanding head.
+    """
+
+    alternatives_PAU: Tensor
+    head_PU: Tensor
+
+    @property
+    def generation_PU(self) -> Tensor:
+        """Of log pi(x0 | y0), the probe's own prompt."""
+        return self.alternatives_PAU[:, 0]
+
+
+def _probe_kernel(
     model: nn.Module, probes: Probes, train: Source, select: Select, method: Method, dtype: torch.dtype | None
-) -> Tensor:
+) -> _ProbeKernel:
     kernel = cross_gram(model, (probes.generation, probes.alternatives), train, select, method, dtype)
-    return kernel.view(-1, probes.n_alternatives, kernel.shape[1])
+    return _ProbeKernel(
+        kernel.view(-1, probes.n_alternatives, kernel.shape[1]),
+        cross_gram(model, probes.understanding, train, select, method, dtype),
+    )
 
 
 def _alternative_logps(model: nn.Module, probes: Probes, block: int = 64) -> Tensor:

@@ -12,22 +12,10 @@ from unigap.loop.sampling import stack_drawings
 from unigap.loop.selection import ranked_by_prompt, threshold_logit
 from unigap.models.base import UnifiedModel
 from unigap.objectives import Objective, RowBatch, StepResult
-from unigap.records import Candidate, Prompt
+from unigap.objectives.grpo import RewardedRow
+from unigap.records import Candidate
 
 # Shape legend: B images, M image tokens.
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """A candidate and its advantage over the mean of its group, the candidates of one prompt."""
-
-    candidate: Candidate
-    advantage: float
-
-    @property
-    def prompt(self) -> Prompt:
-        """The prompt of the candidate."""
-        return self.candidate.prompt
 
 
 @dataclass(frozen=True)
@@ -55,24 +43,25 @@ class GroupAdvantage(Objective):
     def needs_reference(self) -> bool:
         return False
 
-    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[Weighed]:
+    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[RewardedRow]:
         rows = []
         for group in ranked_by_prompt(candidates, logits).values():
             rewards = torch.tensor([logit for logit, _ in group]).sigmoid().tolist()
             mean, deviation = statistics.fmean(rewards), statistics.pstdev(rewards)
             if deviation > 1e-4:
-                rows += [Weighed(c, (reward - mean) / deviation) for (_, c), reward in zip(group, rewards, strict=True)]
+                for (_, candidate), reward in zip(group, rewards, strict=True):
+                    rows.append(RewardedRow(candidate, (reward - mean) / deviation))
         return rows
 
-    def members(self, row: Weighed) -> tuple[Candidate, ...]:
+    def members(self, row: RewardedRow) -> tuple[Candidate, ...]:
         return (row.candidate,)
 
-    def collate(self, rows: Sequence[Weighed], references: Mapping[str, float]) -> AdvantageBatch:
+    def collate(self, rows: Sequence[RewardedRow], references: Mapping[str, float]) -> AdvantageBatch:
         return AdvantageBatch(
             tuple(row.candidate.id for row in rows),
             tuple(row.prompt.text for row in rows),
             stack_drawings([row.candidate for row in rows]),
-            torch.tensor([row.advantage for row in rows]),
+            torch.tensor([row.value for row in rows]),
         )
 
     def step(self, model: UnifiedModel, batch: AdvantageBatch) -> StepResult:

@@ -37,7 +37,7 @@ class RunConfig(SaveConfigCallback):
         unplace_run(config)
         # the saved config begins a new run
         config["ckpt_path"], config["resume"] = None, "never"
-        text = self.parser.dump(config, skip_none=False, skip_validation=True)
+        text = self.parser.dump(config, skip_unset=False, skip_validation=True)
         keeper = run_checkpoint(trainer)
         assert keeper is not None, "every run of the command line has one"
         keeper.hold_folder()  # before anything of another run is written over

@@ -55,8 +55,8 @@ class RunSummary(Callback):
     affected.
 
     Args:
-        folder: Folder of the files. Null is the run folder if ``prompts`` are given, otherwise it measures nothing;
-            empty measures nothing.
+        folder: Folder of the files; empty measures nothing. Null is the run folder if ``prompts`` are given, and
+            measures nothing otherwise.
         prompts: Test prompts, as in ``PoolData``; none of them may be trained on. Null takes the evaluation prompts
             of the run if a ``folder`` is given.
         split: Split of the prompts.

@@ -121,8 +121,7 @@ class UnigapCLI(LightningCLI):
                 config["resume"], config["ckpt_path"], Path(config["checkpoint"]["folder"]) / LAST
             )
             refuse_other_run(config, config["resume"])
-        # valid as parsed: checking it again would add a tenth to the start of a run
-        self.recipe = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_validation=True))
+        self.recipe = self._plain(config)
         if config.get("ckpt_path"):
             content = open_lightning(config["ckpt_path"], "ckpt_path")
             if self.subcommand == "fit":
@@ -133,6 +132,13 @@ class UnigapCLI(LightningCLI):
         # the file may be replaced before Lightning reads it: never unpickle it
         config["weights_only"] = True
         arrange_runs(config)
+        # Lightning takes the hyperparameters of checkpoints from here, and makes it itself if it is missing
+        self.config_dump = self._plain(config, skip_link_targets=False, skip_unset=False)
+
+    def _plain(self, config: Namespace, **options: bool) -> Any:
+        """Return a config as dicts, lists and scalars."""
+        # valid as parsed: checking it again would add a tenth to the start of a run
+        return yaml.safe_load(self._parser(self.subcommand).dump(config, skip_validation=True, **options))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add `RunProgress` unless another progress bar is listed or bars are off; first, so that it ends an epoch."""

@@ -83,7 +83,7 @@ class ImportPlan:
         judge: The judge that is asked about the decoded images, the model's own.
         judge_name: Name under which the source's verdicts are stored.
         side: Pixels per side of the model's images.
-        shape: ``crop`` cuts the middle square out of an oblong image; ``pad`` fills it up to a square with grey.
+        shape: ``crop`` keeps the middle square of an image that is not square; ``pad`` adds grey borders.
 
     Raises:
         ValueError: The name is empty or the judge's, or the side or the shape is wrong.

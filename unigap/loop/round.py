@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from unigap.console import tasks
 from unigap.judges import Judge, immediate
-from unigap.loop.allocation import Allocation, FixedCandidates, Tally
+from unigap.loop.allocation import Allocation, FixedCandidates, Tally, Wave
 from unigap.loop.judging import judge_samples
 from unigap.loop.plan import SELECTS, RoundPlan
 from unigap.loop.ranks import Ranks
-from unigap.loop.sampling import sample_candidates
+from unigap.loop.sampling import SampledBatch, sample_candidates
 from unigap.loop.selection import Selection, select, threshold_logit
 from unigap.models.base import UnifiedModel
 from unigap.models.engine.memory import BatchLimit
 from unigap.pool import Pool
 from unigap.pool.layout import BEHAVIOUR_KEY
-from unigap.records import Prompt
+from unigap.records import Judgment, Prompt
 
 
 def run_round(
@@ -67,10 +67,8 @@ def run_round(
             verdicts of a judge that answers later; or a rank failed, on every rank.
     """
     ranks, allocation, present = ranks or Ranks(), allocation or FixedCandidates(), immediate(judges)
-    how = (plan.sampling_seed, plan.sampling, plan.images_per_batch)
     _check_allocation(allocation, judges[0])
     recipe = plan.recipe(model, judges) | allocation.recipe(threshold) | dict(learning or {})
-    behaviour = BEHAVIOUR_KEY in recipe
     if round in pool.rounds:
         _check_same_round(pool, round, recipe, prompts)
         return _select_together(ranks, pool, judges[0], threshold, round)
@@ -82,17 +80,13 @@ def run_round(
     while wave:
         mine = ranks.share(wave.batches(plan.images_per_batch))
         todo = [[prompts[i] for i in batch if (prompts[i].id, wave.first) not in logits] for batch in mine]
-        limit = BatchLimit()
         images, title = wave.images * sum(map(len, todo)), ranks.share_of(f"round {round}")
         with ranks.together(), tasks.task("storing", title, images, "image", tasks.IMAGE_PARTS):
-            for missing in todo:
-                batches = sample_candidates(model, missing, wave.images, round, *how, wave.first, behaviour, limit)
-                for sampled in batches:  # sample
-                    judgments = judge_samples(model, sampled, present)  # judge
-                    writer.write(sampled.candidates, judgments, ranks.rank)  # store
-                    keys = {candidate.id: (candidate.prompt.id, candidate.index) for candidate in sampled.candidates}
-                    logits |= {keys[j.candidate_id]: j.logit for j in judgments if j.judge == present[0].name}
-                    progress(len(sampled.candidates))
+            for sampled in _sample_wave(model, todo, wave, round, plan, BEHAVIOUR_KEY in recipe):  # sample
+                judgments = judge_samples(model, sampled, present)  # judge
+                writer.write(sampled.candidates, judgments, ranks.rank)  # store
+                logits |= _logits_of(present[0], sampled, judgments)
+                progress(len(sampled.candidates))
         judged = [(i, [logits[prompts[i].id, index] for index in wave.indices]) for batch in mine for i in batch]
         tallies = _add_to_tallies(tallies, judged, threshold, ranks)
         wave = allocation.next_wave(tallies, plan.candidates)
@@ -101,6 +95,27 @@ def run_round(
             with tasks.task("storing", f"storing round {round}"):
                 writer.commit(prompts)
     return _select_together(ranks, pool, judges[0], threshold, round)  # select
+
+
+def _sample_wave(
+    model: UnifiedModel,
+    batches: Iterable[Sequence[Prompt]],
+    wave: Wave,
+    round: int,
+    plan: RoundPlan,
+    behaviour: bool,
+) -> Iterator[SampledBatch]:
+    """Sample the candidates of a wave for the prompts of each batch."""
+    how = (plan.sampling_seed, plan.sampling, plan.images_per_batch)
+    limit = BatchLimit()
+    for prompts in batches:
+        yield from sample_candidates(model, prompts, wave.images, round, *how, wave.first, behaviour, limit)
+
+
+def _logits_of(judge: Judge, sampled: SampledBatch, judgments: Iterable[Judgment]) -> dict[tuple[str, int], float]:
+    """Return the logits of one judge, by prompt and index of the candidate."""
+    keys = {candidate.id: (candidate.prompt.id, candidate.index) for candidate in sampled.candidates}
+    return {keys[judgment.candidate_id]: judgment.logit for judgment in judgments if judgment.judge == judge.name}
 
 
 def _select_together(ranks: Ranks, pool: Pool, judge: Judge, threshold: float, round: int) -> Selection:

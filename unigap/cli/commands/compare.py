@@ -52,7 +52,7 @@ def run(words: Sequence[str]) -> int:
     """Run ``unigap compare RUN RUN... [--out PAGE]``; return the exit status."""
     # not in the table of plain verbs: jsonargparse reads a positional list as one JSON value
     parser = ClearParser(prog="unigap compare", description="Compare runs.", exit_on_error=False, allow_abbrev=False)
-    folders = "Run folders of unigap demo or unigap fit; the others are compared with the first."
+    folders = "Run folders of unigap demo or unigap fit; each is compared with the first."
     parser.add_argument("runs", nargs="+", type=str, help=folders)
     parser.add_argument("--out", type=str, default="compare.html", help="The HTML file to write.")
     options = parser.parse_args(list(words[1:]))

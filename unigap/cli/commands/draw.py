@@ -41,7 +41,7 @@ def draw(
     Args:
         prompt: The text of a prompt, or a file of prompts (a name that ends in ``.txt`` or ``.jsonl``).
         n: Images sampled for each prompt.
-        keep: Images written for each prompt: those that the judge accepts most surely.
+        keep: Images written for each prompt: those with the highest log-odds of yes.
         out: Folder for the images, their seeds and verdicts; must be empty or not exist, or hold the images of an
             earlier, unfinished command with the same options.
         checkpoint: ``shapes`` (the default) or another shipped model, a folder, a hub id, or a run of ``unigap fit``.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from unigap.cli.commands.model_choice import DEFAULT, ModelChoice
 from unigap.console.closing import close, command
 from unigap.evaluation.gap import Verdicts, gap_by, gap_scores, measure, probe_logits, probe_scores
+from unigap.evaluation.probe_sources import ProbeSource
 from unigap.files.outputs import check_figures, write_figures
 from unigap.judges import Judge, SelfJudge, check_early, check_immediate
 from unigap.judges.own_external import warn_of_own_external
@@ -57,36 +58,39 @@ def gap(
     if out:
         check_figures(out)
     # refuse values out of range before loading the weights
-    sampling = SamplingRecipe(temperature, 1.0 if cfg is None else cfg)
-    plan = RoundPlan(candidates, sampling, seed=seed)
+    plan = RoundPlan(candidates, SamplingRecipe(temperature, 1.0 if cfg is None else cfg), seed=seed)
     world, prompt_list = find_world(prompts), load_prompts(prompts, split, per_cell)
     if external is not None:
         check_immediate(external)
         warn_of_own_external(SelfJudge(), external)
         check_early([external])
+    elif world:
+        external = world.external()
     chosen = ModelChoice(checkpoint, model, device, dtype).load()
     if cfg is None:
-        plan = replace(plan, sampling=replace(sampling, cfg=chosen.usual_cfg))
-    where = next(chosen.trunk.parameters())
-    verdicts = measure(
-        chosen,
-        prompt_list,
-        plan,
-        SelfJudge(),
-        external or (world.external() if world else None),
-        title=f"gap on {where.device} in {str(where.dtype).removeprefix('torch.')}",
-    )
-    figures = _figures(verdicts)
+        plan = replace(plan, sampling=replace(plan.sampling, cfg=chosen.usual_cfg))
+    figures = _figures(measure(chosen, prompt_list, plan, SelfJudge(), external, title=_title(chosen)))
     if world:
-        probe_set = world.probe_source(split, seed).load(PROBE_IMAGES)
-        scored = probe_scores(probe_set, probe_logits(chosen, probe_set, SelfJudge()))
-        figures |= {name: {"all": value} for name, value in scored.items()}
+        figures |= _probe_figures(chosen, world.probe_source(split, seed))
     if out:  # before printing, so that a closed pipe loses nothing
         write_figures(out, {n: {group: e.to_dict() for group, e in found.items()} for n, found in figures.items()})
     print_gap(figures, "--external")
     examined = checkpoint or (DEFAULT if model is None else "FOLDER")
     pairs = () if world else ("--captions", "CAPTIONS.jsonl")
     close({"figures": out} if out else {}, command("calibrate", "--checkpoint", examined, *pairs))
+
+
+def _title(model: UnifiedModel) -> str:
+    """Return the title of the progress bar, with the device and precision of the model."""
+    weight = next(model.trunk.parameters())
+    return f"gap on {weight.device} in {str(weight.dtype).removeprefix('torch.')}"
+
+
+def _probe_figures(model: UnifiedModel, source: ProbeSource) -> dict[str, dict[str, Estimate]]:
+    """Return how well the model's own judge does on the probe set of a world."""
+    probe_set = source.load(PROBE_IMAGES)
+    scored = probe_scores(probe_set, probe_logits(model, probe_set, SelfJudge()))
+    return {name: {"all": value} for name, value in scored.items()}
 
 
 def _figures(verdicts: Verdicts) -> dict[str, dict[str, Estimate]]:

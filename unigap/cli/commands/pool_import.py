@@ -55,9 +55,9 @@ def pool_import(
             of ``unigap fit``.
         judge_name: Name under which the verdicts of the source are stored.
         split: Split of a data set.
-        shape: ``crop`` cuts the middle square out of an oblong image; ``pad`` fills it up to a square with grey.
+        shape: ``crop`` keeps the middle square of an image that is not square; ``pad`` adds grey borders.
         prompts_out: JSONL file for the captions, to train on as ``data.prompts``. Default: write none.
-        measured: Images on which the cost of the tokenizer's round trip is measured; 0 measures none.
+        measured: Number of images for measuring what the tokenizer's round trip loses; 0 measures nothing.
         model: A model of your own by its class path, instead of ``checkpoint``.
         device: Device to run on, e.g. ``cuda:1``. Default: the GPU if there is one, else the CPU.
         dtype: Precision of the weights of ``checkpoint``, ``float32`` or ``bfloat16``.

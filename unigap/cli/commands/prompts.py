@@ -65,7 +65,8 @@ def prompts_audit(
         train: Source of the training prompts.
         evaluation: Source of the evaluation prompts.
         out: JSONL file for the training prompts that remain, each text once. Default: write none.
-        near: Two texts are nearly equal if they share at least this part of their six-letter runs, in (0, 1].
+        near: Two texts are nearly equal if they have at least this share of their six-letter sequences in common, in
+            (0, 1].
         train_split: Split to train on.
         evaluation_split: Split to evaluate on.
     """

@@ -17,11 +17,12 @@ from unigap.models.bagel.flow import FlowSettings, ImageFlow
 from unigap.models.bagel.likelihood import BagelLikelihood
 from unigap.models.bagel.sampling import BagelSampler
 from unigap.models.bagel.understanding import BagelUnderstanding
-from unigap.models.base import Answers, FlowTerms, PromptBatch, Samples, SamplingRecipe, UnifiedModel, evaluating
+from unigap.models.base import FlowTerms, PromptBatch, Samples, SamplingRecipe, evaluating
 from unigap.models.engine.chat_template import with_null_prompts
-from unigap.models.files.lora import attach_lora, merged
-from unigap.models.files.saved_folder import Loading, save_folder
+from unigap.models.files.lora import merged
+from unigap.models.files.saved_folder import Loading
 from unigap.models.files.weights import digest
+from unigap.models.folder_model import FolderModel
 from unigap.records import DrawingFormat
 
 # Shape legend: B prompts or images, N candidates a prompt, R images, M latent tokens of an image, C numbers of a latent
@@ -60,7 +61,7 @@ LAYER_MAPS = 8
 """Activations of the latents in one layer, in hidden widths: residuals, norms, queries, keys, values, output."""
 
 
-class Bagel(UnifiedModel):
+class Bagel(FolderModel):
     """BAGEL model (Deng et al. 2025), in the layout of ``ByteDance-Seed/BAGEL-7B-MoT``.
 
     Equal to the authors' code on small random weights, and not yet tested on the published ones.
@@ -83,6 +84,7 @@ class Bagel(UnifiedModel):
             and for a published checkpoint the defaults.
     """
 
+    loading = LOADING
     exact_likelihood: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ("settings",)
 
@@ -105,11 +107,7 @@ class Bagel(UnifiedModel):
         named = (("image_size", image_size), ("flow", flow))
         given: dict[str, Any] = {name: value for name, value in named if value is not None}
         self._adopt(dataclasses.replace(parts, **given), checkpoint, train)
-        if gradient_checkpointing:
-            self.net.language_model.activation_checkpointing_enable({"use_reentrant": False})
-        if lora_rank:
-            self.add_lora(lora_rank, lora_alpha, lora_dropout)
-        self.train_only_trunk()
+        self._prepare(self.net.language_model, gradient_checkpointing, lora_rank, lora_alpha, lora_dropout)
 
     def _adopt(self, parts: BagelParts, base: str, train: Trained) -> None:
         if train not in TRAINED:
@@ -157,11 +155,9 @@ class Bagel(UnifiedModel):
         experts = "|".join(self.train_experts)
         return rf"model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj({experts})|mlp({experts})\.(gate|up|down)_proj)"
 
-    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        attach_lora(self.net.language_model, self.base, self.lora_target, rank, alpha, dropout)
-
-    def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        save_folder(self, self.net.language_model, self.base, LOADING, self._write, folder, adapter_only, recipe)
+    @property
+    def adapted(self) -> Any:
+        return self.net.language_model
 
     def _write(self, folder: Path) -> None:
         net = merged(self.net, "language_model")
@@ -244,16 +240,3 @@ class Bagel(UnifiedModel):
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Return the mean latents of pixels in [-1, 1], float32 (B, M, C), without gradient."""
         return self.codec.encode(pixels_BCHW)
-
-    # -- understanding
-
-    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        return self._understanding.judge_answers(pixels_BCHW, questions_BQ)
-
-    def text_logps(
-        self,
-        pixels_BCHW: torch.Tensor,
-        questions_BQ: Sequence[Sequence[str]],
-        answers_BQ: Sequence[Sequence[str]],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._understanding.text_logps(pixels_BCHW, questions_BQ, answers_BQ)

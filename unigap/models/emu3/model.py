@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from unigap.models.base import (
-    TYPICAL_PROMPT_TOKENS,
-    Answers,
-    PromptBatch,
-    Samples,
-    SamplingRecipe,
-    UnifiedModel,
-    evaluating,
-)
+from unigap.models.base import TYPICAL_PROMPT_TOKENS, PromptBatch, Samples, SamplingRecipe, evaluating
 from unigap.models.emu3.chat_template import Emu3ChatTemplate
 from unigap.models.emu3.checkpoint import emu3_from_folder
 from unigap.models.emu3.image_tokenizer import Emu3ImageTokenizer
@@ -26,31 +17,17 @@ from unigap.models.emu3.likelihood import image_logps
 from unigap.models.emu3.sampling import Emu3Sampler
 from unigap.models.emu3.understanding import Emu3Understanding
 from unigap.models.engine.chat_template import with_null_prompts
-from unigap.models.files.lora import attach_lora, merged
-from unigap.models.files.saved_folder import Loading, save_folder
 from unigap.models.files.weights import digest
+from unigap.models.folder_model import IN_MEMORY, TransformersModel, transformers_loading
 
 # Shape legend: B prompts or images, N candidates a prompt, R images, M image codes of one, L prompt tokens,
 # Q questions an image, T answer tokens, V image codes, C H W image channels and sides.
 
-LOADING = Loading(
-    library="transformers",
-    checkpoint="""from transformers import AutoProcessor, Emu3ForConditionalGeneration
-
-model = Emu3ForConditionalGeneration.from_pretrained(FOLDER)
-processor = AutoProcessor.from_pretrained(FOLDER)""",
-    adapter="""from peft import PeftModel
-from transformers import AutoProcessor, Emu3ForConditionalGeneration
-
-model = PeftModel.from_pretrained(Emu3ForConditionalGeneration.from_pretrained({base!r}), FOLDER)
-processor = AutoProcessor.from_pretrained({base!r})""",
-)
-"""How to load a saved folder without unigap."""
 DECODER_MAPS = 6
 """Full-size feature maps in the image decoder at its peak, where the codes scale and shift a map."""
 
 
-class Emu3(UnifiedModel):
+class Emu3(TransformersModel):
     """Emu3 model (Wang et al. 2024) in transformers' layout, from the generation or the chat checkpoint.
 
     Written from transformers' code and not yet tested on the published weights.
@@ -68,6 +45,7 @@ class Emu3(UnifiedModel):
             checkpoint's image processor. Not stored in a saved folder.
     """
 
+    loading = transformers_loading("Emu3ForConditionalGeneration")
     exact_likelihood: ClassVar[bool] = True
     options: ClassVar[tuple[str, ...]] = ("grid",)
 
@@ -85,18 +63,14 @@ class Emu3(UnifiedModel):
     ) -> None:
         super().__init__()
         self._adopt(*emu3_from_folder(checkpoint, dtype, attn_implementation, device), checkpoint, image_area)
-        if gradient_checkpointing:
-            self.core.text_model.activation_checkpointing_enable({"use_reentrant": False})
-        if lora_rank:
-            self.add_lora(lora_rank, lora_alpha, lora_dropout)
-        self.train_only_trunk()
+        self._prepare(self.core.text_model, gradient_checkpointing, lora_rank, lora_alpha, lora_dropout)
 
     @classmethod
     def from_parts(cls, net: Any, processor: Any, image_area: int = 518_400) -> Emu3:
         """Wrap an ``Emu3ForConditionalGeneration`` and its ``Emu3Processor``."""
         emu3 = cls.__new__(cls)
         nn.Module.__init__(emu3)
-        emu3._adopt(net, processor, net.name_or_path or "weights made in memory", image_area)
+        emu3._adopt(net, processor, net.name_or_path or IN_MEMORY, image_area)
         return emu3
 
     def _adopt(self, net: Any, processor: Any, base: str, image_area: int) -> None:
@@ -136,10 +110,6 @@ class Emu3(UnifiedModel):
         return self.core.vqmodel.quantize.embedding.weight
 
     @property
-    def usual_cfg(self) -> float:
-        return self.net.generation_config.guidance_scale or 1.0
-
-    @property
     def trunk(self) -> nn.Module:
         # text tokens and codes share embeddings and head: training them on images would change how text is read
         return nn.ModuleDict({"layers": self.core.text_model.layers, "norm": self.core.text_model.norm})
@@ -151,16 +121,6 @@ class Emu3(UnifiedModel):
     @property
     def lora_target(self) -> str:
         return r"model\.text_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-
-    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        attach_lora(self.net, self.base, self.lora_target, rank, alpha, dropout)
-
-    def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        save_folder(self, self.net, self.base, LOADING, self._write, folder, adapter_only, recipe)
-
-    def _write(self, folder: Path) -> None:
-        merged(self.net).save_pretrained(folder)
-        self.processor.save_pretrained(folder)
 
     # -- generation
 
@@ -226,16 +186,3 @@ class Emu3(UnifiedModel):
 
     def drawing_digest(self) -> str:
         return digest({"codebook": self.codebook})
-
-    # -- understanding
-
-    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        return self._understanding.judge_answers(pixels_BCHW, questions_BQ)
-
-    def text_logps(
-        self,
-        pixels_BCHW: torch.Tensor,
-        questions_BQ: Sequence[Sequence[str]],
-        answers_BQ: Sequence[Sequence[str]],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._understanding.text_logps(pixels_BCHW, questions_BQ, answers_BQ)

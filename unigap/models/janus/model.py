@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unigap.models.base import (
-    TYPICAL_PROMPT_TOKENS,
-    Answers,
-    PromptBatch,
-    Samples,
-    SamplingRecipe,
-    UnifiedModel,
-    evaluating,
-)
+from unigap.models.base import TYPICAL_PROMPT_TOKENS, PromptBatch, Samples, SamplingRecipe, evaluating
 from unigap.models.engine.chat_template import left_padded
 from unigap.models.engine.precision import float32_arithmetic
-from unigap.models.files.lora import attach_lora, merged
-from unigap.models.files.saved_folder import Loading, save_folder
 from unigap.models.files.weights import digest
+from unigap.models.folder_model import IN_MEMORY, TransformersModel, transformers_loading
 from unigap.models.janus.chat_template import JanusChatTemplate
 from unigap.models.janus.checkpoint import janus_from_folder
 from unigap.models.janus.likelihood import image_logps
@@ -33,24 +23,11 @@ from unigap.models.janus.understanding import JanusUnderstanding
 # Shape legend: B prompts or images, N candidates a prompt, M image tokens, L prompt tokens, Q questions an image,
 # T answer tokens, S tokens of prompt and image, D hidden width, V image codes.
 
-LOADING = Loading(
-    library="transformers",
-    checkpoint="""from transformers import AutoProcessor, JanusForConditionalGeneration
-
-model = JanusForConditionalGeneration.from_pretrained(FOLDER)
-processor = AutoProcessor.from_pretrained(FOLDER)""",
-    adapter="""from peft import PeftModel
-from transformers import AutoProcessor, JanusForConditionalGeneration
-
-model = PeftModel.from_pretrained(JanusForConditionalGeneration.from_pretrained({base!r}), FOLDER)
-processor = AutoProcessor.from_pretrained({base!r})""",
-)
-"""How to load a saved folder without unigap."""
 DECODER_MAPS = 3
 """Full-size feature maps in the image decoder at its peak: the residual, the activation, and its gate."""
 
 
-class Janus(UnifiedModel):
+class Janus(TransformersModel):
     """Janus model: Janus-Pro, or the shipped small model.
 
     Args:
@@ -70,6 +47,7 @@ class Janus(UnifiedModel):
             vision encoder to the trunk).
     """
 
+    loading = transformers_loading("JanusForConditionalGeneration")
     exact_likelihood: ClassVar[bool] = True
 
     def __init__(
@@ -87,11 +65,7 @@ class Janus(UnifiedModel):
     ) -> None:
         super().__init__()
         self._adopt(*janus_from_folder(checkpoint, dtype, attn_implementation, device), checkpoint, compile)
-        if gradient_checkpointing:
-            self.core.language_model.activation_checkpointing_enable({"use_reentrant": False})
-        if lora_rank:
-            self.add_lora(lora_rank, lora_alpha, lora_dropout)
-        self.train_only_trunk()
+        self._prepare(self.core.language_model, gradient_checkpointing, lora_rank, lora_alpha, lora_dropout)
         if train_also:
             self.core.get_submodule(train_also).requires_grad_(True)
 
@@ -100,7 +74,7 @@ class Janus(UnifiedModel):
         """Wrap a ``JanusForConditionalGeneration`` and its ``JanusProcessor``."""
         janus = cls.__new__(cls)
         nn.Module.__init__(janus)
-        janus._adopt(net, processor, net.name_or_path or "weights made in memory", compile)
+        janus._adopt(net, processor, net.name_or_path or IN_MEMORY, compile)
         return janus
 
     def _adopt(self, net: Any, processor: Any, base: str, compile: bool) -> None:
@@ -128,10 +102,6 @@ class Janus(UnifiedModel):
         return F.normalize(self.core.vqmodel.quantize.embedding.weight, dim=-1)
 
     @property
-    def usual_cfg(self) -> float:
-        return self.net.generation_config.guidance_scale or 1.0
-
-    @property
     def trunk(self) -> nn.Module:
         # the embedding table is not part of it: only layers shared by both branches train
         return nn.ModuleDict({"layers": self.core.language_model.layers, "norm": self.core.language_model.norm})
@@ -143,16 +113,6 @@ class Janus(UnifiedModel):
     @property
     def lora_target(self) -> str:
         return r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-
-    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        attach_lora(self.net, self.base, self.lora_target, rank, alpha, dropout)
-
-    def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        save_folder(self, self.net, self.base, LOADING, self._write, folder, adapter_only, recipe)
-
-    def _write(self, folder: Path) -> None:
-        merged(self.net).save_pretrained(folder)
-        self.processor.save_pretrained(folder)
 
     # -- generation
 
@@ -203,19 +163,6 @@ class Janus(UnifiedModel):
 
     def drawing_digest(self) -> str:
         return digest({"codebook": self.codebook})
-
-    # -- understanding
-
-    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        return self._understanding.judge_answers(pixels_BCHW, questions_BQ)
-
-    def text_logps(
-        self,
-        pixels_BCHW: torch.Tensor,
-        questions_BQ: Sequence[Sequence[str]],
-        answers_BQ: Sequence[Sequence[str]],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._understanding.text_logps(pixels_BCHW, questions_BQ, answers_BQ)
 
     @property
     def _device(self) -> torch.device:

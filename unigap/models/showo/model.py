@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from unigap.models.base import (
-    TYPICAL_PROMPT_TOKENS,
-    Answers,
-    PromptBatch,
-    Samples,
-    SamplingRecipe,
-    UnifiedModel,
-    evaluating,
-)
+from unigap.models.base import TYPICAL_PROMPT_TOKENS, PromptBatch, Samples, SamplingRecipe, evaluating
 from unigap.models.engine.chat_template import with_null_prompts
 from unigap.models.engine.precision import float32_arithmetic
-from unigap.models.files.lora import attach_lora, merged
-from unigap.models.files.saved_folder import Loading, save_folder
+from unigap.models.files.lora import merged
+from unigap.models.files.saved_folder import Loading
 from unigap.models.files.weights import digest
+from unigap.models.folder_model import IN_MEMORY, FolderModel
 from unigap.models.showo.chat_template import ShowOChatTemplate
 from unigap.models.showo.checkpoint import showo_from_folder, write_folder
 from unigap.models.showo.likelihood import ShowOLikelihood, UnmaskingPath
@@ -48,7 +41,7 @@ DECODER_MAPS = 3
 """Full-size feature maps in the image decoder at its peak: the residual, the activation, and its gate."""
 
 
-class ShowO(UnifiedModel):
+class ShowO(FolderModel):
     """Show-o model (Xie et al. 2024), in the layout that ``save`` and ``convert_official`` write.
 
     Written from the public code and the names and shapes of the published tensors, and not yet tested on the published
@@ -68,6 +61,7 @@ class ShowO(UnifiedModel):
         likelihood_masks: Number of masks averaged in a likelihood estimate, >= 1. Each costs a forward pass.
     """
 
+    loading = LOADING
     exact_likelihood: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ("settings",)
 
@@ -88,11 +82,7 @@ class ShowO(UnifiedModel):
         super().__init__()
         net, tokenizer = showo_from_folder(checkpoint, dtype, attn_implementation, device)
         self._adopt(net, tokenizer, checkpoint, steps, choice_temperature, likelihood_masks)
-        if gradient_checkpointing:
-            net.llm.activation_checkpointing_enable({"use_reentrant": False})
-        if lora_rank:
-            self.add_lora(lora_rank, lora_alpha, lora_dropout)
-        self.train_only_trunk()
+        self._prepare(net.llm, gradient_checkpointing, lora_rank, lora_alpha, lora_dropout)
 
     @classmethod
     def from_parts(
@@ -106,7 +96,7 @@ class ShowO(UnifiedModel):
         """Wrap a network and its tokenizer."""
         showo = cls.__new__(cls)
         nn.Module.__init__(showo)
-        showo._adopt(net, tokenizer, "weights made in memory", steps, choice_temperature, likelihood_masks)
+        showo._adopt(net, tokenizer, IN_MEMORY, steps, choice_temperature, likelihood_masks)
         return showo
 
     def _adopt(
@@ -160,11 +150,9 @@ class ShowO(UnifiedModel):
     def lora_target(self) -> str:
         return r"model\.layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|dense)|mlp\.(fc1|fc2))"
 
-    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        attach_lora(self.net.llm, self.base, self.lora_target, rank, alpha, dropout)
-
-    def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        save_folder(self, self.net.llm, self.base, LOADING, self._write, folder, adapter_only, recipe)
+    @property
+    def adapted(self) -> Any:
+        return self.net.llm
 
     def _write(self, folder: Path) -> None:
         write_folder(merged(self.net, "llm"), self.tokenizer, folder)
@@ -274,16 +262,3 @@ class ShowO(UnifiedModel):
 
     def drawing_digest(self) -> str:
         return digest({"codebook": self.codebook})
-
-    # -- understanding
-
-    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        return self._understanding.judge_answers(pixels_BCHW, questions_BQ)
-
-    def text_logps(
-        self,
-        pixels_BCHW: torch.Tensor,
-        questions_BQ: Sequence[Sequence[str]],
-        answers_BQ: Sequence[Sequence[str]],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._understanding.text_logps(pixels_BCHW, questions_BQ, answers_BQ)

@@ -27,7 +27,7 @@ def write_comparison(runs: Sequence[Contender], out: str) -> Path:
     """Write the page.
 
     Args:
-        runs: Two runs or more; the others are compared with the first.
+        runs: Two runs or more; each is compared with the first.
         out: The file, replaced atomically.
 
     Raises:
