@@ -80,7 +80,9 @@ class GuardPlan:
 
     Attributes:
         checkpoint: The initial model of all runs.
-        seeds: Runs of each corrupted arm; clean arms have three times as many, and twice as many for choosing.
+        seeds: Runs of each corrupted arm.
+        clean: Runs of a clean arm for each run of a corrupted one.
+        choosing: Further runs of a clean arm, to choose tolerances on, for each run of a corrupted one.
         per_cell: Training prompts for each (category, difficulty).
         candidates: Images sampled for each training prompt.
         batch_size: Rows in a step.
@@ -91,6 +93,8 @@ class GuardPlan:
 
     checkpoint: str = "shapes"
     seeds: int = 2
+    clean: int = 3
+    choosing: int = 2
     per_cell: int = 12
     candidates: int = 4
     batch_size: int = 16
@@ -105,11 +109,11 @@ class GuardPlan:
     def arms(self) -> list[GuardArm]:
         """Return every run, those of the first seeds first, so that a stopped experiment is a smaller one."""
         found = []
-        for number in range(3 * self.seeds):
+        for number in range(self.seeds * max(self.clean, self.choosing)):
             for objective, judge in kinds():
-                if judge == CLEAN and number < 2 * self.seeds:
+                if judge == CLEAN and number < self.choosing * self.seeds:
                     found.append(GuardArm(objective, judge, CHOOSING_SEED + number))
-                if judge == CLEAN or number < self.seeds:
+                if number < self.seeds * (self.clean if judge == CLEAN else 1):
                     found.append(GuardArm(objective, judge, 10 + number))
         return found
 

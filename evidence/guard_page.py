@@ -72,9 +72,9 @@ def guard_page(settings: Mapping[str, Any], runs: Sequence[Run]) -> str:
         "Share of runs, in percent, in which each figure was harmful at some validation.",
         _reasons_table(by_arm, chosen),
         "## Tolerances",
-        f"Each is chosen on the clean runs with seeds from {CHOOSING_SEED} on, which are counted nowhere else: one step "
-        "of a grid above the smallest with which the figure stays silent in all of them. The last columns are the share "
-        "of reported runs, in percent, in which the figure alone would have fired with the chosen tolerance.",
+        f"Each is chosen on the clean runs with seeds from {CHOOSING_SEED} on, which are counted nowhere else: one "
+        "step of a grid above the smallest with which the figure stays silent in all of them. The last columns are the "
+        "share of reported runs, in percent, in which the figure alone would have fired with the chosen tolerance.",
         _tolerances_table(by_arm, chosen),
     ]
     return "\n\n".join(parts) + "\n"
