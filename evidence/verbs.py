@@ -11,8 +11,7 @@ OUT = "docs/evidence"
 def guard(
     out: str = OUT,
     checkpoint: str = "shapes",
-    seeds: int = 10,
-    epochs: int = 4,
+    seeds: int = 2,
     jobs: int = 2,
 ) -> None:
     """Count how often the guard detects corrupted selection, and how often it raises a false alarm.
@@ -20,13 +19,14 @@ def guard(
     Args:
         out: Folder for the page and for the results, guard.parquet; stored runs are not repeated.
         checkpoint: The model: the shipped one, or a folder.
-        seeds: Runs of each corrupted arm; the clean arm has twice as many.
-        epochs: Epochs of a run.
+        seeds: Runs of each corrupted arm; each clean arm has three times as many, and twice as many for choosing
+            tolerances.
         jobs: Runs in parallel, each on one thread.
     """
-    from evidence.guard import GuardPlan, guard_evidence
+    from evidence.guard import guard_evidence
+    from evidence.guard_arms import GuardPlan
 
-    _print_paths(guard_evidence(GuardPlan(checkpoint, seeds, epochs), jobs, Path(out)))
+    _print_paths(guard_evidence(GuardPlan(checkpoint, seeds), jobs, Path(out)))
 
 
 def theory(

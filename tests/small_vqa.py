@@ -13,6 +13,8 @@ from transformers import (
     CLIPProcessor,
     CLIPTextConfig,
     CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -125,3 +127,11 @@ def save_clip(folder: Path) -> None:
     config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
     images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     _save(CLIPModel(config), CLIPProcessor(images, words), folder)
+
+
+def save_dino(folder: Path) -> None:
+    """Save a DINOv2 of 28-pixel images."""
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=28, patch_size=14
+    )  # fmt: skip
+    Dinov2Model(config).save_pretrained(folder)

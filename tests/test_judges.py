@@ -34,7 +34,7 @@ from unigap.judges import (
     answer_mass,
     judge_recipes,
 )
-from unigap.judges.questions import all_hold
+from unigap.judges.questions import all_hold, mean_holds
 from unigap.loop.plan import RoundPlan
 from unigap.loop.round import run_round
 from unigap.models.janus import Janus
@@ -239,6 +239,18 @@ def test_the_least_sure_answer_is_that_of_the_whole(janus: Any, pictures: torch.
         torch.testing.assert_close(smaller, said, atol=1e-5, rtol=0)
 
 
+def test_the_share_of_the_parts_is_a_graded_reward(janus: Any, pictures: torch.Tensor) -> None:
+    judge = DecomposedJudge(GrammarQuestions(), combine="share")
+    said = judge.logits(janus, candidates(TEXTS), pictures)
+    for i, prompt in enumerate(candidates(TEXTS)):
+        parts = GrammarQuestions().questions(prompt.prompt)
+        logits = janus.judge_logit(pictures[i : i + 1], [[part.text for part in parts]])[0].tolist()
+        assert said[i].sigmoid().item() == pytest.approx(mean_holds(parts, logits), abs=1e-5)
+    assert judge.name == judge.recipe["name"] == "decomposed-share"
+    with pytest.raises(ValueError, match="unknown combine 'most'"):
+        DecomposedJudge(GrammarQuestions(), combine="most")  # type: ignore[arg-type]
+
+
 def questions(**parents: str) -> list[Question]:
     return [Question(name, f"{name}?", tuple(needed)) for name, needed in parents.items()]
 
@@ -250,6 +262,8 @@ def test_a_child_of_a_no_does_not_count() -> None:
     assert all_hold(tree, [-1, 3, -9, 4]) == -1, "what depends on it, at any remove, means nothing"
     assert all_hold(tree, [-1, -9, 3, -2]) == -2
     assert all_hold(tree, [1, -3, -9, 2]) == -3
+    assert mean_holds(tree, [0, 0, 0, 0]) == 0.5
+    assert mean_holds(tree, [-1000, 9, 9, 1000]) == pytest.approx(1 / 4), "children of a no count 0"
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.sets(st.integers(0, 5))), min_size=1, max_size=6))

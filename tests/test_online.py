@@ -16,12 +16,18 @@ from small_runs import SUMMARY, epochs, expect_error, improve
 
 from unigap.callbacks import run_summary
 from unigap.data import EpochBatches
+from unigap.loop.behaviour import with_behaviour
+from unigap.loop.counts import count_round
+from unigap.loop.members import stage_members
 from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import stack_drawings
+from unigap.loop.selection import select
+from unigap.loop.verdict_columns import LazyRows
 from unigap.models.base import FlowTerms, PromptBatch, SamplingRecipe
-from unigap.objectives import NFT, Joint, Reward, SwapNegatives
+from unigap.objectives import GRPO, NFT, Joint, Reward, SwapNegatives
 from unigap.objectives.grpo import RewardedBatch
 from unigap.pool import Pool
+from unigap.pool.drawings import StoredRow
 from unigap.records import Prompt
 from unigap.stages import RedrawSchedule
 from unigap.worlds.shapes.negatives import ShapesNegatives
@@ -39,7 +45,11 @@ SMALL: dict[str, object] = {
     "regrow.plan.sampling.cfg": RECIPE.cfg,
     "regrow.plan.sampling.temperature": RECIPE.temperature,
 }
-FURTHER = "[{judge: {class_path: unigap.judges.RandomJudge, init_args: {yes_rate: 0.5}}, weight: 0.5, of: accepted}]"
+PARTS = "{class_path: unigap.judges.DecomposedJudge, init_args: {combine: share, questions: {class_path: QUESTIONS}}}"
+FURTHER = (
+    "[{judge: {class_path: unigap.judges.RandomJudge, init_args: {yes_rate: 0.5}}, weight: 0.5, of: accepted}, "
+    "{judge: PARTS, weight: 2.0, of: p_yes}]"
+).replace("PARTS", PARTS.replace("QUESTIONS", "unigap.worlds.shapes.questions.GrammarQuestions"))
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +66,61 @@ def ran(janus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_pool_stores_the_likelihood_of_the_policy_that_acted(ran: Path, janus: Any) -> None:
     pool = Pool.open(ran / "pool")
     candidates = pool.candidates(0)
-    acted = pool.behaviours(0)
-    assert pool.verify() == [] and acted.keys() == {candidate.id for candidate in candidates}
-    assert all(candidate.behaviour_M is None for candidate in candidates), "they are read only where asked for"
+    assert pool.verify() == []
+    assert all(candidate.behaviour is None for candidate in candidates), "they are read only where asked for"
+    acted = candidates.with_behaviour(0)
     prompt = janus.encode_prompt([candidate.prompt.text for candidate in candidates])
     with torch.no_grad():
         forced_BM = janus.image_logps(prompt, stack_drawings(candidates), recipe=RECIPE)
-    stored_BM = torch.from_numpy(np.stack([acted[candidate.id] for candidate in candidates]))
+    stored_BM = torch.from_numpy(np.stack([candidate.behaviour_M for candidate in acted]))
     torch.testing.assert_close(stored_BM, forced_BM, atol=1e-5, rtol=0)
     table = pq.read_table(ran / "pool" / "round-00000" / "candidates.parquet")
     np.testing.assert_allclose(table["behaviour"].to_numpy(), stored_BM.double().sum(-1).numpy(), atol=1e-9)
+
+
+def test_rows_hold_places_of_the_pool_and_read_behaviours_in_any_order(ran: Path) -> None:
+    pool = Pool.open(ran / "pool")
+    objective = GRPO(reuse=1)
+    for selection in (select(pool, "self", 0.5, 1), select(pool, "self", 0.5, 0)):
+        newest = selection.candidates[-1].round
+        acted = with_behaviour(pool, selection, range(newest, newest + 1), RECIPE)
+        rows = objective.rows(acted.candidates, acted.logits)
+        plain = objective.rows([*acted.candidates], {**acted.logits})
+        assert isinstance(rows, LazyRows) and isinstance(plain, list) and [*rows] == plain
+        assert {row.candidate.round for row in rows} == {newest}
+        places = np.arange(len(rows))[::-1]
+        stage_members(rows, places, objective.members)
+        table = pq.read_table(ran / "pool" / f"round-{newest:05d}" / "candidates.parquet")
+        names = zip(*(table[name].to_pylist() for name in ("prompt_id", "round", "index")), strict=True)
+        stored = dict(zip([f"{p}@{r}.{i}" for p, r, i in names], table["behaviour_tokens"].to_pylist(), strict=True))
+        for place in places:
+            candidate = rows[int(place)].candidate
+            assert isinstance(candidate.behaviour, StoredRow)
+            np.testing.assert_array_equal(candidate.behaviour_M, np.float32(stored[candidate.id]))
+    old = with_behaviour(pool, select(pool, "self", 0.5, 1), range(1, 2), RECIPE).candidates
+    assert {candidate.round for candidate in old if candidate.behaviour is None} == {0}
+
+
+def test_prompts_that_wait_for_their_part_are_not_discarded(ran: Path) -> None:
+    pool, prompts = Pool.open(ran / "pool"), []
+    for number, part in pool.prompts().items():
+        prompts += part
+        selection = select(pool, "self", 0.999999, number)
+        waiting = [Prompt(f"later-{i}", "a red circle") for i in range(5)]
+        counts = count_round(pool, selection, {}, [*prompts, *waiting], 0, number)
+        assert counts["discarded"] == len(selection.discarded(prompts)) <= 4 * (number + 1)
+        assert len(selection.discarded([*prompts, *waiting])) == counts["discarded"] + 5
 
 
 def test_every_round_names_its_reward_and_draws_its_part(ran: Path) -> None:
     pool = Pool.open(ran / "pool")
     first, second = (pool.recipe(number) for number in (0, 1))
     assert first["reward"] == second["reward"] and first["weights"] != second["weights"]
-    assert first["reward"]["further"] == [{"judge": "random", "of": "accepted", "weight": 0.5}]
-    assert [judge["name"] for judge in first["judges"]] == ["self", "random", "oracle"]
+    assert first["reward"]["further"] == [
+        {"judge": "random", "of": "accepted", "weight": 0.5},
+        {"judge": "decomposed-share", "of": "p_yes", "weight": 2.0},
+    ]
+    assert [judge["name"] for judge in first["judges"]] == ["self", "random", "decomposed-share", "oracle"]
     prompts = pool.prompts()
     assert [len(part) for part in prompts.values()] == [4, 4]
     assert {p.id for p in prompts[0]}.isdisjoint(p.id for p in prompts[1])

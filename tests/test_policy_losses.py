@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from unigap.judges import RandomJudge
+from unigap.loop.verdict_columns import verdict_columns
 from unigap.objectives import GRPO, NFT, JudgeReward, Reward
 from unigap.objectives.policy_losses import advantages, k3, nft_code_loss, nft_flow_loss, policy_loss
 from unigap.records import Candidate, Prompt
@@ -252,7 +253,13 @@ def test_a_reward_is_a_weighted_sum_of_judges_each_standardised() -> None:
     candidates, logits = pool_of([2.0, 0.0, -1.0], [0.5, 4.0])
     other = {candidate.id: float(number * number) for number, candidate in enumerate(candidates)}
     reward = Reward(of="logit", weight=2.0, further=[JudgeReward(judge, -0.5, "logit")], standardise="group")
-    found = reward.of_candidates(candidates, logits, {judge.name: other}, 0.5)
+
+    def rewards(others: dict[str, float]) -> dict[str, float]:
+        found = reward.of_rounds(verdict_columns(candidates, logits), lambda newest: 0, {judge.name: others}, 0.5)
+        names = [candidates[place].id for place in found.place_K.tolist()]
+        return dict(zip(names, found.reward_K.tolist(), strict=True))
+
+    found = rewards(other)
     for members in (slice(0, 3), slice(3, 5)):
         names = [candidate.id for candidate in candidates[members]]
         mine, theirs = (torch.tensor([d[name] for name in names]).double() for d in (logits, other))
@@ -260,8 +267,7 @@ def test_a_reward_is_a_weighted_sum_of_judges_each_standardised() -> None:
         expected = 2.0 * standard[0] - 0.5 * standard[1]
         torch.testing.assert_close(torch.tensor([found[name] for name in names]).double(), expected)
     assert reward.recipe()["further"] == [{"judge": judge.name, "of": "logit", "weight": -0.5}]
-    unknown = reward.of_candidates(candidates, logits, {judge.name: {candidates[0].id: 1.0}}, 0.5)
-    assert [*unknown] == [candidates[0].id]
+    assert [*rewards({candidates[0].id: 1.0})] == [candidates[0].id]
 
 
 def test_nft_learns_from_every_judged_image() -> None:

@@ -74,7 +74,7 @@ class DrawingFormat:
 
 
 class StoredDrawing(Protocol):
-    """A drawing in a pool, read when it is needed."""
+    """A drawing in a pool, or numbers of its tokens, read when they are needed."""
 
     def read(self) -> np.ndarray:
         """Return a new array."""
@@ -92,8 +92,8 @@ class Candidate:
         stored: The drawing, or where to read it; see ``drawing``.
         logp: Log-likelihood of the drawing given the prompt at temperature 1 without guidance, in nats; ``None`` if the
             model has none.
-        behaviour_M: Log-probability of each token under the recipe it was sampled with, in nats, float32 (M,); ``None``
-            where no objective asks for it.
+        behaviour: Log-probability of each token under the recipe it was sampled with, or where to read it; ``None``
+            where no objective asks for it; see ``behaviour_M``.
     """
 
     prompt: Prompt
@@ -102,12 +102,18 @@ class Candidate:
     seed: int
     stored: np.ndarray | StoredDrawing = field(compare=False, repr=False)
     logp: float | None
-    behaviour_M: np.ndarray | None = field(default=None, compare=False, repr=False)
+    behaviour: np.ndarray | StoredDrawing | None = field(default=None, compare=False, repr=False)
 
     @property
     def drawing(self) -> np.ndarray:
         """What the model decodes to pixels: image codes, int32 (M,) or (M, D), or latents, float16 (M, C)."""
         return self.stored if isinstance(self.stored, np.ndarray) else self.stored.read()
+
+    @property
+    def behaviour_M(self) -> np.ndarray | None:
+        """Log-probability of each token under the recipe it was sampled with, in nats, float32 (M,)."""
+        stored = self.behaviour
+        return stored if stored is None or isinstance(stored, np.ndarray) else stored.read()
 
     @property
     def id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,6 +64,19 @@ def _ancestors(name: str, by_id: Mapping[str, Question]) -> set[str]:
     return found
 
 
+def mean_holds(questions: Sequence[Question], logit_Q: Sequence[float]) -> float:
+    """Return the expected share of the parts of a prompt that an image shows, in [0, 1].
+
+    The mean probability of yes of all questions. A question counts 0 if one of its parents was answered no or counts 0.
+
+    Args:
+        questions: The questions of one prompt, with usable parents only, see ``with_sound_parents``.
+        logit_Q: Log-odds of yes of each question.
+    """
+    kept = _kept(questions, logit_Q)
+    return sum((1 + math.tanh(logit / 2)) / 2 for logit in kept.values()) / len(questions)
+
+
 def all_hold(questions: Sequence[Question], logit_Q: Sequence[float]) -> float:
     """Return log-odds that every question is answered yes: the lowest log-odds of all questions.
 
@@ -74,11 +88,16 @@ def all_hold(questions: Sequence[Question], logit_Q: Sequence[float]) -> float:
         questions: The questions of one prompt, with usable parents only, see ``with_sound_parents``.
         logit_Q: Log-odds of yes of each question.
     """
+    return min(_kept(questions, logit_Q).values())
+
+
+def _kept(questions: Sequence[Question], logit_Q: Sequence[float]) -> dict[Question, float]:
+    """Return the log-odds of the questions with no parent that was answered no or left out."""
     failed = {question.id for question, logit in zip(questions, logit_Q, strict=True) if logit < 0}
     logits = dict(zip(questions, logit_Q, strict=True))
     while True:
         kept = {question: logit for question, logit in logits.items() if failed.isdisjoint(question.parents)}
         if len(kept) == len(logits):
-            return min(kept.values())
+            return kept
         failed |= {question.id for question in logits.keys() - kept.keys()}
         logits = kept

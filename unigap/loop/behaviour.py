@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-
-import numpy as np
 
 from unigap.loop.selection import Selection
 from unigap.models.base import SamplingRecipe
 from unigap.pool import Pool
+from unigap.pool.candidates import Candidates
 
 
-def with_behaviour(pool: Pool, selection: Selection, rounds: Iterable[int], recipe: SamplingRecipe) -> Selection:
-    """Return a selection whose candidates of some rounds have ``behaviour_M``.
+def with_behaviour(pool: Pool, selection: Selection, rounds: range, recipe: SamplingRecipe) -> Selection:
+    """Return a selection whose candidates of some rounds have ``behaviour_M``, which is read when it is used.
 
     Args:
         pool: The pool.
-        selection: The judged candidates.
-        rounds: Numbers of the rounds.
+        selection: The judged candidates of the pool.
+        rounds: Numbers of the rounds, up to the last one.
         recipe: The recipe that the objective takes the candidates to be sampled with.
 
     Raises:
         ValueError: A round was sampled with another recipe, or does not store the log-probabilities.
     """
-    acted: dict[str, np.ndarray] = {}
     for number in rounds:
         _check_recipe(pool, number, recipe)
-        acted |= pool.behaviours(number)
-    candidates = [
-        dataclasses.replace(candidate, behaviour_M=acted[candidate.id]) if candidate.id in acted else candidate
-        for candidate in selection.candidates
-    ]
-    return dataclasses.replace(selection, candidates=candidates)
+        pool.check_behaviour(number)
+    assert isinstance(selection.candidates, Candidates)
+    return dataclasses.replace(selection, candidates=selection.candidates.with_behaviour(rounds.start))
 
 
 def _check_recipe(pool: Pool, number: int, recipe: SamplingRecipe) -> None:

@@ -29,13 +29,14 @@ def count_round(
 
     Returns:
         ``prompts`` and ``candidates`` of the round; ``judged`` and ``accepted`` candidates, where people may have
-        judged only some; ``discarded`` prompts and ``pool_rows``, training rows, after the round. Where the external
-        judge knows all candidates of the round, also ``right``, those it accepts, and ``truly_right``, those that both
-        judges accept.
+        judged only some; ``discarded`` prompts, of those drawn so far, and ``pool_rows``, training rows, after the
+        round. Where the external judge knows all candidates of the round, also ``right``, those it accepts, and
+        ``truly_right``, those that both judges accept.
     """
     columns = verdict_columns(selection.candidates, selection.logits)
     drawn = columns.of_round(number)
     own_N = columns.logit_N[drawn]
+    so_far = {*columns.prompt_ids(np.unique(columns.group_N))}
     accepted_N = own_N >= threshold_logit(selection.threshold)
     counts = {
         "round": number,
@@ -43,7 +44,7 @@ def count_round(
         "candidates": len(own_N),
         "judged": int(np.count_nonzero(~np.isnan(own_N))),
         "accepted": int(np.count_nonzero(accepted_N)),
-        "discarded": len(selection.discarded(prompts)),
+        "discarded": len(selection.discarded([prompt for prompt in prompts if prompt.id in so_far])),
         "pool_rows": rows,
     }
     true_N = verdict_columns(selection.candidates, external).logit_N[drawn]

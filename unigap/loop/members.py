@@ -28,12 +28,14 @@ def distinct_members(rows: Sequence[Any], members: Callable[[Any], Sequence[Cand
 
 
 def stage_members(rows: Sequence[Any], places: np.ndarray, members: Callable[[Any], Sequence[Candidate]]) -> None:
-    """Get the drawings of some rows ready to be read in any order, see ``Drawings.stage``."""
+    """Get drawings and behaviours of some rows ready to be read in any order, see ``Drawings.stage``."""
     columns = _columns(rows)
     if columns:
-        columns[0].table.drawings.stage(np.concatenate([column.rows[places] for column in columns]))
+        acted = any(column.acted_from is not None for column in columns)
+        columns[0].table.stage(np.concatenate([column.rows[places] for column in columns]), acted)
         return
-    stored = [candidate.stored for place in places.tolist() for candidate in members(rows[place])]
+    held = [candidate for place in places.tolist() for candidate in members(rows[place])]
+    stored = [part for candidate in held for part in (candidate.stored, candidate.behaviour)]
     of_pool = [drawing for drawing in stored if isinstance(drawing, StoredRow)]
     for drawings in {id(drawing.drawings): drawing.drawings for drawing in of_pool}.values():
         drawings.stage(np.array([drawing.row for drawing in of_pool if drawing.drawings is drawings], np.int64))
@@ -43,5 +45,7 @@ def _columns(rows: Sequence[Any]) -> list[Candidates]:
     """Return the columns of lazy rows, in the order of a row's members; none of other rows."""
     if isinstance(rows, Candidates):
         return [rows]
-    parts = [_columns(part) for part in rows.parts] if isinstance(rows, LazyRows) else []
+    if not isinstance(rows, LazyRows):
+        return []
+    parts = [_columns(part) for part in rows.parts if not isinstance(part, np.ndarray)]
     return [column for part in parts for column in part] if all(parts) else []

@@ -19,10 +19,10 @@ class LazyRows(Sequence[Any]):
 
     Args:
         make: Makes a row.
-        parts: Sequences of equal length: candidates, or rows.
+        parts: Sequences of equal length: candidates, rows, or an array with a number for each.
     """
 
-    def __init__(self, make: Callable[..., Any], *parts: Sequence[Any]) -> None:
+    def __init__(self, make: Callable[..., Any], *parts: Sequence[Any] | np.ndarray) -> None:
         self.make, self.parts = make, parts
 
     def __len__(self) -> int:
@@ -44,9 +44,9 @@ class LazyRows(Sequence[Any]):
         return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
 
 
-def joined_rows(make: Callable[..., Any], *parts: Sequence[Any]) -> Sequence[Any]:
+def joined_rows(make: Callable[..., Any], *parts: Sequence[Any] | np.ndarray) -> Sequence[Any]:
     """Return rows made of what several sequences hold at a place: lazily where they come from a pool."""
-    lazy = all(isinstance(part, Candidates | LazyRows) for part in parts)
+    lazy = all(isinstance(part, Candidates | LazyRows | np.ndarray) for part in parts)
     return LazyRows(make, *parts) if lazy else [*map(make, *parts)]
 
 
@@ -78,11 +78,16 @@ class VerdictColumns:
             return self.candidates.take(places)
         return [self.candidates[place] for place in places.tolist()]
 
+    @property
+    def round_N(self) -> np.ndarray:
+        """Round of each candidate."""
+        if isinstance(self.candidates, Candidates):
+            return self.candidates.table.round_of(self.candidates.rows)
+        return np.array([candidate.round for candidate in self.candidates], np.int64)
+
     def of_round(self, number: int) -> np.ndarray:
         """Return the places of the candidates of a round."""
-        if isinstance(self.candidates, Candidates):
-            return np.flatnonzero(self.candidates.table.round_of(self.candidates.rows) == number)
-        return np.array([place for place, row in enumerate(self.candidates) if row.round == number], np.int64)
+        return np.flatnonzero(self.round_N == number)
 
     def prompt_ids(self, groups: np.ndarray) -> list[str]:
         """Return the prompt ids of some groups, in that order."""

@@ -7,19 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import stack_drawings
 from unigap.loop.selection import threshold_logit
+from unigap.loop.verdict_columns import joined_rows, verdict_columns
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.engine.autoregressive import scored_recipe
 from unigap.objectives.base import Objective, RowBatch, StepResult, reference_logps
 from unigap.objectives.policy_losses import Baseline, RatioOf, advantages, k3, policy_loss
-from unigap.objectives.rewards import Reward, grouped
+from unigap.objectives.rewards import Reward, Rewarded
 from unigap.records import Candidate, Prompt
 
-# Shape legend: B images, M image tokens.
+# Shape legend: B images, M image tokens, K rewarded images, N images of a group.
 
 EVEN = 1e-8
 """Standard deviation of rewards up to which a group has no spread."""
@@ -129,19 +131,16 @@ class GRPO(Objective):
     def use_verdicts(self, verdicts: Mapping[str, Mapping[str, float]]) -> None:
         self._verdicts = verdicts
 
-    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[RewardedRow]:
-        rows = []
-        for group, reward_N in self._groups(candidates, logits):
-            if not _is_even(reward_N):
-                value_N = advantages(reward_N, self.baseline, self.scale_by_std)
-                rows += [
-                    RewardedRow(candidate, value) for candidate, value in zip(group, value_N.tolist(), strict=True)
-                ]
-        return rows
+    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> Sequence[RewardedRow]:
+        known = self._rewarded(candidates, logits)
+        taught = [group_N for group_N in known.groups() if not _is_even(known.reward_K[group_N])]
+        values = [advantages(known.reward_K[group_N], self.baseline, self.scale_by_std) for group_N in taught]
+        return rewarded_rows(known, taught, values)
 
     def count_rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> dict[str, int]:
-        groups = self._groups(candidates, logits)
-        return {"groups": len(groups), "even_groups": sum(_is_even(reward_N) for _, reward_N in groups)}
+        known = self._rewarded(candidates, logits)
+        even = [_is_even(known.reward_K[group_N]) for group_N in known.groups()]
+        return {"groups": len(even), "even_groups": sum(even)}
 
     def nothing_to_learn(self, logits: Mapping[str, float]) -> str:
         if not logits:
@@ -151,16 +150,9 @@ class GRPO(Objective):
             "or prompts, or take reward.of=logit"
         )
 
-    def _groups(
-        self, candidates: Iterable[Candidate], logits: Mapping[str, float]
-    ) -> list[tuple[list[Candidate], torch.Tensor]]:
-        """Return the groups of the rounds to learn from, with their rewards, float64 (N,)."""
-        pool = list(candidates)
-        first = self.first_round(max((candidate.round for candidate in pool), default=0))
-        recent = [candidate for candidate in pool if candidate.round >= first]
-        rewards = self.reward.of_candidates(recent, logits, self._verdicts, self.threshold)
-        groups = grouped([candidate for candidate in recent if candidate.id in rewards])
-        return [(group, torch.tensor([rewards[c.id] for c in group], dtype=torch.float64)) for group in groups]
+    def _rewarded(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> Rewarded:
+        columns = verdict_columns(candidates, logits)
+        return self.reward.of_rounds(columns, self.first_round, self._verdicts, self.threshold)
 
     def members(self, row: RewardedRow) -> tuple[Candidate, ...]:
         return (row.candidate,)
@@ -182,6 +174,26 @@ class GRPO(Objective):
         return StepResult(
             terms.loss + self.kl * kl, {**logs, "grpo/policy": terms.loss.detach(), "grpo/kl": kl.detach()}
         )
+
+
+def rewarded_rows(
+    known: Rewarded, groups: Sequence[np.ndarray], values: Sequence[torch.Tensor]
+) -> Sequence[RewardedRow]:
+    """Return a row for each candidate of some groups, made when it is asked for if they come from a pool.
+
+    Args:
+        known: The candidates.
+        groups: Places in ``known`` of the candidates of each group.
+        values: Their values, float64, by group.
+    """
+    if not groups:
+        return []
+    taken = known.columns.take(known.place_K[np.concatenate(groups)])
+    return joined_rows(_rewarded_row, taken, torch.cat([*values]).numpy())
+
+
+def _rewarded_row(candidate: Candidate, value: np.float64) -> RewardedRow:
+    return RewardedRow(candidate, float(value))
 
 
 def rewarded_batch(rows: Sequence[RewardedRow], behaviour: bool) -> RewardedBatch:

@@ -6,16 +6,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from unigap.loop.plan import RoundPlan
 from unigap.loop.selection import threshold_logit
+from unigap.loop.verdict_columns import verdict_columns
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.engine.autoregressive import scored_recipe
 from unigap.objectives.base import Objective, StepResult, step_noise
-from unigap.objectives.grpo import RewardedBatch, RewardedRow, rewarded_batch
+from unigap.objectives.grpo import RewardedBatch, RewardedRow, rewarded_batch, rewarded_rows
 from unigap.objectives.policy_losses import advantages, nft_code_loss, nft_flow_loss
-from unigap.objectives.rewards import Reward, grouped
+from unigap.objectives.rewards import Reward
 from unigap.records import Candidate
 
 
@@ -87,22 +89,20 @@ class NFT(Objective):
     def use_verdicts(self, verdicts: Mapping[str, Mapping[str, float]]) -> None:
         self._verdicts = verdicts
 
-    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> list[RewardedRow]:
-        pool = list(candidates)
-        first = self.first_round(max((candidate.round for candidate in pool), default=0))
-        recent = [candidate for candidate in pool if candidate.round >= first]
-        rewards = self.reward.of_candidates(recent, logits, self._verdicts, self.threshold)
-        known = [candidate for candidate in recent if candidate.id in rewards]
-        if not self.advantage_clip:
-            return [RewardedRow(candidate, rewards[candidate.id]) for candidate in known]
-        return [row for group in grouped(known) for row in self._of_group(group, rewards)]
+    def rows(self, candidates: Iterable[Candidate], logits: Mapping[str, float]) -> Sequence[RewardedRow]:
+        columns = verdict_columns(candidates, logits)
+        known = self.reward.of_rounds(columns, self.first_round, self._verdicts, self.threshold)
+        groups = known.groups() if self.advantage_clip else [np.arange(len(known.place_K))]
+        return rewarded_rows(known, groups, [self._values(known.reward_K[group_N]) for group_N in groups])
 
-    def _of_group(self, group: Sequence[Candidate], rewards: Mapping[str, float]) -> list[RewardedRow]:
-        reward_N = torch.tensor([rewards[candidate.id] for candidate in group], dtype=torch.float64)
+    def _values(self, reward_N: torch.Tensor) -> torch.Tensor:
+        """Return the rewards, centred in their group with ``advantage_clip``."""
+        if not self.advantage_clip:
+            return reward_N
         value_N = torch.full_like(reward_N, 0.5)
-        if len(group) > 1:
+        if len(reward_N) > 1:
             value_N += (advantages(reward_N) / self.advantage_clip).clamp(-1, 1) / 2
-        return [RewardedRow(candidate, value) for candidate, value in zip(group, value_N.tolist(), strict=True)]
+        return value_N
 
     def nothing_to_learn(self, logits: Mapping[str, float]) -> str:
         return "this judge has judged none of it; draw a new pool"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from unigap.judges.base import Judge
 from unigap.loop.selection import threshold_logit
-from unigap.records import Candidate
+from unigap.loop.verdict_columns import VerdictColumns, verdict_columns
+
+# Shape legend: N candidates, K rewarded ones, G groups of one prompt and round.
 
 RewardOf = Literal["p_yes", "logit", "accepted"]
 """What of a judge's verdict is the reward: its probability of yes, its log-odds, or 1 for an accepted image, else 0."""
@@ -77,53 +80,69 @@ class Reward:
         further = [{"judge": part.judge.name, "of": part.of, "weight": part.weight} for part in self.further]
         return {"of": self.of, "weight": self.weight, "further": further, "standardise": self.standardise}
 
-    def of_candidates(
+    def of_rounds(
         self,
-        candidates: Sequence[Candidate],
-        logits: Mapping[str, float],
+        columns: VerdictColumns,
+        first_round: Callable[[int], int],
         verdicts: Mapping[str, Mapping[str, float]],
         threshold: float,
-    ) -> dict[str, float]:
-        """Return the reward of each candidate that all judges judged, by id.
+    ) -> Rewarded:
+        """Return the candidates that all judges judged, with their rewards.
 
         Args:
-            candidates: The candidates.
-            logits: The selecting judge's log-odds of yes, by candidate id.
-            verdicts: Those of the further judges, by name of the judge.
+            columns: The candidates, with the selecting judge's log-odds of yes.
+            first_round: Returns the first round to reward, given the newest.
+            verdicts: Log-odds of yes of the further judges, by name of the judge and candidate id.
             threshold: Least probability of yes that accepts a candidate.
         """
-        parts = [(logits, self.of, self.weight)]
-        parts += [(verdicts.get(part.judge.name, {}), part.of, part.weight) for part in self.further]
-        parts = [part for part in parts if part[2]]
-        known = [candidate for candidate in candidates if all(candidate.id in part[0] for part in parts)]
-        total = torch.zeros(len(known), dtype=torch.float64)
-        groups = [members for members in self._groups(known) if members]
-        for logit_of, of, weight in parts:
-            logit_B = torch.tensor([logit_of[candidate.id] for candidate in known], dtype=torch.float64)
-            value_B = _value(logit_B, of, threshold)
-            for members in groups:
-                value_B[members] = _standard(value_B[members])
-            total += weight * value_B
-        return dict(zip([candidate.id for candidate in known], total.tolist(), strict=True))
+        round_N = columns.round_N
+        known_N = round_N >= first_round(int(round_N.max(initial=0)))
+        parts = [(columns.logit_N, self.of, self.weight)] if self.weight else []
+        for part in self.further:
+            said = verdict_columns(columns.candidates, verdicts.get(part.judge.name, {}))
+            parts.append((said.logit_N, part.of, part.weight))
+        for logit_N, _, _ in parts:
+            known_N &= ~np.isnan(logit_N)
+        place_K = np.flatnonzero(known_N)
+        found = Rewarded(columns, place_K, torch.zeros(len(place_K), dtype=torch.float64))
+        together = self._together(found)
+        for logit_N, of, weight in parts:
+            value_K = _value(torch.from_numpy(logit_N[place_K]), of, threshold)
+            for members in together:
+                value_K[members] = _standard(value_K[members])
+            found.reward_K.add_(weight * value_K)
+        return found
 
-    def _groups(self, candidates: Sequence[Candidate]) -> list[list[int]]:
-        """Return the places of the candidates that are standardised together."""
-        if self.standardise == "none":
+    def _together(self, found: Rewarded) -> list[np.ndarray]:
+        """Return the numbers of the candidates that are standardised together."""
+        if self.standardise == "none" or not len(found.place_K):
             return []
-        if self.standardise == "batch":
-            return [list(range(len(candidates)))]
-        places: dict[tuple[str, int], list[int]] = {}
-        for place, candidate in enumerate(candidates):
-            places.setdefault((candidate.prompt.id, candidate.round), []).append(place)
-        return list(places.values())
+        return [np.arange(len(found.place_K))] if self.standardise == "batch" else found.groups()
 
 
-def grouped(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
-    """Return the groups, the candidates of one prompt and round, in order."""
-    groups: dict[tuple[str, int], list[Candidate]] = {}
-    for candidate in candidates:
-        groups.setdefault((candidate.prompt.id, candidate.round), []).append(candidate)
-    return list(groups.values())
+@dataclass(frozen=True)
+class Rewarded:
+    """Candidates and their rewards.
+
+    Attributes:
+        columns: All candidates.
+        place_K: Places in ``columns`` of the rewarded ones.
+        reward_K: Their rewards, float64.
+    """
+
+    columns: VerdictColumns
+    place_K: np.ndarray
+    reward_K: torch.Tensor
+
+    def groups(self) -> list[np.ndarray]:
+        """Return the candidates of each prompt and round, as numbers in ``place_K``, in the order of the candidates."""
+        prompt_K, round_K = self.columns.group_N[self.place_K], self.columns.round_N[self.place_K]
+        key_K = np.stack([round_K, prompt_K])
+        _, first_G, group_K = np.unique(key_K, axis=1, return_index=True, return_inverse=True)
+        order = np.argsort(group_K.ravel(), kind="stable")
+        ends = np.cumsum(np.bincount(group_K.ravel(), minlength=len(first_G)))
+        groups = np.split(order, ends[:-1]) if len(ends) else []
+        return [groups[number] for number in np.argsort(first_G)]
 
 
 def _value(logit_B: torch.Tensor, of: RewardOf, threshold: float) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import overload
 import numpy as np
 import pyarrow as pa
 
-from unigap.pool.drawings import Drawings, StoredRow
+from unigap.pool.drawings import BEHAVIOUR_TOKENS, Drawings, StoredRow
 from unigap.pool.layout import CANDIDATES_FILE, PROMPTS_FILE
 from unigap.pool.parquet import count_rows, read_parquet, stream_parquet
 from unigap.pool.ranking import Ranking
@@ -33,6 +33,7 @@ class CandidateTable:
         prompts: Distinct prompts.
         ids: Their ids.
         drawings: The drawings by row.
+        behaviours: Log-probabilities of tokens under the sampling recipe by row, of the rounds that store them.
         group: Number of the first prompt with the same id, for each prompt.
         prompt_N: Number of the prompt of each row; further columns are ``index_N``, ``seed_N`` and ``logp_N``, NaN
             where there is none.
@@ -45,6 +46,7 @@ class CandidateTable:
         self.ids: list[str] = []
         self.group: list[int] = []
         self.drawings = Drawings(folder_of, format)
+        self.behaviours = Drawings(folder_of, None, BEHAVIOUR_TOKENS)
         self.prompt_N = np.empty(0, np.int32)
         self.index_N = np.empty(0, np.int32)
         self.seed_N = np.empty(0, np.int64)
@@ -70,6 +72,7 @@ class CandidateTable:
         for _, index_N, *_ in read:
             self.starts.append(self.starts[-1] + len(index_N))
             self.drawings.add_round(len(index_N))
+            self.behaviours.add_round(len(index_N))
 
     def group_of(self, rows: np.ndarray) -> np.ndarray:
         """Return the number of the prompt id of rows."""
@@ -79,8 +82,8 @@ class CandidateTable:
         """Return the round of rows."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
-    def candidate(self, row: int) -> Candidate:
-        """Return the candidate of a row; its drawing is read when it is used."""
+    def candidate(self, row: int, behaviour: bool = False) -> Candidate:
+        """Return the candidate of a row; its drawing, and its behaviour if asked for, are read when they are used."""
         logp = float(self.logp_N[row])
         return Candidate(
             self.prompts[self.prompt_N[row]],
@@ -89,7 +92,14 @@ class CandidateTable:
             int(self.seed_N[row]),
             StoredRow(self.drawings, row),
             None if math.isnan(logp) else logp,
+            StoredRow(self.behaviours, row) if behaviour else None,
         )
+
+    def stage(self, rows: np.ndarray, behaviour: bool) -> None:
+        """Get drawings, and behaviours if asked for, ready to be read in any order; see ``Drawings.stage``."""
+        self.drawings.stage(rows)
+        if behaviour:
+            self.behaviours.stage(rows)
 
     def candidate_ids(self, first: int, last: int) -> pa.Array:
         """Return the candidate ids of rows ``first`` to ``last`` of one round, ``last`` not included."""
@@ -164,10 +174,14 @@ class Candidates(Sequence[Candidate]):
         table: The columns.
         rows: Numbers of the rows, int (N,).
         whole: Whether these are all rows of the first rounds, in order.
+        acted_from: First round whose candidates have ``behaviour_M``; None for none.
     """
 
-    def __init__(self, table: CandidateTable, rows: np.ndarray, whole: bool = False) -> None:
-        self.table, self.rows, self.whole = table, rows, whole
+    def __init__(
+        self, table: CandidateTable, rows: np.ndarray, whole: bool = False, acted_from: int | None = None
+    ) -> None:
+        self.table, self.rows, self.whole, self.acted_from = table, rows, whole, acted_from
+        self._acted = math.inf if acted_from is None else table.starts[acted_from]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -179,11 +193,14 @@ class Candidates(Sequence[Candidate]):
     def __getitem__(self, place: int | slice) -> Candidate | Candidates:
         if isinstance(place, slice):
             return self.take(np.arange(len(self))[place])
-        return self.table.candidate(int(self.rows[place]))
+        return self._candidate(int(self.rows[place]))
 
     def __iter__(self) -> Iterator[Candidate]:
         for row in self.rows:
-            yield self.table.candidate(int(row))
+            yield self._candidate(int(row))
+
+    def _candidate(self, row: int) -> Candidate:
+        return self.table.candidate(row, behaviour=row >= self._acted)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
@@ -192,11 +209,15 @@ class Candidates(Sequence[Candidate]):
 
     def take(self, places: np.ndarray) -> Candidates:
         """Return the candidates at some places, in that order."""
-        return Candidates(self.table, self.rows[places])
+        return Candidates(self.table, self.rows[places], acted_from=self.acted_from)
+
+    def with_behaviour(self, first_round: int) -> Candidates:
+        """Return the same candidates; those of a round and later ones have ``behaviour_M``."""
+        return Candidates(self.table, self.rows, self.whole, first_round)
 
     def stage(self) -> None:
-        """Get the drawings ready to be read in any order, in one pass; see ``Drawings.stage``."""
-        self.table.drawings.stage(self.rows)
+        """Get drawings and behaviours ready to be read in any order, in one pass; see ``Drawings.stage``."""
+        self.table.stage(self.rows, self.acted_from is not None)
 
 
 class Numbers(Mapping[str, float]):

@@ -1,4 +1,4 @@
-"""Read the drawings of candidates by row; memory does not grow with the pool."""
+"""Read the drawings of candidates, and numbers of each token, by row; memory does not grow with the pool."""
 
 from __future__ import annotations
 
@@ -23,6 +23,23 @@ from unigap.records import DrawingFormat
 
 OPEN_ROUNDS = 64
 """Rounds that are open at once."""
+
+
+@dataclass(frozen=True)
+class TokenColumn:
+    """A column of the tables that holds a number of 32 bits for each token.
+
+    Attributes:
+        name: Name of the column.
+        dtype: Type of the numbers.
+    """
+
+    name: str
+    dtype: type[np.number]
+
+
+CODES = TokenColumn("codes", np.int32)
+BEHAVIOUR_TOKENS = TokenColumn("behaviour_tokens", np.float32)
 
 
 @dataclass(frozen=True)
@@ -52,10 +69,13 @@ class Drawings:
     Args:
         folder_of: Returns the folder of a round, after a check of its files.
         format: Format of the drawings.
+        column: Where codes are; another column of the tables is read in the same way.
     """
 
-    def __init__(self, folder_of: Callable[[int], Path], format: DrawingFormat | None) -> None:
-        self._folder_of, self._format = folder_of, format
+    def __init__(
+        self, folder_of: Callable[[int], Path], format: DrawingFormat | None, column: TokenColumn = CODES
+    ) -> None:
+        self._folder_of, self._format, self._column = folder_of, format, column
         self._starts = [0]
         self._open: OrderedDict[int, np.ndarray | _Cursor] = OrderedDict()
         self._staged: _Staged | None = None
@@ -89,11 +109,11 @@ class Drawings:
         if self._staged and self._staged.holds(rows):
             return
         self._staged = None  # free the disk first
-        staged = _Staged(rows)
+        staged = _Staged(rows, self._column)
         bounds = np.searchsorted(rows, self._starts)
         for round, (first, last) in enumerate(pairwise(bounds)):
             if first < last:
-                for codes in _taken(self._table(round), rows[first:last] - self._starts[round]):
+                for codes in _taken(self._table(round), rows[first:last] - self._starts[round], self._column):
                     staged.append(codes)
         self._staged = staged
 
@@ -105,7 +125,7 @@ class Drawings:
             if self._format and self._format.is_latent:
                 self._open[round] = open_latents(self._folder_of(round) / LATENTS_FILE, self._format)
             else:
-                self._open[round] = _Cursor(self._table(round))
+                self._open[round] = _Cursor(self._table(round), self._column)
             if len(self._open) > OPEN_ROUNDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(round)
@@ -118,13 +138,13 @@ class Drawings:
 class _Cursor:
     """Reads rows of codes in ascending order, a part of the table in memory; a row that lies behind starts anew."""
 
-    def __init__(self, table: Path) -> None:
-        self._table, self._parts, self._first = table, _parts(table), 0
-        self._codes: pa.ListArray = pa.array([], pa.list_(pa.int32()))
+    def __init__(self, table: Path, column: TokenColumn) -> None:
+        self._table, self._column, self._parts, self._first = table, column, _parts(table, column), 0
+        self._codes: pa.ListArray = pa.array([], pa.list_(pa.from_numpy_dtype(column.dtype)))
 
     def read(self, row: int) -> np.ndarray:
         if row < self._first:
-            self._parts, self._codes = _parts(self._table, row), self._codes[:0]
+            self._parts, self._codes = _parts(self._table, self._column, row), self._codes[:0]
         while not self._first <= row < self._first + len(self._codes):
             self._first, self._codes = next(self._parts)
         return np.array(self._codes[row - self._first].values.to_numpy())
@@ -133,8 +153,8 @@ class _Cursor:
 class _Staged:
     """Rows of codes in a temporary file."""
 
-    def __init__(self, rows: np.ndarray) -> None:
-        self._rows, self._ends = rows, np.zeros(len(rows) + 1, np.int64)
+    def __init__(self, rows: np.ndarray, column: TokenColumn) -> None:
+        self._rows, self._ends, self._dtype = rows, np.zeros(len(rows) + 1, np.int64), column.dtype
         self._count = 0
         self._file, name = tempfile.mkstemp(prefix="unigap-")
         os.unlink(name)
@@ -158,17 +178,17 @@ class _Staged:
         if place == len(self._rows) or self._rows[place] != row:
             return None
         start, end = self._ends[place : place + 2].tolist()
-        return np.frombuffer(bytearray(os.pread(self._file, end - start, start)), np.int32)
+        return np.frombuffer(bytearray(os.pread(self._file, end - start, start)), self._dtype)
 
 
-def _parts(table: Path, first: int = 0) -> Iterator[tuple[int, pa.ListArray]]:
-    for start, part in stream_parquet(table, candidate_schema(), ["codes"], first):
-        yield start, part["codes"].combine_chunks()
+def _parts(table: Path, column: TokenColumn, first: int = 0) -> Iterator[tuple[int, pa.ListArray]]:
+    for start, part in stream_parquet(table, candidate_schema(), [column.name], first):
+        yield start, part[column.name].combine_chunks()
 
 
-def _taken(table: Path, rows: np.ndarray) -> Iterator[pa.ListArray]:
-    """Yield the codes of rows, given in ascending order."""
-    for start, codes in _parts(table, int(rows[0])):
+def _taken(table: Path, rows: np.ndarray, column: TokenColumn) -> Iterator[pa.ListArray]:
+    """Yield what a column holds of rows, given in ascending order."""
+    for start, codes in _parts(table, column, int(rows[0])):
         first, last = np.searchsorted(rows, [start, start + len(codes)])
         if first < last:
             yield codes.take(pa.array(rows[first:last] - start))

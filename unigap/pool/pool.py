@@ -20,7 +20,6 @@ from unigap.pool.head import lost_rounds, read_head
 from unigap.pool.identity import format_of, read_identity, references_of, write_empty_pool
 from unigap.pool.layout import (
     BEHAVIOUR_KEY,
-    CANDIDATES_FILE,
     JUDGMENTS_FILE,
     PROMPTS_FILE,
     RECIPE,
@@ -28,10 +27,10 @@ from unigap.pool.layout import (
     round_folder,
 )
 from unigap.pool.parquet import read_parquet
-from unigap.pool.schemas import JUDGMENTS, PROMPTS, candidate_schema
+from unigap.pool.schemas import JUDGMENTS, PROMPTS
 from unigap.pool.shards import RoundWriter, plain_recipe
 from unigap.pool.sidecar import Sidecar
-from unigap.pool.tables import behaviours_of, judgments_of, prompts_of
+from unigap.pool.tables import judgments_of, prompts_of
 from unigap.records import DrawingFormat, Judgment, Prompt
 
 
@@ -149,19 +148,17 @@ class Pool:
         count = self._rows_upto(upto)
         return Candidates(self._rows, np.arange(count, dtype=np.int32), whole=True)
 
-    def behaviours(self, round: int) -> dict[str, np.ndarray]:
-        """Read the log-probability of each token under the recipe it was sampled with, float32 (M,), by candidate id.
+    def check_behaviour(self, round: int) -> None:
+        """Check that a round stores the log-probability of each token, see ``Candidates.with_behaviour``.
 
         Raises:
-            ValueError: The round does not store it, is not in the pool, or a file is damaged; the message names it.
+            ValueError: It does not, or is not in the pool.
         """
         if BEHAVIOUR_KEY not in self.recipe(round):
             raise ValueError(
                 f"round {round} of pool {self.folder} was drawn without the log-likelihoods under its sampling recipe, "
                 "which this objective needs; use a new pool folder"
             )
-        columns = ["prompt_id", "round", "index", "behaviour_tokens"]
-        return behaviours_of(self._table(round, CANDIDATES_FILE, candidate_schema(self.format), columns))
 
     def judgments(self, judge: str | None = None, upto: int | None = None) -> list[Judgment]:
         """Read the judgments of rounds 0 to ``upto`` inclusive, in the order of ``candidates``, then by judge.

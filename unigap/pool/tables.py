@@ -121,15 +121,6 @@ def prompts_of(table: pa.Table) -> list[Prompt]:
     return [seen.setdefault(row, Prompt(*row)) for row in rows]
 
 
-def behaviours_of(table: pa.Table) -> dict[str, np.ndarray]:
-    """Return the log-probability of each token under the sampling recipe, float32 (M,), by candidate id."""
-    lists = table["behaviour_tokens"].combine_chunks()
-    flat, starts = lists.values.to_numpy().copy(), lists.offsets.to_numpy()
-    names = zip(*(table[name].to_pylist() for name in ("prompt_id", "round", "index")), strict=True)
-    ids = [f"{prompt}@{round}.{index}" for prompt, round, index in names]
-    return {id: flat[start:stop] for id, start, stop in zip(ids, starts[:-1], starts[1:], strict=True)}
-
-
 def judgments_of(table: pa.Table) -> list[Judgment]:
     """Return the judgments of a table, in its order."""
     if "mass" not in table.column_names:  # written by an earlier version

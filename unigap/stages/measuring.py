@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -99,23 +100,33 @@ class MeasuringStage(LightningModule):
         self.meter = GapMeter(prompts, candidates, external=self.external is not None).to(self.device)
 
     @torch.no_grad()
-    def look(self) -> GapMeter:
+    def look(self, see: Callable[[Mapping[str, Any]], None]) -> GapMeter:
         """Measure the gap on the validation prompts outside the trainer's loop.
 
         All processes have to come here together.
+
+        Args:
+            see: Called with what ``validation_step`` returns for each batch.
         """
         with self._measurement, self.trainer.precision_plugin.forward_context():
             self.on_validation_start()
             self.on_validation_epoch_start()
             for number, batch in enumerate(self.pool_data.val_dataloader()):
-                self.validation_step(batch.to(self.device), number)
+                see(self.validation_step(batch.to(self.device), number))
         return self.meter
 
-    def validation_step(self, batch: PromptRows, batch_idx: int) -> None:
-        """Sample for a batch of held-out prompts and count the verdicts of both judges."""
+    def validation_step(self, batch: PromptRows, batch_idx: int) -> dict[str, list[SampledBatch]]:
+        """Sample for a batch of held-out prompts and count the verdicts of both judges.
+
+        Returns:
+            The images as ``sampled``, for callbacks.
+        """
+        seen = []
         for sampled in self._draw(batch, EVAL_ROUND, self.eval_plan):
             own_B, right_B = both_verdicts(self.model, self.own_judge, self.external, sampled)
             self.meter.update(sampled.candidates, own_B.to(self.device), right_B)
+            seen.append(sampled)
+        return {"sampled": seen}
 
     def on_validation_epoch_end(self) -> None:
         """Log every figure, and keep it with its interval in ``results``."""

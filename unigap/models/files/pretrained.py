@@ -102,6 +102,25 @@ def clip_from_folder(checkpoint: str) -> tuple[Any, Any]:
     return net.requires_grad_(False), processor
 
 
+def dino_from_folder(checkpoint: str) -> Any:
+    """Load a DINOv2 network of transformers in eval mode on the CPU in float32.
+
+    Args:
+        checkpoint: A folder or a hub id.
+
+    Raises:
+        ValueError: The folder is not a sound checkpoint of DINOv2; names the folder and the fault.
+    """
+    from transformers import Dinov2Model
+
+    name = "a DINOv2 model"
+    check_family(checkpoint, model_type(checkpoint), ["dinov2"])
+    _check_config(checkpoint, name, Dinov2Model)
+    with tasks.task("loading", f"loading the features {checkpoint}"):
+        net, _unused = _load_weights(Dinov2Model, name, checkpoint, "float32", {})
+    return net.requires_grad_(False)
+
+
 def check_image_reader(checkpoint: str) -> Any:
     """Check all of an image-text-to-text checkpoint but its weights, which stay on disk; return its processor.
 
