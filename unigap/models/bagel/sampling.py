@@ -35,11 +35,11 @@ class BagelSampler:
                 not finite.
         """
         check_recipe(recipe)
-        device = prompt.ids_BL.device
         context = self.flow.context(prompt, seeds_BN.shape[1])
-        latents_RMC = noises(seeds_BN.flatten(), self.flow.shape).to(device)
+        latents_RMC = noises(seeds_BN.flatten(), self.flow.shape).to(prompt.ids_BL.device)
         for time, after in itertools.pairwise(self.settings.times()):
-            time_R = time.to(device).expand(len(latents_RMC))
+            # numbers, not tensors of the CPU: copying one to a GPU makes the host wait for all earlier kernels
+            time_R = latents_RMC.new_full((len(latents_RMC),), time.item())
             velocity_RMC = self.flow.velocity(latents_RMC, time_R, context)
             if time == 1 and not torch.isfinite(velocity_RMC).all():
                 raise ValueError(
@@ -49,7 +49,7 @@ class BagelSampler:
             if recipe.cfg > 1 and self._guided(time):
                 null_RMC = self.flow.velocity(latents_RMC, time_R, None)
                 velocity_RMC = guided_velocity(velocity_RMC, null_RMC, recipe.cfg, self.settings)
-            latents_RMC = latents_RMC - velocity_RMC * (time - after).to(device)
+            latents_RMC = latents_RMC - velocity_RMC * (time - after).item()
         return latents_RMC.view(*seeds_BN.shape, *self.flow.shape)
 
     def _guided(self, time: torch.Tensor) -> bool:
