@@ -26,7 +26,7 @@ from unigap.loop.sampling import SampledBatch, sample_candidates
 from unigap.loop.schedule import RedrawSchedule
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel
-from unigap.models.engine.memory import settle_memory
+from unigap.models.engine.memory import BatchLimit, settle_memory
 from unigap.models.engine.sharding import is_sharded, shard, whole
 from unigap.models.files.frozen_base import FrozenBase, check_base, fill_in, left_out_names
 from unigap.models.files.lightning_checkpoint import open_lightning
@@ -98,7 +98,7 @@ class ImproveStage(LightningModule):
             load_stage(self.model, init_from)
         self.model.reference_state = self.model.trainable_state() if objective.needs_reference else None
         self.start_key = self.model.weights_digest()
-        self._measurement = contextlib.ExitStack()
+        self._measurement, self._limit = contextlib.ExitStack(), BatchLimit()
         self.results: dict[str, dict[str, Estimate]] = {}
         self.trained_rows: tuple[str, ...] = ()
 
@@ -276,6 +276,7 @@ class ImproveStage(LightningModule):
         title = ranks_of(self.trainer).share_of(title)
         self._measurement.enter_context(tasks.task(name, title, images, "image", tasks.IMAGE_PARTS))
         self._measurement.enter_context(whole(self.model))
+        self._limit = BatchLimit()
 
     def on_validation_epoch_start(self) -> None:
         """Start with empty metrics."""
@@ -328,9 +329,8 @@ class ImproveStage(LightningModule):
         return candidates, judgments
 
     def _draw(self, batch: PromptRows, round: int, plan: RoundPlan) -> Iterator[SampledBatch]:
-        return sample_candidates(
-            self.model, batch.prompts, plan.candidates, round, plan.sampling_seed, plan.sampling, plan.images_per_batch
-        )
+        how = (plan.candidates, round, plan.sampling_seed, plan.sampling, plan.images_per_batch)
+        return sample_candidates(self.model, batch.prompts, *how, limit=self._limit)
 
     @property
     def judges(self) -> tuple[Judge, ...]:

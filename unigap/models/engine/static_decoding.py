@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from unigap.models.engine.attention import additive, positions
 from unigap.models.engine.autoregressive import Sampled, Step
 from unigap.models.engine.one_token import Rotary, rms_norm, rotary_tables, run_layer
+from unigap.models.engine.precision import product_dtype
 
 # Shape legend: P prefilled prompts, R decoded rows, L prompt tokens, S cache slots (L and extra slots), H heads,
 # D head or hidden width, W head width.
@@ -51,7 +52,8 @@ class DecodingCache:
         on_cpu = bias_R1S.device.type == "cpu"
         self.bias = bias_R1S.repeat_interleave(self.keys[0].shape[1], 0) if on_cpu else bias_R1S[:, None]
         position_RS = positions(F.pad(mask_PL[row_R], (0, extra_slots), value=1))
-        self.rotary_tables = rotary_tables(*rotary(self.keys[0], position_RS))
+        # the tables take the precision of their first argument
+        self.rotary_tables = rotary_tables(*rotary(prefilled.layers[0].keys, position_RS))
         self.slot_1 = torch.tensor([mask_PL.shape[1]], device=mask_PL.device)
         self.fixed, self.length = fixed, mask_PL.shape[1]
 
@@ -74,7 +76,7 @@ class DecodingCache:
     def update(self, layer: int, key_RH1D: torch.Tensor, value_RH1D: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the token's key and value into the next slot and return those of all slots."""
         keys, values = self.keys[layer], self.values[layer]
-        # under autocast the embedding of an image code may differ in dtype from that of a text token
+        # under autocast rotary embeddings have more precision than the products that read them
         keys.index_copy_(2, self.slot_1, key_RH1D.to(keys.dtype))
         values.index_copy_(2, self.slot_1, value_RH1D.to(values.dtype))
         return keys, values
@@ -169,6 +171,8 @@ def padded_length(tokens: int) -> int:
 
 def _with_extra_slots(filled_PHLD: torch.Tensor, row_R: torch.Tensor, extra_slots: int) -> torch.Tensor:
     _, heads, length, width = filled_PHLD.shape
-    buffer_RHSD = filled_PHLD.new_zeros(len(row_R), heads, length + extra_slots, width)
+    # attention would cast all slots at every token
+    dtype = product_dtype(filled_PHLD)
+    buffer_RHSD = filled_PHLD.new_zeros(len(row_R), heads, length + extra_slots, width, dtype=dtype)
     buffer_RHSD[:, :, :length] = filled_PHLD[row_R]
     return buffer_RHSD
