@@ -19,6 +19,7 @@ from unigap.loop.plan import RoundPlan
 from unigap.loop.references import image_likelihoods
 from unigap.loop.sampling import SampledBatch, sample_candidates
 from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.models.engine import one_token
 from unigap.objectives import DPO, GRPO, NFT, SFT, Joint, KLToBase, Objective, SwapNegatives
 from unigap.objectives.negatives import WordNegatives
 from unigap.records import Prompt
@@ -173,8 +174,23 @@ def test_everything_runs_under_autocast_and_deterministic_algorithms(twins: Twin
     assert torch.isfinite(batch.pixels_BCHW).all() and loss.isfinite()
 
 
-def test_a_captured_step_draws_the_same(new_janus: Callable[..., UnifiedModel], device: MakeBelieveCuda) -> None:
-    plain, captured = sampled_by(new_janus()), sampled_by(new_janus(compile=True).to("cuda"))
+def test_captured_steps_draw_the_same_and_read_more_slots_as_they_fill(
+    new_janus: Callable[..., UnifiedModel], device: MakeBelieveCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots: list[int] = []
+    attend = one_token.attend
+
+    def watched(query: Any, keys: Any, values: Any, bias: torch.Tensor, scaling: float) -> torch.Tensor:
+        slots.append(bias.shape[-1])
+        return attend(query, keys, values, bias, scaling)
+
+    model = new_janus(compile=True).to("cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(one_token, "attend", watched)
+        captured = sampled_by(model)
+    plain = sampled_by(new_janus())
+    # a warm-up and a capture in each layer for each graph; later graphs read more slots
+    assert len(slots) == 4 * 2 * len(model.blocks) and len({*slots}) == 4 and slots == sorted(slots)
     assert [c.stored.tolist() for c in captured.candidates] == [c.stored.tolist() for c in plain.candidates]
 
 

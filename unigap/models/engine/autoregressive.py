@@ -61,7 +61,7 @@ def filtered_probs(logits_RV: torch.Tensor, recipe: SamplingRecipe) -> torch.Ten
     if recipe.top_p < 1:
         sorted_RV, order_RV = probs_RV.sort(-1, descending=True)
         outside_RV = cumulative(sorted_RV) - sorted_RV >= recipe.top_p
-        probs_RV = probs_RV.masked_fill(outside_RV.gather(-1, order_RV.argsort(-1)), 0)
+        probs_RV = probs_RV.masked_fill(torch.empty_like(outside_RV).scatter_(-1, order_RV, outside_RV), 0)
     return probs_RV
 
 

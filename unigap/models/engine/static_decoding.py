@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ from unigap.models.engine.precision import product_dtype
 MaskedStep = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Sampled]
 """From the mask of the cache slots, codes (R,) and uniform numbers (R,) to the next codes and their
 log-probabilities."""
+GRAPHS = 4
+"""CUDA graphs of one batch. A capture costs two steps; with four, attention reads five eighths of the slots."""
 LENGTH_MULTIPLE = 16
 """Prompt lengths are rounded up to a multiple of this, so that they share a compiled step."""
 
@@ -34,8 +37,11 @@ class DecodingCache:
         mask_PL: 1 for prompt tokens, 0 for padding.
         row_R: Index of the prompt that each row continues. A prompt is prefilled once for all its rows.
         extra_slots: Slots after the prompt, at least one per step.
-        fixed: Whether attention reads all slots at each step, as a CUDA graph requires; otherwise it reads the written
-            slots.
+        fixed: Whether attention reads ``slots_read`` slots at each step, because a CUDA graph repeats one shape;
+            otherwise it reads the written slots.
+
+    Attributes:
+        slots_read: Number of slots that attention reads if ``fixed``, at first all.
     """
 
     def __init__(
@@ -55,12 +61,12 @@ class DecodingCache:
         # the tables take the precision of their first argument
         self.rotary_tables = rotary_tables(*rotary(prefilled.layers[0].keys, position_RS))
         self.slot_1 = torch.tensor([mask_PL.shape[1]], device=mask_PL.device)
-        self.fixed, self.length = fixed, mask_PL.shape[1]
+        self.fixed, self.length, self.slots_read = fixed, mask_PL.shape[1], allowed_RS.shape[1]
 
     def next_bias(self) -> torch.Tensor:
         """Allow attention to the next slot; return the mask, whose last dimension is the slots that are read."""
         if self.fixed:
-            return self.bias.index_fill_(-1, self.slot_1, 0)
+            return self.bias.index_fill_(-1, self.slot_1, 0)[..., : self.slots_read]
         self.length += 1
         return self.bias[..., : self.length]
 
@@ -126,6 +132,32 @@ def guards_checked_once(run: MaskedStep, cache: DecodingCache) -> Iterator[Step]
             return sampled
 
         yield checked
+
+
+def captured_in_parts(step: Step, cache: DecodingCache, code_R: torch.Tensor, uniform_R: torch.Tensor) -> Step:
+    """Capture a step as ``captured`` does, ``GRAPHS`` times while slots are filled: each graph reads more slots.
+
+    One graph for all slots would read as many keys and values at the first token as at the last one.
+
+    Args:
+        step: The step, which reads and writes ``cache``.
+        cache: KV cache of the rows, with ``fixed`` slots.
+        code_R: Example codes.
+        uniform_R: Example uniform numbers.
+    """
+    slots = cache.slots_read
+    part = -(-(slots - cache.length) // GRAPHS)
+    written, replay = itertools.count(cache.length), step
+    cache.slots_read = cache.length
+
+    def run(last_R: torch.Tensor, new_uniform_R: torch.Tensor) -> Sampled:
+        nonlocal replay
+        if next(written) == cache.slots_read:
+            cache.slots_read = min(cache.slots_read + part, slots)
+            replay = captured(step, cache, code_R, uniform_R)
+        return replay(last_R, new_uniform_R)
+
+    return run
 
 
 def captured(step: Step, cache: DecodingCache, code_R: torch.Tensor, uniform_R: torch.Tensor) -> Step:
