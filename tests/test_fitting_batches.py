@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import improve
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,6 +20,7 @@ from unigap.loop.sampling import sample_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.models.engine.autoregressive import cumulative, doubling_sums
 from unigap.models.engine.memory import BatchLimit, in_fitting_batches
+from unigap.models.janus import Janus
 from unigap.pool import Pool
 from unigap.records import Prompt
 
@@ -76,6 +78,14 @@ def test_a_round_does_not_try_a_size_again_that_did_not_fit(
     run_round(janus, PROMPTS, [SelfJudge()], pool, 0, RoundPlan(candidates=2, images_per_batch=4))
     assert drawn == [2, 1, 1, 1, 1]
     assert judged == [2, *[1] * 8]
+
+
+def test_validation_does_not_try_a_size_again_that_did_not_fit(
+    janus_folder: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = limit_rows(Janus, "sample_images", 1, 2, monkeypatch)
+    assert improve(janus_folder, "sft", {"data.eval_batch": 4, "data.exam_pictures": 0}, "validate") == 0
+    assert drawn[:3] == [4, 2, 1] and len(drawn) > 8 and set(drawn[2:]) == {1}
 
 
 def test_the_size_that_fits_is_shared_by_calls() -> None:

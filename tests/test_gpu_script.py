@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import floor, gpu
 
@@ -35,7 +37,18 @@ def test_a_failed_figure_is_named_and_costs_no_other(
 
 def test_the_floor_is_below_what_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     floor.main(["--layers", "1", "--image_tokens", "16", "--narrow", "--rows", "2", "--dtypes", "float32"])
-    line = capsys.readouterr().out.splitlines()[-1]
-    _, dtype, rows, ours, matrices, theirs, *_ = (cell.strip() for cell in line.split("|"))
-    assert (dtype, rows) == ("float32", "2")
-    assert 0 < float(matrices) < float(ours) and float(theirs) > 0
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:3] for row in cells] == [[what, "float32", "2"] for what in ("sampling", "choosing", "judging", "dpo")]
+    for what, _, _, ours, alone, _, theirs in cells:
+        assert (0 < float(alone) < float(ours)) if what != "choosing" else float(alone) < 0.1
+        assert bool(theirs) == (what == "sampling")
+
+
+def test_the_products_are_those_that_a_gradient_takes() -> None:
+    layer, head = torch.nn.Linear(3, 5), torch.nn.Linear(5, 2).requires_grad_(False)
+    found = floor.products_of(lambda: head(layer(torch.ones(4, 7, 3))))
+    assert [(product.rows, tuple(product.weight.shape)) for product in found] == [(28, (5, 3)), (28, (2, 5))]
+    with FlopCounterMode(display=False) as counted:
+        floor.products_alone(found, backward=True)()
+    # forward and gradient of the input for both, and the gradient of the weight that trains
+    assert counted.get_total_flops() == 2 * 28 * (3 * 3 * 5 + 2 * 2 * 5)

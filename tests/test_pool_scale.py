@@ -17,7 +17,7 @@ from unigap.loop.counts import count_round
 from unigap.loop.members import distinct_members, stage_members
 from unigap.loop.selection import acceptance, accepted_rows, balanced, discarded_prompts, preference_pairs, select
 from unigap.objectives import DPO, SFT, KLToBase
-from unigap.pool import Pool, candidates, columns, drawings, sealing
+from unigap.pool import Pool, candidates, columns, drawings, ranking, sealing
 from unigap.records import Judgment
 
 
@@ -128,6 +128,28 @@ def test_equal_logits_are_ranked_by_the_text_of_the_id(pool: Pool) -> None:
     for prompt in by_prompt:
         mine = [id for id in ids(accepted_rows(drawn, logits, 0.5, 99)) if id.startswith(prompt + "@")]
         assert mine == [id for id in expected if id.startswith(prompt + "@")]
+
+
+@pytest.mark.parametrize("block", [8, 2**20])
+def test_a_ranking_does_not_depend_on_the_blocks_it_is_sorted_in(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "BLOCK", block)
+    rng = np.random.default_rng(0)
+    group_N, round_N, index_N = np.repeat(rng.permutation(60), 7), np.arange(420) // 210, np.tile(np.arange(7), 60)
+    logit_N = np.where(rng.random(420) < 0.2, np.nan, rng.integers(-2, 3, 420))
+
+    def ties(places: np.ndarray) -> np.ndarray:
+        return ranking.tie_breaks(round_N[places], index_N[places])
+
+    grown = ranking.Ranking()
+    for count in (100, 420):
+        found = grown.extend(group_N[:count], logit_N[:count], ties)
+    judged = np.flatnonzero(~np.isnan(logit_N)).tolist()
+    first = {group: place for place, group in reversed([*enumerate(group_N[judged].tolist())])}
+    expected = sorted(judged, key=lambda n: (first[group_N[n]], -logit_N[n], f"{round_N[n]}.{index_N[n]}"))
+    assert found.place_R.tolist() == expected
+    assert np.array_equal(
+        found.prompt_R, np.unique(np.array([first[g] for g in group_N[expected]]), return_inverse=True)[1]
+    )
 
 
 def test_annotations_of_earlier_rounds_count(pool: Pool) -> None:

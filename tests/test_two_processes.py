@@ -55,6 +55,13 @@ def test_two_processes_killed_and_continued_are_uninterrupted(janus_folder: Path
     assert {name: where for name, where in found.items() if where} == {}
 
 
+def test_a_process_that_works_alone_outlives_the_time_out_of_the_group(janus_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(HERE / "patient_ranks.py"), str(janus_folder), str(tmp_path), str(free_port())]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert (tmp_path / "measured" / "summary.json").is_file()
+
+
 def children(pid: int) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
     return [int(word) for word in listed.stdout.split()]

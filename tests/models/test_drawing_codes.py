@@ -137,6 +137,22 @@ def test_guidance_moves_the_draw_and_not_the_log_probability(cfg: float) -> None
     assert seen == [expected.tolist()] * 2  # the last code needs no further step
 
 
+@pytest.mark.parametrize(
+    "recipe", [SamplingRecipe(), SamplingRecipe(top_k=3, top_p=0.9), SamplingRecipe(temperature=0)]
+)
+def test_logits_that_are_nan_after_the_first_code_are_refused(recipe: SamplingRecipe) -> None:
+    broken, given = torch.full((2, 7), math.nan), []
+
+    def step(code_R: torch.Tensor, uniform_R: torch.Tensor) -> Sampled:
+        given.append(int(code_R.max()))
+        return sample_next(broken, uniform_R, recipe)
+
+    with pytest.raises(ValueError, match="logits are not finite"):
+        sample_codes(torch.zeros(2, 7), step, torch.rand(2, 4, dtype=torch.float64), recipe)
+    # an embedding of a code that does not exist would end a GPU's process first
+    assert len(given) == 3 and max(given) < 7
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     broken = logits(2)

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unigap.loop.sampling import sample_candidates, seed_of
 from unigap.models.base import SamplingRecipe
+from unigap.models.engine import static_decoding
 from unigap.models.engine.precision import float32_arithmetic
 from unigap.records import Prompt
 
@@ -58,6 +59,29 @@ def test_trained_weights_are_cast_once_a_batch_and_draw_the_same(new_janus: Call
     assert found == plain_1NM[0].tolist()
     # the frozen head and the aligner are cast at every step
     assert matrices <= cast.count < 2 * matrices + 4 * janus.image_tokens
+
+
+class CastCaches(TorchDispatchMode):
+    """Counts how often keys or values of more than one token are cast."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and args[0].ndim == 3 and args[0].shape[1] > 1:
+            self.count += (kwargs or {}).get("dtype") is torch.bfloat16
+        return func(*args, **(kwargs or {}))
+
+
+def test_keys_and_values_are_cast_once_and_not_at_every_token(janus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mixed_precision():
+        with CastCaches() as kept:
+            found = codes(janus)
+        monkeypatch.setattr(static_decoding, "product_dtype", lambda tensor: tensor.dtype)
+        with CastCaches() as cast:
+            expected = codes(janus)
+    assert found == expected
+    layers = len(janus.core.language_model.layers)
+    assert cast.count - kept.count == 2 * layers * (janus.image_tokens - 1)
 
 
 def test_the_next_batch_is_drawn_with_the_weights_of_its_time(new_janus: Callable[..., Any]) -> None:

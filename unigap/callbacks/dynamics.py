@@ -15,6 +15,7 @@ from theory import Gram, Source, StepProbe, StepReport, alignment, gram
 from unigap.callbacks.dynamics_coupling import coupling_by_part, layer_of, own_cosine_by_group
 from unigap.callbacks.dynamics_log import keep_rows, log_figures, show_picture
 from unigap.callbacks.dynamics_probes import GROUPS, WatchedImages, paired_sources, pick_probes
+from unigap.loop.ranks import ranks_of
 from unigap.loop.selection import threshold_logit
 from unigap.models.base import evaluating
 from unigap.report.plots import dynamics_plots as plots
@@ -82,8 +83,13 @@ class Dynamics(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pick the probes from the first round of the pool, and compute the first kernel."""
-        if not isinstance(pl_module, ImproveStage) or not trainer.is_global_zero:
+        if not isinstance(pl_module, ImproveStage):
             return
+        with ranks_of(trainer).together():  # the others wait here for as long as it takes
+            if trainer.is_global_zero:
+                self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: Trainer, pl_module: ImproveStage) -> None:
         self._exact = pl_module.model.exact_likelihood
         self._probes = _probes_of_first_round(pl_module, self.per_group, self.seed)
         self._sources = paired_sources(pl_module.model, self._probes.candidates, pl_module.own_judge.questions)
@@ -107,15 +113,20 @@ class Dynamics(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Compare prediction and measurement, and compute the kernel, at the steps that ask for it."""
-        if self._probes is None:
+        intervals = (self.step_every, self.gram_every)
+        if not isinstance(pl_module, ImproveStage) or not any(n and trainer.global_step % n == 0 for n in intervals):
             return
-        assert isinstance(pl_module, ImproveStage)
+        with ranks_of(trainer).together():
+            if self._probes is not None:
+                self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: Trainer, stage: ImproveStage) -> None:
         if self._watch is not None:
             report, self._watch = self._watch.after(), None
             self._record_step(trainer, report)
         step, last = trainer.global_step, max(row["step"] for row in self.rows if row["kind"] == "kernel")
         if self.gram_every and step % self.gram_every == 0 and step > last:
-            self._measure_kernel(trainer, pl_module)
+            self._measure_kernel(trainer, stage)
 
     def _record_step(self, trainer: Trainer, report: StepReport) -> None:
         assert self._probes is not None

@@ -15,6 +15,7 @@ from unigap.console import tasks
 from unigap.evaluation.gap import EVAL_ROUND, both_verdicts
 from unigap.files.images import to_image
 from unigap.files.png import save_figure
+from unigap.loop.ranks import ranks_of
 from unigap.loop.sampling import sample_candidates
 from unigap.models.engine.sharding import whole
 from unigap.records import Prompt
@@ -65,7 +66,8 @@ class Gallery(Callback):
 
     def _show(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         assert isinstance(pl_module, ImproveStage)
-        with trainer.precision_plugin.forward_context(), whole(pl_module.model):
+        # one process samples; the others wait here for as long as it takes
+        with ranks_of(trainer).together(), trainer.precision_plugin.forward_context(), whole(pl_module.model):
             if not trainer.is_global_zero:
                 return
             images = sample_gallery(pl_module, spread(pl_module.pool_data.eval_prompts, self.prompts))

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from unigap.loop.ranks import ranks_of
 from unigap.pool.shards import RoundWriter
 from unigap.stages import ImproveStage
 
@@ -57,6 +58,6 @@ class PoolWriter(BasePredictionWriter):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Commit the round."""
         assert self._writer is not None and isinstance(pl_module, ImproveStage)
-        trainer.strategy.barrier()
+        ranks_of(trainer).gather("")
         if trainer.is_global_zero:
             self._writer.commit(pl_module.pool_data.prompts)

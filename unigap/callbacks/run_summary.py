@@ -24,6 +24,7 @@ from unigap.evaluation.probe_set import ProbeSet
 from unigap.files.durable import digest
 from unigap.files.seals import write_sealed
 from unigap.loop.plan import RoundPlan
+from unigap.loop.ranks import ranks_of
 from unigap.loop.sampling import SampledBatch, stack_drawings
 from unigap.models.engine.sharding import whole
 from unigap.prompt_sets.contamination import check_no_overlap
@@ -149,11 +150,12 @@ class RunSummary(Callback):
         """Time the body and gather whole weights for it; yield whether this process measures."""
         start, checkpoint = time.perf_counter(), run_checkpoint(trainer)
         stopped: Stopped | None = None
-        try:
-            with trainer.precision_plugin.forward_context(), whole(stage.model):
-                yield trainer.is_global_zero
-        except Stopped as asked:
-            stopped = asked
+        with ranks_of(trainer).together():  # the others wait here for as long as it takes
+            try:
+                with trainer.precision_plugin.forward_context(), whole(stage.model):
+                    yield trainer.is_global_zero
+            except Stopped as asked:
+                stopped = asked
         if checkpoint and phase == BEFORE:  # one process measures; the others would train without it
             checkpoint.obey(trainer)
         elif checkpoint:

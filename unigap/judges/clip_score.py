@@ -55,6 +55,7 @@ class ClipScoreJudge(Judge):
 
             self._metric = CLIPScore(model_name_or_path=lambda: _parts(self.checkpoint))
         device = self.device or str(next(model.parameters()).device)
+        self._metric.to(device)
         # one image per call: the metric returns the mean of a batch
         scores = [
             self._metric(_levels(pixels_CHW).to(device), candidate.prompt.text).item()

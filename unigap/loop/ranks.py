@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 Item = TypeVar("Item")
+PATIENCE = timedelta(days=30)
+"""How long processes wait for each other where one works alone, e.g. on a measurement or on loading a judge."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,28 @@ class Ranks:
 
 
 def ranks_of(trainer: Trainer) -> Ranks:
-    """Return the processes of a trainer."""
+    """Return the processes of a trainer.
+
+    ``gather`` waits for as long as the slowest process takes, whatever the time-out of the trainer's process group; it
+    fails at once if a process has died.
+    """
 
     def gather(text: str) -> list[str]:
         if trainer.world_size == 1:
             return [text]
         texts: list[str] = [""] * trainer.world_size
         with tasks.task("waiting", "waiting for the other processes"):
-            torch.distributed.all_gather_object(texts, text)
+            torch.distributed.all_gather_object(texts, text, _patient_group(torch.distributed.group.WORLD))
         return texts
 
     return Ranks(trainer.global_rank, trainer.world_size, gather)
+
+
+@functools.cache
+def _patient_group(world: Any) -> Any:
+    """Return a group of all processes for waiting; gloo notices the end of a process by its closed connection.
+
+    Args:
+        world: The default group, so that each has its own.
+    """
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)

@@ -197,7 +197,8 @@ def _place_in_prompt(ranked: Ranked) -> np.ndarray:
     """Return the rank of each candidate in its prompt, from 0."""
     starts = np.flatnonzero(np.diff(ranked.prompt_R, prepend=-1))
     lengths = np.diff(np.append(starts, len(ranked.prompt_R)))
-    return np.arange(len(ranked.prompt_R)) - np.repeat(starts, lengths)
+    # half the memory of int64; a process holds fewer than 2^31 candidates
+    return np.arange(len(ranked.prompt_R), dtype=np.int32) - np.repeat(starts.astype(np.int32), lengths)
 
 
 def _in_order_of_first(group_N: np.ndarray) -> np.ndarray:

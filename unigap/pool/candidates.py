@@ -64,11 +64,11 @@ class CandidateTable:
         read = [self._read(round) for round in fresh]
         if not read:
             return
-        columns = [np.concatenate(parts) for parts in zip(*read, strict=True)]
-        self.prompt_N = np.concatenate([self.prompt_N, columns[0]])
-        self.index_N = np.concatenate([self.index_N, columns[1]])
-        self.seed_N = np.concatenate([self.seed_N, columns[2]])
-        self.logp_N = np.concatenate([self.logp_N, columns[3]])
+        columns = list(zip(*read, strict=True))
+        self.prompt_N = np.concatenate([self.prompt_N, *columns[0]])
+        self.index_N = np.concatenate([self.index_N, *columns[1]])
+        self.seed_N = np.concatenate([self.seed_N, *columns[2]])
+        self.logp_N = np.concatenate([self.logp_N, *columns[3]])
         for _, index_N, *_ in read:
             self.starts.append(self.starts[-1] + len(index_N))
             self.drawings.add_round(len(index_N))

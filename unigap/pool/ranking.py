@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+
+BLOCK = 2**20
+"""Candidates that are sorted at a time."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +54,23 @@ class Ranking:
             logit_N: Log-odds of each, NaN without a verdict; those of earlier calls come first.
             tie_of: Returns ``tie_breaks`` of the candidates at some places.
         """
-        fresh = self.count + np.flatnonzero(~np.isnan(logit_N[self.count :]))
+        fresh = np.flatnonzero(~np.isnan(logit_N[self.count :])).astype(np.int32) + np.int32(self.count)
         self.count = len(logit_N)
         if not len(fresh):
             return self._ranked
-        self._number(group_N[fresh])
+        for start in range(0, len(fresh), BLOCK):
+            self._number(group_N[fresh[start : start + BLOCK]])
         touched = np.zeros(self._prompts, bool)
         touched[self._number_G[group_N[fresh]]] = True
         again = touched[self._ranked.prompt_R]
-        place_R = np.concatenate([self._ranked.place_R[again], fresh]).astype(np.int32)
-        prompt_R = self._number_G[group_N[place_R]]
-        order = np.lexsort((tie_of(place_R), -logit_N[place_R], prompt_R))
-        place_R = np.concatenate([self._ranked.place_R[~again], place_R[order]])
-        prompt_R = np.concatenate([self._ranked.prompt_R[~again], prompt_R[order]])
-        order = np.argsort(prompt_R, kind="stable")  # linear, for two sorted parts
-        self._ranked = Ranked(place_R[order], prompt_R[order])
-        return self._ranked
+        place_R = np.concatenate([self._ranked.place_R[again], fresh])
+        ranked = _by_prompt(place_R, self._number_G[group_N[place_R]])
+        _rank_within_prompts(ranked, logit_N, tie_of)
+        if not again.all():
+            place_R = np.concatenate([self._ranked.place_R[~again], ranked.place_R])
+            ranked = _by_prompt(place_R, np.concatenate([self._ranked.prompt_R[~again], ranked.prompt_R]))
+        self._ranked = ranked
+        return ranked
 
     def _number(self, group_F: np.ndarray) -> None:
         """Number the groups that are new, in order."""
@@ -77,3 +82,19 @@ class Ranking:
         groups = groups[self._number_G[groups] < 0]
         self._number_G[groups] = self._prompts + np.arange(len(groups), dtype=np.int32)
         self._prompts += len(groups)
+
+
+def _by_prompt(place_R: np.ndarray, prompt_R: np.ndarray) -> Ranked:
+    """Sort candidates by prompt and leave those of a prompt in their order; linear in time for two sorted parts."""
+    order = np.argsort(prompt_R, kind="stable")
+    return Ranked(place_R[order], prompt_R[order])
+
+
+def _rank_within_prompts(ranked: Ranked, logit_N: np.ndarray, tie_of: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Sort the candidates of each prompt in place, whole prompts at a time, so that the keys of all never exist."""
+    starts = np.flatnonzero(np.diff(ranked.prompt_R, prepend=np.int32(-1)))
+    cuts = np.searchsorted(starts, np.arange(0, len(ranked.place_R) + BLOCK, BLOCK))
+    for first, last in pairwise(np.append(starts, len(ranked.place_R))[cuts].tolist()):
+        place_B = ranked.place_R[first:last]
+        order = np.lexsort((tie_of(place_B), -logit_N[place_B], ranked.prompt_R[first:last]))
+        ranked.place_R[first:last] = place_B[order]

@@ -21,6 +21,7 @@ from unigap.loop.ranks import ranks_of
 from unigap.loop.sampling import SampledBatch, sample_candidates
 from unigap.metrics.intervals import Estimate
 from unigap.models.base import UnifiedModel
+from unigap.models.engine.memory import BatchLimit
 from unigap.models.engine.sharding import whole
 from unigap.objectives import Objective
 from unigap.records import Candidate, Judgment
@@ -55,7 +56,7 @@ class MeasuringStage(LightningModule):
             warn_of_own_external(self.judge, external)
         self.eval_plan = (eval_plan or RoundPlan(candidates=4)).seeded("evaluation")
         self.predict_plan = (predict_plan or RoundPlan()).seeded("predicted pool")
-        self._measurement = contextlib.ExitStack()
+        self._measurement, self._limit = contextlib.ExitStack(), BatchLimit()
         self.results: dict[str, dict[str, Estimate]] = {}
 
     @property
@@ -93,6 +94,7 @@ class MeasuringStage(LightningModule):
         title = ranks_of(self.trainer).share_of(title)
         self._measurement.enter_context(tasks.task(name, title, images, "image", tasks.IMAGE_PARTS))
         self._measurement.enter_context(whole(self.model))
+        self._limit = BatchLimit()
 
     def on_validation_epoch_start(self) -> None:
         """Start with empty metrics."""
@@ -155,9 +157,8 @@ class MeasuringStage(LightningModule):
         return candidates, judgments
 
     def _draw(self, batch: PromptRows, round: int, plan: RoundPlan) -> Iterator[SampledBatch]:
-        return sample_candidates(
-            self.model, batch.prompts, plan.candidates, round, plan.sampling_seed, plan.sampling, plan.images_per_batch
-        )
+        how = (plan.candidates, round, plan.sampling_seed, plan.sampling, plan.images_per_batch)
+        return sample_candidates(self.model, batch.prompts, *how, limit=self._limit)
 
     @property
     def judges(self) -> tuple[Judge, ...]:

@@ -8,6 +8,7 @@ import torch
 
 from unigap.models.bagel.flow import FlowSettings, ImageFlow, noises
 from unigap.models.base import PromptBatch, SamplingRecipe
+from unigap.models.engine.finite import check_finite
 
 # Shape legend: B prompts, N candidates a prompt, R = B * N images, M latent tokens, C numbers of a token.
 
@@ -35,21 +36,19 @@ class BagelSampler:
                 not finite.
         """
         check_recipe(recipe)
-        device = prompt.ids_BL.device
         context = self.flow.context(prompt, seeds_BN.shape[1])
-        latents_RMC = noises(seeds_BN.flatten(), self.flow.shape).to(device)
+        latents_RMC = noises(seeds_BN.flatten(), self.flow.shape).to(prompt.ids_BL.device)
         for time, after in itertools.pairwise(self.settings.times()):
-            time_R = time.to(device).expand(len(latents_RMC))
+            # numbers, not tensors of the CPU: copying one to a GPU makes the host wait for all earlier kernels
+            time_R = latents_RMC.new_full((len(latents_RMC),), time.item())
             velocity_RMC = self.flow.velocity(latents_RMC, time_R, context)
-            if time == 1 and not torch.isfinite(velocity_RMC).all():
-                raise ValueError(
-                    "the model's velocities are not finite: its weights are damaged or diverged; use an earlier "
-                    "checkpoint"
-                )
+            if time == 1:
+                check_finite(torch.isfinite(velocity_RMC), "velocities")
             if recipe.cfg > 1 and self._guided(time):
                 null_RMC = self.flow.velocity(latents_RMC, time_R, None)
                 velocity_RMC = guided_velocity(velocity_RMC, null_RMC, recipe.cfg, self.settings)
-            latents_RMC = latents_RMC - velocity_RMC * (time - after).to(device)
+            latents_RMC = latents_RMC - velocity_RMC * (time - after).item()
+        check_finite(torch.isfinite(latents_RMC), "velocities")
         return latents_RMC.view(*seeds_BN.shape, *self.flow.shape)
 
     def _guided(self, time: torch.Tensor) -> bool:

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unigap.console import tasks
 from unigap.models.base import Samples, SamplingRecipe
+from unigap.models.engine.finite import check_finite
 
 # Shape legend: B prompts, N candidates a prompt, M image tokens, V image codes, D hidden width, R = B * N rows,
 # G = R rows, or 2R under guidance, K = R * M tokens.
@@ -60,14 +61,16 @@ def filtered_probs(logits_RV: torch.Tensor, recipe: SamplingRecipe) -> torch.Ten
     if recipe.top_p < 1:
         sorted_RV, order_RV = probs_RV.sort(-1, descending=True)
         outside_RV = cumulative(sorted_RV) - sorted_RV >= recipe.top_p
-        probs_RV = probs_RV.masked_fill(outside_RV.gather(-1, order_RV.argsort(-1)), 0)
+        probs_RV = probs_RV.masked_fill(torch.empty_like(outside_RV).scatter_(-1, order_RV, outside_RV), 0)
     return probs_RV
 
 
 def _invert(probs_RV: torch.Tensor, uniform_R: torch.Tensor) -> torch.Tensor:
     cdf_RV = cumulative(probs_RV)
     # scale by the last entry, so that rounding never selects a filtered code
-    return torch.searchsorted(cdf_RV, (uniform_R * cdf_RV[:, -1])[:, None], right=True)[:, 0]
+    code_R = torch.searchsorted(cdf_RV, (uniform_R * cdf_RV[:, -1])[:, None], right=True)[:, 0]
+    # NaN gives V, and an embedding at V ends a GPU's process before anything can say why
+    return code_R.clamp(max=cdf_RV.shape[-1] - 1)
 
 
 def cumulative(values_RV: torch.Tensor) -> torch.Tensor:
@@ -134,12 +137,9 @@ def sample_codes(first_GV: torch.Tensor, step: Step, uniform_RM: torch.Tensor, r
         float32 (R, M); the same tensor if the recipe is plain.
 
     Raises:
-        ValueError: The first logits are not finite.
+        ValueError: The first logits are not finite, or a later code has a log-probability that is no number.
     """
-    if not torch.isfinite(first_GV).all():
-        raise ValueError(
-            "the model's logits are not finite: its weights are damaged or diverged; use an earlier checkpoint"
-        )
+    check_finite(torch.isfinite(first_GV), "logits")
     uniforms_MR = uniform_RM.T.contiguous()
     sampled = [sample_next(first_GV, uniforms_MR[0], recipe)]
     for uniform_R in uniforms_MR[1:]:
@@ -147,6 +147,7 @@ def sample_codes(first_GV: torch.Tensor, step: Step, uniform_RM: torch.Tensor, r
         tasks.report(len(sampled), len(uniforms_MR))
     codes, logps, behaviours = zip(*sampled, strict=True)
     logp_RM = torch.stack(logps, -1)
+    check_finite(~logp_RM.isnan(), "logits")
     return torch.stack(codes, -1), logp_RM, logp_RM if recipe.is_plain else torch.stack(behaviours, -1)
 
 

@@ -28,6 +28,12 @@ def weights_cast_once(device_type: str) -> Iterator[None]:
             torch.clear_autocast_cache()
 
 
+def product_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """Return the precision in which a matrix product takes ``tensor``: autocast's if it is on."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+
+
 @contextmanager
 def float32_arithmetic(device_type: str) -> Iterator[None]:
     """Compute in float32 without autocast and without TF32, which cuDNN uses for convolutions by default.

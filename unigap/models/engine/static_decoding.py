@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from unigap.models.engine.attention import additive, positions
 from unigap.models.engine.autoregressive import Sampled, Step
 from unigap.models.engine.one_token import Rotary, rms_norm, rotary_tables, run_layer
+from unigap.models.engine.precision import product_dtype
 
 # Shape legend: P prefilled prompts, R decoded rows, L prompt tokens, S cache slots (L and extra slots), H heads,
 # D head or hidden width, W head width.
@@ -20,6 +22,8 @@ from unigap.models.engine.one_token import Rotary, rms_norm, rotary_tables, run_
 MaskedStep = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Sampled]
 """From the mask of the cache slots, codes (R,) and uniform numbers (R,) to the next codes and their
 log-probabilities."""
+GRAPHS = 4
+"""CUDA graphs of one batch. A capture costs two steps; with four, attention reads five eighths of the slots."""
 LENGTH_MULTIPLE = 16
 """Prompt lengths are rounded up to a multiple of this, so that they share a compiled step."""
 
@@ -33,8 +37,11 @@ class DecodingCache:
         mask_PL: 1 for prompt tokens, 0 for padding.
         row_R: Index of the prompt that each row continues. A prompt is prefilled once for all its rows.
         extra_slots: Slots after the prompt, at least one per step.
-        fixed: Whether attention reads all slots at each step, as a CUDA graph requires; otherwise it reads the written
-            slots.
+        fixed: Whether attention reads ``slots_read`` slots at each step, because a CUDA graph repeats one shape;
+            otherwise it reads the written slots.
+
+    Attributes:
+        slots_read: Number of slots that attention reads if ``fixed``, at first all.
     """
 
     def __init__(
@@ -51,14 +58,15 @@ class DecodingCache:
         on_cpu = bias_R1S.device.type == "cpu"
         self.bias = bias_R1S.repeat_interleave(self.keys[0].shape[1], 0) if on_cpu else bias_R1S[:, None]
         position_RS = positions(F.pad(mask_PL[row_R], (0, extra_slots), value=1))
-        self.rotary_tables = rotary_tables(*rotary(self.keys[0], position_RS))
+        # the tables take the precision of their first argument
+        self.rotary_tables = rotary_tables(*rotary(prefilled.layers[0].keys, position_RS))
         self.slot_1 = torch.tensor([mask_PL.shape[1]], device=mask_PL.device)
-        self.fixed, self.length = fixed, mask_PL.shape[1]
+        self.fixed, self.length, self.slots_read = fixed, mask_PL.shape[1], allowed_RS.shape[1]
 
     def next_bias(self) -> torch.Tensor:
         """Allow attention to the next slot; return the mask, whose last dimension is the slots that are read."""
         if self.fixed:
-            return self.bias.index_fill_(-1, self.slot_1, 0)
+            return self.bias.index_fill_(-1, self.slot_1, 0)[..., : self.slots_read]
         self.length += 1
         return self.bias[..., : self.length]
 
@@ -74,7 +82,7 @@ class DecodingCache:
     def update(self, layer: int, key_RH1D: torch.Tensor, value_RH1D: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the token's key and value into the next slot and return those of all slots."""
         keys, values = self.keys[layer], self.values[layer]
-        # under autocast the embedding of an image code may differ in dtype from that of a text token
+        # under autocast rotary embeddings have more precision than the products that read them
         keys.index_copy_(2, self.slot_1, key_RH1D.to(keys.dtype))
         values.index_copy_(2, self.slot_1, value_RH1D.to(values.dtype))
         return keys, values
@@ -126,6 +134,32 @@ def guards_checked_once(run: MaskedStep, cache: DecodingCache) -> Iterator[Step]
         yield checked
 
 
+def captured_in_parts(step: Step, cache: DecodingCache, code_R: torch.Tensor, uniform_R: torch.Tensor) -> Step:
+    """Capture a step as ``captured`` does, ``GRAPHS`` times while slots are filled: each graph reads more slots.
+
+    One graph for all slots would read as many keys and values at the first token as at the last one.
+
+    Args:
+        step: The step, which reads and writes ``cache``.
+        cache: KV cache of the rows, with ``fixed`` slots.
+        code_R: Example codes.
+        uniform_R: Example uniform numbers.
+    """
+    slots = cache.slots_read
+    part = -(-(slots - cache.length) // GRAPHS)
+    written, replay = itertools.count(cache.length), step
+    cache.slots_read = cache.length
+
+    def run(last_R: torch.Tensor, new_uniform_R: torch.Tensor) -> Sampled:
+        nonlocal replay
+        if next(written) == cache.slots_read:
+            cache.slots_read = min(cache.slots_read + part, slots)
+            replay = captured(step, cache, code_R, uniform_R)
+        return replay(last_R, new_uniform_R)
+
+    return run
+
+
 def captured(step: Step, cache: DecodingCache, code_R: torch.Tensor, uniform_R: torch.Tensor) -> Step:
     """Capture a step as a CUDA graph: one launch instead of one per operation.
 
@@ -169,6 +203,8 @@ def padded_length(tokens: int) -> int:
 
 def _with_extra_slots(filled_PHLD: torch.Tensor, row_R: torch.Tensor, extra_slots: int) -> torch.Tensor:
     _, heads, length, width = filled_PHLD.shape
-    buffer_RHSD = filled_PHLD.new_zeros(len(row_R), heads, length + extra_slots, width)
+    # attention would cast all slots at every token
+    dtype = product_dtype(filled_PHLD)
+    buffer_RHSD = filled_PHLD.new_zeros(len(row_R), heads, length + extra_slots, width, dtype=dtype)
     buffer_RHSD[:, :, :length] = filled_PHLD[row_R]
     return buffer_RHSD

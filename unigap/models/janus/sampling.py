@@ -15,7 +15,7 @@ from unigap.models.engine.attention import additive, causal, positions, run_trun
 from unigap.models.engine.autoregressive import Sampled, Step, sample_codes, sample_next, samples_of, uniforms
 from unigap.models.engine.static_decoding import (
     DecodingCache,
-    captured,
+    captured_in_parts,
     guards_checked_once,
     padded_length,
     padded_rows,
@@ -64,7 +64,7 @@ class JanusSampler:
         with contextlib.ExitStack() as during_sampling:
             step: Step = partial(self._masked_next, cache, recipe)
             if in_graph:
-                step = captured(step, cache, row_R, uniform_RM[:, 0])
+                step = captured_in_parts(step, cache, row_R, uniform_RM[:, 0])
             elif self.compile:
                 step = during_sampling.enter_context(
                     guards_checked_once(partial(self._compiled_next, cache, recipe), cache)

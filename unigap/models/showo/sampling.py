@@ -10,6 +10,7 @@ from unigap.console import tasks
 from unigap.models.base import PromptBatch, Samples, SamplingRecipe
 from unigap.models.engine.attention import additive, causal, positions, run_trunk
 from unigap.models.engine.autoregressive import LOGITS_AT_ONCE, invert_cdf, uniforms
+from unigap.models.engine.finite import check_finite
 from unigap.models.showo.chat_template import ShowOChatTemplate
 from unigap.models.showo.likelihood import UnmaskingPath
 from unigap.models.showo.masks import choice_temperatures, unmasking_schedule
@@ -72,11 +73,8 @@ class ShowOSampler:
         for step, (stay_masked, noise_scale) in enumerate(zip(self.masked_counts, self.noise_scales, strict=True)):
             masked_RM = step_RM == len(self.masked_counts)
             hidden_GMD = image_pass(codes_RM, masked_RM)
-            if step == 0 and not torch.isfinite(hidden_GMD).all():
-                raise ValueError(
-                    "the model's hidden states are not finite: its weights are damaged or diverged; use an earlier "
-                    "checkpoint"
-                )
+            if step == 0:
+                check_finite(torch.isfinite(hidden_GMD), "hidden states")
             code_RM, proposed_logp_RM, confidence_RM = self._propose(hidden_GMD, noise_T2RM[step, 0], recipe)
             noise_scale = noise_scale if recipe.temperature else 0.0
             fixed_RM = most_confident(confidence_RM, masked_RM, stay_masked, noise_scale, noise_T2RM[step, 1])
@@ -84,6 +82,7 @@ class ShowOSampler:
             logp_RM = torch.where(fixed_RM, proposed_logp_RM, logp_RM)
             step_RM = step_RM.masked_fill(fixed_RM, step)
             tasks.report(step + 1, len(self.masked_counts))
+        check_finite(~logp_RM.isnan(), "logits")
         shape = (*seeds_BN.shape, length)
         return Samples(codes_RM.view(shape), logp_RM.view(shape)), UnmaskingPath(codes_RM, step_RM)
 
