@@ -21,6 +21,7 @@ from small_vqa import save_clip, save_llava
 from unigap.__main__ import main
 from unigap.bench import run as bench_run
 from unigap.pool import Pool
+from unigap.pool.layout import round_folder
 
 GENEVAL = lines(
     {"tag": "single_object", "include": [{"class": "circle", "count": 1}], "prompt": "a large red circle"},
@@ -93,8 +94,6 @@ def test_geneval_from_picture_to_score(geneval: Callable[..., int], capsys: pyte
     colored = [json.loads(row["answers"])["objects"] for row in rows if row["tag"] == "colors"]
     counted = [[thing for thing in found if thing["class"] == "circle" and thing["score"] > 0.3] for found in colored]
     assert all("color" in found[0] for found in counted if found)
-    assert main(["judge", "agreement", "out/pool"]) == 0
-    assert "geneval-boxes-detr" in capsys.readouterr().out
     page = Path("out/README.md").read_text()
     assert "# GenEval: " in page and "mean of tags" in page and "Mask2Former" in page
     assert all(row["picture"] in page for row in rows)
@@ -132,7 +131,7 @@ def test_a_killed_command_continues(geneval: Callable[..., int], monkeypatch: py
         patch.setattr(bench_run.BenchFolder, "add", killed)
         assert geneval() == 130
     assert len(added) == 3 and not Path("out/scores.json").exists()
-    drawn = tree(Path("out/pool"))
+    drawn = tree(round_folder(Path("out/pool"), 0))
     with Path("out/measured.jsonl").open("a") as file:
         file.write('{"id": "cut o')  # as a full disk leaves it
 
@@ -142,12 +141,27 @@ def test_a_killed_command_continues(geneval: Callable[..., int], monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr("unigap.loop.round.sample_candidates", drawn_again)
         assert geneval() == 0
-    assert tree(Path("out/pool")) == drawn
+    assert drawn and tree(round_folder(Path("out/pool"), 0)) == drawn
     for name in ("scores.json", "results.parquet", "answers.jsonl", "README.md"):
         assert Path("out", name).read_bytes() == Path("whole", name).read_bytes(), name
     before = tree(Path("out"))
     assert geneval() == 0
     assert tree(Path("out")) == before
+
+
+def test_other_instruments_measure_the_same_images(
+    geneval: Callable[..., int], networks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert geneval() == 0
+    owl = ["--detector", "unigap.instruments.NamedDetector", "--detector.checkpoint", str(networks / "owl")]
+    assert geneval("--pool", "out/pool", *owl, out="other") == 0
+    assert [row["seed"] for row in rows_of("out")] == [row["seed"] for row in rows_of("other")]
+    assert not Path("other/pool").exists()
+    capsys.readouterr()
+    assert main(["judge", "agreement", "out/pool"]) == 0
+    printed = capsys.readouterr().out
+    assert "geneval-boxes-detr" in printed and "geneval-named-owl" in printed
+    expect_error(geneval("--pool", "out/pool", "--seed", "1", out="third"), capsys, "another recipe")
 
 
 def test_results_of_another_command_stay(geneval: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,8 +176,9 @@ def test_results_of_another_command_stay(geneval: Callable[..., int], capsys: py
 # -- benchmarks of other kinds
 
 
-def bench(name: str, prompts: str, checkpoint: Path, *more: str) -> int:
-    words = ["bench", name, prompts, "--checkpoint", str(checkpoint), "--n", "1", "--out", name]
+def bench(name: str, prompts: str, checkpoint: Path | None, *more: str) -> int:
+    model = ["--checkpoint", str(checkpoint)] if checkpoint else ["--model", "own_model.Painter"]
+    words = ["bench", name, prompts, *model, "--n", "1", "--out", name]
     return main([*words, "--judge", "unigap.judges.RandomJudge", *more])
 
 
@@ -171,14 +186,15 @@ def same_by_score(name: str, prompts: str, *more: str) -> dict[str, Any]:
     """The scores, which ``unigap score`` computes of the answers again."""
     scores: dict[str, Any] = json.loads(Path(name, "scores.json").read_text())
     rule = "dsg" if name == "dpg" else name
-    words = ["score", rule, "--prompts", prompts, "--answers", f"{name}/answers.jsonl", "--out", f"{name}.json"]
-    assert main([*words, *more]) == 0 and json.loads(Path(f"{name}.json").read_text()) == scores
+    words = ["score", rule, "--prompts", prompts, "--answers", f"{name}/answers.jsonl", "--out", "again.json"]
+    assert main([*words, *more]) == 0 and json.loads(Path("again.json").read_text()) == scores
     return scores
 
 
 def test_compbench_measures_each_category_by_its_own_network(
-    here: Path, networks: Path, janus_folder: Path, capsys: pytest.CaptureFixture[str]
+    here: Path, networks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "docs" / "examples")  # its model reads any text
     texts = {
         "color": "a red circle and a blue square\na large red circle\n",
         "spatial": "a circle on the left of a square\n",
@@ -195,7 +211,7 @@ def test_compbench_measures_each_category_by_its_own_network(
     more = [word for option, name in parts.items() for word in (f"--{option}", f"unigap.instruments.{name}")]
     more += ["--similarity", "unigap.judges.ClipScoreJudge", "--similarity.threshold", "20"]
     more += [word for option, kind in kinds.items() for word in (f"--{option}.checkpoint", str(networks / kind))]
-    status = bench("compbench", "t2i-compbench:sets", janus_folder, *more)
+    status = bench("compbench", "t2i-compbench:sets", None, *more)
     told = capsys.readouterr().err
     assert status == 0, told
     assert "left out: 1 of color, 1 of complex" in told

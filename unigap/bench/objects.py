@@ -11,8 +11,8 @@ def object_row(detection: Detection, color: str = "", depth: float | None = None
     """Return a detection as plain JSON, with its colour and depth where they were measured."""
     row: dict[str, Any] = {
         "class": detection.name,
-        "box": [round(edge, 2) for edge in detection.box],
-        "score": round(detection.score, 6),
+        "box": list(detection.box),
+        "score": detection.score,
     }
     if color:
         row["color"] = color

@@ -38,6 +38,7 @@ def run_benchmark(
     plan: RoundPlan,
     folder: BenchFolder,
     facts: Mapping[str, Any],
+    drawn: str = "",
 ) -> Scored:
     """Draw images for the prompts, measure each, and write scores, results and a page.
 
@@ -51,6 +52,7 @@ def run_benchmark(
         plan: How images are drawn.
         folder: Where the results go.
         facts: What the page says of the checkpoint and the prompts, by name.
+        drawn: A pool that an earlier command drew in the same way; empty draws into the folder's own.
 
     Returns:
         The scores.
@@ -59,18 +61,15 @@ def run_benchmark(
         ValueError: The folder holds results of another recipe.
     """
     folder.begin(_recipe(model, benchmark, prompts, judge, plan))
-    if not folder.pool.exists():
+    if not drawn and not folder.pool.exists():
         Pool.create(folder.pool, model.drawing_digest(), model.drawing_format)
-    pool = Pool.open(folder.pool, model.drawing_digest())
+    pool = Pool.open(drawn or folder.pool, model.drawing_digest())
     run_round(model, prompts, [judge], pool, 0, plan)
     candidates = list(pool.candidates())
     _measure(model, benchmark, candidates, folder)
     answers = folder.answers(candidates)
     images = RULES[benchmark.rule](answers, prompts).images
     scored = RULES[benchmark.scored_by](answers, prompts)
-    if benchmark.is_verdict:
-        right = zip(candidates, images, strict=True)
-        pool.annotate(benchmark.name, {candidate.id: CERTAIN * (2 * score.value - 1) for candidate, score in right})
     verdicts = {judgment.candidate_id: judgment.p_yes for judgment in pool.judgments(judge.name)}
     p_yes = [verdicts[candidate.id] for candidate in candidates]
     sampling = dataclasses.asdict(plan.sampling)
@@ -84,6 +83,9 @@ def run_benchmark(
         "judge of the pool": judge.name,
     }
     folder.finish(benchmark, candidates, [image.value for image in images], p_yes, scored, stated)
+    if benchmark.is_verdict:
+        right = zip(candidates, images, strict=True)
+        pool.annotate(benchmark.name, {candidate.id: CERTAIN * (2 * score.value - 1) for candidate, score in right})
     return scored
 
 

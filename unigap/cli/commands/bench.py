@@ -30,6 +30,7 @@ def bench(
     prompts: str,
     n: int = 4,
     out: str = "",
+    pool: str = "",
     checkpoint: str | None = None,
     split: str = "validation",
     per_cell: int | None = None,
@@ -57,6 +58,7 @@ def bench(
         n: Images for each prompt.
         out: Folder for pictures, scores, results and a page; empty or new, or that of an unfinished command with the
             same options. Default: ``runs/bench/NAME``.
+        pool: A pool that an earlier command drew with the same options, to measure its images with other instruments.
         checkpoint: ``shapes`` (the default) or another shipped model, a folder, a hub id, or a run of ``unigap fit``.
         split: Split of the prompts, for sets that have splits.
         per_cell: Most prompts of each (category, difficulty), for a quick look. Default: all.
@@ -93,12 +95,12 @@ def bench(
     examined = checkpoint or (DEFAULT if model is None else type(model).__name__)
     facts = {"checkpoint": examined, "prompt set": prompts + (f", {per_cell} of each cell" if per_cell else "")}
     with stopped_at_once("the same command continues"):
-        scored = run_benchmark(chosen, benchmark, chosen_prompts, beside, plan, folder, facts)
+        scored = run_benchmark(chosen, benchmark, chosen_prompts, beside, plan, folder, facts, pool)
     _show(benchmark, scored)
     place = folder.folder
     made_files = {"page": PAGE, "scores": SCORES, "results": RESULTS, "pictures": PICTURES}
     other = command("bench", name, prompts, "--checkpoint", "OTHER", "--out", "FOLDER")
-    then = command("judge", "agreement", folder.pool) if benchmark.is_verdict else other
+    then = command("judge", "agreement", pool or folder.pool) if benchmark.is_verdict else other
     close({what: place / file for what, file in made_files.items()}, then)
 
 
