@@ -62,8 +62,8 @@ class BenchFolder:
             ValueError: The folder holds results of another recipe, or a damaged file.
         """
         path = self.folder / RECIPE
+        make_folder(self.folder / PICTURES)
         if not path.exists():
-            make_folder(self.folder / PICTURES)
             write_durable(path, seal(recipe))
             return
         stored = unseal(path).content

@@ -53,8 +53,9 @@ class Understanding:
                 f"question {question[:60]!r} asks for text, and unified models here only score answers; take tasks of "
                 "yes-no questions or lettered options, such as pope, mme or mmbench"
             )
+        pixels_BCHW = self._pixels(images)
         with evaluating(self.model), torch.no_grad():
-            logit = self.model.judge_logit(self._pixels(images), [[question]]).item()
+            logit = self.model.judge_logit(pixels_BCHW, [[question]]).item()
         return "Yes" if logit >= 0 else "No"
 
     def logp(self, images: Sequence[Image.Image], question: str, answer: str) -> float:
@@ -63,8 +64,9 @@ class Understanding:
         Raises:
             ValueError: The model has no `text_logps`, or there is not one image.
         """
+        pixels_BCHW = self._pixels(images)
         with evaluating(self.model), torch.no_grad():
-            logp_BQT, _ = self.model.text_logps(self._pixels(images), [[question]], [[answer]])
+            logp_BQT, _ = self.model.text_logps(pixels_BCHW, [[question]], [[answer]])
         return logp_BQT.double().sum().item()
 
     def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
@@ -76,9 +78,9 @@ class Understanding:
 
 
 def options_in(question: str) -> list[str]:
-    """Return the letters of the options of a question: A, B, ... without a gap; none if it has fewer than two.
+    r"""Return the letters of the options of a question: A, B, ... without a gap; none if it has fewer than two.
 
-    >>> options_in("What is it?\\nA. a cat\\nB. a dog\\nAnswer with the letter.")
+    >>> options_in("What is it?\nA. a cat\nB. a dog\nAnswer with the letter.")
     ['A', 'B']
     """
     letters = list(dict.fromkeys(OPTION.findall(question)))
