@@ -773,8 +773,13 @@ CALIBRATION = {
         vqa__model="x",
     ),
     "WISE by a model that writes no text": bench("wise", "wise:wise.json", "writes no text", vqa=SELF),
-    "WISE's numbers beyond its prompts": bench("wise", "wise:wise-number.json", "row 1", "from 1 to 1000", vqa=SELF),
-    "WISE without an explanation": bench("wise", "wise:wise-text.json", "row 1", "'Explanation' must be", vqa=SELF),
+    "WISE's numbers beyond its prompts": Mistake(
+        ["prompts", "import", "wise:sets/wise-number.json"], ["wise-number.json'", "row 1", "from 1 to 1000"]
+    ),
+    "WISE without an explanation": Mistake(
+        ["prompts", "import", "wise:sets/wise-text.json"], ["wise-text.json'", "row 1", "'Explanation' must be"]
+    ),
+    "WISE in an empty folder": Mistake(["prompts", "import", "wise:sets/no-sets"], ["'sets/no-sets'", "holds none of"]),
     "GenEval by a detector of other classes": bench(
         "geneval", GENEVAL, "'sets/detector'", "does not know 5 of the 6 classes", **BOXES
     ),

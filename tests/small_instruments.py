@@ -62,7 +62,7 @@ def save_mask2former(folder: Path) -> None:
         dim_feedforward=16, encoder_layers=1, decoder_layers=2, num_attention_heads=2, num_queries=8,
         **labels(*CLASSES),
     )  # fmt: skip
-    size = {"shortest_edge": 32, "longest_edge": 64}
+    size = {"shortest_edge": 64, "longest_edge": 128}
     net = Mask2FormerForUniversalSegmentation(config)
     _save(net, Mask2FormerImageProcessorPil(size=size, ignore_index=255), folder)
 

@@ -83,7 +83,7 @@ def test_questions_of_lmms_eval_are_answered_by_likelihood(published: Any, janus
     assert manifest.model_id == "unigap" and module == ADAPTER
     model = getattr(published, name)(pretrained=str(janus_folder), side=64, batch_size=1, max_batch_size=None)
     model.task_dict = {"t": {"s": [{"image": RED}]}}
-    question = "is a red circle left of a blue square, yes or no"
+    question = "Does this image describe a red circle?"
     logit = janus.judge_logit(to_pixels(RED, 64)[None], [[question]]).item()
     assert model.generate_until([request("generate_until", question)] * 2) == ["Yes" if logit >= 0 else "No"] * 2
     ((logp, greedy),) = model.loglikelihood([request("loglikelihood", question)])

@@ -49,18 +49,13 @@ class BlipVqa(Instrument):
         if not phrases:
             return []
         net, processor = self.loaded(device)
-        questions = [f"{phrase}?" for phrase in phrases]
-        inputs = processor(
-            images=[image] * len(phrases),
-            text=questions,
-            padding=True,
-            truncation=True,
-            max_length=MAX_TOKENS,
-            return_tensors="pt",
-        ).to(net.device)
         answers = self._answer_tokens(processor.tokenizer)
-        pair = _first_logits(net, inputs)[:, answers]
-        return pair.softmax(-1)[:, 0].tolist()
+        found = []
+        for phrase in phrases:  # alone: transformers 5.23 lets the padding of a shorter question change its answer
+            options = {"truncation": True, "max_length": MAX_TOKENS, "return_tensors": "pt"}
+            inputs = processor(images=[image], text=[f"{phrase}?"], **options).to(net.device)
+            found.append(_first_logits(net, inputs)[answers].softmax(-1)[0].item())
+        return found
 
     def _answer_tokens(self, tokenizer: Any) -> list[int]:
         tokens = tokenizer.convert_tokens_to_ids(["yes", "no"])
@@ -72,7 +67,7 @@ class BlipVqa(Instrument):
 
 
 def _first_logits(net: Any, inputs: Any) -> torch.Tensor:
-    """Return the logits of the first token of each answer."""
+    """Return the logits (V,) of the first token of the answer to one question about one image."""
     text = net.config.text_config
     # BLIP's encoder was trained on questions that begin with its own token, which the processor does not write
     ids = inputs["input_ids"].clone()
@@ -82,10 +77,6 @@ def _first_logits(net: Any, inputs: Any) -> torch.Tensor:
         input_ids=ids,
         attention_mask=inputs["attention_mask"],
         encoder_hidden_states=images,
-        encoder_attention_mask=images.new_ones(images.shape[:-1], dtype=torch.long),
     ).last_hidden_state
     begin = ids.new_full((len(ids), 1), text.bos_token_id)
-    answer = net.text_decoder(
-        input_ids=begin, encoder_hidden_states=questions, encoder_attention_mask=inputs["attention_mask"]
-    )
-    return answer.logits[:, 0].float()
+    return net.text_decoder(input_ids=begin, encoder_hidden_states=questions).logits[0, 0].float()
