@@ -9,6 +9,8 @@ from small_runs import CHECKPOINT, POOL, PRETRAIN, TRAINER, words
 
 JANUS = "JANUS"
 """Stands for the folder of a sound checkpoint."""
+SELF = "unigap.judges.SelfJudge"
+BOXES = {"detector": "unigap.instruments.BoxDetector", "detector__checkpoint": "sets/detector"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,13 @@ def draw(prompt: str, *told: str, **options: object) -> Mistake:
     """A ``draw`` with the sound checkpoint."""
     given = [word for name, value in {"checkpoint": JANUS, **options}.items() for word in (f"--{name}", str(value))]
     return Mistake(["draw", prompt, *given], told)
+
+
+def bench(name: str, prompts: str, *told: str, **options: object) -> Mistake:
+    """A ``bench`` of the sound checkpoint on a prompt set of the desk."""
+    given = {"checkpoint": JANUS, **options}
+    words = [word for option, value in given.items() for word in (f"--{option.replace('__', '.')}", str(value))]
+    return Mistake(["bench", name, prompts.replace(":", ":sets/"), *words], told)
 
 
 def prompts(file: str, *told: str) -> Mistake:
@@ -617,6 +626,12 @@ BENCHMARKS = {
         ["'pipe.jsonl'", "it is a pipe"],
     ),
     "answers to a truth that is not scored": score("geneval", "sets/own-region.jsonl", "answers-own", "'region'"),
+    "TIFA answers without a question": score(
+        "tifa", "tifa:tifa_v1.0_question_answers.json", "answers-tifa", "question 2"
+    ),
+    "WISE ratings out of range": score(
+        "wise", "wise:wise.json", "answers-wise", "'consistency' must be between 0 and 2"
+    ),
     "DSG answers by GenEval's rules": score("geneval", DSG, "answers-dsg", "no GenEval truth"),
     "GenEval answers by DSG's rules": score("dsg", GENEVAL, "answers-nothing", "no DSG questions"),
     "GenEval answers by another rule": score("compbench", GENEVAL, "answers-nothing", "no category of T2I-CompBench"),
@@ -781,6 +796,53 @@ CALIBRATION = {
     "draw of two models": draw("a red circle", "--run names the models", run="nowhere"),
     "draw a file of a run": Mistake(["draw", "sets.txt", "--run", "nowhere"], ["--run shows one prompt"]),
     "draw of no run": Mistake(["draw", "a red circle", "--run", "nowhere"], ["nowhere"]),
+    "an unknown benchmark": bench("genevil", GENEVAL, "unknown benchmark 'genevil'", "did you mean 'geneval'"),
+    "a benchmark without prompts": Mistake(["bench", "geneval"], ["required", "prompts"]),
+    "a benchmark of a missing file": bench("dsg", "dsg:nope.csv", "no such file", vqa=SELF),
+    "GenEval on DSG's prompts": bench("geneval", DSG, "no GenEval truth", **BOXES),
+    "DSG on GenEval's prompts": bench("dsg", GENEVAL, "no DSG questions", vqa=SELF),
+    "TIFA on DSG's prompts": bench("tifa", DSG, "no TIFA questions", vqa=SELF),
+    "CompBench on DSG's prompts": bench("compbench", DSG, "not of T2I-CompBench++"),
+    "DSG without a judge": bench("dsg", DSG, "asks a judge", "--vqa unigap.judges.VQAJudge"),
+    "DSG by a detector": bench("dsg", DSG, "no use for --detector", vqa=SELF, **BOXES),
+    "DSG by a judge of whole images": bench("dsg", DSG, "answers no questions", vqa="unigap.judges.RandomJudge"),
+    "DSG by a judge that is no checkpoint": bench(
+        "dsg", DSG, "no such folder", vqa="unigap.judges.VQAJudge", vqa__checkpoint="nowhere"
+    ),
+    "DSG by a server that is down": bench(
+        "dsg",
+        DSG,
+        "server 'http://127.0.0.1:9/v1': no connection",
+        vqa="unigap.judges.OpenAIJudge",
+        vqa__url="http://127.0.0.1:9/v1",
+        vqa__model="x",
+    ),
+    "WISE by a model that writes no text": bench("wise", "wise:wise.json", "writes no text", vqa=SELF),
+    "WISE's numbers beyond its prompts": Mistake(
+        ["prompts", "import", "wise:sets/wise-number.json"], ["wise-number.json'", "row 1", "from 1 to 1000"]
+    ),
+    "WISE without an explanation": Mistake(
+        ["prompts", "import", "wise:sets/wise-text.json"], ["wise-text.json'", "row 1", "'Explanation' must be"]
+    ),
+    "WISE in an empty folder": Mistake(["prompts", "import", "wise:sets/no-sets"], ["'sets/no-sets'", "holds none of"]),
+    "GenEval by a detector of other classes": bench(
+        "geneval", GENEVAL, "'sets/detector'", "does not know 5 of the 6 classes", **BOXES
+    ),
+    "GenEval by a detector without names of classes": bench(
+        "geneval",
+        GENEVAL,
+        "'sets/no-names'",
+        "names no classes",
+        detector=BOXES["detector"],
+        detector__checkpoint="sets/no-names",
+    ),
+    "a detector that is sure of all": bench(
+        "geneval", GENEVAL, "confidence must be between 0 and 1", **BOXES, detector__confidence=1.5
+    ),
+    "a benchmark of no images": bench("dsg", DSG, "candidates must be >= 1, got 0", n=0, vqa=SELF),
+    "a benchmark into a full folder": bench("dsg", DSG, "full is a symbolic link", out="full", vqa=SELF),
+    "a benchmark by people": bench("dsg", DSG, "arrive later", vqa=SELF, judge="unigap.judges.HumanJudge"),
+    "a benchmark in words unknown": bench("dsg", DSG, "the model has no word", vqa=SELF),
     "calibrate beyond certainty": calibrate("precision must be", precision=1.5),
     "calibrate on too few": calibrate("n must be at least 4", n=2),
     "calibrate on a pipe": calibrate("'pipe.jsonl'", "it is a pipe", captions="pipe.jsonl"),

@@ -165,6 +165,13 @@ BROKEN = {
     "answers-nothing.jsonl": lines({"id": "00000"}),
     "answers-empty.jsonl": "\n",
     "answers-color.jsonl": lines({"id": "00003", "objects": [{"class": "bus", "box": [0, 0, 1, 1], "score": 1}]}),
+    "detector/config.json": json.dumps({"model_type": "detr", "id2label": {"0": "circle", "1": "cat"}}),
+    "no-names/config.json": json.dumps({"model_type": "detr"}),
+    "wise.json": json.dumps([{"Prompt": "a ring", "Explanation": "a ring", "prompt_id": 1}]),
+    "wise-number.json": json.dumps([{"Prompt": "a ring", "Explanation": "a ring", "prompt_id": 1001}]),
+    "wise-text.json": json.dumps([{"Prompt": "a ring", "prompt_id": 1}]),
+    "answers-tifa.jsonl": lines({"id": "coco_1", "answers": {"1": "yes"}}),
+    "answers-wise.jsonl": lines({"id": "0001", "ratings": {"consistency": 3, "realism": 1, "aesthetic": 1}}),
     "answers-dsg.jsonl": lines({"id": "whoops_5", "answers": {"1": "yes"}}),
 }
 """Files by name; a name with a folder lies in it."""

@@ -106,7 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
         said = " ".join([*(part["text"] for part in texts), *(turn["content"] for turn in body["messages"][1:])])
         logit = logit_of(image, said)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
-        if "seed" in body and body["max_tokens"] > 16:
+        if "Aesthetic:" in said:
+            text = f"Consistency: {int(logit >= 0) * 2}\nRealism: 1\nAesthetic: 2"
+        elif "seed" in body and body["max_tokens"] > 16:
             text = f"Brightness {logit:.2f}, seed {body['seed']}."
         elif "seed" in body:
             chance = int.from_bytes(hashlib.sha256(f"{body['seed']}/{said}/{image.size}".encode()).digest()[:4]) / 2**32

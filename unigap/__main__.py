@@ -20,6 +20,7 @@ VERBS = {
     "validate": ("unigap.cli.lightning_verbs", "measure the gap of a stage's model on held-out prompts"),
     "predict": ("unigap.cli.lightning_verbs", "sample and judge candidates into a pool"),
     "draw": ("unigap.cli.verbs", "draw 'a red circle' --n 16 --keep 2: sample images, judge them, keep the best"),
+    "bench": ("unigap.cli.verbs", "draw, measure and score a published benchmark: bench geneval geneval:FILE"),
     "gap": ("unigap.cli.verbs", "measure the gap of a checkpoint"),
     "calibrate": ("unigap.cli.verbs", "find the threshold at which a judge reaches a given precision"),
     "report": ("unigap.cli.verbs", "write the HTML report of a run folder"),
@@ -32,7 +33,7 @@ VERBS = {
     ),
     "pool": ("unigap.cli.verbs", "pool import|verify: train on images of your own, check every file of a pool"),
     "prompts": ("unigap.cli.verbs", "prompts import|audit: list a prompt set, find training prompts in the test set"),
-    "score": ("unigap.cli.verbs", "score geneval|compbench|dsg: benchmark scores from detections or answers"),
+    "score": ("unigap.cli.verbs", "score geneval|compbench|dsg|tifa|wise: benchmark scores from detections or answers"),
     "export": ("unigap.cli.verbs", "export pool|model: a folder for the Hugging Face hub, with its card"),
 }
 HELP = "usage: unigap VERB [options]\n\n" + "".join(f"  {verb:<10} {text}\n" for verb, (_, text) in VERBS.items())

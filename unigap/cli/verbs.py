@@ -15,6 +15,7 @@ from unigap.world import import_worlds
 COMMANDS: dict[str, str | dict[str, str]] = {
     "configs": {"list": "configs", "show": "configs", "copy": "configs"},
     "draw": "draw",
+    "bench": "bench",
     "gap": "gap",
     "calibrate": "calibrate",
     "report": "report",
@@ -29,13 +30,13 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     },
     "pool": {"import": "pool_import", "verify": "pool_verify"},
     "prompts": {"import": "prompts", "audit": "prompts"},
-    "score": {"geneval": "score", "compbench": "score", "dsg": "score"},
+    "score": {"geneval": "score", "compbench": "score", "dsg": "score", "tifa": "score", "wise": "score"},
     "export": {"pool": "export_pool", "model": "export_model"},
 }
 """Modules of ``unigap.cli.commands`` by verb; each holds a function named after the verb, e.g. ``judge_export``."""
 ALONE = {"configs": "list"}
 """Second words that a verb of two words has when it is given alone."""
-TAKE_CLASSES = ("draw", "pool", "check", "gap", "calibrate", "judge", "export")
+TAKE_CLASSES = ("draw", "bench", "pool", "check", "gap", "calibrate", "judge", "export")
 """Verbs with options that name a class; worlds add classes to choose from."""
 
 

@@ -11,6 +11,7 @@ from unigap.prompt_sets.plain import read_prompt_file, write_prompt_file
 from unigap.prompt_sets.science_t2i import read_science_t2i
 from unigap.prompt_sets.t2i_compbench import read_t2i_compbench
 from unigap.prompt_sets.tifa import read_tifa
+from unigap.prompt_sets.wise import read_wise
 from unigap.records import Prompt
 
 READERS: dict[str, Callable[[str], list[Prompt]]] = {
@@ -20,6 +21,7 @@ READERS: dict[str, Callable[[str], list[Prompt]]] = {
     "dsg": read_dsg,
     "dpg": read_dsg,
     "tifa": read_tifa,
+    "wise": read_wise,
     "datasets": read_datasets,
 }
 """Reader of PATH in a source ``NAME:PATH``, by NAME."""

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from rich.console import Console
 from rich.table import Table
 
 from unigap.console.closing import close
-from unigap.evaluation.scoring import compbench, geneval
-from unigap.evaluation.scoring.answers import ImageAnswers, Score, read_answers
-from unigap.evaluation.scoring.dsg import score_dpg_as_published
-from unigap.evaluation.scoring.dsg import score_dsg as score_questions
-from unigap.evaluation.scoring.tally import by_tag, mean, mean_of_tags
+from unigap.evaluation.scoring.answers import read_answers
+from unigap.evaluation.scoring.benchmarks import RULES
 from unigap.files.outputs import check_figures, write_figures
-from unigap.metrics.intervals import Estimate
 from unigap.prompt_sets.loading import read_prompts
-from unigap.records import Prompt
-
-Scoring = Callable[[Sequence[ImageAnswers], Sequence[Prompt]], dict[str, Estimate]]
 
 
 def score_geneval(*, prompts: str, answers: str, out: str = "") -> None:
@@ -29,7 +20,7 @@ def score_geneval(*, prompts: str, answers: str, out: str = "") -> None:
         answers: JSONL file with one line for each image: its prompt's ``id`` and the ``objects`` detected in it.
         out: JSON file for the figures. Default: write none.
     """
-    _score("geneval", lambda images, _: _tags(geneval.score_geneval(images)), prompts, answers, out)
+    _score("geneval", prompts, answers, out)
 
 
 def score_compbench(*, prompts: str, answers: str, out: str = "") -> None:
@@ -40,7 +31,7 @@ def score_compbench(*, prompts: str, answers: str, out: str = "") -> None:
         answers: JSONL file with one line for each image: its prompt's ``id`` and what the rule of its category needs.
         out: JSON file for the figures. Default: write none.
     """
-    _score("compbench", lambda images, _: _tags(compbench.score_compbench(images)), prompts, answers, out)
+    _score("compbench", prompts, answers, out)
 
 
 def score_dsg(*, prompts: str, answers: str, out: str = "", as_published_dpg: bool = False) -> None:
@@ -52,17 +43,38 @@ def score_dsg(*, prompts: str, answers: str, out: str = "", as_published_dpg: bo
         out: JSON file for the figures. Default: write none.
         as_published_dpg: Reproduce the faults of DPG-Bench's program, to compare with published figures.
     """
-    name = "dpg-as-published" if as_published_dpg else "dsg"
-    _score(name, _published_dpg if as_published_dpg else _questions, prompts, answers, out)
+    _score("dpg-as-published" if as_published_dpg else "dsg", prompts, answers, out)
 
 
-def _score(benchmark: str, scoring: Scoring, source: str, answers: str, out: str) -> None:
+def score_tifa(*, prompts: str, answers: str, out: str = "") -> None:
+    """Compute TIFA's score from answers to multiple-choice questions.
+
+    Args:
+        prompts: Source of the prompts, e.g. ``tifa:tifa_v1.0_question_answers.json``.
+        answers: JSONL file with one line for each image: its prompt's ``id`` and the ``answers`` by question number.
+        out: JSON file for the figures. Default: write none.
+    """
+    _score("tifa", prompts, answers, out)
+
+
+def score_wise(*, prompts: str, answers: str, out: str = "") -> None:
+    """Compute WISE's WiScore from ratings.
+
+    Args:
+        prompts: Source of the prompts, e.g. ``wise:FOLDER``.
+        answers: JSONL file with one line for each image: its prompt's ``id`` and the ``ratings``.
+        out: JSON file for the figures. Default: write none.
+    """
+    _score("wise", prompts, answers, out)
+
+
+def _score(benchmark: str, source: str, answers: str, out: str) -> None:
     """Print the table of a benchmark, and write its figures as JSON if ``out`` is not empty."""
     if out:
         check_figures(out)
     prompts = read_prompts(source)
     images = read_answers(answers, prompts)
-    figures = scoring(images, prompts)
+    figures = RULES[benchmark](images, prompts).figures
     if out:  # before printing, so that a closed pipe loses nothing
         write_figures(out, {tag: estimate.to_dict() for tag, estimate in figures.items()})
     answered = len({image.prompt.id for image in images})
@@ -76,22 +88,3 @@ def _score(benchmark: str, scoring: Scoring, source: str, answers: str, out: str
         close({"figures": out}, "compare them with figures of other checkpoints on the same prompts")
     else:
         close({}, "add --out FILE.json to keep these figures")
-
-
-def _tags(scores: Sequence[Score]) -> dict[str, Estimate]:
-    return {**by_tag(scores), "mean of tags": mean_of_tags(scores)}
-
-
-def _questions(images: Sequence[ImageAnswers], prompts: Sequence[Prompt]) -> dict[str, Estimate]:
-    return _images_and_kinds(*score_questions(images))
-
-
-def _published_dpg(images: Sequence[ImageAnswers], prompts: Sequence[Prompt]) -> dict[str, Estimate]:
-    return _images_and_kinds(*score_dpg_as_published(images, prompts[0].id))
-
-
-def _images_and_kinds(scores: Sequence[Score], kinds: Sequence[Score]) -> dict[str, Estimate]:
-    if not scores:
-        raise ValueError("the published program leaves out every image that was given; answer other prompts too")
-    questions = {f"questions: {kind}": estimate for kind, estimate in by_tag(kinds).items()}
-    return {**by_tag(scores), **questions, "mean of images": mean(scores)}

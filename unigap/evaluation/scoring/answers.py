@@ -13,7 +13,7 @@ from unigap.prompt_sets.rows import Row, json_rows, read_text, text_field, with_
 from unigap.prompt_sets.same_text import normalised
 from unigap.records import Prompt
 
-KEYS = ("id", "objects", "phrases", "similarity", "attribute", "spatial", "action", "answers")
+KEYS = ("id", "objects", "phrases", "similarity", "attribute", "spatial", "action", "answers", "ratings")
 OBJECT_KEYS = ("class", "box", "score", "color", "depth")
 """Keys of an object that the rules read; a notice counts other keys."""
 Box = tuple[float, float, float, float]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unigap.evaluation.scoring.answers import Box, Detection, ImageAnswers, Score, is_number
+from unigap.evaluation.scoring.boxes import area, intersection, iou
 from unigap.prompt_sets.t2i_compbench import RELATIONS
 
 OVERLAP, OVERLAP_3D, NEAR = 0.1, 0.5, 150.0
@@ -33,20 +34,6 @@ def attribute_score(p_yes: Sequence[float]) -> float:
         p_yes: BLIP-VQA's probability of "yes" for each phrase, in [0, 1].
     """
     return math.prod(p_yes)
-
-
-def iou(a: Box, b: Box) -> float:
-    """Return the intersection over union of two boxes, in [0, 1]."""
-    common = _intersection(a, b)
-    return common / (_area(a) + _area(b) - common)
-
-
-def _intersection(a: Box, b: Box) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def relation_score(relation: str, a: Detection, b: Detection) -> float:
@@ -117,7 +104,7 @@ def numeracy_score(truth: Mapping[str, Any], detections: Sequence[Detection]) ->
 
 
 def _same_box(a: Box, b: Box) -> bool:
-    return _intersection(a, b) > SAME_BOX * min(_area(a), _area(b))
+    return intersection(a, b) > SAME_BOX * min(area(a), area(b))
 
 
 def three_in_one(parts: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -23,10 +23,15 @@ def mean(scores: Sequence[Score]) -> Estimate:
     return _weighted(scores, [1.0] * len(scores))
 
 
-def mean_of_tags(scores: Sequence[Score]) -> Estimate:
-    """Return the unweighted mean of the tags' means."""
+def mean_of_tags(scores: Sequence[Score], shares: Mapping[str, float] | None = None) -> Estimate:
+    """Return the mean of the tags' means.
+
+    Args:
+        scores: The scores.
+        shares: Weight of each tag; None weighs all alike. Weights of the tags that occur are scaled to sum to 1.
+    """
     sizes = Counter(score.tag for score in scores)
-    return _weighted(scores, [1 / sizes[score.tag] for score in scores])
+    return _weighted(scores, [(shares[score.tag] if shares else 1) / sizes[score.tag] for score in scores])
 
 
 def _weighted(scores: Sequence[Score], weights: Sequence[float]) -> Estimate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,51 @@ def image_reader_from_folder(checkpoint: str, placement: Placement) -> tuple[Any
     return net, processor
 
 
+@dataclass(frozen=True)
+class Network:
+    """The transformers classes that load a checkpoint without a chat template, such as a detector's.
+
+    Attributes:
+        name: What it is, for messages.
+        cls: The class whose ``from_pretrained`` loads the weights.
+        build: Builds the network from its config, to count its weights.
+        processor: The class whose ``from_pretrained`` loads the processor.
+    """
+
+    name: str
+    cls: Any
+    build: Callable[[Any], Any]
+    processor: Any
+
+
+def network_from_folder(network: Network, checkpoint: str) -> tuple[Any, Any]:
+    """Load a network in eval mode on the CPU in float32, and its processor.
+
+    Args:
+        network: The classes.
+        checkpoint: A folder or a hub id.
+
+    Raises:
+        ValueError: The folder is not a sound checkpoint of such a network; names the folder and the fault.
+    """
+    processor = check_network(network, checkpoint)
+    with tasks.task("loading", f"loading {checkpoint}"):
+        # older checkpoints store numbers that transformers computes now, such as position ids
+        net, _unused = _load_weights(network.cls, network.name, checkpoint, "float32", {})
+    return net.requires_grad_(False), processor
+
+
+def check_network(network: Network, checkpoint: str) -> Any:
+    """Check all of a checkpoint but its weights, which stay on disk; return its processor.
+
+    Raises:
+        ValueError: As in `network_from_folder`, as far as the config and the processor show it.
+    """
+    _check_config(checkpoint, network.name, network.build)
+    with _loading(checkpoint, network.name):
+        return network.processor.from_pretrained(resolve(checkpoint), trust_remote_code=False)
+
+
 def clip_from_folder(checkpoint: str) -> tuple[Any, Any]:
     """Load a CLIP network of transformers in eval mode on the CPU in float32, and its processor.
 
@@ -91,15 +137,8 @@ def clip_from_folder(checkpoint: str) -> tuple[Any, Any]:
     """
     from transformers import CLIPModel, CLIPProcessor
 
-    name = "a CLIP model"
     check_family(checkpoint, model_type(checkpoint), ["clip"])
-    _check_config(checkpoint, name, CLIPModel)
-    with tasks.task("loading", f"loading the judge {checkpoint}"):
-        with _loading(checkpoint, name):
-            processor = CLIPProcessor.from_pretrained(resolve(checkpoint), trust_remote_code=False)
-        # older checkpoints store position ids, which transformers computes now
-        net, _unused = _load_weights(CLIPModel, name, checkpoint, "float32", {})
-    return net.requires_grad_(False), processor
+    return network_from_folder(Network("a CLIP model", CLIPModel, CLIPModel, CLIPProcessor), checkpoint)
 
 
 def dino_from_folder(checkpoint: str) -> Any:
