@@ -102,7 +102,7 @@ class Guard(Callback):
         self.watches = {watch.name: watch for watch in chosen_watches(pl_module, self.tolerances)}
         self._pictures = PictureFigures(self.features, [name for name in PICTURES if name in self.watches])
         self.probe_set = self._known_pairs(pl_module).load(self.n)
-        if len(self.probe_set.truth_B.unique()) < 2:
+        if len(torch.unique(self.probe_set.truth_B)) < 2:
             raise ValueError("Guard needs true and false captions, and these pairs have only one kind; add the other")
         missing = [name for name in GROUPED if name in absent_figures(pl_module) and name not in self.tolerances]
         if missing and trainer.is_global_zero:

@@ -184,7 +184,7 @@ class RunSummary(Callback):
             Candidate(self.prompts[s // n], EVAL_ROUND, s % n, seed, drawing, logp)
             for s, (seed, drawing, logp) in enumerate(rows)
         ]
-        parts = stack_drawings(candidates).to(stage.device).split(self.plan.images_per_batch)
+        parts = torch.split(stack_drawings(candidates).to(stage.device), self.plan.images_per_batch)
         pixels = [stage.model.decode(part).cpu() for part in parts]
         prompt_S = torch.arange(len(self.prompts)).repeat_interleave(n)
         sampled = SampledBatch(candidates, torch.cat(pixels))

@@ -23,7 +23,7 @@ from unigap.models.base import UnifiedModel
 from unigap.report.gap_table import folded, print_comparison
 from unigap.report.pages.report import write_report
 from unigap.report.run_folder.contents import Summary
-from unigap.stages.base import load_stage
+from unigap.stages.earlier_stage import load_stage
 from unigap.world import import_worlds
 
 CONFIG = Path(__file__).with_name("demo.yaml")
