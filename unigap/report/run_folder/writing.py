@@ -160,7 +160,7 @@ def _representative(first_P: torch.Tensor, before: Verdicts, after: Verdicts, co
         outcome_P = 2 * before.right_S[first_P].long() + after.right_S[first_P].long()
     sorted_P = first_P[outcome_P.argsort(stable=True)]
     shown = min(count, len(sorted_P))
-    return sorted(sorted_P[number * len(sorted_P) // shown].item() for number in range(shown))
+    return sorted(int(sorted_P[number * len(sorted_P) // shown]) for number in range(shown))
 
 
 def _about(verdicts: Verdicts, i: int) -> dict[str, Any]:

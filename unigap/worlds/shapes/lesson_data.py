@@ -53,7 +53,7 @@ def crowd_batch(rng: random.Random, size: int) -> CrowdBatch:
     return CrowdBatch(pictures(scenes), torch.stack([cell_labels(scene) for scene in scenes]))
 
 
-def lesson_batch(rng: random.Random, size: int, noise: float, questioned: float) -> LessonBatch:
+def lesson_batch(rng: random.Random, size: int, noise: float = 0.0, questioned: float = 1.0) -> LessonBatch:
     """Sample lessons of the pretraining split.
 
     Args:
