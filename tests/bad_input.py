@@ -696,7 +696,7 @@ STAGES = {
     ),
     "share of wrong captions": pretrain("pretrain", "caption_noise must be in [0, 1], got 2", data__caption_noise=2),
     "no questions": pretrain("pretrain", "questioned_share must be in (0, 1], got 0", data__questioned_share=0),
-    "more instruction than training": pretrain("pretrain", "instruct_steps must be <=", data__instruct_steps=9),
+    "negative instruction": pretrain("pretrain", "instruct_steps must be >= 0, got -1", data__instruct_steps=-1),
     "steps of the decay": pretrain("pretrain", "decay_steps must be >= 0, got -1", stage__decay_steps=-1),
     "steps between measurements": pretrain(
         "pretrain", "every_n_steps must be >= 1, got 0", trainer__callbacks__every_n_steps=0

@@ -61,6 +61,7 @@ PRETRAIN = {
     "model.init_args.tokenizer_from": "null",
     "trainer.callbacks.per_cell": 1,
     "trainer.callbacks.candidates": 1,
+    "data.instruct_steps": 0,
     "data.tokenizer_steps": 3,
     "data.trunk_steps": 2,
     "data.tokenizer_batch": 2,

@@ -18,9 +18,11 @@ from evidence.fit import spec
 from evidence.pretraining_page import BASE, IMPROVED, RECALLED, gains, target_rows
 from evidence.results_file import ResultsFile
 from unigap.__main__ import main as unigap
+from unigap.models.families import load_model
 from unigap.worlds.shapes.pretraining_curve import CURVE
 
 TINY = functools.partial(Setting, per_cell=1, skip=0, test_per_cell=1, test_candidates=2, exam=10, batch_size=8)
+RECORDED = Path(__file__).parents[1] / "docs" / "evidence"
 FICKLE = spec("unigap.judges.RandomJudge", yes_rate=0.4, seed=0)
 
 
@@ -78,3 +80,12 @@ def test_targets_are_compared_with_what_was_measured() -> None:
         "precision of yes": (0.6667, False),
         "weak-generation share": (1.0, True),
     }
+
+
+def test_the_shipped_model_is_the_one_whose_targets_are_recorded() -> None:
+    recorded = json.loads((RECORDED / "pretraining.json").read_text())
+    assert recorded["setting"]["weights"] == load_model("shapes").weights_digest()
+    held = {row["target"]: row["held"] for row in recorded["rows"]}
+    assert len(held) == 6 and {name for name, holds in held.items() if not holds} == set()
+    page = (RECORDED / "pretraining.md").read_text()
+    assert all(f"| {name} | " in page for name in held)

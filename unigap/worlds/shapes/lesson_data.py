@@ -116,8 +116,8 @@ class ShapesLessons(LightningDataModule):
         caption_noise: Share of prompts with a wrong attribute, count or relation, in [0, 1]. Answers to questions and
             the captions that the model writes are right.
         questioned_share: Share of the lessons of a batch, in (0, 1], that the model is questioned about.
-        instruct_steps: The last batches of the second phase, in which the model is questioned about every lesson. It
-            learns to draw in them as before.
+        instruct_steps: The last batches of the second phase, or all if there are fewer, in which the model is
+            questioned about every lesson. It learns to draw in them as before.
         seed: Seed of all batches; batch k of a seed is always the same. Null follows the run's seed.
     """
 
@@ -147,8 +147,6 @@ class ShapesLessons(LightningDataModule):
             raise ValueError(f"caption_noise must be in [0, 1], got {caption_noise}")
         if not 0 < questioned_share <= 1:
             raise ValueError(f"questioned_share must be in (0, 1], got {questioned_share}")
-        if instruct_steps > trunk_steps:
-            raise ValueError(f"instruct_steps must be <= trunk_steps, {trunk_steps}, got {instruct_steps}")
         self.instruct_steps = instruct_steps
         self.tokenizer_batch, self.trunk_batch = tokenizer_batch, trunk_batch
         self.caption_noise, self.questioned_share = caption_noise, questioned_share
