@@ -179,6 +179,7 @@ def in_words(summary: Summary) -> list[str]:
         prompts = f"{first.discarded:,} of {first.prompts:,} prompts had no accepted image after the first round"
         later = f", {last.discarded:,} after round {last.round}" if len(summary.rounds) > 1 else ""
         sentences.append(prompts + later)
+    sentences.append("The intervals are over test prompts; they do not contain how runs with other seeds differ")
     return [f"{sentence}.".replace("\N{NO-BREAK SPACE}", " ") for sentence in sentences]
 
 
