@@ -129,6 +129,8 @@ VERBS = {
     "unknown option": gap("--temprature", "did you mean 'temperature'", temprature=1),
     "unknown option of demo": Mistake(["demo", "--sed", "3"], ["--sed", "did you mean 'seed'"]),
     "unknown option of report": Mistake(["report", "full", "--aut", "x"], ["--aut", "did you mean 'out'"]),
+    "push what is no export": Mistake(["push", "pool", "full", "me/pool"], ["'full'", "unigap export pool"]),
+    "unknown kind of push": Mistake(["push", "modl", "full", "me/pool"], ["modl", "did you mean 'model'"]),
     "unknown shipped config": Mistake(["configs", "show", "shape/sft"], ["'shape/sft'", "did you mean 'shapes/sft'"]),
     "copy over a file": Mistake(["configs", "copy", "shapes/sft", "--out", "seen.txt"], ["'seen.txt' exists"]),
     "copy into a pool": Mistake(["configs", "copy", "wandb", "--out", "pool-of-another/a.yaml"], ["--out", "pool"]),
