@@ -439,6 +439,7 @@ JUDGES = {
     "images from a URL": Mistake(["pool", "import", "https://example.org/a", "imported"], ["is a URL", "download it"]),
     "images without captions": images("uncaptioned", "1 of 1 images have no caption", "'a.txt'"),
     "images with an empty caption": images("empty", "a.txt' is empty", "write what the image shows"),
+    "a shard that is none": images("broken.tar", "'images/broken.tar'", "no tar file"),
     "images that are none": images("torn.csv", "line 2", "uncaptioned/a.png", "cannot be read"),
     "images that are gone": images("gone.jsonl", "line 1", "nope.png", "no such file"),
     "images in odd columns": images("odd.csv", "no known layout: left, right", "file_name and text"),
