@@ -99,6 +99,7 @@ TEXTS = {
     "images/untold.jsonl": '{"image": "a.png", "text": " "}\n',
     "images/no-image.jsonl": '{"image": 5, "text": "a red circle"}\n',
     "images/broken.parquet": "no parquet",
+    "images/broken.tar": "no tar file" * 99,
     "images/unread.jsonl": '{"image": "a.png", "text": "a unicorn"}\n',
     # sheets and questions
     "stranger.csv": "candidate_id,verdict\na unicorn@0.0,yes\n",

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,63 @@ def test_captioned_images_are_stored_as_the_tokenizer_keeps_them(
     assert pool.recipe(0)["imported"]["images"] == 7 and pool.recipe(0)["selects"] == "human"
     written = [json.loads(line)["text"] for line in Path("prompts.jsonl").read_text().splitlines()]
     assert written == CAPTIONS
+
+
+def lay_shard(path: Path, files: dict[str, bytes]) -> None:
+    """A tar file."""
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def test_the_shards_of_a_webdataset_are_imported(janus_folder: Path, here: Path) -> None:
+    (here / "mine").mkdir()
+    images = [png(picture(caption, number)) for number, caption in enumerate(CAPTIONS)]
+    lay_shard(here / "mine/001.tar", {"b.png": images[2], "b.txt": f"{CAPTIONS[2]}\n".encode()})
+    lay_shard(
+        here / "mine/000.tar",
+        {
+            "deep/a.1.cls": b"7",
+            "deep/a.jpg": images[0],
+            "deep/a.json": json.dumps({"caption": CAPTIONS[0], "width": 32}).encode(),
+            "deep/c.TXT": CAPTIONS[1].encode("utf-8-sig"),
+            "deep/c.PNG": images[1],
+        },
+    )
+    assert listed("mine") == [(caption, True, None) for caption in CAPTIONS[:3]]
+    assert [np.array(found.read()).tolist() for found in read_source("mine")] == [
+        np.array(picture(caption, number)).tolist() for number, caption in enumerate(CAPTIONS[:3])
+    ]
+    assert [image.where for image in read_source("mine/001.tar")] == ["shard 'mine/001.tar': sample 'b'"]
+    assert take("mine", janus_folder, measured=0) == 0
+    assert {candidate.prompt.text for candidate in Pool.open("pool").candidates()} == {*CAPTIONS[:3]}
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"a.txt": b"a ring"}, "sample 'a' holds no image"),
+        ({"a.png": b"x"}, "sample 'a' has no caption"),
+        ({"a.png": b"x", "a.txt": b" \n"}, "the caption is empty"),
+        ({"a.png": b"x", "a.txt": b"\xff"}, "'a.txt' is not UTF-8 at byte 0"),
+        ({"a.png": b"x", "a.json": b"[1]"}, "sample 'a' has no caption"),
+        ({"a.png": b"x", "a.txt": b"a ring"}, "sample 'a': the image cannot be read"),
+    ],
+)
+def test_a_sample_that_is_not_whole_is_named(
+    files: dict[str, bytes], told: str, janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay_shard(here / "mine.tar", files)
+    expect_error(take("mine.tar", janus_folder), capsys, "'mine.tar'", told)
+
+
+def test_a_shard_that_is_cut_off_is_named(janus_folder: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lay_shard(here / "mine.tar", {"a.txt": CAPTIONS[0].encode(), "a.png": png(picture(CAPTIONS[0]))})
+    whole = (here / "mine.tar").read_bytes()
+    (here / "mine.tar").write_bytes(whole[:1600])
+    expect_error(take("mine.tar", janus_folder), capsys, "'mine.tar'", "fetch")
 
 
 @pytest.mark.parametrize("family", ["showo", "emu3", "bagel"])

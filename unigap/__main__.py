@@ -35,6 +35,7 @@ VERBS = {
     "prompts": ("unigap.cli.verbs", "prompts import|audit: list a prompt set, find training prompts in the test set"),
     "score": ("unigap.cli.verbs", "score geneval|compbench|dsg|tifa|wise: benchmark scores from detections or answers"),
     "export": ("unigap.cli.verbs", "export pool|model: a folder for the Hugging Face hub, with its card"),
+    "push": ("unigap.cli.verbs", "push pool|model FOLDER REPO: upload an export to the Hugging Face hub"),
 }
 HELP = "usage: unigap VERB [options]\n\n" + "".join(f"  {verb:<10} {text}\n" for verb, (_, text) in VERBS.items())
 HELP += "\nunigap VERB --help lists the options of a verb; --debug shows the traceback of an error.\n"

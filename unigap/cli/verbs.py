@@ -32,6 +32,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     "prompts": {"import": "prompts", "audit": "prompts"},
     "score": {"geneval": "score", "compbench": "score", "dsg": "score", "tifa": "score", "wise": "score"},
     "export": {"pool": "export_pool", "model": "export_model"},
+    "push": {"pool": "push", "model": "push"},
 }
 """Modules of ``unigap.cli.commands`` by verb; each holds a function named after the verb, e.g. ``judge_export``."""
 ALONE = {"configs": "list"}

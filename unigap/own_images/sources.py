@@ -1,4 +1,4 @@
-"""Read images with captions or preferences from a folder, a CSV or JSONL file, or a data set on disk."""
+"""Read images with captions or preferences from a folder, a CSV or JSONL file, tar shards, or a data set on disk."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from unigap.files.durable import digest
 from unigap.files.images import decode_image, read_image
 from unigap.files.outside import read_outside_text
 from unigap.own_images.layouts import Layout, layout_of
+from unigap.own_images.tar_shards import read_shards, shards_in
 from unigap.prompt_sets.rows import MAX_BYTES, csv_rows, json_rows, on_one_line, refuse_url, with_known_keys
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 """Endings of an image in a folder, in lower case."""
 METADATA = ("metadata.jsonl", "metadata.csv")
 TABLES = (".parquet", ".arrow")
-WANTED = "a folder of images and captions, a .csv or .jsonl file, or a data set on disk"
+WANTED = "a folder of images and captions, a .csv or .jsonl file, .tar shards, or a data set on disk"
 MAX_CAPTION = 1 << 20
 
 
@@ -54,8 +55,8 @@ def read_source(source: str, split: str = "train") -> list[SourceImage]:
 
     Args:
         source: A folder of images with ``metadata.jsonl``, ``metadata.csv`` or a ``.txt`` file for each image; a
-            ``.jsonl`` or ``.csv`` file; or a Parquet or Arrow file, a folder of these, or one that
-            ``datasets.save_to_disk`` wrote.
+            ``.jsonl`` or ``.csv`` file; a ``.tar`` shard of a WebDataset or a folder of them; or a Parquet or Arrow
+            file, a folder of these, or one that ``datasets.save_to_disk`` wrote.
         split: Split of a data set.
 
     Returns:
@@ -75,6 +76,9 @@ def read_source(source: str, split: str = "train") -> list[SourceImage]:
 
 
 def _images_of(path: Path, named: str, split: str) -> Iterator[SourceImage]:
+    shards = shards_in(path)
+    if shards:
+        return (SourceImage(one.caption, one.where, True, None, one.name, one.read) for one in read_shards(shards))
     if not path.is_dir():
         if path.suffix in TABLES:
             return _of_dataset(path, named, split)

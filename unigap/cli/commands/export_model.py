@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unigap.cli.commands.model_choice import model_of, model_spec, name_of
-from unigap.console.closing import close
+from unigap.console.closing import close, command
 from unigap.files.durable import check_empty_folder, whole_folder, write_durable
 from unigap.files.outputs import refuse_inside_pool
 from unigap.models.base import UnifiedModel
@@ -46,7 +45,7 @@ def export_model(run: str, *, out: str, license: str = "unknown", adapter: bool 
         card = with_run(card_of(model, aside, fit), facts)
         write_durable(aside / CARD, card.encode())
         write_durable(aside / RECIPE, (fit.checkpoint.parent / CONFIG).read_bytes())
-    close({"model": out}, f"hf upload NAME {shlex.quote(out)}")
+    close({"model": out}, command("push", "model", out, "OWNER/NAME"))
 
 
 def card_of(model: UnifiedModel, folder: Path, fit: FitFolder) -> str:

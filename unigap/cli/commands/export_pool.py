@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 
 from unigap.cli.commands.model_choice import ModelChoice
 from unigap.console import tasks
-from unigap.console.closing import close
+from unigap.console.closing import close, command
 from unigap.console.mistakes import hint
 from unigap.files.durable import check_empty_folder, make_folder, whole_folder, write_durable
 from unigap.files.images import to_png
@@ -141,7 +140,7 @@ def export_pool(
         write_durable(aside / "README.md", card.encode())
     if not judged.drawings:
         print("the latents of the images are left out; add --latents true to include them")
-    close({"data set": out}, f"hf upload --repo-type dataset NAME {shlex.quote(out)}")
+    close({"data set": out}, command("push", "pool", out, "OWNER/NAME"))
 
 
 def read_judged(pool: Pool, threshold: float, judge: str | None = None) -> Judged:

@@ -49,7 +49,8 @@ def pool_import(
 
     Args:
         source: A folder of images with ``metadata.jsonl``, ``metadata.csv`` or a ``.txt`` file for each image; a
-            ``.jsonl`` or ``.csv`` file; a Parquet or Arrow file, a folder of these, or one of ``datasets``.
+            ``.jsonl`` or ``.csv`` file; a ``.tar`` shard of a WebDataset or a folder of them; a Parquet or Arrow file,
+            a folder of these, or one of ``datasets``.
         out: Folder of the new pool.
         checkpoint: The model to train: ``shapes`` (the default) or another shipped model, a folder, a hub id, or a run
             of ``unigap fit``.
