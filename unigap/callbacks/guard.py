@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -102,7 +103,7 @@ class Guard(Callback):
         self.watches = {watch.name: watch for watch in chosen_watches(pl_module, self.tolerances)}
         self._pictures = PictureFigures(self.features, [name for name in PICTURES if name in self.watches])
         self.probe_set = self._known_pairs(pl_module).load(self.n)
-        if len(self.probe_set.truth_B.unique()) < 2:
+        if self.probe_set.truth_B.all() or not self.probe_set.truth_B.any():
             raise ValueError("Guard needs true and false captions, and these pairs have only one kind; add the other")
         missing = [name for name in GROUPED if name in absent_figures(pl_module) and name not in self.tolerances]
         if missing and trainer.is_global_zero:
@@ -195,7 +196,8 @@ class Guard(Callback):
     def _log(self, stage: ImproveStage, found: Mapping[str, Finding], sound: bool) -> None:
         for name, finding in found.items():
             measured = {"": finding.now, "_change": finding.change.value, "_from_best": finding.from_best.moved}
-            stage.log_dict({f"guard/{name}{end}": value for end, value in measured.items()}, rank_zero_only=True)
+            known = {f"guard/{name}{end}": value for end, value in measured.items() if not math.isnan(value)}
+            stage.log_dict(known, rank_zero_only=True)
         stage.log("guard/sound", float(sound), rank_zero_only=True)
 
     def _act(self, trainer: Trainer, stage: ImproveStage, harms: Mapping[str, Finding]) -> None:

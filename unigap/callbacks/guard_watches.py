@@ -16,10 +16,10 @@ WATCHES = {
         Watch("yes_bias", "away", 0.05),
         Watch("accepted", "lower", 0.05),
         Watch("redrawn", "lower", 0.05),
-        Watch("spread", "lower", 0.3, relative=True),
-        Watch("edges", "lower", 0.3, relative=True),
-        Watch("code_entropy", "lower", 0.2, relative=True),
-        Watch("duplicates", "higher", 0.1),
+        Watch("spread", "lower", 0.15, relative=True),
+        Watch("edges", "lower", 0.2, relative=True),
+        Watch("code_entropy", "lower", 0.1, relative=True),
+        Watch("duplicates", "higher", 0.05),
     )
 }
 """Every figure with the tolerance that it has by default."""
