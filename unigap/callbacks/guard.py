@@ -37,8 +37,9 @@ class Guard(Callback):
     ``yes_bias``, the share of yes minus that of true captions. Of the images for validation prompts: ``accepted``, the
     share that the model's own judge accepts; ``spread``, the distance between images of a prompt; ``edges``, the share
     of pixels on an edge; ``code_entropy`` in nats, where images are codes; ``duplicates``, the share that repeats
-    another image of the prompt. Of the pool: ``redrawn``, the share of the images drawn since the last validation that
-    the selecting judge accepts, on prompts that were drawn before. Figures that a run does not have are left out.
+    another image of the prompt. Of a pool that is redrawn for all prompts: ``redrawn``, the share of the images drawn
+    since the last validation that the selecting judge accepts, on prompts that were drawn before. Figures that a run
+    does not have are left out.
 
     At each validation, the average since the best validation so far is compared with the best. The probability that the
     guard ever fires in a run in which no figure became worse by more than its tolerance is at most ``error_rate``:
@@ -214,6 +215,8 @@ class Guard(Callback):
             trainer.should_stop = True
         elif self.action == "rollback":
             _put_back(stage, self._sound_weights)
+            for record in self.records.values():
+                record.forget()
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
 
@@ -231,7 +234,16 @@ class Guard(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the figures and the results."""
+        """Restore the figures and the results.
+
+        Raises:
+            ValueError: The checkpoint was written by an earlier version, whose guard kept other figures.
+        """
+        if "records" not in state_dict:
+            raise ValueError(
+                "Guard: the checkpoint is of an earlier version, whose guard kept other figures; remove the callback, "
+                "or begin a new run"
+            )
         self._saved, self._pairs_key = state_dict["records"], state_dict["pairs"]
         self._rounds, self.history = state_dict["rounds"], state_dict["history"]
         self._sound_weights = state_dict["sound_weights"]
