@@ -33,7 +33,7 @@ WATCHED: Overrides = VALIDATED | {
     "data.init_args.eval_per_cell": 24,
     "model.init_args.eval_plan.candidates": 6,
 }
-"""As in ``python -m evidence guard``: with fewer validation images the guard notices hardly anything."""
+"""With fewer validation images only large damage is significant to the guard."""
 STOP: Overrides = WATCHED | {CALLBACKS: [spec("unigap.callbacks.Guard", action="stop")]}
 FEWER: Overrides = WATCHED | {
     CALLBACKS: [spec("lightning.pytorch.callbacks.EarlyStopping", monitor="non_unification", patience=2)]
