@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -12,10 +13,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kill_points import EXACT
-from small_runs import CHECKPOINT, POOL, TRAINER, words
+from small_runs import CHECKPOINT, POOL, TRAINER, state, words
 
+from unigap.models.janus import Janus
+from unigap.objectives import GRPO
 from unigap.pool import Pool
 
 HERE = Path(__file__).parent
@@ -60,6 +64,48 @@ def test_a_process_that_works_alone_outlives_the_time_out_of_the_group(janus_fol
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert (tmp_path / "measured" / "summary.json").is_file()
+
+
+def test_two_processes_learn_online_what_one_does(janus_folder: Path, tmp_path: Path) -> None:
+    """GRPO: the same groups, rewards and advantages, and in each step the same loss and gradient."""
+    flags = {"trainer.limit_val_batches": 0, "data.exam_pictures": 0, "model.init_args.objective.init_args.kl": 0.1}
+    flags |= {"model.init_args.schedule.prompts": 0, "trainer.callbacks+": "loss_file.LossFile"}
+    flags |= {"model.init_args.lr": 1e-3, "model.init_args.warmup_steps": 0}
+    runs = {"one": {"data.batch_size": 8}, "two": {**DDP, "data.batch_size": 4}}
+    for name, more in runs.items():
+        (tmp_path / name).mkdir()
+        command = words("fit", "grpo", {**TRAINER, **POOL, CHECKPOINT: janus_folder, **flags, **more})
+        done = subprocess.run(
+            [sys.executable, "-m", "unigap", *command],
+            cwd=tmp_path / name,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    rows, losses, weights = {}, {}, {}
+    for name in runs:
+        pool, run = Pool.open(tmp_path / name / "runs/grpo/pool"), tmp_path / name / "runs/grpo"
+        newest = pool.rounds[-1]
+        rows[name] = GRPO().rows(pool.candidates(newest), pool.logits("self", newest))
+        files = sorted((tmp_path / name).glob("losses-*.json"))
+        assert len(files) == {"one": 1, "two": 2}[name]
+        losses[name] = np.mean([json.loads(file.read_text()) for file in files], 0)
+        weights[name] = state(run / "checkpoints/last.ckpt")
+    assert [row.candidate.id for row in rows["one"]] == [row.candidate.id for row in rows["two"]]
+    assert max(row.candidate.round for row in rows["one"]) == 1, "the second round was drawn with trained weights"
+    values = [[row.value for row in rows[name]] for name in runs]
+    np.testing.assert_allclose(values[0], values[1], atol=1e-4)
+    assert len(losses["one"]) >= 4 and np.abs(losses["one"]).max() > 1e-3
+    np.testing.assert_allclose(losses["two"], losses["one"], atol=1e-4)
+    start = {f"model.{name}": tensor for name, tensor in Janus(str(janus_folder)).trainable_state().items()}
+    moved, apart = (
+        math.sqrt(sum((weights["one"][n] - other[n]).square().sum().item() for n in start))
+        for other in (start, weights["two"])
+    )
+    # AdamW's first steps have the size of lr whatever the gradient's, so rounding shows where a gradient is almost 0
+    assert moved > 0 and apart < 0.05 * moved
 
 
 def children(pid: int) -> list[int]:

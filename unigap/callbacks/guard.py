@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -36,8 +37,9 @@ class Guard(Callback):
     ``yes_bias``, the share of yes minus that of true captions. Of the images for validation prompts: ``accepted``, the
     share that the model's own judge accepts; ``spread``, the distance between images of a prompt; ``edges``, the share
     of pixels on an edge; ``code_entropy`` in nats, where images are codes; ``duplicates``, the share that repeats
-    another image of the prompt. Of the pool: ``redrawn``, the share of the images drawn since the last validation that
-    the selecting judge accepts, on prompts that were drawn before. Figures that a run does not have are left out.
+    another image of the prompt. Of a pool that is redrawn for all prompts: ``redrawn``, the share of the images drawn
+    since the last validation that the selecting judge accepts, on prompts that were drawn before. Figures that a run
+    does not have are left out.
 
     At each validation, the average since the best validation so far is compared with the best. The probability that the
     guard ever fires in a run in which no figure became worse by more than its tolerance is at most ``error_rate``:
@@ -102,7 +104,7 @@ class Guard(Callback):
         self.watches = {watch.name: watch for watch in chosen_watches(pl_module, self.tolerances)}
         self._pictures = PictureFigures(self.features, [name for name in PICTURES if name in self.watches])
         self.probe_set = self._known_pairs(pl_module).load(self.n)
-        if len(torch.unique(self.probe_set.truth_B)) < 2:
+        if self.probe_set.truth_B.all() or not self.probe_set.truth_B.any():
             raise ValueError("Guard needs true and false captions, and these pairs have only one kind; add the other")
         missing = [name for name in GROUPED if name in absent_figures(pl_module) and name not in self.tolerances]
         if missing and trainer.is_global_zero:
@@ -195,7 +197,8 @@ class Guard(Callback):
     def _log(self, stage: ImproveStage, found: Mapping[str, Finding], sound: bool) -> None:
         for name, finding in found.items():
             measured = {"": finding.now, "_change": finding.change.value, "_from_best": finding.from_best.moved}
-            stage.log_dict({f"guard/{name}{end}": value for end, value in measured.items()}, rank_zero_only=True)
+            known = {f"guard/{name}{end}": value for end, value in measured.items() if not math.isnan(value)}
+            stage.log_dict(known, rank_zero_only=True)
         stage.log("guard/sound", float(sound), rank_zero_only=True)
 
     def _act(self, trainer: Trainer, stage: ImproveStage, harms: Mapping[str, Finding]) -> None:
@@ -212,6 +215,8 @@ class Guard(Callback):
             trainer.should_stop = True
         elif self.action == "rollback":
             _put_back(stage, self._sound_weights)
+            for record in self.records.values():
+                record.forget()
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
 
@@ -229,7 +234,16 @@ class Guard(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the figures and the results."""
+        """Restore the figures and the results.
+
+        Raises:
+            ValueError: The checkpoint was written by an earlier version, whose guard kept other figures.
+        """
+        if "records" not in state_dict:
+            raise ValueError(
+                "Guard: the checkpoint is of an earlier version, whose guard kept other figures; remove the callback, "
+                "or begin a new run"
+            )
         self._saved, self._pairs_key = state_dict["records"], state_dict["pairs"]
         self._rounds, self.history = state_dict["rounds"], state_dict["history"]
         self._sound_weights = state_dict["sound_weights"]

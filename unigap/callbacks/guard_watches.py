@@ -16,10 +16,10 @@ WATCHES = {
         Watch("yes_bias", "away", 0.05),
         Watch("accepted", "lower", 0.05),
         Watch("redrawn", "lower", 0.05),
-        Watch("spread", "lower", 0.3, relative=True),
-        Watch("edges", "lower", 0.3, relative=True),
-        Watch("code_entropy", "lower", 0.2, relative=True),
-        Watch("duplicates", "higher", 0.1),
+        Watch("spread", "lower", 0.15, relative=True),
+        Watch("edges", "lower", 0.2, relative=True),
+        Watch("code_entropy", "lower", 0.1, relative=True),
+        Watch("duplicates", "higher", 0.05),
     )
 }
 """Every figure with the tolerance that it has by default."""
@@ -57,6 +57,11 @@ def absent_figures(stage: ImproveStage) -> dict[str, str]:
     absent = {}
     if stage.schedule is None:
         absent["redrawn"] = "this stage draws once; take CurriculumStage or GRPOStage, or leave it out"
+    elif stage.schedule.redraw != "all":
+        absent["redrawn"] = (
+            f"with schedule.redraw={stage.schedule.redraw} prompts are redrawn for their verdicts, with which later "
+            "ones cannot be compared; set it to all, or leave the figure out"
+        )
     if stage.eval_plan.candidates < 2:
         absent |= dict.fromkeys(GROUPED, "there is one image for each prompt; set model.eval_plan.candidates to 2")
     format = stage.model.drawing_format

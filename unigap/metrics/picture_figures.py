@@ -43,9 +43,9 @@ def code_entropy(code_NM: Tensor) -> float:
     >>> round(code_entropy(torch.tensor([[0, 1], [0, 1]])), 4)
     0.6931
     """
-    columns = code_NM.flatten(0, 1).unflatten(-1, (-1, 1)) if code_NM.ndim == 2 else code_NM.flatten(0, 1)
+    code_NMD = code_NM if code_NM.ndim == 3 else code_NM[..., None]
     entropies = []
-    for code_R in columns.unbind(-1):
+    for code_R in code_NMD.flatten(0, 1).unbind(-1):
         share_K = torch.unique(code_R, return_counts=True)[1].double() / len(code_R)
         entropies.append(-(share_K * share_K.log()).sum())
     return float(torch.stack(entropies).mean())

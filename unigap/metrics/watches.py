@@ -224,6 +224,10 @@ class WatchRecord:
         found = compared(UnitValues.means(*self._since), best)
         return Finding(now.mean, change, since, found, self.watch.p_value(found))
 
+    def forget(self) -> None:
+        """Forget the validations since the best one: their weights are gone."""
+        self._begin(self.best_at, self.best)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the record as tensors and numbers."""
         start, best = ((values.unit_U, values.value_U) for values in (self.start, self.best))
