@@ -203,7 +203,8 @@ def main(argv: list[str] | None = None) -> None:
         for what, rows in itertools.product(args.what, args.rows):
             ours, alone, *peers = row(janus, what, rows, args.repeats, generate if what == "sampling" else None)
             other = "".join(f"{peer:.3f}" for peer in peers)
-            cells = (what, name, rows, f"{ours:.3f}", f"{alone:.3f}", f"{alone / ours:.2f}", other)
+            floor = ("", "") if what == "choosing" else (f"{alone:.3f}", f"{alone / ours:.2f}")
+            cells = (what, name, rows, f"{ours:.3f}", *floor, other)
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
