@@ -152,16 +152,20 @@ def dpo(janus: Janus, rows: int) -> Callable[[], object]:
 
 
 def milliseconds(device: str, calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Return the median time of each call; calls take turns, so that a busy machine slows all of them."""
+    """Return the median time of each call, on a CPU that of the process, which other programs do not slow.
+
+    Calls take turns, so that a machine that changes its pace does so for all of them.
+    """
+    clock = time.perf_counter if device.startswith("cuda") else time.process_time
     taken: list[list[float]] = [[] for _ in calls]
     for turn in range(repeats + 1):
         for call, times in zip(calls, taken, strict=True):
-            start = time.perf_counter()
+            start = clock()
             call()
             if device.startswith("cuda"):
                 torch.cuda.synchronize()
             if turn:  # the first turn warms up
-                times.append(1e3 * (time.perf_counter() - start))
+                times.append(1e3 * (clock() - start))
     return [statistics.median(times) for times in taken]
 
 
@@ -199,7 +203,8 @@ def main(argv: list[str] | None = None) -> None:
         for what, rows in itertools.product(args.what, args.rows):
             ours, alone, *peers = row(janus, what, rows, args.repeats, generate if what == "sampling" else None)
             other = "".join(f"{peer:.3f}" for peer in peers)
-            cells = (what, name, rows, f"{ours:.3f}", f"{alone:.3f}", f"{alone / ours:.2f}", other)
+            floor = ("", "") if what == "choosing" else (f"{alone:.3f}", f"{alone / ours:.2f}")
+            cells = (what, name, rows, f"{ours:.3f}", *floor, other)
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 

@@ -157,7 +157,8 @@ def test_the_host_waits_for_no_step_of_sampling(twins: Twins, device: MakeBeliev
     prompt, seeds_BN = model.encode_prompt([prompt.text for prompt in PROMPTS]), torch.arange(4).view(2, 2)
     device.waits.clear()
     model.sample_images(prompt, seeds_BN, RECIPE)
-    assert device.waits.total() < 8, device.waits
+    # uploads of prompts and seeds, and checks for numbers that are not finite; an image has 16 tokens or 5 steps
+    assert device.waits.total() < 10, device.waits
 
 
 def test_everything_runs_under_autocast_and_deterministic_algorithms(twins: Twins) -> None:

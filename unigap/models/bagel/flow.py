@@ -95,7 +95,7 @@ class ImageFlow:
     """
 
     def __init__(self, net: BagelNetwork, marks: tuple[int, int], rows: int, columns: int) -> None:
-        self.net, self.marks_2 = net, torch.tensor(marks)
+        self.net, self.marks = net, marks
         self.grid = (rows, columns)
         self.shape: tuple[int, int] = (rows * columns, net.shape.latent_width)
 
@@ -124,8 +124,8 @@ class ImageFlow:
         net, device = self.net, latents_RMC.device
         index_M = places(*self.grid, net.shape.latent_side, device)
         inputs_RMD = net.vae2llm(latents_RMC.to(net.dtype)) + net.time_embedder(time_R)[:, None]
-        self.marks_2 = self.marks_2.to(device)
-        marks_R2 = self.marks_2.expand(len(latents_RMC), -1)
+        # made on the device, since the host waits for a copy
+        marks_R2 = torch.where(torch.arange(2, device=device) == 0, *self.marks).expand(len(latents_RMC), -1)
         tokens = {UNDERSTANDING: net.embed(marks_R2), GENERATION: inputs_RMD + net.latent_pos_embed(index_M)}
         position_R1, bias, cache = self._after(context, len(latents_RMC), device)
         hidden, _ = net.language_model.model(tokens, position_R1, bias, cache)
