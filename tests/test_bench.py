@@ -237,7 +237,7 @@ TIFA = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["dsg", "dpg", "tifa"])
+@pytest.mark.parametrize("name", ["dpg", "tifa"])
 def test_questions_are_asked_of_a_model_in_this_process(
     name: str, here: Path, networks: Path, janus_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
