@@ -19,6 +19,7 @@ from unigap.judges import ClipScoreJudge, Judge, SelfJudge, check_early
 from unigap.judges.base import check_immediate
 from unigap.loop.plan import RoundPlan
 from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.pool import Pool
 from unigap.prompt_sets.loading import load_prompts
 
 
@@ -77,11 +78,13 @@ def bench(
     """
     if name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name[:60]!r}{hint(name, BENCHMARKS)}")
-    parts = {"detector": detector, "colors": colors, "attributes": attributes, "depth": depth}
+    parts: dict[str, Any] = {"detector": detector, "colors": colors, "attributes": attributes, "depth": depth}
     parts |= {"similarity": similarity, "vqa": vqa, "as_published": as_published}
     plan = RoundPlan(n, SamplingRecipe(temperature, 1.0 if cfg is None else cfg), IMAGES_PER_BATCH, seed)
     folder, beside = BenchFolder(out or f"runs/bench/{name}"), judge or SelfJudge()
     check_immediate(beside)
+    if pool:
+        Pool.open(pool)  # before loading the model
     benchmark = made(name, parts)
     chosen_prompts = benchmark.wanted(load_prompts(prompts, split, per_cell))
     benchmark.check()
