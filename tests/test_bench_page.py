@@ -16,6 +16,7 @@ from test_bench import DSG, GENEVAL, TIFA, WISE
 from test_docs import DOCS, commands
 
 from unigap.__main__ import main
+from unigap.pool import Pool
 from unigap.prompt_sets import wise
 
 NETWORKS: dict[str, Callable[[Path], None]] = {
@@ -60,8 +61,9 @@ def test_the_page_is_run_as_written(at_home: Path, capsys: pytest.CaptureFixture
             if not command.startswith(("bench NAME", "score", "export")):
                 status = main(shlex.split(command.replace(SERVER, stub.url)))
                 assert status == 0, (command, capsys.readouterr().err)
-    printed = capsys.readouterr().out
-    assert "geneval-masks-mask2former-swin-small-coco-instance" in printed and "geneval-boxes-rtdetr_r50vd" in printed
+    judges = {judgment.judge for judgment in Pool.open("runs/bench/geneval/pool").judgments()}
+    measured = {"geneval-masks-mask2former-swin-small-coco-instance", "geneval-boxes-rtdetr_r50vd"}
+    assert judges == {"self", *measured}
     for name in ("geneval", "geneval-boxes", "compbench", "dsg", "dpg", "tifa", "wise"):
         scores = json.loads(Path("runs/bench", name, "scores.json").read_text())
         assert all(0 <= figure["value"] <= 1 for figure in scores.values()), (name, scores)
