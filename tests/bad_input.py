@@ -844,6 +844,7 @@ CALIBRATION = {
     ),
     "a benchmark of no images": bench("dsg", DSG, "candidates must be >= 1, got 0", n=0, vqa=SELF),
     "a benchmark into a full folder": bench("dsg", DSG, "full is a symbolic link", out="full", vqa=SELF),
+    "a benchmark of images that are not there": bench("dsg", DSG, "nowhere", pool="nowhere", vqa=SELF),
     "a benchmark by people": bench("dsg", DSG, "arrive later", vqa=SELF, judge="unigap.judges.HumanJudge"),
     "a benchmark in words unknown": bench("dsg", DSG, "the model has no word", vqa=SELF),
     "calibrate beyond certainty": calibrate("precision must be", precision=1.5),

@@ -12,10 +12,11 @@ import torch
 from chat_stub import ChatStub
 from small_instruments import save_blip, save_depth, save_detr, save_mask2former, save_owlv2
 from small_vqa import save_clip, save_llava
-from test_bench import DSG, GENEVAL, TIFA, WISE
+from test_bench import DSG, GENEVAL, TIFA, WISE, same_by_score
 from test_docs import DOCS, commands
 
 from unigap.__main__ import main
+from unigap.pool import Pool
 from unigap.prompt_sets import wise
 
 NETWORKS: dict[str, Callable[[Path], None]] = {
@@ -27,6 +28,14 @@ NETWORKS: dict[str, Callable[[Path], None]] = {
     "Intel/dpt-hybrid-midas": save_depth,
     "openai/clip-vit-base-patch32": save_clip,
     "Qwen/Qwen2.5-VL-7B-Instruct": save_llava,
+}
+SOURCES = {
+    "geneval": "geneval:evaluation_metadata.jsonl",
+    "compbench": "t2i-compbench:t2i_compbench",
+    "dsg": "dsg:dsg-1k-anns.csv",
+    "dpg": "dpg:dpg_bench.csv",
+    "tifa": "tifa:tifa_v1.0_question_answers.json",
+    "wise": "wise:WISE/data",
 }
 SERVER, SERVED = "http://localhost:8000/v1", "Qwen/Qwen2.5-VL-72B-Instruct"
 
@@ -60,9 +69,11 @@ def test_the_page_is_run_as_written(at_home: Path, capsys: pytest.CaptureFixture
             if not command.startswith(("bench NAME", "score", "export")):
                 status = main(shlex.split(command.replace(SERVER, stub.url)))
                 assert status == 0, (command, capsys.readouterr().err)
-    printed = capsys.readouterr().out
-    assert "geneval-masks-mask2former-swin-small-coco-instance" in printed and "geneval-boxes-rtdetr_r50vd" in printed
-    for name in ("geneval", "geneval-boxes", "compbench", "dsg", "dpg", "tifa", "wise"):
-        scores = json.loads(Path("runs/bench", name, "scores.json").read_text())
+    judges = {judgment.judge for judgment in Pool.open("runs/bench/geneval/pool").judgments()}
+    measured = {"geneval-masks-mask2former-swin-small-coco-instance", "geneval-boxes-rtdetr_r50vd"}
+    assert judges == {"self", *measured}
+    for name, source in SOURCES.items():
+        more = ["--as_published_dpg"] if name == "dpg" else []
+        scores = same_by_score(name, source, *more, folder=f"runs/bench/{name}")
         assert all(0 <= figure["value"] <= 1 for figure in scores.values()), (name, scores)
     assert not Path("runs/bench/geneval-boxes/pool").exists()

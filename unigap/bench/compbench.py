@@ -87,7 +87,7 @@ class CompBench(Benchmark):
     def answer(
         self, model: UnifiedModel, candidates: Sequence[Candidate], pixels_BCHW: torch.Tensor
     ) -> list[dict[str, Any]]:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for i, candidate in enumerate(candidates):
             category = candidate.prompt.category
             if category == "non_spatial":

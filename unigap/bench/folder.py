@@ -83,8 +83,9 @@ class BenchFolder:
 
     def add(self, candidate: Candidate, png: bytes, answer: Mapping[str, Any]) -> None:
         """Write the picture of a candidate, then the answers about it."""
-        record = {"id": candidate.id, "picture": f"{PICTURES}/{_file_name(candidate)}", "answer": dict(answer)}
-        write_durable(self.folder / record["picture"], png)
+        picture = f"{PICTURES}/{_file_name(candidate)}"
+        write_durable(self.folder / picture, png)
+        record = {"id": candidate.id, "picture": picture, "answer": dict(answer)}
         if candidate.id not in self._records:
             append_line(self.folder / JOURNAL, record)
         self._records[candidate.id] = record

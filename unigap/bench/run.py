@@ -65,23 +65,14 @@ def run_benchmark(
         Pool.create(folder.pool, model.drawing_digest(), model.drawing_format)
     pool = Pool.open(drawn or folder.pool, model.drawing_digest())
     run_round(model, prompts, [judge], pool, 0, plan)
-    candidates = list(pool.candidates())
+    candidates = list(pool.candidates(upto=0))
     _measure(model, benchmark, candidates, folder)
     answers = folder.answers(candidates)
     images = RULES[benchmark.rule](answers, prompts).images
     scored = RULES[benchmark.scored_by](answers, prompts)
     verdicts = {judgment.candidate_id: judgment.p_yes for judgment in pool.judgments(judge.name)}
     p_yes = [verdicts[candidate.id] for candidate in candidates]
-    sampling = dataclasses.asdict(plan.sampling)
-    stated = {
-        **facts,
-        "prompts": len(prompts),
-        "images": f"{len(candidates)}, {plan.candidates} for each prompt",
-        "sampling": ", ".join(f"{name} {value:g}" for name, value in sampling.items()),
-        "seed": plan.sampling_seed,
-        "measured by": json.dumps(benchmark.recipe),
-        "judge of the pool": judge.name,
-    }
+    stated = {**facts, "prompts": len(prompts), **_stated(benchmark, judge, plan)}
     folder.finish(benchmark, candidates, [image.value for image in images], p_yes, scored, stated)
     if benchmark.is_verdict:
         right = zip(candidates, images, strict=True)
@@ -100,6 +91,18 @@ def _measure(model: UnifiedModel, benchmark: Benchmark, candidates: Sequence[Can
             for candidate, pixels_CHW, answer in zip(batch, pixels_BCHW, answers, strict=True):
                 folder.add(candidate, to_png(pixels_CHW), answer)
             progress.advance(len(batch))
+
+
+def _stated(benchmark: Benchmark, judge: Judge, plan: RoundPlan) -> dict[str, Any]:
+    """Return what the page says of how images were drawn and measured."""
+    sampling = dataclasses.asdict(plan.sampling)
+    return {
+        "images for each prompt": plan.candidates,
+        "sampling": ", ".join(f"{name} {value:g}" for name, value in sampling.items()),
+        "seed": plan.sampling_seed,
+        "measured by": json.dumps(benchmark.recipe),
+        "judge of the pool": judge.name,
+    }
 
 
 def _recipe(

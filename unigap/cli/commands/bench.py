@@ -6,22 +6,20 @@ import inspect
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from unigap.bench import BENCHMARKS, Benchmark
 from unigap.bench.folder import PAGE, PICTURES, RESULTS, SCORES, BenchFolder
 from unigap.bench.run import IMAGES_PER_BATCH, run_benchmark
 from unigap.cli.commands.model_choice import DEFAULT, ModelChoice
+from unigap.cli.commands.score_table import print_scores
 from unigap.console.closing import close, command
 from unigap.console.mistakes import hint
 from unigap.console.stop_signal import stopped_at_once
-from unigap.evaluation.scoring.benchmarks import Scored
 from unigap.instruments import BlipVqa, ClipColors, DepthMap, Detector
 from unigap.judges import ClipScoreJudge, Judge, SelfJudge, check_early
 from unigap.judges.base import check_immediate
 from unigap.loop.plan import RoundPlan
 from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.pool import Pool
 from unigap.prompt_sets.loading import load_prompts
 
 
@@ -80,11 +78,13 @@ def bench(
     """
     if name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name[:60]!r}{hint(name, BENCHMARKS)}")
-    parts = {"detector": detector, "colors": colors, "attributes": attributes, "depth": depth}
+    parts: dict[str, Any] = {"detector": detector, "colors": colors, "attributes": attributes, "depth": depth}
     parts |= {"similarity": similarity, "vqa": vqa, "as_published": as_published}
     plan = RoundPlan(n, SamplingRecipe(temperature, 1.0 if cfg is None else cfg), IMAGES_PER_BATCH, seed)
     folder, beside = BenchFolder(out or f"runs/bench/{name}"), judge or SelfJudge()
     check_immediate(beside)
+    if pool:
+        Pool.open(pool)  # before loading the model
     benchmark = made(name, parts)
     chosen_prompts = benchmark.wanted(load_prompts(prompts, split, per_cell))
     benchmark.check()
@@ -96,7 +96,8 @@ def bench(
     facts = {"checkpoint": examined, "prompt set": prompts + (f", {per_cell} of each cell" if per_cell else "")}
     with stopped_at_once("the same command continues"):
         scored = run_benchmark(chosen, benchmark, chosen_prompts, beside, plan, folder, facts, pool)
-    _show(benchmark, scored)
+    print(f"{benchmark.title}: {plan.candidates * len(chosen_prompts)} images for {len(chosen_prompts)} prompts")
+    print_scores(scored.figures)
     place = folder.folder
     made_files = {"page": PAGE, "scores": SCORES, "results": RESULTS, "pictures": PICTURES}
     other = command("bench", name, prompts, "--checkpoint", "OTHER", "--out", "FOLDER")
@@ -118,11 +119,3 @@ def made(name: str, parts: dict[str, Any]) -> Benchmark:
     if "vqa" in known and "vqa" not in given:
         raise ValueError(f"benchmark {name!r} asks a judge; name it, e.g. --vqa unigap.judges.VQAJudge")
     return BENCHMARKS[name](**given)
-
-
-def _show(benchmark: Benchmark, scored: Scored) -> None:
-    table = Table(benchmark.title)
-    table.add_column("score [95 % interval]", justify="right")
-    for tag, estimate in scored.figures.items():
-        table.add_row(tag, str(estimate))
-    Console(markup=False).print(table)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
+from unigap.cli.commands.score_table import print_scores
 from unigap.console.closing import close
 from unigap.evaluation.scoring.answers import read_answers
 from unigap.evaluation.scoring.benchmarks import RULES
@@ -79,11 +77,7 @@ def _score(benchmark: str, source: str, answers: str, out: str) -> None:
         write_figures(out, {tag: estimate.to_dict() for tag, estimate in figures.items()})
     answered = len({image.prompt.id for image in images})
     print(f"{benchmark}: {len(images)} images for {answered} of {len(prompts)} prompts")
-    table = Table("tag")
-    table.add_column("score [95 % interval]", justify="right")
-    for tag, estimate in figures.items():
-        table.add_row(tag, str(estimate))
-    Console(markup=False).print(table)
+    print_scores(figures)
     if out:
         close({"figures": out}, "compare them with figures of other checkpoints on the same prompts")
     else:
