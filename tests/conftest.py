@@ -125,6 +125,32 @@ def bagel(new_bagel: Callable[..., Any]) -> Any:
     return new_bagel()
 
 
+@pytest.fixture(scope="session")
+def janus_flow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder in JanusFlow's published layout; copy it before changing it."""
+    from small_janus_flow import save_small_janus_flow
+
+    folder = tmp_path_factory.mktemp("small-janus-flow")
+    save_small_janus_flow(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_janus_flow(janus_flow_folder: Path) -> Callable[..., Any]:
+    """Load a new small JanusFlow, for tests that change it; takes the options of ``JanusFlow``."""
+    from small_janus_flow import QUICK
+
+    from unigap.models.janus_flow import JanusFlow
+
+    return lambda **options: JanusFlow(str(janus_flow_folder), **{**QUICK, **options})
+
+
+@pytest.fixture(scope="session")
+def janus_flow(new_janus_flow: Callable[..., Any]) -> Any:
+    """The small JanusFlow that all tests share; do not change it."""
+    return new_janus_flow()
+
+
 @pytest.fixture(autouse=True)
 def no_seed_of_an_earlier_run() -> Iterator[None]:
     """Remove the seed that a run leaves in the environment for its other processes."""

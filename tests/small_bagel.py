@@ -16,7 +16,8 @@ from unigap.models.bagel import FlowSettings
 from unigap.models.bagel.chat_template import MARKS
 from unigap.models.bagel.checkpoint import LLM, VAE, VIT, WEIGHTS
 from unigap.models.bagel.network import BagelNetwork, BagelShape
-from unigap.models.bagel.vae import LatentCodec
+from unigap.models.bagel.vae import OFFSET, SCALE, published
+from unigap.models.engine.latent_codec import LatentCodec
 
 PAD = "<|endoftext|>"
 LLM_CONFIG = {
@@ -101,7 +102,7 @@ def small_codec() -> LatentCodec:
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
-    return LatentCodec(vae)
+    return LatentCodec(vae, SCALE, OFFSET)
 
 
 def save_small_bagel(folder: Path) -> None:
@@ -109,7 +110,7 @@ def save_small_bagel(folder: Path) -> None:
     with torch.device("meta"):
         net, codec = BagelNetwork(small_shape()), small_codec()
     save_file(random_state(net.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
-    save_file(random_state(codec.published()), folder / VAE, metadata={"format": "pt"})
+    save_file(random_state(published(codec)), folder / VAE, metadata={"format": "pt"})
     configs = {"config.json": {"model_type": "bagel"}, LLM: LLM_CONFIG, VIT: VIT_CONFIG}
     for name, content in configs.items():
         (folder / name).write_text(json.dumps(content, indent=2))

@@ -23,12 +23,14 @@ from unigap.callbacks.dynamics_coupling import layer_of
 from unigap.callbacks.dynamics_probes import generation_source, understanding_source
 from unigap.loop.sampling import sample_candidates, stack_drawings
 from unigap.models.bagel import Bagel, FlowSettings
-from unigap.models.bagel.flow import noises, shifted, training_draws
-from unigap.models.bagel.network import BagelNetwork, patched, unpatched
+from unigap.models.bagel.network import BagelNetwork
 from unigap.models.bagel.sampling import guided_velocity
 from unigap.models.bagel.understanding import read_size
-from unigap.models.bagel.vae import LatentCodec
+from unigap.models.bagel.vae import OFFSET, SCALE, published
 from unigap.models.base import SamplingRecipe
+from unigap.models.engine.latent_codec import LatentCodec
+from unigap.models.engine.patches import patched, unpatched
+from unigap.models.engine.rectified_flow import noises, shifted, training_draws
 from unigap.objectives import DPO, SFT
 from unigap.records import Prompt
 
@@ -137,7 +139,7 @@ def test_the_surrogate_is_minus_the_authors_training_loss(
     model: Bagel, official: dict, monkeypatch: pytest.MonkeyPatch, name: str, number: float
 ) -> None:
     draws = torch.tensor([number]).sigmoid(), official["noise"][None]
-    monkeypatch.setattr("unigap.models.bagel.likelihood.training_draws", lambda *_: draws)
+    monkeypatch.setattr("unigap.models.engine.flow_likelihood.training_draws", lambda *_: draws)
     prompt = model.encode_prompt(PROMPTS[:1]).unconditional(torch.tensor([name == "errors_null"]))
     found = model.image_logps(prompt, model.encode(picture()), torch.zeros(1, dtype=torch.int64))
     torch.testing.assert_close(found.detach()[0], -official[name].mean(-1), **CLOSE)
@@ -171,9 +173,9 @@ def test_names_and_shapes_at_the_published_size_are_those_of_the_authors_code(of
             use_quant_conv=False,
             use_post_quant_conv=False,
         )
-    codec = LatentCodec(vae)
+    codec = LatentCodec(vae, SCALE, OFFSET)
     assert (codec.side, codec.width) == (16, 64)
-    tensors = {**net.state_dict(), **{f"ae: {name}": tensor for name, tensor in codec.published().items()}}
+    tensors = {**net.state_dict(), **{f"ae: {name}": tensor for name, tensor in published(codec).items()}}
     lines = "\n".join(sorted(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()))
     assert hashlib.sha256(lines.encode()).digest() == bytes(official["layout"].tolist())
 
