@@ -1,19 +1,29 @@
-"""Compare sampling with transformers' ``generate(generation_mode="image")``: same weights, prompts and filters.
+"""Compare sampling with a peer: codes with transformers' ``generate``, flows with a loop of the published algorithm.
 
-Run ``python -m benchmarks.sampling``; ``--json FILE`` also writes the rows. Before timing, the greedy codes of both
-sides must be equal, and so must our sampled codes with and without compilation. The time of compilation is not counted.
+Run ``python -m benchmarks.sampling``; ``--json FILE`` also writes the rows. Both sides have the same weights, prompts,
+seeds and recipe. Before timing, the greedy codes of both sides must be equal, and so must our sampled codes with and
+without compilation; latents of both sides must agree to 1e-3. The time of compilation is not counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
+from benchmarks.flow_sampling import bagel_image, janus_flow_image
 from benchmarks.side_by_side import Row, main, speeds
+from benchmarks.small_flows import save_bagel, save_janus_flow
 from benchmarks.small_janus import PROMPTS, small_janus
-from unigap.models.base import SamplingRecipe
+from unigap.models.bagel import Bagel
+from unigap.models.base import SamplingRecipe, UnifiedModel
+from unigap.models.engine.patches import unpatched
 from unigap.models.janus import Janus
+from unigap.models.janus_flow import JanusFlow
 
 GUIDANCE = 5
 # generate keeps the 50 most likely codes by default

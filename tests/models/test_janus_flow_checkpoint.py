@@ -165,7 +165,7 @@ def test_janus_refuses_a_janus_flow(janus_flow_folder: Path) -> None:
 
 
 def test_an_autoencoder_that_is_nowhere_is_named(janus_flow_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere.*no such folder"):
+    with pytest.raises(ValueError, match=r"nowhere.*no such folder"):
         JanusFlow(str(janus_flow_folder), vae=str(tmp_path / "nowhere"))
 
 

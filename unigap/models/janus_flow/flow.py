@@ -14,9 +14,9 @@ from unigap.models.engine.rectified_flow import noises
 from unigap.models.engine.shared_prompt import masked_image_states
 from unigap.models.janus_flow.network import JanusFlowNetwork
 
-# Shape legend: B prompts, P prompts that run (B, or 2B with guidance: null prompts second), R images (those of one prompt
-# are consecutive), G rows of a pass (R, or 2R with guidance), L prompt tokens, M latent tokens of an image, C numbers of
-# a latent token, T = 1 + M input tokens of an image, S = L + T, D hidden width, E width of a feature map.
+# Shape legend: B prompts, P prompts that run (B, or 2B with guidance: null prompts second), R images (those of one
+# prompt are consecutive), G rows of a pass (R, or 2R with guidance), L prompt tokens, M latent tokens of an image,
+# C numbers of a latent token, T = 1 + M input tokens of an image, S = L + T, D hidden width, E width of a feature map.
 
 TIME_SCALE = 1000.0
 """The network is told the time from noise to image, multiplied by this."""
@@ -80,8 +80,8 @@ class Encoded:
 class ImageFlow:
     """Flow of the latents of images of one size.
 
-    Times go from 0 (image) to 1 (noise) as in all of unigap, and the velocity is noise minus image. The authors' time goes
-    from noise to image, and their velocity has the opposite sign.
+    Times go from 0 (image) to 1 (noise) as in all of unigap, and the velocity is noise minus image. The authors' time
+    goes from noise to image, and their velocity has the opposite sign.
 
     Args:
         net: The network.
