@@ -1,14 +1,17 @@
 """Plain loops of the published sampling algorithms of flows: one image at a time, with stock classes only.
 
-What the authors' code repeats for every image is repeated here; what it keeps is kept. BAGEL's code encodes a prompt once
-and keeps its keys and values. JanusFlow's demo encodes the prompt again in every step.
+Each does what the authors' code does: BAGEL's encodes a prompt once and keeps its keys and values, and JanusFlow's demo
+encodes it in every step.
 """
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from unigap.models.bagel import Bagel
+from unigap.models.engine.patches import patched
 from unigap.models.janus_flow import JanusFlow
 
 
@@ -20,7 +23,7 @@ def bagel_image(model: Bagel, text: str, seed: int, cfg: float) -> torch.Tensor:
     latents_MC = torch.randn(flow.shape, generator=torch.Generator().manual_seed(seed))
     times = torch.linspace(1, 0, settings.timesteps)
     times = settings.shift * times / (1 + (settings.shift - 1) * times)
-    for time, after in zip(times[:-1], times[1:], strict=True):
+    for time, after in itertools.pairwise(times):
         cond_MC = flow.velocity(latents_MC[None], time[None], context)[0]
         if settings.guided_from < time <= settings.guided_until:
             null_MC = flow.velocity(latents_MC[None], time[None], None)[0]
@@ -32,7 +35,7 @@ def bagel_image(model: Bagel, text: str, seed: int, cfg: float) -> torch.Tensor:
 
 @torch.no_grad()
 def janus_flow_image(model: JanusFlow, text: str, seed: int, cfg: float, steps: int) -> torch.Tensor:
-    """Sample one image as the ``generate`` of JanusFlow's demo does, latents (4, H, W)."""
+    """Sample one image as the ``generate`` of JanusFlow's demo does, latents (M, C)."""
     net, side = model.net, model._flow.grid[0]
     ids = torch.tensor([model._template.prompt_ids(text)] * 2)
     ids[1, 1:] = model._flow.pad
@@ -52,4 +55,4 @@ def janus_flow_image(model: JanusFlow, text: str, seed: int, cfg: float, steps: 
         grid = hidden.reshape(2, side, side, -1).permute(0, 3, 1, 2)
         cond, null = net.vision_gen_dec_model(grid, encoded, time_embed).chunk(2)
         latents = latents + (cfg * cond - (cfg - 1) * null) / steps
-    return latents[0]
+    return patched(latents, 2)[0]

@@ -12,10 +12,10 @@ import pytest
 import torch
 from janus_flow_official import PROMPTS, QUESTIONS, SEED, SEEN_STEP, STEPS, shown
 from peak_bytes import PeakBytes
-from small_janus_flow import SIDE, TOKENS, published_shape, published_tensors
 from small_runs import FICKLE, improve, state
 from torch.nn import functional as F
 
+from benchmarks.small_janus_flow import SIDE, TOKENS, published_shape, published_tensors
 from unigap.loop.sampling import sample_candidates
 from unigap.models.base import SamplingRecipe
 from unigap.models.engine.patches import patched, unpatched

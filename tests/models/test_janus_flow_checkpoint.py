@@ -24,8 +24,8 @@ from broken_checkpoints import (
     write,
 )
 from safetensors.torch import load_file, save_file
-from small_janus_flow import save_autoencoder
 
+from benchmarks.small_janus_flow import save_autoencoder
 from unigap.models.base import SamplingRecipe
 from unigap.models.families import load_model
 from unigap.models.janus import Janus

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from small_bagel import WIDTHS, random_state
 
 from benchmarks.byte_words import byte_tokenizer
+from benchmarks.small_bagel import WIDTHS, random_state
 from unigap.models.janus_flow import FlowSettings
 from unigap.models.janus_flow.chat_template import IMAGE, IMAGE_END, IMAGE_START, PAD
 from unigap.models.janus_flow.checkpoint import CONFIG, IMAGES, PROCESSOR, VAE, WEIGHTS
