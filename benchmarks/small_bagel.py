@@ -1,4 +1,4 @@
-"""A small BAGEL with random weights in the published layout, which BAGEL's own code loads too, for the tests."""
+"""A small BAGEL with random weights in the published layout, which BAGEL's own code loads too."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ QUICK: dict[str, Any] = {"image_size": 32, "flow": FlowSettings(timesteps=6)}
 
 
 def small_shape() -> BagelShape:
+    """Return the sizes of the small network."""
     from transformers import Qwen2Config, SiglipVisionConfig
 
     vit = SiglipVisionConfig(**{**VIT_CONFIG, "num_hidden_layers": VIT_CONFIG["num_hidden_layers"] - 1})
@@ -86,6 +87,7 @@ def random_tensor(name: str, shape: torch.Size) -> torch.Tensor:
 
 
 def random_state(names: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return random weights for tensors, which only lend their names and shapes."""
     return {name: random_tensor(name, tensor.shape) for name, tensor in names.items()}
 
 
@@ -106,6 +108,7 @@ def small_codec() -> LatentCodec:
 
 
 def save_small_bagel(folder: Path) -> None:
+    """Write a checkpoint folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
         net, codec = BagelNetwork(small_shape()), small_codec()

@@ -1,4 +1,4 @@
-"""A small JanusFlow with random weights in the published layout, which its authors' code loads too, for the tests."""
+"""A small JanusFlow with random weights in the published layout, which its authors' code loads too."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ QUICK: dict[str, Any] = {"flow": FlowSettings(steps=5)}
 
 
 def shape(llm: Any, vision: dict[str, Any], encoder: dict[str, Any], decoder: dict[str, Any]) -> JanusFlowShape:
+    """Return sizes from the entries of the configs."""
     from transformers import LlamaConfig, SiglipVisionConfig
 
     tower = SiglipVisionConfig(**vision, num_attention_heads=16, hidden_act="gelu", vision_use_head=False)
@@ -84,6 +85,7 @@ def shape(llm: Any, vision: dict[str, Any], encoder: dict[str, Any], decoder: di
 
 
 def small_shape() -> JanusFlowShape:
+    """Return the sizes of the small network."""
     vision = {"hidden_size": VISION, "intermediate_size": 4 * VISION, "num_hidden_layers": 2}
     return shape(LLM, {**vision, "image_size": SIDE, "patch_size": 8}, ENCODER, DECODER)
 
@@ -116,6 +118,7 @@ def published_tensors(sizes: JanusFlowShape) -> dict[str, torch.Tensor]:
 
 
 def save_small_janus_flow(folder: Path) -> None:
+    """Write a checkpoint folder, with its autoencoder."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(random_state(published_tensors(small_shape())), folder / WEIGHTS, metadata={"format": "pt"})
     configs = {CONFIG: SMALL_CONFIG, IMAGES: SCALING, PROCESSOR: {"num_image_tokens": TOKENS, "sft_format": "deepseek"}}
