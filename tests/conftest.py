@@ -102,7 +102,7 @@ def emu3(new_emu3: Callable[..., Any]) -> Any:
 @pytest.fixture(scope="session")
 def bagel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder in BAGEL's published layout; copy it before changing it."""
-    from small_bagel import save_small_bagel
+    from benchmarks.small_bagel import save_small_bagel
 
     folder = tmp_path_factory.mktemp("small-bagel")
     save_small_bagel(folder)
@@ -112,8 +112,7 @@ def bagel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def new_bagel(bagel_folder: Path) -> Callable[..., Any]:
     """Load a new small BAGEL, for tests that change it; takes the options of ``Bagel``."""
-    from small_bagel import QUICK
-
+    from benchmarks.small_bagel import QUICK
     from unigap.models.bagel import Bagel
 
     return lambda **options: Bagel(str(bagel_folder), **{**QUICK, **options})
@@ -123,6 +122,31 @@ def new_bagel(bagel_folder: Path) -> Callable[..., Any]:
 def bagel(new_bagel: Callable[..., Any]) -> Any:
     """The small BAGEL that all tests share; do not change it."""
     return new_bagel()
+
+
+@pytest.fixture(scope="session")
+def janus_flow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder in JanusFlow's published layout; copy it before changing it."""
+    from benchmarks.small_janus_flow import save_small_janus_flow
+
+    folder = tmp_path_factory.mktemp("small-janus-flow")
+    save_small_janus_flow(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_janus_flow(janus_flow_folder: Path) -> Callable[..., Any]:
+    """Load a new small JanusFlow, for tests that change it; takes the options of ``JanusFlow``."""
+    from benchmarks.small_janus_flow import QUICK
+    from unigap.models.janus_flow import JanusFlow
+
+    return lambda **options: JanusFlow(str(janus_flow_folder), **{**QUICK, **options})
+
+
+@pytest.fixture(scope="session")
+def janus_flow(new_janus_flow: Callable[..., Any]) -> Any:
+    """The small JanusFlow that all tests share; do not change it."""
+    return new_janus_flow()
 
 
 @pytest.fixture(autouse=True)

@@ -40,6 +40,7 @@ def broken(family: type, **members: Any) -> Any:
         ("showo", {}),
         ("emu3", {}),
         ("bagel", {}),
+        ("janus_flow", {}),
         ("janus", {"lora_rank": 3, "lora_alpha": 6}),
         ("bagel", {"train": "generation"}),
     ],
@@ -59,8 +60,8 @@ def test_the_command_lists_every_promise_and_those_left_out(
     assert main(["check", "--model", "own_model.Painter", "--model.width", "32"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(PROMISES) + 1
-    assert sum(line.startswith("left out") for line in lines) == 2  # estimates, and saving: no checkpoint option
-    assert lines[-1] == f"Painter keeps all {len(PROMISES) - 2} promises that apply to it"
+    assert sum(line.startswith("left out") for line in lines) == 3  # two of estimates, and saving: no checkpoint
+    assert lines[-1] == f"Painter keeps all {len(PROMISES) - 3} promises that apply to it"
 
 
 def test_the_command_saves_and_loads_a_checkpoint(janus_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +120,11 @@ def tempered(family: Any) -> dict[str, Any]:
 
 def shifted(family: Any) -> dict[str, Any]:
     return {"image_logps": lambda self, *given: family.image_logps(self, *given) - 0.1}
+
+
+def unguided(family: Any) -> dict[str, Any]:
+    """A recipe is accepted, and the likelihood is that of another one."""
+    return {"image_logps": lambda self, *given, recipe=None: family.image_logps(self, *given)}
 
 
 def promptless(family: Any) -> dict[str, Any]:
@@ -192,6 +198,7 @@ BROKEN: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
     "pixels in [-2, 2]": (loud, "pixels_have_their_range"),
     "likelihoods of another distribution": (tempered, "shares_equal_probabilities"),
     "scoring unlike sampling": (shifted, "sampling_equals_scoring"),
+    "likelihoods that ignore the recipe": (unguided, "recipes_are_scored"),
     "ignored prompts": (promptless, "prompts_matter"),
     "padding on the right": (padded_right, "prompts_are_padded_left"),
     "dropout in training": (dropping, "likelihoods_are_deterministic_in_training"),
@@ -202,6 +209,18 @@ BROKEN: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
     "everything trains": (everywhere, "only_the_trunk_trains"),
     "a digest of nothing": (forgetful, "digests_name_weights_and_pixels"),
 }
+
+
+def test_an_estimate_that_takes_a_recipe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    sketcher = importlib.import_module("own_flow").Sketcher
+
+    def careless(self: Any, prompt: Any, drawings_R: Any, noise_R: Any = None, recipe: Any = None) -> torch.Tensor:
+        return sketcher.image_logps(self, prompt, drawings_R, noise_R)
+
+    found = {one.name: one for one in outcomes(Subject(broken(sketcher, image_logps=careless)))}
+    assert found["recipes_are_refused"].holds is False and "recipe was accepted" in found["recipes_are_refused"].found
+    assert found["recipes_are_scored"].holds is None
 
 
 @pytest.mark.parametrize("case", BROKEN)

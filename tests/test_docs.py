@@ -192,6 +192,23 @@ def captions(path: str) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+def test_own_flow_keeps_the_promises_and_learns_with_its_trunk_alone(
+    examples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(Path("docs/examples/own_flow.py").read_text(encoding="utf-8").splitlines()) < 150
+    assert main(["check", "--model", "own_flow.Sketcher"]) == 0, capsys.readouterr()
+    assert fit("own_flow") == 0
+    run = examples / "runs" / "own_flow"
+    first, last = curves(run)[0]["generation"], curves(run)[-1]["generation"]
+    assert last > first + 0.05, (first, last)
+    untrained = importlib.import_module("own_flow").Sketcher().state_dict()
+    trained = state(run / "checkpoints" / "last.ckpt")
+    # the number of steps is an option, and the rest is frozen
+    assert trained.keys() == {f"model.{name}" for name in untrained if name.startswith("mlp.") or name == "steps"}
+    changed = {name for name, tensor in trained.items() if not torch.equal(tensor, untrained[name.split(".", 1)[1]])}
+    assert changed == trained.keys() - {"model.steps"}
+
+
 def test_own_model_keeps_the_promises_of_the_protocol(examples: Path) -> None:
     model = importlib.import_module("own_model").Painter()
     prompts, seeds_BN = model.encode_prompt(["a red picture", "blue"]), torch.arange(6).view(2, 3)

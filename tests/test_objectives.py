@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from unigap.loop.plan import RoundPlan
 from unigap.loop.references import image_likelihoods
 from unigap.loop.sampling import sample_candidates
 from unigap.models.base import SamplingRecipe
+from unigap.models.engine.rectified_flow import training_draws
 from unigap.objectives import DPO, SFT, RowBatch
+from unigap.objectives.base import step_noise
 from unigap.objectives.losses import dpo_loss, sft_loss
 from unigap.records import Candidate, Pair, Prompt
 
@@ -219,6 +222,79 @@ def test_dpo_step_by_hand(janus: Any, pairs: list[Pair]) -> None:
     assert objective.needs_reference and not any(value.requires_grad for value in result.logs.values())
 
 
+def test_dropped_prompts_learn_under_the_null_prompt(janus: Any, candidates: list[Candidate]) -> None:
+    objective = SFT(prompt_dropout=0.5)
+    batch = objective.collate(candidates, {})
+    torch.manual_seed(7)
+    found = objective.step(janus, batch).loss
+    torch.manual_seed(7)
+    dropped = torch.rand(len(candidates)) < 0.5
+    assert 0 < dropped.sum() < len(candidates)
+    prompt = janus.encode_prompt(batch.texts)
+    plain, null = (
+        janus.image_logps(prompt.unconditional(torch.full_like(dropped, every)), batch.drawings_B).mean(1)
+        for every in (False, True)
+    )
+    torch.testing.assert_close(found, -torch.where(dropped, null, plain).mean(), atol=1e-5, rtol=0)
+    # without dropout, torch's generator is left alone, and a run draws what it drew before there was the option
+    before = torch.get_rng_state()
+    torch.testing.assert_close(SFT().step(janus, batch).loss, -plain.mean(), atol=1e-5, rtol=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("beta", [100.0, 5000.0])
+def test_the_diffusion_scale_of_beta_is_that_of_the_published_formula(bagel: Any, new_bagel: Any, beta: float) -> None:
+    model = new_bagel()
+    model.reference_state = model.trainable_state()
+    with torch.no_grad():
+        for parameter in model.trunk.parameters():
+            parameter += 1e-3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    drawn = [c for d in sample_candidates(bagel, PROMPTS, 2, 0, 0, SamplingRecipe()) for c in d.candidates]
+    objective = DPO(beta=beta, scale="diffusion", nll_weight=0.0)
+    objective.prepare(model, RoundPlan())
+    batch = objective.collate([Pair(*drawn[i : i + 2]) for i in range(0, 6, 2)], {})
+    torch.manual_seed(1)
+    found = objective.step(model, batch)
+    torch.manual_seed(1)
+    seed_B = step_noise(model, 3)
+    prompt = model.encode_prompt(batch.texts)
+
+    def errors(one: Any, drawings_B: torch.Tensor) -> torch.Tensor:
+        """Mean squared errors of the velocity, from the definition."""
+        _time_B, noise_B = training_draws(seed_B, drawings_B.shape[1:], 1.0)
+        velocity = one.velocity_terms(prompt, drawings_B, seed_B).velocity_RMC.double()
+        return (velocity - (noise_B - drawings_B).double()).square().mean((1, 2))
+
+    chosen, rejected = (
+        errors(model, images) - errors(bagel, images) for images in (batch.drawings_B, batch.rejected_B)
+    )
+    inside = -0.5 * beta * (chosen - rejected)
+    assert inside.abs().max() > 0.1
+    expected = -torch.nn.functional.logsigmoid(inside).mean()
+    torch.testing.assert_close(found.loss.double(), expected, atol=1e-6 * beta, rtol=1e-6)
+    halved = DPO(beta=beta / 2, per_token=True, nll_weight=0.0)
+    torch.manual_seed(1)
+    assert torch.equal(halved.step(model, batch).loss, found.loss)
+
+
+def test_the_loss_in_the_diffusion_scale_is_the_published_one_on_any_numbers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    policy, reference = torch.rand(2, 2, 64, 16, generator=generator, dtype=torch.float64)
+    for beta in (100.0, 2000.0, 5000.0):
+        # model_diff - ref_diff of the published code, where errors are means over all numbers of an image
+        model_diff, reference_diff = (both[0].mean(-1) - both[1].mean(-1) for both in (policy, reference))
+        expected = -torch.nn.functional.logsigmoid(-0.5 * beta * (model_diff - reference_diff)).mean()
+        chosen, rejected = -policy.mean(-1)
+        found = dpo_loss(chosen, rejected, *-reference.mean(-1), beta / 2).loss
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_the_diffusion_scale_is_refused_for_codes(janus: Any, showo: Any) -> None:
+    for model in (janus, showo):
+        with pytest.raises(ValueError, match=f"is for flow models, and {type(model).__name__} is none"):
+            DPO(beta=2000, scale="diffusion").prepare(model, RoundPlan())
+
+
 def test_an_objective_picks_its_rows_by_its_own_settings(candidates: list[Candidate]) -> None:
     logits = dict(zip([c.id for c in candidates], [3.0, 1.0, 0.5, -1.0, -2.0, -3.0], strict=True))
     assert SFT(threshold=0.5, keep=1).rows(candidates, logits) == [candidates[0], candidates[2]]
@@ -289,7 +365,8 @@ def test_a_threshold_must_be_a_probability(objective: type, threshold: float) ->
 
 @pytest.mark.parametrize(
     ("objective", "options"),
-    [(SFT, {"keep": 0}), (DPO, {"beta": 0.0}), (DPO, {"beta": math.nan}), (DPO, {"nll_weight": -1.0}),
+    [(SFT, {"keep": 0}), (SFT, {"prompt_dropout": 1.0}), (SFT, {"prompt_dropout": -0.1}),
+     (DPO, {"scale": "nats"}), (DPO, {"beta": 0.0}), (DPO, {"beta": math.nan}), (DPO, {"nll_weight": -1.0}),
      (DPO, {"nll_weight": math.nan}), (DPO, {"per_prompt": 0}), (DPO, {"label_smoothing": 0.5}),
      (DPO, {"label_smoothing": 0.1, "loss": "ipo"})],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +15,23 @@ import pytest
 import torch
 from bagel_official import ANSWER, PROMPTS, QUESTIONS, SEED, SIDE, STEPS
 from peak_bytes import PeakBytes
-from small_bagel import published_shape
-from small_runs import FICKLE, improve, state
+from small_runs import FICKLE, WATCHED, improve, state
 from torch.nn import functional as F
 
 import theory
+from benchmarks.small_bagel import published_shape
 from unigap.callbacks.dynamics_coupling import layer_of
 from unigap.callbacks.dynamics_probes import generation_source, understanding_source
 from unigap.loop.sampling import sample_candidates, stack_drawings
 from unigap.models.bagel import Bagel, FlowSettings
-from unigap.models.bagel.flow import noises, shifted, training_draws
-from unigap.models.bagel.network import BagelNetwork, patched, unpatched
+from unigap.models.bagel.network import BagelNetwork
 from unigap.models.bagel.sampling import guided_velocity
 from unigap.models.bagel.understanding import read_size
-from unigap.models.bagel.vae import LatentCodec
+from unigap.models.bagel.vae import OFFSET, SCALE, published
 from unigap.models.base import SamplingRecipe
+from unigap.models.engine.latent_codec import LatentCodec
+from unigap.models.engine.patches import patched, unpatched
+from unigap.models.engine.rectified_flow import noises, shifted, training_draws
 from unigap.objectives import DPO, SFT
 from unigap.records import Prompt
 
@@ -137,7 +140,7 @@ def test_the_surrogate_is_minus_the_authors_training_loss(
     model: Bagel, official: dict, monkeypatch: pytest.MonkeyPatch, name: str, number: float
 ) -> None:
     draws = torch.tensor([number]).sigmoid(), official["noise"][None]
-    monkeypatch.setattr("unigap.models.bagel.likelihood.training_draws", lambda *_: draws)
+    monkeypatch.setattr("unigap.models.engine.flow_likelihood.training_draws", lambda *_: draws)
     prompt = model.encode_prompt(PROMPTS[:1]).unconditional(torch.tensor([name == "errors_null"]))
     found = model.image_logps(prompt, model.encode(picture()), torch.zeros(1, dtype=torch.int64))
     torch.testing.assert_close(found.detach()[0], -official[name].mean(-1), **CLOSE)
@@ -171,9 +174,9 @@ def test_names_and_shapes_at_the_published_size_are_those_of_the_authors_code(of
             use_quant_conv=False,
             use_post_quant_conv=False,
         )
-    codec = LatentCodec(vae)
+    codec = LatentCodec(vae, SCALE, OFFSET)
     assert (codec.side, codec.width) == (16, 64)
-    tensors = {**net.state_dict(), **{f"ae: {name}": tensor for name, tensor in codec.published().items()}}
+    tensors = {**net.state_dict(), **{f"ae: {name}": tensor for name, tensor in published(codec).items()}}
     lines = "\n".join(sorted(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()))
     assert hashlib.sha256(lines.encode()).digest() == bytes(official["layout"].tolist())
 
@@ -517,3 +520,24 @@ def test_answers_and_images_are_coupled_through_the_understanding_expert_alone(n
     # no latent attends to what these compute
     assert all(not parts[name].gg.any() and parts[name].uu.any() for name in ("layer 2 mlp", "norm"))
     assert all(parts[name].gu.any() for name in ("layer 0 attention", "layer 0 mlp", "layer 2 attention"))
+
+
+def test_with_generation_experts_alone_every_coupling_is_an_exact_zero(bagel_folder: Path, here: Path) -> None:
+    model = "model.init_args.model"
+    small = {
+        f"{model}.class_path": "unigap.models.bagel.Bagel",
+        f"{model}.init_args.image_size": SIDE,
+        f"{model}.init_args.flow.timesteps": 3,
+        f"{model}.init_args.train": "generation",
+        "run": "run",
+    }
+    assert improve(bagel_folder, "sft", {**FICKLE, **WATCHED, **small}) == 0
+    rows = json.loads((here / "watched" / "dynamics.json").read_text())
+    kernels, steps = ([row["figures"] for row in rows if row["kind"] == kind] for kind in ("kernel", "step"))
+    assert kernels and steps
+    assert all(math.isfinite(value) for figures in [*kernels, *steps] for value in figures.values())
+    for figures in kernels:
+        assert figures["own_cosine/value"] == figures["coupling/value"] == 0 and figures["own_cosine/p"] == 1
+        assert {value for name, value in figures.items() if name.startswith("part/")} == {0.0}
+    for figures in steps:
+        assert "fit/generation/r2" in figures and "fit/understanding/r2" not in figures

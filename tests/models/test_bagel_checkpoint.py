@@ -71,7 +71,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
     "endless layers": (edit_json(LLM, ["num_hidden_layers"], 10**9), "llm_config.json asks for num_hidden_layers"),
     "more layers": (edit_json(LLM, ["num_hidden_layers"], 4), "layers.3.*are missing"),
     "no layer count": (edit_json(VIT, ["num_hidden_layers"], ...), "vit_config.json has no number num_hidden_layers"),
-    "other width": (edit_json(LLM, ["intermediate_size"], 80), r"have shape .*96.* the configs say .*80"),
+    "other width": (edit_json(LLM, ["intermediate_size"], 80), r"have shape .*96.* the config says .*80"),
     "no generation expert": (edit_weights(without(GENERATION), WEIGHTS), "have no generation expert"),
     "half an expert": (edit_weights(without("mlp" + GENERATION), WEIGHTS), "mlp_moe_gen.down_proj.weight' are missing"),
     "settings without a flow": (write(SETTINGS, b'{"image_size": 32}'), "unigap.json: 'flow'"),

@@ -11,12 +11,11 @@ from peak_bytes import PeakBytes
 
 import theory
 from unigap.callbacks.dynamics_probes import generation_source, understanding_source
-from unigap.models.bagel import Bagel
 from unigap.models.base import PromptBatch, SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
 from unigap.objectives.base import step_noise
 
-FAMILIES = ("janus", "showo", "emu3", "bagel")
+FAMILIES = ("janus", "showo", "emu3", "bagel", "janus_flow")
 CODED = ("janus", "showo", "emu3")
 EXACT = ("janus", "emu3")
 PROMPTS = [
@@ -86,8 +85,8 @@ def codes(count: int, seed: int = 0) -> torch.Tensor:
 
 def drawings(model: UnifiedModel, count: int, seed: int = 0) -> torch.Tensor:
     """Codes, or latents for a family that has no codes."""
-    if isinstance(model, Bagel):
-        return torch.randn(count, 16, 16, generator=torch.Generator().manual_seed(seed))
+    if model.drawing_format is not None:
+        return torch.randn(count, *model.drawing_format.shape, generator=torch.Generator().manual_seed(seed))
     return codes(count, seed)
 
 

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from theory import Gram, Source, StepProbe, StepReport, alignment, gram
-from unigap.callbacks.dynamics_coupling import coupling_by_part, layer_of, own_cosine_by_group
+from theory import Gram, Source, StepProbe, StepReport, gram
+from unigap.callbacks.dynamics_coupling import coupling_by_part, coupling_tests, layer_of, own_cosine_by_group
 from unigap.callbacks.dynamics_log import keep_rows, log_figures, show_picture
 from unigap.callbacks.dynamics_probes import GROUPS, WatchedImages, paired_sources, pick_probes
 from unigap.loop.ranks import ranks_of
@@ -133,7 +133,8 @@ class Dynamics(Callback):
         heads = {head: report.of(number) for number, head in enumerate(HEADS)}
         figures = {f"step_norm/{part}": length for part, length in report.step_norm.items()}
         for head, seen in heads.items():
-            figures |= {f"fit/{head}/{name}": value for name, value in dataclasses.asdict(seen.fit()).items()}
+            if seen.predicted.any() or seen.measured.any():  # a head that no trained weight reaches has no fit
+                figures |= {f"fit/{head}/{name}": value for name, value in dataclasses.asdict(seen.fit()).items()}
             figures |= {f"part/{head}/{name}": float(part.abs().mean()) for name, part in seen.parts.items()}
             for group in GROUPS:
                 members = self._probes.members(group)
@@ -156,7 +157,7 @@ class Dynamics(Callback):
             taken = gram(stage.model, self._sources, per_module=True).regrouped(layer_of)
         taken = _on_cpu(taken)
         groups = {group: self._probes.members(group) for group in GROUPS}
-        tests = dict(vars(alignment(taken, self.permutations)))
+        tests = coupling_tests(taken, self.permutations)
         tests |= {
             f"own_cosine/{group.replace(' ', '_')}": tested
             for group, tested in own_cosine_by_group(taken, groups, self.permutations).items()

@@ -5,12 +5,13 @@ Shape legend: n images, each with one generation and one understanding gradient.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
 import torch
 
-from theory import Gram, Tested, alignment
+from theory import Alignment, Gram, Tested, alignment
 
 KINDS = {"self_attn": "attention", "mlp": "mlp"}
 GENERATION_EXPERT = "_moe_gen"
@@ -47,9 +48,11 @@ def coupling_by_part(gram: Gram) -> dict[str, Tested]:
     """
     n = gram.sizes[0]
     norms_g, norms_u = gram.gg.diagonal().double().sqrt(), gram.uu.diagonal().double().sqrt()
+    scale = norms_g[:, None] * norms_u[None, :]
     found = {}
     for name in sorted(gram.parts, key=_depth):
-        cosine = gram.part(name).gu.double() / (norms_g[:, None] * norms_u[None, :])
+        # a gradient of zero has cosine 0 with all others, as in Gram.cosines
+        cosine = torch.where(scale > 0, gram.part(name).gu.double() / scale, 0.0)
         value, mean = float(cosine.diagonal().mean()), float(cosine.mean())
         apart = cosine - cosine.mean(0, keepdim=True) - cosine.mean(1, keepdim=True) + cosine.mean()
         spread = float(apart.square().sum().div(n - 1).sqrt() / n)  # Hoeffding 1951, theorem 2
@@ -71,10 +74,31 @@ def subset(gram: Gram, images: Sequence[int]) -> Gram:
     return Gram(gram.K[at][:, at], gram.values[at], (len(images), len(images)), gram.method, parts)
 
 
+def coupling_tests(gram: Gram, permutations: int) -> dict[str, Tested]:
+    """Test the coupling between the two heads, see ``theory.alignment``.
+
+    If one head has no gradient in any sample, because no weight that trains reaches it, nothing is coupled: every
+    statistic is exactly 0, and its p-value 1.
+
+    Args:
+        gram: Paired Gram of two sources.
+        permutations: Number of random re-pairings in the null.
+
+    Returns:
+        The statistics of ``theory.Alignment`` by name.
+
+    Raises:
+        ValueError: As ``theory.alignment``, for a gradient that is zero in some samples only.
+    """
+    if gram.gg.any() and gram.uu.any():
+        return dict(vars(alignment(gram, permutations)))
+    return {field.name: Tested(0.0, 0.0, 0.0, 1.0) for field in dataclasses.fields(Alignment)}
+
+
 def own_cosine_by_group(gram: Gram, groups: Mapping[str, Sequence[int]], permutations: int) -> dict[str, Tested]:
     """Return the mean own-pair cosine of each group of 3 images or more, with the null within the group."""
     return {
-        name: alignment(subset(gram, images), permutations).own_cosine
+        name: coupling_tests(subset(gram, images), permutations)["own_cosine"]
         for name, images in groups.items()
         if len(images) >= 3
     }

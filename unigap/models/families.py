@@ -10,9 +10,16 @@ from unigap.models.base import UnifiedModel
 from unigap.models.emu3 import Emu3
 from unigap.models.files.config import check_family, model_type
 from unigap.models.janus import Janus
+from unigap.models.janus_flow import JanusFlow
 from unigap.models.showo import ShowO
 
-FAMILIES: dict[str, type[UnifiedModel]] = {"janus": Janus, "show-o": ShowO, "emu3": Emu3, "bagel": Bagel}
+FAMILIES: dict[str, type[UnifiedModel]] = {
+    "janus": Janus,
+    "show-o": ShowO,
+    "emu3": Emu3,
+    "bagel": Bagel,
+    "janus_flow": JanusFlow,
+}
 """Model classes by the ``model_type`` in config.json."""
 
 

@@ -71,6 +71,23 @@ def step_noise(model: UnifiedModel, images: int) -> torch.Tensor | None:
     return None if model.exact_likelihood else torch.randint(2**62, (images,))
 
 
+def has_velocity(model: UnifiedModel) -> bool:
+    """Return whether a model is a flow model, whose ``image_logps`` is minus the squared error of its velocity."""
+    return not model.exact_likelihood and type(model).velocity_terms is not UnifiedModel.velocity_terms
+
+
+def with_dropped(prompt: PromptBatch, share: float) -> PromptBatch:
+    """Return prompts with about a share of them, by torch's generator, replaced by null prompts (prompt dropout).
+
+    Args:
+        prompt: B prompts.
+        share: Probability of each prompt to be replaced, in [0, 1); at 0 the generator is left alone.
+    """
+    if not share:
+        return prompt
+    return prompt.unconditional((torch.rand(len(prompt.ids_BL)) < share).to(prompt.ids_BL.device))
+
+
 def reference_logps(
     model: UnifiedModel,
     prompt: PromptBatch,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 
+from unigap.loop.plan import RoundPlan
 from unigap.loop.sampling import stack_drawings
 from unigap.loop.selection import PairRule, preference_pairs, threshold_logit
 from unigap.models.base import UnifiedModel
@@ -15,6 +17,7 @@ from unigap.objectives.base import (
     Objective,
     RowBatch,
     StepResult,
+    has_velocity,
     likelihood_figures,
     reference_logps,
     step_noise,
@@ -23,6 +26,9 @@ from unigap.objectives.losses import PreferenceLoss, dpo_loss, sft_loss
 from unigap.records import Candidate, Pair
 
 # Shape legend: B pairs, M image tokens, R = 2 B images.
+
+BetaScale = Literal["likelihood", "diffusion"]
+"""What beta multiplies."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,10 @@ class DPO(Objective):
         loss: ``sigmoid`` (DPO), ``robust`` or ``ipo``, all as in TRL; ``ipo`` always takes log-likelihoods per token.
         label_smoothing: Assumed share of wrong preferences, in [0, 0.5); turns ``sigmoid`` into conservative DPO.
         per_token: Divide log-likelihoods by the number of image tokens, so that beta is comparable between families.
+        scale: What ``beta`` multiplies. ``likelihood``: log-ratios, as in DPO. ``diffusion``, for flow models only:
+            half the difference of mean squared errors, as in Diffusion-DPO (Wallace et al. 2023) and Flow-DPO (Liu et
+            al. 2025), whose papers and code take beta from 100 to 5000. It equals ``likelihood`` with ``per_token``
+            and half that beta.
     """
 
     def __init__(
@@ -64,8 +74,11 @@ class DPO(Objective):
         loss: PreferenceLoss = "sigmoid",
         label_smoothing: float = 0.0,
         per_token: bool = False,
+        scale: BetaScale = "likelihood",
     ) -> None:
         threshold_logit(threshold)
+        if scale not in get_args(BetaScale):
+            raise ValueError(f"scale must be one of {', '.join(get_args(BetaScale))}, got {scale!r}")
         if not 0 < beta < math.inf:
             raise ValueError(f"beta must be > 0 and finite, got {beta}; common values are 0.1 to 0.2")
         if not 0 <= nll_weight < math.inf:
@@ -75,7 +88,14 @@ class DPO(Objective):
         if not 0 <= label_smoothing < 0.5 or (label_smoothing and loss == "ipo"):
             raise ValueError(f"label_smoothing must be in [0, 0.5), and 0 with ipo, got {label_smoothing} with {loss}")
         self.threshold, self.beta, self.nll_weight, self.per_prompt = threshold, beta, nll_weight, per_prompt
-        self.pairs, self.loss, self.label_smoothing, self.per_token = pairs, loss, label_smoothing, per_token
+        self.pairs, self.loss, self.label_smoothing = pairs, loss, label_smoothing
+        self.per_token, self.scale = per_token or scale == "diffusion", scale
+
+    def prepare(self, model: UnifiedModel, plan: RoundPlan) -> None:
+        if self.scale == "diffusion" and not has_velocity(model):
+            raise ValueError(
+                f"scale 'diffusion' is for flow models, and {type(model).__name__} is none; take scale 'likelihood'"
+            )
 
     @property
     def needs_reference(self) -> bool:
@@ -116,7 +136,7 @@ class DPO(Objective):
             rejected_B,
             chosen_reference_B,
             rejected_reference_B,
-            self.beta,
+            self.beta / 2 if self.scale == "diffusion" else self.beta,
             self.loss,
             self.label_smoothing,
         )

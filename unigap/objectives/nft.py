@@ -14,7 +14,7 @@ from unigap.loop.selection import threshold_logit
 from unigap.loop.verdict_columns import verdict_columns
 from unigap.models.base import SamplingRecipe, UnifiedModel
 from unigap.models.engine.autoregressive import scored_recipe
-from unigap.objectives.base import Objective, StepResult, step_noise
+from unigap.objectives.base import Objective, StepResult, has_velocity, step_noise
 from unigap.objectives.grpo import RewardedBatch, RewardedRow, rewarded_batch, rewarded_rows
 from unigap.objectives.policy_losses import advantages, nft_code_loss, nft_flow_loss
 from unigap.objectives.rewards import Reward
@@ -71,7 +71,7 @@ class NFT(Objective):
     def prepare(self, model: UnifiedModel, plan: RoundPlan) -> None:
         self._flow = not model.exact_likelihood
         self.needs_behaviour, self.reference_follows = not self._flow, self._flow
-        if self._flow and type(model).velocity_terms is UnifiedModel.velocity_terms:
+        if self._flow and not has_velocity(model):
             raise ValueError(
                 f"NFT needs an exact likelihood or a flow's velocities, and {type(model).__name__} has neither; take "
                 "SFT or DPO"

@@ -11,6 +11,8 @@ from unigap.testing.subject import Subject, largest, must
 
 SAMPLES = 64
 """Images whose first token is counted."""
+RECIPE = SamplingRecipe(temperature=0.7, cfg=2.0)
+"""A recipe whose distribution differs from the plain one."""
 SIGMAS = 5
 """Largest distance of a share from its probability, in standard errors."""
 
@@ -44,6 +46,30 @@ def sampling_equals_scoring(subject: Subject) -> None:
         off <= subject.tolerance,
         f"they differ by up to {off:.3g} nats a token; at most {subject.tolerance:g} is rounding",
     )
+
+
+def recipes_are_scored(subject: Subject) -> None:
+    """image_logps takes a recipe, and equals the log-probabilities of sampling with it (exact likelihoods)."""
+    model, prompt = subject.model, subject.prompt
+    samples = model.sample_images(prompt, subject.seeds_BN, RECIPE)
+    must(samples.behaviour_BNM is not None, "sample_images returns no behaviour_BNM")
+    assert samples.behaviour_BNM is not None
+    scored_RM = model.image_logps(prompt, samples.drawings_BN.flatten(0, 1), recipe=RECIPE)
+    off = largest(samples.behaviour_BNM.flatten(0, 1), scored_RM)
+    must(
+        off <= subject.tolerance,
+        f"at cfg {RECIPE.cfg:g} and temperature {RECIPE.temperature:g} they differ by up to {off:.3g} nats a token; at "
+        f"most {subject.tolerance:g} is rounding",
+    )
+
+
+def recipes_are_refused(subject: Subject) -> None:
+    """image_logps refuses a recipe with a ValueError, because it has no likelihood under one (estimates)."""
+    try:
+        subject.model.image_logps(subject.prompt, subject.drawings_R, subject.noise_R, RECIPE)
+    except ValueError:
+        return
+    must(False, "a recipe was accepted: what is returned is no likelihood under it")
 
 
 def shares_equal_probabilities(subject: Subject) -> None:

@@ -44,6 +44,8 @@ PROMISES: dict[Check, Applies] = {
     generation.memory_is_estimated: _always,
     likelihood.logps_have_their_shape: _always,
     likelihood.sampling_equals_scoring: _exact,
+    likelihood.recipes_are_scored: _exact,
+    likelihood.recipes_are_refused: _estimated,
     likelihood.shares_equal_probabilities: _exact_codes,
     likelihood.estimates_are_functions_of_their_noise: _estimated,
     likelihood.padding_changes_nothing: _always,

@@ -1,4 +1,4 @@
-"""Rectified flow over latent tokens: velocity given a prompt, times and noise of training, and the Euler schedule."""
+"""Rectified flow over latent tokens: settings, the velocity given a prompt, and the times of sampling."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from unigap.models.bagel.experts import GENERATION, UNDERSTANDING, KeysValues
 from unigap.models.bagel.network import BagelNetwork, places
 from unigap.models.base import PromptBatch
 from unigap.models.engine.attention import additive, causal, positions
+from unigap.models.engine.rectified_flow import shifted
 
 # Shape legend: B prompts, R images (those of one prompt are consecutive), L prompt tokens, M latent tokens of an image,
 # C numbers of a latent token, S = L + 2 + M tokens, D hidden width.
@@ -99,6 +100,17 @@ class ImageFlow:
         self.grid = (rows, columns)
         self.shape: tuple[int, int] = (rows * columns, net.shape.latent_width)
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return self.net.device
+
+    def velocity_given(
+        self, prompt: PromptBatch, images: int, latents_RMC: torch.Tensor, time_R: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the velocity given prompts with ``images`` consecutive images each, see ``velocity``."""
+        return self.velocity(latents_RMC, time_R, self.context(prompt, images))
+
     def context(self, prompt: PromptBatch, images: int) -> Context:
         """Run the prompts once, and repeat their keys and values for ``images`` consecutive images each."""
         embeds_BLD = self.net.embed(prompt.ids_BL)
@@ -142,24 +154,3 @@ class ImageFlow:
         allowed_R11S = torch.cat([mask_RL, own_RT], 1).bool()[:, None, None]
         bias_R1TS = additive(allowed_R11S, self.net.dtype).expand(-1, -1, own_RT.shape[1], -1)
         return mask_RL.sum(1, keepdim=True), bias_R1TS, context.keys_values
-
-
-def shifted(time: torch.Tensor, shift: float) -> torch.Tensor:
-    """Shift times in [0, 1] towards noise."""
-    return shift * time / (1 + (shift - 1) * time)
-
-
-def noises(seeds_R: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    """Return the noise that images start from, float32 (R, M, C), each from its seed alone."""
-    generator = torch.Generator()
-    return torch.stack([torch.randn(shape, generator=generator.manual_seed(seed)) for seed in seeds_R.tolist()])
-
-
-def training_draws(seeds_R: torch.Tensor, shape: tuple[int, int], shift: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a time (R,) and a noise (R, M, C) per seed, float32; a time is a logit-normal number, shifted."""
-    generator = torch.Generator()
-    times, epsilons = [], []
-    for seed in seeds_R.tolist():
-        times.append(torch.randn((), generator=generator.manual_seed(seed)).sigmoid())
-        epsilons.append(torch.randn(shape, generator=generator))
-    return shifted(torch.stack(times), shift), torch.stack(epsilons)

@@ -14,11 +14,11 @@ from unigap.models.bagel.chat_template import BagelChatTemplate
 from unigap.models.bagel.checkpoint import BagelParts, bagel_from_folder, write_folder
 from unigap.models.bagel.experts import EXPERTS, GENERATION, UNDERSTANDING, TrainedExperts
 from unigap.models.bagel.flow import FlowSettings, ImageFlow
-from unigap.models.bagel.likelihood import BagelLikelihood
 from unigap.models.bagel.sampling import BagelSampler
 from unigap.models.bagel.understanding import BagelUnderstanding
 from unigap.models.base import FlowTerms, PromptBatch, Samples, SamplingRecipe, evaluating
 from unigap.models.engine.chat_template import with_null_prompts
+from unigap.models.engine.flow_likelihood import FlowLikelihood
 from unigap.models.files.lora import merged
 from unigap.models.files.saved_folder import Loading
 from unigap.models.files.weights import digest
@@ -134,7 +134,7 @@ class Bagel(FolderModel):
         self.unreached_by_images = tuple(name.format(last=last) for name in UNREACHED)
         self.drawing_format = DrawingFormat("float16", self._flow.shape)
         self._sampler = BagelSampler(self._flow, parts.flow)
-        self._likelihood = BagelLikelihood(self._flow, parts.flow.likelihood_draws, parts.flow.training_shift)
+        self._likelihood = FlowLikelihood(self._flow, parts.flow.likelihood_draws, parts.flow.training_shift)
         self._understanding = BagelUnderstanding(self.net, self._template)
 
     @property

@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.models.siglip.modeling_siglip import SiglipEncoder
 
 from unigap.models.bagel.experts import MixedLanguageModel
+from unigap.models.engine.rectified_flow import time_features
 
 # Shape legend: B images, R rows, N patches that are read, P numbers of a patch, D hidden width.
 
@@ -19,8 +20,6 @@ CONNECTOR_ACT = "gelu_pytorch_tanh"
 """Activation between vision encoder and language model; the authors set it in code, not in a file."""
 TIME_FEATURES = 256
 """Width of the sinusoidal features of a time."""
-SLOWEST_PERIOD = 10_000
-"""Ratio of the fastest to the slowest frequency of a time's features."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,8 @@ class TimeEmbedder(nn.Module):
 
     def forward(self, time_R: torch.Tensor) -> torch.Tensor:
         """Return the embeddings of times, (R, D)."""
-        half = TIME_FEATURES // 2
-        frequency = SLOWEST_PERIOD ** -(torch.arange(half, device=time_R.device) / half)
-        angle = time_R[:, None] * frequency
         first: Any = self.mlp[0]
-        return self.mlp(torch.cat([angle.cos(), angle.sin()], -1).to(first.weight.dtype))
+        return self.mlp(time_features(time_R, TIME_FEATURES).to(first.weight.dtype))
 
 
 class Connector(nn.Module):
@@ -190,16 +186,3 @@ def places(rows: int, columns: int, side: int, device: torch.device) -> torch.Te
     """Number the positions of a grid in a table with ``side`` positions per side, int64 (rows * columns,)."""
     row, column = torch.arange(rows, device=device), torch.arange(columns, device=device)
     return (row[:, None] * side + column).flatten()
-
-
-def patched(images_BCHW: torch.Tensor, patch: int) -> torch.Tensor:
-    """Cut images into square patches, row by row, each flattened with channels last, (B, N, P)."""
-    batch, channels, height, width = images_BCHW.shape
-    grid = images_BCHW.reshape(batch, channels, height // patch, patch, width // patch, patch)
-    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
-
-
-def unpatched(patches_BNP: torch.Tensor, rows: int, columns: int, patch: int) -> torch.Tensor:
-    """Put the patches of ``patched`` together again, (B, C, H, W)."""
-    grid = patches_BNP.reshape(len(patches_BNP), rows, columns, patch, patch, -1)
-    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches_BNP), -1, rows * patch, columns * patch)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 
-from unigap.models.bagel.flow import FlowSettings, ImageFlow, noises
+from unigap.models.bagel.flow import FlowSettings, ImageFlow
 from unigap.models.base import PromptBatch, SamplingRecipe
-from unigap.models.engine.finite import check_finite
+from unigap.models.engine.rectified_flow import check_recipe, euler, noises
 
 # Shape legend: B prompts, N candidates a prompt, R = B * N images, M latent tokens, C numbers of a token.
 
@@ -35,21 +33,20 @@ class BagelSampler:
             ValueError: The recipe filters or scales probabilities, which a flow does not have, or the velocities are
                 not finite.
         """
-        check_recipe(recipe)
+        check_recipe("BAGEL", recipe)
+        device = prompt.ids_BL.device
         context = self.flow.context(prompt, seeds_BN.shape[1])
-        latents_RMC = noises(seeds_BN.flatten(), self.flow.shape).to(prompt.ids_BL.device)
-        for time, after in itertools.pairwise(self.settings.times()):
-            # numbers, not tensors of the CPU: copying one to a GPU makes the host wait for all earlier kernels
+
+        def velocity(latents_RMC: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
             time_R = latents_RMC.new_full((len(latents_RMC),), time.item())
             velocity_RMC = self.flow.velocity(latents_RMC, time_R, context)
-            if time == 1:
-                check_finite(torch.isfinite(velocity_RMC), "velocities")
             if recipe.cfg > 1 and self._guided(time):
                 null_RMC = self.flow.velocity(latents_RMC, time_R, None)
                 velocity_RMC = guided_velocity(velocity_RMC, null_RMC, recipe.cfg, self.settings)
-            latents_RMC = latents_RMC - velocity_RMC * (time - after).item()
-        check_finite(torch.isfinite(latents_RMC), "velocities")
-        return latents_RMC.view(*seeds_BN.shape, *self.flow.shape)
+            return velocity_RMC
+
+        noise_RMC = noises(seeds_BN.flatten(), self.flow.shape).to(device)
+        return euler(noise_RMC, self.settings.times(), velocity).view(*seeds_BN.shape, *self.flow.shape)
 
     def _guided(self, time: torch.Tensor) -> bool:
         # compare in float32, as the authors do: a time may equal a bound
@@ -67,17 +64,3 @@ def guided_velocity(
     over = (-1,) if settings.renorm == "channel" else (-2, -1)
     wanted, found = (torch.linalg.vector_norm(v, dim=over, keepdim=True) for v in (velocity_RMC, guided_RMC))
     return guided_RMC * (wanted / (found + TINY)).clamp(settings.renorm_min, 1)
-
-
-def check_recipe(recipe: SamplingRecipe) -> None:
-    """Refuse what a flow cannot honour.
-
-    Raises:
-        ValueError: Temperature, top_k or top_p is set.
-    """
-    plain = SamplingRecipe(cfg=recipe.cfg)
-    if recipe != plain:
-        raise ValueError(
-            f"BAGEL samples no codes: temperature {recipe.temperature}, top_k {recipe.top_k} and top_p {recipe.top_p} "
-            "have no meaning; leave them at 1, 0 and 1"
-        )

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from unigap.models.bagel.chat_template import BagelChatTemplate
 from unigap.models.bagel.experts import UNDERSTANDING
-from unigap.models.bagel.network import BagelNetwork, patched, places
+from unigap.models.bagel.network import BagelNetwork, places
 from unigap.models.engine.attention import additive, understanding_mask
 from unigap.models.engine.packed_questions import PackedUnderstanding, pack
+from unigap.models.engine.patches import patched
 
 # Shape legend: B images, Q questions an image, S packed tokens, P tokens of an image with start and end, T tokens of
 # all texts of an image, D hidden width, C H W image channels and sides.

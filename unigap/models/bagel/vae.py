@@ -7,17 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
-from unigap.models.bagel.network import patched, unpatched
-from unigap.models.engine.precision import float32_arithmetic
-
-# Shape legend: B images, M latent tokens, C numbers of a token, H W image sides.
+from unigap.models.engine.latent_codec import LatentCodec, autoencoder_class
 
 SCALE, OFFSET = 0.3611, 0.1159
 """Latents are (z - OFFSET) * SCALE; the authors set both in code."""
-PATCH = 2
-"""Latent positions per side of a token."""
 RENAMED = (
     (r"(down|up)_blocks\.(\d+)\.resnets\.", r"\1.\2.block."),
     (r"(down|up)_blocks\.(\d+)\.\1samplers\.0\.", r"\1.\2.\1sample."),
@@ -34,61 +28,13 @@ RENAMED = (
 NEEDED = ("encoder.conv_in.weight", "decoder.conv_in.weight")
 
 
-class LatentCodec(nn.Module):
-    """Map between pixels and latent tokens; stays in float32.
-
-    Args:
-        vae: diffusers' ``AutoencoderKL``.
-    """
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.vae = vae
-
-    @property
-    def side(self) -> int:
-        """Pixels per side of a latent token."""
-        return PATCH * 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def width(self) -> int:
-        """C."""
-        return PATCH**2 * self.vae.config.latent_channels
-
-    @torch.no_grad()
-    def decode(self, tokens_BMC: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-        """Return pixels in [-1, 1], float32 (B, 3, H, W)."""
-        with float32_arithmetic(tokens_BMC.device.type):
-            latents = unpatched(tokens_BMC.float(), rows, columns, PATCH)
-            return self.vae.decode(latents / SCALE + OFFSET).sample.clamp(-1, 1)
-
-    @torch.no_grad()
-    def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return the mean latents of pixels in [-1, 1], float32 (B, M, C)."""
-        with float32_arithmetic(pixels_BCHW.device.type):
-            mean = self.vae.encode(pixels_BCHW.float()).latent_dist.mean
-            return patched((mean - OFFSET) * SCALE, PATCH)
-
-    def published(self) -> dict[str, torch.Tensor]:
-        """Return the tensors by the names of ``ae.safetensors``, in its shapes."""
-        state, levels = self.vae.state_dict(), len(self.vae.config.block_out_channels)
-        return {
-            published_name(name, levels): tensor[..., None, None] if is_projection(name) else tensor
-            for name, tensor in state.items()
-        }
-
-
-def autoencoder_class() -> Any:
-    """Return diffusers' class, which takes seconds to import.
-
-    Raises:
-        ValueError: diffusers is not installed.
-    """
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError as error:
-        raise ValueError("BAGEL's image autoencoder needs diffusers; pip install 'unigap[diffusion]'") from error
-    return AutoencoderKL
+def published(codec: LatentCodec) -> dict[str, torch.Tensor]:
+    """Return the tensors by the names of ``ae.safetensors``, in its shapes."""
+    state, levels = codec.vae.state_dict(), len(codec.vae.config.block_out_channels)
+    return {
+        published_name(name, levels): tensor[..., None, None] if is_projection(name) else tensor
+        for name, tensor in state.items()
+    }
 
 
 def codec_from_published(state: Mapping[str, torch.Tensor]) -> LatentCodec:
@@ -112,7 +58,7 @@ def codec_from_published(state: Mapping[str, torch.Tensor]) -> LatentCodec:
     if unknown:
         raise ValueError(f"the weights {unknown[0]!r} are unknown")
     vae.load_state_dict(found)
-    return LatentCodec(vae.eval())
+    return LatentCodec(vae.eval(), SCALE, OFFSET)
 
 
 def published_name(name: str, levels: int) -> str:

@@ -19,8 +19,12 @@ def causal(mask_BL: torch.Tensor) -> torch.Tensor:
 
 
 def positions(mask_BL: torch.Tensor) -> torch.Tensor:
-    """Return the position of each token, int64 (B, L), counted from the first token that is not padding."""
-    return (mask_BL.cumsum(1) - 1).clamp(min=0)
+    """Return the position of each token, int64 (B, L), counted from the first token that is not padding.
+
+    A token that is masked after that one keeps its position, as in a null prompt that hides all tokens but the first.
+    """
+    started_BL = mask_BL.cumsum(1).clamp(max=1)
+    return (started_BL.cumsum(1) - 1).clamp(min=0)
 
 
 def additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

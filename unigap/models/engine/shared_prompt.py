@@ -84,8 +84,9 @@ def _attend(
 
 def shared_positions(mask_BL: torch.Tensor, images: int, length: int) -> torch.Tensor:
     """Return the position of each token, int64 (B, S); every image continues its prompt."""
+    position_BL = positions(mask_BL)
     position_M = torch.arange(length, device=mask_BL.device).repeat(images)
-    return torch.cat([positions(mask_BL), mask_BL.sum(1, keepdim=True) + position_M], 1)
+    return torch.cat([position_BL, position_BL[:, -1:] + 1 + position_M], 1)
 
 
 def image_states(
@@ -100,7 +101,7 @@ def image_states(
         image_RMD: Embeddings of the images; the images of one prompt are consecutive.
         images: K.
     """
-    return (_one_image_each if images == 1 else _several_images_each)(llm, mask_BL, text_BLD, image_RMD)
+    return (_one_image_each if images == 1 else masked_image_states)(llm, mask_BL, text_BLD, image_RMD)
 
 
 def _one_image_each(llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_BMD: torch.Tensor) -> torch.Tensor:
@@ -115,10 +116,13 @@ def _one_image_each(llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, ima
     return out.last_hidden_state.take_along_dim(at_BM[..., None], 1)
 
 
-def _several_images_each(
+def masked_image_states(
     llm: Any, mask_BL: torch.Tensor, text_BLD: torch.Tensor, image_RMD: torch.Tensor
 ) -> torch.Tensor:
-    """Run rows [prompt | image 1 | ... | image K]."""
+    """Run rows [prompt | image 1 | ... | image K], and return what ``image_states`` does.
+
+    Unlike with ``image_states``, tokens of the prompt may be masked anywhere, not only at its beginning.
+    """
     batch, length = mask_BL.shape
     images, tokens = len(image_RMD) // batch, image_RMD.shape[1]
     embeds_BSD = torch.cat([text_BLD, image_RMD.reshape(batch, images * tokens, -1)], 1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from unigap.console.mistakes import shortened
 from unigap.models.files.location import resolve
 
 FIRST_LAYOUT = "multi_modality"
-"""``model_type`` of Janus-Pro in the original authors' layout, which transformers cannot load."""
+"""``model_type`` of Janus-Pro in the original authors' layout, which transformers cannot load, and of JanusFlow."""
+JANUS_FLOW, FLOW_PART = "janus_flow", "vision_gen_dec_config"
+"""Our name of JanusFlow, and the entry of its config.json that Janus-Pro has not."""
 
 
 def read_config(checkpoint: str) -> dict[str, Any]:
@@ -20,24 +23,50 @@ def read_config(checkpoint: str) -> dict[str, Any]:
     Raises:
         ValueError: The file is neither found nor downloadable, or is not a JSON object.
     """
-    path = _config_file(checkpoint)
+    return read_object(checkpoint, _config_file(checkpoint))
+
+
+def read_object(checkpoint: str, path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of a checkpoint.
+
+    Raises:
+        ValueError: The file is not a JSON object.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("it is a list or a single value")
     except (OSError, ValueError, RecursionError) as error:
-        reason = f"config.json is not a JSON object ({error})"
-        raise ValueError(f"checkpoint {checkpoint!r}: {reason}; restore it") from error
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: {path.name} is not a JSON object ({error}); restore it"
+        ) from error
     return config
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name a file in front of what is wrong with its content.
+
+    Raises:
+        ValueError: The body raised an error of a file, a type, a key or a value.
+    """
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def model_type(checkpoint: str) -> str:
     """Return the ``model_type`` in ``config.json`` of a folder or a hub id, ``unknown`` if there is none.
 
+    The authors of JanusFlow gave it the type of Janus-Pro; here it is ``janus_flow``.
+
     Raises:
         ValueError: The file is neither found nor downloadable, or is not a JSON object.
     """
-    return str(read_config(checkpoint).get("model_type") or "unknown")
+    config = read_config(checkpoint)
+    kind = str(config.get("model_type") or "unknown")
+    return JANUS_FLOW if kind == FIRST_LAYOUT and FLOW_PART in config else kind
 
 
 def check_family(checkpoint: str, kind: str, known: Iterable[str]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+
+from unigap.console.mistakes import shortened
 
 SHIPPED = {
     "shapes": "janus",
@@ -40,3 +43,27 @@ def resolve(checkpoint: str) -> str:
     if path.is_dir() and not (path / "config.json").is_file():
         raise ValueError(f"checkpoint {checkpoint!r}: the folder has no config.json; give a transformers checkpoint")
     return checkpoint
+
+
+def local_folder(checkpoint: str, names: Sequence[str]) -> Path:
+    """Return the folder of a checkpoint; the files of a hub id are downloaded into the hub's cache if needed.
+
+    Args:
+        checkpoint: As in ``resolve``.
+        names: Names of the files, with ``*`` for any characters.
+
+    Raises:
+        ValueError: See ``resolve``, or the files cannot be downloaded.
+    """
+    folder = Path(resolve(checkpoint))
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(checkpoint, allow_patterns=list(names)))
+    except Exception as error:  # network and hub errors have no common class
+        raise ValueError(
+            f"checkpoint {checkpoint!r} cannot be downloaded from the hub: {shortened(str(error))}; download it and "
+            "give the folder"
+        ) from error

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 USED = ("pad_token", "bos_token", "eos_token")
 """Special tokens that prompts, answers and padding need."""
+
+
+def check_has(tokenizer: Any, marks: Sequence[str]) -> None:
+    """Check that a tokenizer has special tokens.
+
+    Raises:
+        ValueError: One is missing; names it.
+    """
+    vocabulary = tokenizer.get_vocab()
+    missing = next((mark for mark in marks if mark not in vocabulary), None)
+    if missing:
+        raise ValueError(f"its tokenizer has no {missing!r}")
 
 
 def check_tokens(checkpoint: str, tokenizer: Any, embedded: int, image_tokens: list[str]) -> None:

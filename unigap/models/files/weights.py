@@ -1,4 +1,4 @@
-"""Properties of weights: whether they are finite, how many numbers a folder holds, and their SHA-256."""
+"""Weights: read, put into a network, checked for finiteness, counted, and their SHA-256."""
 
 from __future__ import annotations
 
@@ -9,7 +9,38 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
 from torch.distributed.tensor import DTensor
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        ValueError: The file is damaged or is not a safetensors file.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def fill(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Put exactly these tensors into a network on the meta device, and freeze it.
+
+    Raises:
+        ValueError: A tensor is missing, unknown or of the wrong shape.
+    """
+    expected = net.state_dict()
+    for name in sorted({*expected, *state}):
+        if name not in state or name not in expected:
+            raise ValueError(f"the weights {name!r} are {'unknown' if name in state else 'missing'}")
+        if state[name].shape != expected[name].shape:
+            stored, described = tuple(state[name].shape), tuple(expected[name].shape)
+            raise ValueError(f"the weights {name!r} have shape {stored}, the config says {described}")
+    net.load_state_dict(state, assign=True)
+    net.requires_grad_(False)
 
 
 def first_not_finite(weights: Mapping[str, Any]) -> str | None:

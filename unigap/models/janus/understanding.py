@@ -36,15 +36,8 @@ class JanusUnderstanding(PackedUnderstanding):
         return run_packed(self.net.model.language_model, embeds_BSD, rows), rows.end_BQ
 
     def _with_image(self, ids_BS: torch.Tensor, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        image_processor = self.template.processor.image_processor
-        side = (image_processor.size["height"], image_processor.size["width"])
-        pixels = pixels_BCHW.to(self._device)
-        if pixels.shape[-2:] != side:
-            pixels = F.interpolate(pixels, side, mode="bicubic", antialias=True)
-        statistics = (image_processor.image_mean, image_processor.image_std)
-        mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in statistics)
-        normalised = ((pixels + 1) / 2 - mean) / std
-        features = self.net.model.get_image_features(normalised.to(self.net.dtype)).pooler_output
+        shown = normalised(pixels_BCHW.to(self._device), self.template.processor.image_processor)
+        features = self.net.model.get_image_features(shown.to(self.net.dtype)).pooler_output
         embeds_BSD = self.net.model.language_model.embed_tokens(ids_BS)
         is_image = (ids_BS == self.net.config.image_token_id)[..., None]
         return embeds_BSD.masked_scatter(is_image, features.to(embeds_BSD.dtype))
@@ -52,3 +45,18 @@ class JanusUnderstanding(PackedUnderstanding):
     @property
     def _device(self) -> torch.device:
         return self.net.model.language_model.embed_tokens.weight.device
+
+
+def normalised(pixels_BCHW: torch.Tensor, image_processor: Any) -> torch.Tensor:
+    """Return pixels in [-1, 1] as the vision encoder reads them: its size, mean 0 and standard deviation 1.
+
+    Args:
+        pixels_BCHW: The pixels.
+        image_processor: Has ``size``, ``image_mean`` and ``image_std``.
+    """
+    side = (image_processor.size["height"], image_processor.size["width"])
+    if pixels_BCHW.shape[-2:] != side:
+        pixels_BCHW = F.interpolate(pixels_BCHW, side, mode="bicubic", antialias=True)
+    statistics = (image_processor.image_mean, image_processor.image_std)
+    mean, std = (torch.tensor(values, device=pixels_BCHW.device).view(3, 1, 1) for values in statistics)
+    return ((pixels_BCHW + 1) / 2 - mean) / std

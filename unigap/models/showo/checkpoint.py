@@ -22,7 +22,7 @@ from unigap.models.files.config import read_config
 from unigap.models.files.load_options import DTYPES, check_load_options
 from unigap.models.files.location import resolve
 from unigap.models.files.tokens import check_tokens
-from unigap.models.files.weights import first_not_finite
+from unigap.models.files.weights import fill, first_not_finite
 from unigap.models.showo.chat_template import IMAGE_END, IMAGE_START, QUESTION, TEXT_TO_IMAGE, UNDERSTANDING, with_marks
 from unigap.models.showo.magvit import MagvitConfig, signs
 from unigap.models.showo.network import FUSED_GELU, ShowONetwork, ShowOShape
@@ -184,15 +184,7 @@ def filled(
     """
     with torch.device("meta"):
         net = ShowONetwork(shape, attn_implementation)
-    expected = net.state_dict()
-    for name in sorted({*expected, *state}):
-        if name not in state or name not in expected:
-            raise ValueError(f"the weights {name!r} are {'unknown' if name in state else 'missing'}")
-        if state[name].shape != expected[name].shape:
-            stored, described = tuple(state[name].shape), tuple(expected[name].shape)
-            raise ValueError(f"the weights {name!r} have shape {stored}, the config says {described}")
-    converted = {name: t.to(dtype if name.startswith("llm.") else torch.float32) for name, t in state.items()}
-    net.load_state_dict(converted, assign=True)
+    fill(net, {name: t.to(dtype if name.startswith("llm.") else torch.float32) for name, t in state.items()})
     # its tables are not weights and are still on the meta device
     net.llm.model.rotary_emb = PhiRotaryEmbedding(shape.llm)
     return net

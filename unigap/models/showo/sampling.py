@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from unigap.console import tasks
@@ -11,6 +9,7 @@ from unigap.models.base import PromptBatch, Samples, SamplingRecipe
 from unigap.models.engine.attention import additive, causal, positions, run_trunk
 from unigap.models.engine.autoregressive import LOGITS_AT_ONCE, invert_cdf, uniforms
 from unigap.models.engine.finite import check_finite
+from unigap.models.engine.prompt_cache import PromptCache
 from unigap.models.showo.chat_template import ShowOChatTemplate
 from unigap.models.showo.likelihood import UnmaskingPath
 from unigap.models.showo.masks import choice_temperatures, unmasking_schedule
@@ -22,25 +21,6 @@ from unigap.models.showo.network import ShowONetwork
 
 Proposal = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Codes, their log-probabilities at temperature 1 without guidance, and with guidance (the confidence)."""
-
-
-class PromptCache:
-    """Read-only KV cache of the prompts.
-
-    Passed to transformers' attention layers as ``past_key_values``; keys and values of the images are not stored.
-
-    Args:
-        cache: transformers' cache after the prompts.
-        row_G: Index of the prompt of each row.
-    """
-
-    def __init__(self, cache: Any, row_G: torch.Tensor) -> None:
-        self.layers = [(layer.keys[row_G], layer.values[row_G]) for layer in cache.layers]
-
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a layer's keys and values, those of the prompts first."""
-        prompt_keys, prompt_values = self.layers[layer]
-        return torch.cat([prompt_keys, keys], 2), torch.cat([prompt_values, values], 2)
 
 
 class ShowOSampler:

@@ -1,4 +1,4 @@
-"""A small BAGEL with random weights in the published layout, which BAGEL's own code loads too, for the tests."""
+"""A small BAGEL with random weights in the published layout, which BAGEL's own code loads too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from unigap.models.bagel import FlowSettings
 from unigap.models.bagel.chat_template import MARKS
 from unigap.models.bagel.checkpoint import LLM, VAE, VIT, WEIGHTS
 from unigap.models.bagel.network import BagelNetwork, BagelShape
-from unigap.models.bagel.vae import LatentCodec
+from unigap.models.bagel.vae import OFFSET, SCALE, published
+from unigap.models.engine.latent_codec import LatentCodec
 
 PAD = "<|endoftext|>"
 LLM_CONFIG = {
@@ -49,6 +50,7 @@ QUICK: dict[str, Any] = {"image_size": 32, "flow": FlowSettings(timesteps=6)}
 
 
 def small_shape() -> BagelShape:
+    """Return the sizes of the small network."""
     from transformers import Qwen2Config, SiglipVisionConfig
 
     vit = SiglipVisionConfig(**{**VIT_CONFIG, "num_hidden_layers": VIT_CONFIG["num_hidden_layers"] - 1})
@@ -85,6 +87,7 @@ def random_tensor(name: str, shape: torch.Size) -> torch.Tensor:
 
 
 def random_state(names: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return random weights for tensors, which only lend their names and shapes."""
     return {name: random_tensor(name, tensor.shape) for name, tensor in names.items()}
 
 
@@ -101,15 +104,16 @@ def small_codec() -> LatentCodec:
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
-    return LatentCodec(vae)
+    return LatentCodec(vae, SCALE, OFFSET)
 
 
 def save_small_bagel(folder: Path) -> None:
+    """Write a checkpoint folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
         net, codec = BagelNetwork(small_shape()), small_codec()
     save_file(random_state(net.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
-    save_file(random_state(codec.published()), folder / VAE, metadata={"format": "pt"})
+    save_file(random_state(published(codec)), folder / VAE, metadata={"format": "pt"})
     configs = {"config.json": {"model_type": "bagel"}, LLM: LLM_CONFIG, VIT: VIT_CONFIG}
     for name, content in configs.items():
         (folder / name).write_text(json.dumps(content, indent=2))
