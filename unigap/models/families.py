@@ -11,8 +11,15 @@ from unigap.models.emu3 import Emu3
 from unigap.models.files.config import check_family, model_type
 from unigap.models.janus import Janus
 from unigap.models.showo import ShowO
+from unigap.models.vila_u import VilaU
 
-FAMILIES: dict[str, type[UnifiedModel]] = {"janus": Janus, "show-o": ShowO, "emu3": Emu3, "bagel": Bagel}
+FAMILIES: dict[str, type[UnifiedModel]] = {
+    "janus": Janus,
+    "show-o": ShowO,
+    "emu3": Emu3,
+    "bagel": Bagel,
+    "vila_u_llama": VilaU,
+}
 """Model classes by the ``model_type`` in config.json."""
 
 

@@ -11,22 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from unigap.console.mistakes import shortened
-from unigap.console.quiet import quiet_transformers
 from unigap.models.bagel.chat_template import MARKS
 from unigap.models.bagel.experts import GENERATION
 from unigap.models.bagel.flow import FlowSettings
 from unigap.models.bagel.network import BagelNetwork, BagelShape
 from unigap.models.bagel.vae import LatentCodec, autoencoder_class, codec_from_published
-from unigap.models.files.bounds import check_counts
 from unigap.models.files.config import check_family, model_type
 from unigap.models.files.load_options import DTYPES, check_load_options
-from unigap.models.files.location import resolve
+from unigap.models.files.published_layout import (
+    check_tensors,
+    local_folder,
+    read_part,
+    read_tensors,
+    read_tokenizer,
+)
 from unigap.models.files.weights import first_not_finite
 
 MODEL_TYPE = "bagel"
@@ -69,21 +72,21 @@ def bagel_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
     check_load_options(dtype, attn_implementation, device)
     autoencoder_class()
     check_family(checkpoint, model_type(checkpoint), [MODEL_TYPE])
-    folder = _local(checkpoint)
+    folder = local_folder(checkpoint, [WEIGHTS, VAE, SETTINGS, *SMALL_FILES])
     for name in (WEIGHTS, VAE, LLM, VIT):
         if not (folder / name).is_file():
             raise ValueError(
                 f"checkpoint {checkpoint!r} has no {name}; download it, only safetensors files and their configs are "
                 "read"
             )
-    llm, vit = (_config(checkpoint, folder / name) for name in (LLM, VIT))
+    llm, vit = (read_part(checkpoint, folder, name, [LAYERS]) for name in (LLM, VIT))
     try:
         settings = _settings(folder / SETTINGS)
-        state = _tensors(folder / WEIGHTS)
+        state = read_tensors(folder / WEIGHTS)
         shape = _shape(llm, vit, state)
         net = _filled(shape, state, attn_implementation, DTYPES[dtype])
-        codec = _codec(_tensors(folder / VAE), shape.latent_width)
-        tokenizer = _tokenizer(folder, shape.llm.vocab_size)
+        codec = _codec(read_tensors(folder / VAE), shape.latent_width)
+        tokenizer = read_tokenizer(folder, MARKS, shape.llm.vocab_size)
     except Exception as error:  # a damaged folder raises exceptions without a common class
         reason = shortened(str(error)) or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as BAGEL: {reason}; restore it") from error
@@ -109,38 +112,6 @@ def write_folder(parts: BagelParts, folder: str | Path) -> None:
         save_file(tensors, folder / name, metadata={"format": "pt"})
 
 
-def _local(checkpoint: str) -> Path:
-    """Return the folder of a checkpoint; the files of a hub id are downloaded into the hub's cache if needed."""
-    from huggingface_hub import snapshot_download
-
-    folder = Path(resolve(checkpoint))
-    if folder.is_dir():
-        return folder
-    try:
-        return Path(snapshot_download(checkpoint, allow_patterns=[WEIGHTS, VAE, SETTINGS, *SMALL_FILES]))
-    except Exception as error:  # network and hub errors have no common class
-        raise ValueError(
-            f"checkpoint {checkpoint!r} cannot be downloaded from the hub: {shortened(str(error))}; download it and "
-            "give the folder"
-        ) from error
-
-
-def _config(checkpoint: str, path: Path) -> dict[str, Any]:
-    """Return the content of one of the two configs."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it is a list or a single value")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"checkpoint {checkpoint!r}: {path.name} is not a JSON object ({error}); restore it"
-        ) from error
-    if not isinstance(config.get(LAYERS), int):
-        raise ValueError(f"checkpoint {checkpoint!r}: {path.name} has no number {LAYERS}; restore it")
-    check_counts(checkpoint, config, path.name)
-    return config
-
-
 def _settings(path: Path) -> tuple[int | None, FlowSettings]:
     """Return the image size and the flow's settings in a saved folder; those of the authors if it has none."""
     if not path.is_file():
@@ -150,13 +121,6 @@ def _settings(path: Path) -> tuple[int | None, FlowSettings]:
         size = settings["image_size"]
         return None if size is None else int(size), FlowSettings(**settings["flow"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path.name}: {error}") from error
-
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 
@@ -185,12 +149,7 @@ def _filled(
     expected = net.state_dict()
     if not any(GENERATION in name for name in state):
         raise ValueError(f"the weights have no generation expert ({GENERATION!r}), as a plain Qwen2 has none")
-    for name in sorted({*expected, *state}):
-        if name not in state or name not in expected:
-            raise ValueError(f"the weights {name!r} are {'unknown' if name in state else 'missing'}")
-        if state[name].shape != expected[name].shape:
-            stored, described = tuple(state[name].shape), tuple(expected[name].shape)
-            raise ValueError(f"the weights {name!r} have shape {stored}, the configs say {described}")
+    check_tensors(expected, state)
     net.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
     net.requires_grad_(False)
     # its tables are not weights and are still on the meta device
@@ -206,20 +165,3 @@ def _codec(state: Mapping[str, torch.Tensor], width: int) -> LatentCodec:
     if codec.width != width:
         raise ValueError(f"{VAE} writes tokens of {codec.width} numbers, {WEIGHTS} reads {width}")
     return codec
-
-
-def _tokenizer(folder: Path, embedded: int) -> PreTrainedTokenizerBase:
-    """Load a tokenizer, and check that it has the special tokens and no id without an embedding."""
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # a damaged file raises exceptions without a common class
-        raise ValueError(f"its tokenizer: {error}") from error
-    vocabulary = tokenizer.get_vocab()
-    missing = next((mark for mark in MARKS if mark not in vocabulary), None)
-    if missing:
-        raise ValueError(f"its tokenizer has no {missing!r}")
-    token, highest = max(vocabulary.items(), key=lambda item: item[1])
-    if highest >= embedded:
-        raise ValueError(f"its tokenizer gives {token!r} the id {highest}, and the weights embed ids below {embedded}")
-    return tokenizer
