@@ -139,7 +139,9 @@ def published_shape() -> VilaUShape:
 
 def weights_of(part: str, module: nn.Module) -> dict[str, torch.Tensor]:
     """Random weights of a part by their published names, so that two libraries have the same ones."""
-    return random_state({published_name(f"{part}.{name}"): tensor for name, tensor in module.state_dict().items()})
+    names = {published_name(f"{part}.{name}"): tensor for name, tensor in module.state_dict().items()}
+    # logits that guidance makes large would round by more than the tests allow
+    return {name: t * 0.3 if "classifier_mlp.linear" in name else t for name, t in random_state(names).items()}
 
 
 def save_small_vila_u(folder: Path) -> None:

@@ -40,6 +40,7 @@ def broken(family: type, **members: Any) -> Any:
         ("showo", {}),
         ("emu3", {}),
         ("bagel", {}),
+        ("vila_u", {}),
         ("janus", {"lora_rank": 3, "lora_alpha": 6}),
         ("bagel", {"train": "generation"}),
     ],

@@ -84,10 +84,9 @@ def vila_u_from_folder(checkpoint: str, dtype: str, attn_implementation: str, de
             raise ValueError(
                 f"checkpoint {checkpoint!r} has no {part}/{WEIGHTS}; download it, only safetensors files are read"
             )
-    llm = read_part(checkpoint, folder, f"{LLM}/config.json", [LAYERS])
-    tower, projector = (read_part(checkpoint, folder, f"{part}/config.json") for part in (TOWER, PROJECTOR))
+    configs = _configs(checkpoint, folder)
     try:
-        shape = _shape(llm, tower, projector, folder / TOWER)
+        shape = _shape(*configs, folder / TOWER)
         net, unused = _filled(shape, folder, attn_implementation, DTYPES[dtype])
         tokenizer = _tokenizer(folder / LLM, shape.llm.vocab_size)
         cfg = _cfg(folder / SETTINGS)
@@ -100,6 +99,17 @@ def vila_u_from_folder(checkpoint: str, dtype: str, attn_implementation: str, de
             f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
         )
     return VilaUParts(net.to(device).eval(), tokenizer, _small_files(folder), unused, cfg)
+
+
+def untrained_parts(folder: Path) -> VilaUParts:
+    """Return a freshly initialised network with the sizes and the tokenizer of a folder without weights.
+
+    Raises:
+        ValueError: The configs describe no VILA-U, or the tokenizer does not fit.
+    """
+    shape = _shape(*_configs(str(folder), folder), folder / TOWER)
+    tokenizer = _tokenizer(folder / LLM, shape.llm.vocab_size)
+    return VilaUParts(VilaUNetwork(shape), tokenizer, _small_files(folder), cfg=_cfg(folder / SETTINGS))
 
 
 def write_folder(parts: VilaUParts, folder: str | Path) -> None:
@@ -116,6 +126,11 @@ def write_folder(parts: VilaUParts, folder: str | Path) -> None:
         (folder / part).mkdir(parents=True, exist_ok=True)
         more = parts.unused if part == TOWER else {}
         save_file({**tensors, **more}, folder / part / WEIGHTS, metadata={"format": "pt"})
+
+
+def _configs(checkpoint: str, folder: Path) -> list[dict[str, Any]]:
+    """Return the configs of the parts."""
+    return [read_part(checkpoint, folder, f"{part}/config.json", [LAYERS] if part == LLM else ()) for part in PARTS]
 
 
 def _shape(llm: Mapping[str, Any], tower: Mapping[str, Any], projector: Mapping[str, Any], folder: Path) -> VilaUShape:
