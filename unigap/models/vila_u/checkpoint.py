@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def vila_u_from_folder(checkpoint: str, dtype: str, attn_implementation: str, de
             )
     configs = _configs(checkpoint, folder)
     try:
-        shape = _shape(*configs, folder / TOWER)
+        shape = _shape(configs, folder / TOWER)
         net, unused = _filled(shape, folder, attn_implementation, DTYPES[dtype])
         tokenizer = _tokenizer(folder / LLM, shape.llm.vocab_size)
         cfg = _cfg(folder / SETTINGS)
@@ -107,7 +107,7 @@ def untrained_parts(folder: Path) -> VilaUParts:
     Raises:
         ValueError: The configs describe no VILA-U, or the tokenizer does not fit.
     """
-    shape = _shape(*_configs(str(folder), folder), folder / TOWER)
+    shape = _shape(_configs(str(folder), folder), folder / TOWER)
     tokenizer = _tokenizer(folder / LLM, shape.llm.vocab_size)
     return VilaUParts(VilaUNetwork(shape), tokenizer, _small_files(folder), cfg=_cfg(folder / SETTINGS))
 
@@ -133,8 +133,9 @@ def _configs(checkpoint: str, folder: Path) -> list[dict[str, Any]]:
     return [read_part(checkpoint, folder, f"{part}/config.json", [LAYERS] if part == LLM else ()) for part in PARTS]
 
 
-def _shape(llm: Mapping[str, Any], tower: Mapping[str, Any], projector: Mapping[str, Any], folder: Path) -> VilaUShape:
-    """Return the sizes of a network by the configs of its parts."""
+def _shape(configs: Sequence[Mapping[str, Any]], folder: Path) -> VilaUShape:
+    """Return the sizes of a network by the configs of its parts; ``folder`` is that of the vision tower."""
+    llm, tower, projector = configs
     try:
         rqvae, depth = tower["rqvaesiglip"], tower["rqtransformer"]
         tokenizer = _tokenizer_shape(rqvae, folder)
@@ -220,7 +221,7 @@ def _filled(
 
 def restore_tables(net: VilaUNetwork) -> None:
     """Compute the tables that are no weights, on the CPU, after a network was built on the meta device."""
-    embeddings = net.image_tokenizer.siglip_model["vision_model"].embeddings
+    embeddings = net.image_tokenizer.vision_encoder.embeddings
     embeddings.register_buffer("position_ids", torch.arange(net.shape.positions)[None], persistent=False)
     net.llm.model.rotary_emb = LlamaRotaryEmbedding(net.shape.llm)
 

@@ -94,6 +94,12 @@ class ImageTokenizer(nn.Module):
         self.post_quant_conv = nn.Conv2d(width, shape.decoder.z_channels, 1)
         self.decoder = ImageDecoder(shape.decoder)
 
+    @property
+    def vision_encoder(self) -> VisionEncoder:
+        """The vision encoder."""
+        encoder: Any = self.siglip_model["vision_model"]
+        return encoder
+
     @torch.no_grad()
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Encode pixels in [-1, 1] of any size to codes, int64 (B, M, D)."""
@@ -106,7 +112,7 @@ class ImageTokenizer(nn.Module):
 
     def features(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Return the features before quantisation, (B, M, C), differentiable, of pixels of SigLIP's size."""
-        return self.siglip_model["vision_model"](pixels_BCHW)
+        return self.vision_encoder(pixels_BCHW)
 
     @torch.no_grad()
     def decode(self, codes_BMD: torch.Tensor) -> torch.Tensor:
@@ -117,7 +123,7 @@ class ImageTokenizer(nn.Module):
     def reconstruct(self, vectors_BMC: torch.Tensor) -> torch.Tensor:
         """Decode sums of code vectors to pixels, about in [-1, 1], differentiable."""
         grid = self.shape.grid
-        vectors_BCHW = vectors_BMC.transpose(1, 2).unflatten(2, (grid, grid))
+        vectors_BCHW = vectors_BMC.transpose(1, 2).reshape(len(vectors_BMC), -1, grid, grid)
         if self.shape.decoder_grid is not None:
             vectors_BCHW = F.interpolate(vectors_BCHW, self.shape.decoder_grid, mode="bilinear")
         return self.decoder(self.post_quant_conv(vectors_BCHW))

@@ -173,7 +173,8 @@ class VilaU(UnifiedModel):
 
     def drawing_bytes(self, recipe: SamplingRecipe) -> int:
         llm, tokenizer = self.net.shape.llm, self.net.shape.tokenizer
-        per_token = 2 * llm.num_hidden_layers * llm.num_key_value_heads * llm.head_dim * self.net.dtype.itemsize
+        heads = llm.num_key_value_heads or llm.num_attention_heads
+        per_token = 2 * llm.num_hidden_layers * heads * self.net.llm.config.head_dim * self.net.dtype.itemsize
         passes = 1 if recipe.cfg == 1 else 2
         sampling = per_token * (self.net.shape.positions + TYPICAL_PROMPT_TOKENS) * passes
         fine, coarse = (*tokenizer.decoder.ch_mult[:2], 0)[:2]

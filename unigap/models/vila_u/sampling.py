@@ -43,7 +43,8 @@ class VilaUSampler:
         code = CodeByCode(self.net, cache, recipe)
         first_GV = code.at_next_position(out.last_hidden_state[:, -1][row_G])
         samples = samples_of(sample_codes(first_GV, code.step, uniform_RI, recipe), batch, n)
-        return Samples(samples.drawings_BN.unflatten(-1, (places, depth)), samples.logp_BNM, samples.behaviour_BNM)
+        drawings_BNMD = samples.drawings_BN.view(batch, n, places, depth)
+        return Samples(drawings_BNMD, samples.logp_BNM, samples.behaviour_BNM)
 
 
 class CodeByCode:

@@ -70,7 +70,7 @@ class VilaUTokenizer(ImageTokenizer):
         return self.residual.quantizer.table(0)
 
     def latents(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.residual.features(pixels_BCHW).transpose(1, 2).unflatten(2, (GRID, GRID))
+        return self.residual.features(pixels_BCHW).transpose(1, 2).reshape(len(pixels_BCHW), -1, GRID, GRID)
 
     def rebuilt(self, code_BDHW: torch.Tensor) -> torch.Tensor:
         return self.residual.reconstruct(code_BDHW.flatten(2).transpose(1, 2))
@@ -171,7 +171,8 @@ def _write(path: Path, content: Any) -> None:
 
 def _initialise(parts: VilaUParts) -> None:
     net, tokenizer = parts.net, parts.net.image_tokenizer
-    spread_linears(tokenizer.siglip_model, net.depth_transformer, net.mm_projector, net.llm)
-    spread_words(net.llm.model.embed_tokens, net.shape.llm.pad_token_id)
-    nn.init.normal_(tokenizer.siglip_model["vision_model"].embeddings.position_embedding.weight, std=0.25)
-    nn.init.normal_(tokenizer.quantizer.codebooks[0].weight, std=0.5)
+    spread_linears(tokenizer.vision_encoder, net.depth_transformer, net.mm_projector, net.llm)
+    spread_words(net.llm.model.embed_tokens, net.llm.config.pad_token_id)
+    nn.init.normal_(tokenizer.vision_encoder.embeddings.position_embedding.weight, std=0.25)
+    with torch.no_grad():
+        tokenizer.quantizer.table(0).normal_(std=0.5)
