@@ -38,7 +38,7 @@ class NamedCodes(TokenizerTrainer):
     def __init__(self, tokenizer: ImageTokenizer, foreground: float = 5.0, depth: int = 1) -> None:
         super().__init__()
         self.tokenizer, self.foreground, self.depth = tokenizer, foreground, depth
-        # number of digits, so that as many as there are codes of a cell count all contents
+        # the smallest base in which ``depth`` digits count all contents of a cell
         self.digits = next(base for base in range(2, MIN_CODES + 1) if base**depth >= MIN_CODES)
         least = self.digits * depth
         if len(tokenizer.codes) < least:
