@@ -135,6 +135,16 @@ def janus_flow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def vila_u_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder in VILA-U's published layout; copy it before changing it."""
+    from small_vila_u import save_small_vila_u
+
+    folder = tmp_path_factory.mktemp("small-vila-u")
+    save_small_vila_u(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def new_janus_flow(janus_flow_folder: Path) -> Callable[..., Any]:
     """Load a new small JanusFlow, for tests that change it; takes the options of ``JanusFlow``."""
     from benchmarks.small_janus_flow import QUICK
@@ -147,6 +157,20 @@ def new_janus_flow(janus_flow_folder: Path) -> Callable[..., Any]:
 def janus_flow(new_janus_flow: Callable[..., Any]) -> Any:
     """The small JanusFlow that all tests share; do not change it."""
     return new_janus_flow()
+
+
+@pytest.fixture(scope="session")
+def new_vila_u(vila_u_folder: Path) -> Callable[..., Any]:
+    """Load a new small VILA-U, for tests that change it; takes the options of ``VilaU``."""
+    from unigap.models.vila_u import VilaU
+
+    return lambda **options: VilaU(str(vila_u_folder), **options)
+
+
+@pytest.fixture(scope="session")
+def vila_u(new_vila_u: Callable[..., Any]) -> Any:
+    """The small VILA-U that all tests share; do not change it."""
+    return new_vila_u()
 
 
 @pytest.fixture(autouse=True)

@@ -41,6 +41,7 @@ def broken(family: type, **members: Any) -> Any:
         ("emu3", {}),
         ("bagel", {}),
         ("janus_flow", {}),
+        ("vila_u", {}),
         ("janus", {"lora_rank": 3, "lora_alpha": 6}),
         ("bagel", {"train": "generation"}),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from kill_points import Killed
-from small_runs import CONFIGS, FICKLE, PRETRAIN, TRAINER, epochs, expect_error, improve, same, state, words
+from small_runs import CONFIGS, FICKLE, PRETRAIN, TRAINER, epochs, expect_error, improve, same, state, tree, words
 
 from unigap.__main__ import main
 from unigap.models.families import FAMILIES, load_model
@@ -19,7 +19,12 @@ from unigap.stages import ImproveStage, PretrainStage
 
 TRUNK = ("model.net.model.language_model.layers.", "model.net.model.language_model.norm.")
 # the config that makes a small model of each family
-MAKE = {"janus": "pretrain", "emu3": "pretrain_emu3", "show-o": "pretrain_show_o"}
+MAKE = {
+    "janus": "pretrain",
+    "emu3": "pretrain_emu3",
+    "show-o": "pretrain_show_o",
+    "vila_u_llama": "pretrain_vila_u",
+}
 IMPROVE = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {*MAKE.values(), "recall"})
 WHOLE_EPOCHS = {"trainer.max_epochs": 3, "trainer.limit_train_batches": "null", "data.batch_size": 1}
 CURRICULUM = {**FICKLE, **WHOLE_EPOCHS}
@@ -62,14 +67,21 @@ def test_pretraining_writes_a_checkpoint_that_loads_and_draws(here: Path) -> Non
     assert improve(checkpoint, "random_judge") == 0
 
 
-@pytest.mark.parametrize(("family", "batches"), [("janus", (1, 3, 4)), ("emu3", (4,)), ("show-o", (4,))])
+def weights(folder: str) -> dict[str, bytes]:
+    """The bytes of every file of weights in a folder."""
+    return {name: content for name, content in tree(Path(folder)).items() if name.endswith(".safetensors")}
+
+
+@pytest.mark.parametrize(
+    ("family", "batches"), [("janus", (1, 3, 4)), ("emu3", (4,)), ("show-o", (4,)), ("vila_u_llama", (4,))]
+)
 def test_pretraining_killed_in_any_phase_and_continued_is_one_run(
     family: str, batches: tuple[int, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = {**TRAINER, **PRETRAIN, "checkpoint.every_n_train_steps": 1, "model.init_args.out": "made"}
     assert main(words("fit", MAKE[family], flags)) == 0
     assert type(load_model("made")) is FAMILIES[family]
-    whole = Path("made/model.safetensors").read_bytes()
+    whole = weights("made")
     step = PretrainStage.training_step
     for batch in batches:
         (here / str(batch)).mkdir()
@@ -85,7 +97,7 @@ def test_pretraining_killed_in_any_phase_and_continued_is_one_run(
             main(words("fit", MAKE[family], flags))
         assert not Path("made").exists()
         assert main(words("fit", MAKE[family], {**flags, "resume": "must"})) == 0
-        assert Path("made/model.safetensors").read_bytes() == whole
+        assert weights("made") == whole
 
 
 def test_the_command_line_beats_what_the_checkpoint_remembers(here: Path) -> None:

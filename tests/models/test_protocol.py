@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,9 @@ from unigap.models.base import PromptBatch, SamplingRecipe, UnifiedModel
 from unigap.models.families import load_model
 from unigap.objectives.base import step_noise
 
-FAMILIES = ("janus", "showo", "emu3", "bagel", "janus_flow")
-CODED = ("janus", "showo", "emu3")
-EXACT = ("janus", "emu3")
+FAMILIES = ("janus", "showo", "emu3", "bagel", "janus_flow", "vila_u")
+CODED = ("janus", "showo", "emu3", "vila_u")
+EXACT = ("janus", "emu3", "vila_u")
 PROMPTS = [
     "a red circle",
     "a small red circle left of a large blue square",
@@ -79,15 +80,23 @@ def seeds(prompts: int, n: int) -> torch.Tensor:
     return torch.arange(prompts * n).view(prompts, n) * 7919 + 2**40
 
 
-def codes(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(64, (count, 16), generator=torch.Generator().manual_seed(seed))
+def code_shape(model: UnifiedModel) -> tuple[int, ...]:
+    """16 codes, or 16 places with several codes."""
+    return model.drawing_format.shape if model.drawing_format else (16,)
+
+
+def every_code_at(model: UnifiedModel, place: int) -> torch.Tensor:
+    """One image 64 times, with every code at one place, counted in the order of sampling."""
+    image_RI = drawings(model, 1).flatten(1).repeat(64, 1)
+    image_RI[:, place] = torch.arange(64)
+    return image_RI.view(64, *code_shape(model))
 
 
 def drawings(model: UnifiedModel, count: int, seed: int = 0) -> torch.Tensor:
     """Codes, or latents for a family that has no codes."""
-    if model.drawing_format is not None:
+    if model.drawing_format is not None and model.drawing_format.dtype == "float16":
         return torch.randn(count, *model.drawing_format.shape, generator=torch.Generator().manual_seed(seed))
-    return codes(count, seed)
+    return torch.randint(64, (count, *code_shape(model)), generator=torch.Generator().manual_seed(seed))
 
 
 def pixels(count: int, seed: int = 0) -> torch.Tensor:
@@ -132,7 +141,7 @@ def names_of_trunk(model: UnifiedModel) -> set[str]:
 def test_equal_seeds_draw_equal_codes_whatever_the_batch(coded: UnifiedModel, recipe: SamplingRecipe) -> None:
     seed_BN = seeds(4, 6)
     together = coded.sample_images(coded.encode_prompt(PROMPTS), seed_BN, recipe).drawings_BN
-    assert together.shape == (4, 6, coded.image_tokens) and together.dtype == torch.int64
+    assert together.shape == (4, 6, *code_shape(coded)) and together.dtype == torch.int64
     for row, text in enumerate(PROMPTS):
         alone = coded.sample_images(coded.encode_prompt([text]), seed_BN[row : row + 1, 2:3], recipe).drawings_BN
         assert torch.equal(alone[0, 0], together[row, 2])
@@ -158,7 +167,8 @@ def test_log_probabilities_while_sampling_are_the_teacher_forced_ones(
 ) -> None:
     prompt = exact.encode_prompt(PROMPTS)
     samples = exact.sample_images(prompt, seeds(4, 3), recipe)
-    assert samples.drawings_BN.shape == samples.logp_BNM.shape == (4, 3, 16)
+    assert samples.drawings_BN.shape == (4, 3, *code_shape(exact))
+    assert samples.logp_BNM.shape == (4, 3, math.prod(code_shape(exact)))
     assert samples.logp_BNM.dtype == torch.float32 and (samples.logp_BNM < 0).all()
     forced_RM = exact.image_logps(prompt.repeat(3), samples.drawings_BN.flatten(0, 1))
     torch.testing.assert_close(samples.logp_BNM.flatten(0, 1), forced_RM.detach(), atol=1e-5, rtol=0)
@@ -177,8 +187,7 @@ def test_likelihoods_under_a_recipe_are_those_it_was_sampled_with(exact: Unified
 
 
 def test_probabilities_under_a_recipe_sum_to_one(exact: UnifiedModel) -> None:
-    image_RM = codes(1).repeat(64, 1)
-    image_RM[:, 0] = torch.arange(64)
+    image_RM = every_code_at(exact, 0)
     prompt = exact.encode_prompt(PROMPTS[:1])
     for recipe in ACTED:
         logp_R = exact.image_logps(prompt, image_RM, recipe=recipe)[:, 0]
@@ -190,17 +199,18 @@ def test_a_likelihood_under_guidance_learns_through_both_passes(new_model: Loade
     model, recipe = new_model(), SamplingRecipe(cfg=3.0, temperature=0.7)
     if not model.exact_likelihood:
         with pytest.raises(ValueError, match=r"no[a-z]* under a sampling recipe; pass recipe=None"):
-            model.image_logps(model.encode_prompt(PROMPTS[:1]), codes(1), recipe=recipe)
+            model.image_logps(model.encode_prompt(PROMPTS[:1]), drawings(model, 1), recipe=recipe)
         return
-    weight, prompt, image_RM = next(model.trunk.parameters()), model.encode_prompt(PROMPTS[:2]), codes(2)
+    weight, prompt, image_RM = next(model.trunk.parameters()), model.encode_prompt(PROMPTS[:2]), drawings(model, 2)
     ways = [prompt, prompt.unconditional(torch.tensor([True, True]))]
 
     def guided() -> torch.Tensor:
         """The definition, from logits that differ from log-probabilities by a constant: of every code at one place."""
-        every_RM = image_RM[:1].repeat(64, 1)
-        every_RM[:, 5] = torch.arange(64)
+        every_RI = image_RM[:1].flatten(1).repeat(64, 1)
+        every_RI[:, 5] = torch.arange(64)
+        every_RM = every_RI.view(64, *image_RM.shape[1:])
         cond_V, uncond_V = (model.image_logps(_first(way), every_RM)[:, 5] for way in ways)
-        return ((uncond_V + 3.0 * (cond_V - uncond_V)) / 0.7).log_softmax(-1)[image_RM[0, 5]]
+        return ((uncond_V + 3.0 * (cond_V - uncond_V)) / 0.7).log_softmax(-1)[image_RM[0].flatten()[5]]
 
     found = model.image_logps(prompt, image_RM, recipe=recipe)[0, 5]
     torch.testing.assert_close(found, guided(), atol=1e-4, rtol=1e-5)
@@ -255,11 +265,8 @@ def test_images_that_share_a_prompt_are_as_likely_as_apart(model: UnifiedModel) 
 
 
 def test_probabilities_of_all_codes_sum_to_one(exact: UnifiedModel) -> None:
-    every_RM = codes(1).repeat(64, 1)
     for place in (0, 7):
-        image_RM = every_RM.clone()
-        image_RM[:, place] = torch.arange(64)
-        logp_RM = exact.image_logps(exact.encode_prompt(PROMPTS[:1]), image_RM)
+        logp_RM = exact.image_logps(exact.encode_prompt(PROMPTS[:1]), every_code_at(exact, place))
         torch.testing.assert_close(logp_RM[:, place].exp().sum(), torch.tensor(1.0), atol=1e-5, rtol=0)
 
 
@@ -274,7 +281,7 @@ def test_a_prompt_that_is_dropped_is_the_null_prompt(model: UnifiedModel) -> Non
 def test_an_exact_likelihood_takes_no_noise(exact: UnifiedModel) -> None:
     assert exact.exact_likelihood and step_noise(exact, 1) is None
     with pytest.raises(ValueError, match="exact likelihood"):
-        exact.image_logps(exact.encode_prompt(PROMPTS[:1]), codes(1), torch.zeros(1, dtype=torch.int64))
+        exact.image_logps(exact.encode_prompt(PROMPTS[:1]), drawings(exact, 1), torch.zeros(1, dtype=torch.int64))
 
 
 def test_an_estimate_is_a_function_of_its_noise(model: UnifiedModel) -> None:
@@ -301,18 +308,22 @@ def test_decoded_pictures_lie_in_range_and_do_not_depend_on_the_batch(model: Uni
     assert not torch.allclose(pixels_BCHW[0], pixels_BCHW[1])
 
 
-def test_decoding_takes_the_memory_it_is_counted_with(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("family", ["janus", "emu3"])
+def test_decoding_takes_the_memory_it_is_counted_with(
+    family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact: Any = request.getfixturevalue(family)
     # a prompt without keys and values leaves the decoder's share alone
     monkeypatch.setattr(exact.net.config.text_config, "num_hidden_layers", 0)
     counted = exact.drawing_bytes(SamplingRecipe())
     with PeakBytes() as bytes_of:
-        exact.decode(codes(4))
+        exact.decode(drawings(exact, 4))
     assert 0.9 * counted < bytes_of.peak / 4 < 1.1 * counted
 
 
 def test_encoded_pictures_are_codes_and_do_not_depend_on_the_batch(coded: UnifiedModel) -> None:
     found_BM = coded.encode(pixels(3))
-    assert found_BM.shape == (3, coded.image_tokens) and found_BM.dtype == torch.int64
+    assert found_BM.shape == (3, *code_shape(coded)) and found_BM.dtype == torch.int64
     assert found_BM.min() >= 0 and found_BM.max() < coded.n_codes == len(coded.codebook)
     assert torch.equal(coded.encode(pixels(3)[1:2]), found_BM[1:2])
 

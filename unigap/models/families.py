@@ -12,6 +12,7 @@ from unigap.models.files.config import check_family, model_type
 from unigap.models.janus import Janus
 from unigap.models.janus_flow import JanusFlow
 from unigap.models.showo import ShowO
+from unigap.models.vila_u import VilaU
 
 FAMILIES: dict[str, type[UnifiedModel]] = {
     "janus": Janus,
@@ -19,6 +20,7 @@ FAMILIES: dict[str, type[UnifiedModel]] = {
     "emu3": Emu3,
     "bagel": Bagel,
     "janus_flow": JanusFlow,
+    "vila_u_llama": VilaU,
 }
 """Model classes by the ``model_type`` in config.json."""
 

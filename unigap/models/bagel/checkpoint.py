@@ -12,22 +12,20 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
+from transformers import PreTrainedTokenizerBase, Qwen2Config, SiglipVisionConfig
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from unigap.console.mistakes import shortened
-from unigap.console.quiet import quiet_transformers
 from unigap.models.bagel.chat_template import MARKS
 from unigap.models.bagel.experts import GENERATION
 from unigap.models.bagel.flow import FlowSettings
 from unigap.models.bagel.network import BagelNetwork, BagelShape
 from unigap.models.bagel.vae import codec_from_published, published
 from unigap.models.engine.latent_codec import LatentCodec, autoencoder_class
-from unigap.models.files.bounds import check_counts
-from unigap.models.files.config import check_family, model_type, read_object, reading
+from unigap.models.files.config import check_family, model_type, reading
 from unigap.models.files.load_options import DTYPES, check_load_options
 from unigap.models.files.location import local_folder
-from unigap.models.files.tokens import check_has
+from unigap.models.files.published_layout import read_part, read_tokenizer
 from unigap.models.files.weights import fill, first_not_finite, read_tensors
 
 MODEL_TYPE = "bagel"
@@ -77,14 +75,14 @@ def bagel_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
                 f"checkpoint {checkpoint!r} has no {name}; download it, only safetensors files and their configs are "
                 "read"
             )
-    llm, vit = (_config(checkpoint, folder / name) for name in (LLM, VIT))
+    llm, vit = (read_part(checkpoint, folder, name, [LAYERS]) for name in (LLM, VIT))
     try:
         settings = _settings(folder / SETTINGS)
         state = read_tensors(folder / WEIGHTS)
         shape = _shape(llm, vit, state)
         net = _filled(shape, state, attn_implementation, DTYPES[dtype])
         codec = _codec(read_tensors(folder / VAE), shape.latent_width)
-        tokenizer = _tokenizer(folder, shape.llm.vocab_size)
+        tokenizer = read_tokenizer(folder, MARKS, shape.llm.vocab_size)
     except Exception as error:  # a damaged folder raises exceptions without a common class
         reason = shortened(str(error)) or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as BAGEL: {reason}; restore it") from error
@@ -108,15 +106,6 @@ def write_folder(parts: BagelParts, folder: str | Path) -> None:
     for name, state in ((WEIGHTS, parts.net.state_dict()), (VAE, published(parts.codec))):
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
         save_file(tensors, folder / name, metadata={"format": "pt"})
-
-
-def _config(checkpoint: str, path: Path) -> dict[str, Any]:
-    """Return the content of one of the two configs."""
-    config = read_object(checkpoint, path)
-    if not isinstance(config.get(LAYERS), int):
-        raise ValueError(f"checkpoint {checkpoint!r}: {path.name} has no number {LAYERS}; restore it")
-    check_counts(checkpoint, config, path.name)
-    return config
 
 
 def _settings(path: Path) -> tuple[int | None, FlowSettings]:
@@ -167,17 +156,3 @@ def _codec(state: Mapping[str, torch.Tensor], width: int) -> LatentCodec:
     if codec.width != width:
         raise ValueError(f"{VAE} writes tokens of {codec.width} numbers, {WEIGHTS} reads {width}")
     return codec
-
-
-def _tokenizer(folder: Path, embedded: int) -> PreTrainedTokenizerBase:
-    """Load a tokenizer, and check that it has the special tokens and no id without an embedding."""
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # a damaged file raises exceptions without a common class
-        raise ValueError(f"its tokenizer: {error}") from error
-    check_has(tokenizer, MARKS)
-    token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    if highest >= embedded:
-        raise ValueError(f"its tokenizer gives {token!r} the id {highest}, and the weights embed ids below {embedded}")
-    return tokenizer

@@ -26,19 +26,27 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def fill(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Put exactly these tensors into a network on the meta device, and freeze it.
+def check_tensors(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> None:
+    """Check that there are exactly the expected tensors.
 
     Raises:
-        ValueError: A tensor is missing, unknown or of the wrong shape.
+        ValueError: A tensor is missing, unknown or of the wrong shape; names it.
     """
-    expected = net.state_dict()
     for name in sorted({*expected, *state}):
         if name not in state or name not in expected:
             raise ValueError(f"the weights {name!r} are {'unknown' if name in state else 'missing'}")
         if state[name].shape != expected[name].shape:
             stored, described = tuple(state[name].shape), tuple(expected[name].shape)
             raise ValueError(f"the weights {name!r} have shape {stored}, the config says {described}")
+
+
+def fill(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Put exactly these tensors into a network on the meta device, and freeze it.
+
+    Raises:
+        ValueError: A tensor is missing, unknown or of the wrong shape.
+    """
+    check_tensors(net.state_dict(), state)
     net.load_state_dict(state, assign=True)
     net.requires_grad_(False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,19 +12,18 @@ from torch import nn
 
 from unigap.models.base import (
     TYPICAL_PROMPT_TOKENS,
-    Answers,
     FlowTerms,
     PromptBatch,
     Samples,
     SamplingRecipe,
-    UnifiedModel,
     evaluating,
 )
 from unigap.models.engine.chat_template import left_padded
 from unigap.models.engine.flow_likelihood import FlowLikelihood
-from unigap.models.files.lora import attach_lora, merged
-from unigap.models.files.saved_folder import Loading, save_folder
+from unigap.models.files.lora import merged
+from unigap.models.files.saved_folder import Loading
 from unigap.models.files.weights import digest
+from unigap.models.folder_model import FolderModel
 from unigap.models.janus.chat_template import JanusChatTemplate
 from unigap.models.janus_flow.checkpoint import JanusFlowParts, janus_flow_from_folder, write_folder
 from unigap.models.janus_flow.flow import FlowSettings, ImageFlow
@@ -54,7 +53,7 @@ DECODER_MAPS = (5, 3)
 """Full-size feature maps in the image decoder at its peak, of the finest level's width or of the next one's."""
 
 
-class JanusFlow(UnifiedModel):
+class JanusFlow(FolderModel):
     """JanusFlow model (Ma et al. 2024), in the layout of ``deepseek-ai/JanusFlow-1.3B``.
 
     Equal to the authors' code on small random weights, and not yet tested on the published ones.
@@ -75,6 +74,7 @@ class JanusFlow(UnifiedModel):
             and for a published checkpoint the defaults.
     """
 
+    loading = LOADING
     exact_likelihood: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ("settings",)
 
@@ -94,11 +94,7 @@ class JanusFlow(UnifiedModel):
         super().__init__()
         parts = janus_flow_from_folder(checkpoint, dtype, attn_implementation, device, vae)
         self._adopt(parts if flow is None else dataclasses.replace(parts, flow=flow), checkpoint)
-        if gradient_checkpointing:
-            self.net.language_model.activation_checkpointing_enable({"use_reentrant": False})
-        if lora_rank:
-            self.add_lora(lora_rank, lora_alpha, lora_dropout)
-        self.train_only_trunk()
+        self._prepare(self.net.language_model, gradient_checkpointing, lora_rank, lora_alpha, lora_dropout)
 
     def _adopt(self, parts: JanusFlowParts, base: str) -> None:
         self.net, self.codec, self.base, self._parts = parts.net, parts.codec, base, parts
@@ -132,11 +128,9 @@ class JanusFlow(UnifiedModel):
     def lora_target(self) -> str:
         return r"model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
-    def add_lora(self, rank: int, alpha: int, dropout: float) -> None:
-        attach_lora(self.net.language_model, self.base, self.lora_target, rank, alpha, dropout)
-
-    def save(self, folder: str | Path, adapter_only: bool = False, recipe: Mapping[str, Any] | None = None) -> None:
-        save_folder(self, self.net.language_model, self.base, LOADING, self._write, folder, adapter_only, recipe)
+    @property
+    def adapted(self) -> Any:
+        return self.net.language_model
 
     def _write(self, folder: Path) -> None:
         write_folder(dataclasses.replace(self._parts, net=merged(self.net, "language_model")), folder)
@@ -229,16 +223,3 @@ class JanusFlow(UnifiedModel):
     def encode(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Return the mean latents of pixels in [-1, 1], float32 (B, M, C), without gradient."""
         return self.codec.encode(pixels_BCHW)
-
-    # -- understanding
-
-    def judge_answers(self, pixels_BCHW: torch.Tensor, questions_BQ: Sequence[Sequence[str]]) -> Answers:
-        return self._understanding.judge_answers(pixels_BCHW, questions_BQ)
-
-    def text_logps(
-        self,
-        pixels_BCHW: torch.Tensor,
-        questions_BQ: Sequence[Sequence[str]],
-        answers_BQ: Sequence[Sequence[str]],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._understanding.text_logps(pixels_BCHW, questions_BQ, answers_BQ)

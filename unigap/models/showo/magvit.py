@@ -11,10 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Shape legend: B images, C channels, H W sides, M = H * W image tokens, D bits of a code, V = 2^D codes, N latents.
+from unigap.models.engine.conv_blocks import EPSILON, Attention, Residual, Upsample, conv3
 
-EPSILON = 1e-6
-"""Epsilon of every group norm."""
+# Shape legend: B images, C channels, H W sides, M = H * W image tokens, D bits of a code, V = 2^D codes, N latents.
 
 
 @dataclass(frozen=True)
@@ -171,14 +170,14 @@ class Encoder(nn.Module):
         widths = [config.channels * multiple for multiple in config.encoder_widths]
         inputs = [config.channels, *widths[:-1]]
         coarsest = len(widths) - 1
-        self.conv_in = _conv3(3, config.channels)
+        self.conv_in = conv3(3, config.channels)
         self.levels = nn.ModuleList(
             Level(in_width, width, blocks, config.groups, None if level == coarsest else Downsample(width))
             for level, (in_width, width, blocks) in enumerate(zip(inputs, widths, config.encoder_blocks, strict=True))
         )
         self.middle = _middle(widths[-1], config.groups)
         self.norm_out = nn.GroupNorm(config.groups, widths[-1], EPSILON)
-        self.conv_out = _conv3(widths[-1], config.bits)
+        self.conv_out = conv3(widths[-1], config.bits)
         self.quant_conv = nn.Conv2d(config.bits, config.bits, 1)
 
     def forward(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
@@ -198,14 +197,14 @@ class Decoder(nn.Module):
         widths = [config.channels * multiple for multiple in config.decoder_widths]
         inputs = [*widths[1:], widths[-1]]
         self.post_quant_conv = nn.Conv2d(config.bits, config.bits, 1)
-        self.conv_in = _conv3(config.bits, widths[-1])
+        self.conv_in = conv3(config.bits, widths[-1])
         self.middle = _middle(widths[-1], config.groups)
         self.levels = nn.ModuleList(
             Level(in_width, width, blocks, config.groups, Upsample(width) if level else None)
             for level, (in_width, width, blocks) in enumerate(zip(inputs, widths, config.decoder_blocks, strict=True))
         )
         self.norm_out = nn.GroupNorm(config.groups, widths[0], EPSILON)
-        self.conv_out = _conv3(widths[0], 3)
+        self.conv_out = conv3(widths[0], 3)
 
     def forward(self, latent_BDHW: torch.Tensor) -> torch.Tensor:
         """Return the pixels of latents."""
@@ -229,37 +228,6 @@ class Level(nn.Module):
         return self.resample(self.blocks(hidden_BCHW))
 
 
-class Residual(nn.Module):
-    """Residual block of two convolutions, each after a group norm."""
-
-    def __init__(self, in_width: int, width: int, groups: int) -> None:
-        super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(groups, in_width, EPSILON), _conv3(in_width, width)
-        self.norm2, self.conv2 = nn.GroupNorm(groups, width, EPSILON), _conv3(width, width)
-        self.shortcut = nn.Identity() if in_width == width else nn.Conv2d(in_width, width, 1)
-
-    def forward(self, hidden_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return features of the same resolution."""
-        changed_BCHW = self.conv1(F.silu(self.norm1(hidden_BCHW)))
-        return self.shortcut(hidden_BCHW) + self.conv2(F.silu(self.norm2(changed_BCHW)))
-
-
-class Attention(nn.Module):
-    """Residual block of single-head self-attention over all positions."""
-
-    def __init__(self, width: int, groups: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(groups, width, EPSILON)
-        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(width, width, 1) for _ in range(4))
-
-    def forward(self, hidden_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return features of the same resolution."""
-        normed_BCHW = self.norm(hidden_BCHW)
-        query, key, value = (conv(normed_BCHW).flatten(2).transpose(1, 2)[:, None] for conv in (self.q, self.k, self.v))
-        attended_BMC = F.scaled_dot_product_attention(query, key, value)[:, 0]
-        return hidden_BCHW + self.proj_out(attended_BMC.transpose(1, 2).reshape(hidden_BCHW.shape))
-
-
 class Downsample(nn.Module):
     """Halve the resolution by a convolution with stride 2, padded to the right and below."""
 
@@ -272,21 +240,5 @@ class Downsample(nn.Module):
         return self.conv(F.pad(hidden_BCHW, (0, 1, 0, 1)))
 
 
-class Upsample(nn.Module):
-    """Double the resolution by nearest-neighbour upsampling and a convolution."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = _conv3(width, width)
-
-    def forward(self, hidden_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return features of twice the resolution."""
-        return self.conv(F.interpolate(hidden_BCHW, scale_factor=2, mode="nearest"))
-
-
 def _middle(width: int, groups: int) -> nn.Sequential:
     return nn.Sequential(Residual(width, width, groups), Attention(width, groups), Residual(width, width, groups))
-
-
-def _conv3(in_width: int, width: int) -> nn.Conv2d:
-    return nn.Conv2d(in_width, width, 3, padding=1)

@@ -1,0 +1,3 @@
+"""VILA-U."""
+
+from unigap.models.vila_u.model import VilaU as VilaU
