@@ -41,14 +41,16 @@ def labels(*names: str) -> dict[str, Any]:
 
 
 def save_detr(folder: Path, *names: str) -> None:
-    """An object detector of five boxes."""
+    """An object detector of five boxes, mostly of the first class."""
     backbone = ResNetConfig(embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, out_features=["stage4"])
     config = DetrConfig(
         use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone, d_model=16,
         encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2,
         decoder_attention_heads=2, num_queries=5, **labels(*(names or CLASSES)),
     )  # fmt: skip
-    _save(DetrForObjectDetection(config), DetrImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 64}), folder)
+    net = DetrForObjectDetection(config)
+    net.class_labels_classifier.bias.data[0] = 4.0
+    _save(net, DetrImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 64}), folder)
 
 
 def save_mask2former(folder: Path) -> None:

@@ -86,7 +86,7 @@ def test_boxes_lie_in_the_image_and_are_sorted(tmp_path: Path) -> None:
     assert [shown.score for shown in found] == sorted((shown.score for shown in found), reverse=True)
     for left, top, right, bottom in (shown.box for shown in found):
         assert 0 <= left < right <= 48 and 0 <= top < bottom <= 40
-    assert not BoxDetector(str(tmp_path), confidence=0.99).find(NOISE, [], "cpu")
+    assert not BoxDetector(str(tmp_path), confidence=0.99999).find(NOISE, [], "cpu")
 
 
 def test_masks_are_as_large_as_the_image_and_the_box_is_theirs(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def page(
     accepted = sum(p >= 0.5 for p in p_yes) / len(p_yes)
     parts = [
         f"# {benchmark.title}: {figures[headline].value:.3f}",
-        f"{headline}, with a 95 % interval that resamples whole prompts. The judge of the images' own pool accepts "
-        f"{accepted:.1%} of them.",
+        f"{headline}, with a 95 % interval that resamples whole prompts. The judge {facts['judge of the pool']!r} "
+        f"accepts {accepted:.1%} of the images.",
         table(["group", "score", "95 % interval", "n"], [_row(name, e) for name, e in figures.items()]),
         "## How it was measured",
         table(["what", "value"], facts.items()),
