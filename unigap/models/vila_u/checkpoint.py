@@ -264,7 +264,7 @@ def published_name(name: str) -> str:
 
 def _tokenizer(folder: Path, embedded: int) -> PreTrainedTokenizerBase:
     if not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
-        raise ValueError("its tokenizer.model needs sentencepiece; pip install 'unigap[sentencepiece]'")
+        raise ValueError("its tokenizer.model needs sentencepiece; pip install sentencepiece")
     tokenizer = read_tokenizer(folder, MARKS, embedded)
     missing = next((name for name in ("bos_token", "eos_token") if getattr(tokenizer, name) is None), None)
     if missing:
