@@ -46,8 +46,10 @@ SETTINGS = "unigap.json"
 VAE, VAE_FILES = "vae", ("config.json", "diffusion_pytorch_model.safetensors")
 PUBLISHED_VAE = "stabilityai/sdxl-vae"
 """Hub id of the autoencoder that the authors' code loads."""
+TOWER_NAME = "siglip_large_patch16_384"
+"""Vision encoder that the authors' code builds if config.json names none."""
 HEADS = {
-    "siglip_large_patch16_384": 16,
+    TOWER_NAME: 16,
     "siglip_large_patch16_256": 16,
     "siglip_so400m_patch14_384": 16,
     "siglip_so400m_patch14_224": 16,
@@ -176,8 +178,9 @@ def _shape(config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Janu
             raise ValueError(
                 "vision_und_enc_config normalises pixels itself (pixel_mean, pixel_std), which is not read"
             )
-        if tower["model_name"] not in HEADS:
-            raise ValueError(f"model_name {tower['model_name']!r} is none of {', '.join(HEADS)}")
+        name = tower.get("model_name", TOWER_NAME)
+        if name not in HEADS:
+            raise ValueError(f"model_name {name!r} is none of {', '.join(HEADS)}")
         # transformers' defaults are those with which the authors' code completes this entry
         return JanusFlowShape(LlamaConfig(**own), _vision(tower, state), encoder, decoder)
 
@@ -192,7 +195,7 @@ def _vision(tower: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Sigl
         hidden_size=state[patch].shape[0],
         intermediate_size=len(state[hidden]),
         num_hidden_layers=len(layers),
-        num_attention_heads=HEADS[tower["model_name"]],
+        num_attention_heads=HEADS[tower.get("model_name", TOWER_NAME)],
         image_size=tower.get("image_size", 336),
         patch_size=state[patch].shape[-1],
         hidden_act="gelu",
@@ -253,9 +256,8 @@ def _processor(folder: Path, images: Mapping[str, Any], sizes: Mapping[str, Any]
     try:
         named = json.loads((folder / TOKENIZER[1]).read_text(encoding="utf-8"))
         # the authors' class puts the first token there by these settings, whatever the tokenizer's own file says
-        marks = {
-            name: bool(named.get(name, usual)) for name, usual in (("add_bos_token", True), ("add_eos_token", False))
-        }
+        usual = {"add_bos_token": True, "add_eos_token": False}
+        marks: dict[str, Any] = {name: bool(named.get(name, value)) for name, value in usual.items()}
         with quiet_transformers():
             # AutoTokenizer would rebuild a Llama tokenizer, which splits words in another way
             tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder, **marks)

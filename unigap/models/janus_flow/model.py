@@ -174,8 +174,8 @@ class JanusFlow(FolderModel):
     def drawing_bytes(self, recipe: SamplingRecipe) -> int:
         llm, (tokens, _width) = self.net.shape.llm, self._flow.shape
         halves, itemsize = 1 if recipe.cfg == 1 else 2, self.net.dtype.itemsize
-        keys_values = 2 * llm.num_key_value_heads * (llm.hidden_size // llm.num_attention_heads)
-        prompt = llm.num_hidden_layers * keys_values * TYPICAL_PROMPT_TOKENS
+        # keys and values are at most as wide as the model
+        prompt = llm.num_hidden_layers * 2 * llm.hidden_size * TYPICAL_PROMPT_TOKENS
         layer = tokens * (4 * llm.hidden_size + 3 * llm.intermediate_size)
         widths = self.codec.vae.config.block_out_channels
         # the first full-size block gets the channels of the coarser level
