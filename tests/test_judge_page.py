@@ -77,7 +77,8 @@ def test_a_person_judges_on_the_page(sheet: Path, served: tuple[subprocess.Popen
     assert ask(port, "/verdict", {"number": 0, "verdict": "no"})[0] == 200
     before = (sheet / "verdicts.csv").read_bytes()
     assert HumanJudge(str(sheet / "verdicts.csv")).verdicts == {"c0@0.0": False, "c1@0.0": True}, "at once"
-    for wrong in ({"number": 3, "verdict": "yes"}, {"number": -1, "verdict": "yes"}, {"number": 0, "verdict": "?"}, []):
+    mistakes: list[Any] = [{"number": 3, "verdict": "yes"}, {"number": -1, "verdict": "yes"}, {"number": 0}, []]
+    for wrong in mistakes:
         assert ask(port, "/verdict", wrong)[0] == 400
     assert ask(port, "/verdict", {"number": 2, "verdict": "no"}, Content_Type="text/plain")[0] == 403
     assert ask(port, "/verdict", {"number": 2, "verdict": "no"}, Host="example.org")[0] == 403

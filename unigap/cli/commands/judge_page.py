@@ -146,7 +146,8 @@ def handler_of(sheet: FilledSheet) -> type[BaseHTTPRequestHandler]:
 
         def _is_from_here(self) -> bool:
             """Whether the page was opened by its address on this machine, and not by a name that leads here."""
-            port = self.server.server_address[1]
+            server: Any = self.server
+            port = server.server_port
             return self.headers.get("Host") in (f"{HOST}:{port}", f"localhost:{port}")
 
         def _answer(self, status: HTTPStatus, content: bytes, kind: str) -> None:
