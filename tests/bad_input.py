@@ -145,6 +145,7 @@ VERBS = {
     "unknown option": gap("--temprature", "did you mean 'temperature'", temprature=1),
     "unknown option of demo": Mistake(["demo", "--sed", "3"], ["--sed", "did you mean 'seed'"]),
     "unknown option of report": Mistake(["report", "full", "--aut", "x"], ["--aut", "did you mean 'out'"]),
+    "a page of no sheet": Mistake(["judge", "page", "full"], ["verdicts.csv", "no such file"]),
     "push what is no export": Mistake(["push", "pool", "full", "me/pool"], ["'full'", "unigap export pool"]),
     "unknown kind of push": Mistake(["push", "modl", "full", "me/pool"], ["modl", "did you mean 'model'"]),
     "unknown shipped config": Mistake(["configs", "show", "shape/sft"], ["'shape/sft'", "did you mean 'shapes/sft'"]),

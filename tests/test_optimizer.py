@@ -17,6 +17,7 @@ from transformers import get_cosine_schedule_with_warmup, get_wsd_schedule
 from unigap.stages import Constant, Cosine, ImproveStage, LRSchedule, WarmupStableDecay
 
 STAGE = "model.init_args"
+LR = 1.0e-2
 # one epoch of three steps, with a learning rate that is not rising
 SHORT = {**EXACT, "trainer.max_epochs": 1, "trainer.limit_train_batches": 3, f"{STAGE}.warmup_steps": 0}
 
@@ -63,7 +64,7 @@ def test_a_named_optimizer_trains_with_its_options_and_continues(janus_folder: P
 
 def test_a_cosine_ends_with_the_run_whatever_the_redraws_add(janus_folder: Path, here: Path) -> None:
     cosine = {f"{STAGE}.lr_schedule": "Cosine", f"{STAGE}.lr_schedule.init_args.final": 0.25}
-    flags = {**EXACT, **cosine, f"{STAGE}.warmup_steps": 0, "trainer.max_epochs": 2}
+    flags = {**EXACT, **cosine, f"{STAGE}.lr": LR, f"{STAGE}.warmup_steps": 0, "trainer.max_epochs": 2}
     with (
         pytest.raises(Killed),
         armed((ImproveStage, "on_train_batch_start", lambda function: at_call(20, kill, function), {})),
@@ -72,7 +73,7 @@ def test_a_cosine_ends_with_the_run_whatever_the_redraws_add(janus_folder: Path,
     halfway = content("c_sft")
     assert halfway["epoch"] == 1, "the second epoch, which has the rows of two rounds"
     assert improve(janus_folder, "c_sft", {**flags, "resume": "must", "checkpoint.every_n_train_steps": 1}) == 0
-    assert rate("c_sft") == pytest.approx(0.25 * EXACT[f"{STAGE}.lr"])
+    assert rate("c_sft") == pytest.approx(0.25 * LR)
     assert improve(janus_folder, "c_sft", {**flags, "run": "whole"}) == 0
     whole = torch.load("whole/checkpoints/last.ckpt", weights_only=True)
     keys = ("state_dict", "optimizer_states", "lr_schedulers")
@@ -81,14 +82,21 @@ def test_a_cosine_ends_with_the_run_whatever_the_redraws_add(janus_folder: Path,
 
 def test_steps_end_a_schedule_too(janus_folder: Path, here: Path) -> None:
     decay = {f"{STAGE}.lr_schedule": "WarmupStableDecay", f"{STAGE}.lr_schedule.init_args.decay": 0.5}
-    flags = {**EXACT, **decay, f"{STAGE}.warmup_steps": 0, "trainer.max_epochs": -1, "trainer.max_steps": 8}
+    flags = {
+        **EXACT,
+        **decay,
+        f"{STAGE}.lr": LR,
+        f"{STAGE}.warmup_steps": 0,
+        "trainer.max_epochs": -1,
+        "trainer.max_steps": 8,
+    }
     flags["checkpoint.every_n_train_steps"] = 6
     with (
         pytest.raises(Killed),
         armed((ImproveStage, "on_train_batch_start", lambda function: at_call(7, kill, function), {})),
     ):
         improve(janus_folder, "sft", flags)
-    assert rate() == pytest.approx(EXACT[f"{STAGE}.lr"] * 0.5), "two of the last four steps are done"
+    assert rate() == pytest.approx(LR * 0.5), "two of the last four steps are done"
 
 
 def test_the_end_of_a_falling_learning_rate_stays(

@@ -29,7 +29,7 @@ VERBS = {
     "inspect": ("unigap.cli.verbs", "list the classes a config or folder would import and where it would write"),
     "judge": (
         "unigap.cli.verbs",
-        "judge ask|export|import|agreement|scales POOL: ask a further judge or people, compare judges",
+        "judge ask|export|page|import|agreement|scales POOL: ask a further judge or people, compare judges",
     ),
     "pool": ("unigap.cli.verbs", "pool import|verify: train on images of your own, check every file of a pool"),
     "prompts": ("unigap.cli.verbs", "prompts import|audit: list a prompt set, find training prompts in the test set"),

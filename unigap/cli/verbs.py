@@ -24,6 +24,7 @@ COMMANDS: dict[str, str | dict[str, str]] = {
     "judge": {
         "ask": "judge_ask",
         "export": "judge",
+        "page": "judge_page",
         "import": "judge",
         "agreement": "agreement",
         "scales": "judge_scales",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -96,8 +97,9 @@ def share_done(trainer: Trainer) -> float:
     """
     shares = [0.0]
     if trainer.max_epochs and trainer.max_epochs > 0:
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        shares.append((trainer.current_epoch + batches / trainer.num_training_batches) / trainer.max_epochs)
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        inside = batches.processed / trainer.num_training_batches
+        shares.append((trainer.current_epoch + inside) / trainer.max_epochs)
     if trainer.max_steps > 0:
         shares.append(trainer.global_step / trainer.max_steps)
     return min(1.0, max(shares))

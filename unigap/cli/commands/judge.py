@@ -59,7 +59,7 @@ def judge_export(
     """
     chosen, _ = ModelChoice(checkpoint, model, device).load_for_pool(pool)
     sheet = export_images(chosen, pool, Path(out), n, seed, blind)
-    close({"fill in": sheet}, command("judge", "import", pool, sheet))
+    close({"fill in": sheet}, f"{command('judge', 'page', out)}, then {command('judge', 'import', pool, sheet)}")
 
 
 def judge_import(pool: str, sheet: str, name: str = "human", ties: Ties = "refuse") -> None:
@@ -107,7 +107,7 @@ def export_images(model: UnifiedModel, pool: str, out: Path, n: int, seed: int, 
         rows = _write_images(aside, _images(model, chosen), chosen)
         if not blind:
             rows = [row | {"p_yes": f"{p_yes[candidate.id]:.3f}"} for row, candidate in zip(rows, chosen, strict=True)]
-        write_durable(aside / SHEET, _sheet(rows))
+        write_durable(aside / SHEET, sheet_bytes(rows))
     return out / SHEET
 
 
@@ -146,7 +146,8 @@ def _images(model: UnifiedModel, candidates: Sequence[Candidate]) -> Iterator[Im
             yield image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def _sheet(rows: Sequence[Mapping[str, str]]) -> bytes:
+def sheet_bytes(rows: Sequence[Mapping[str, str]]) -> bytes:
+    """Return rows with the same columns as a CSV file."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys())
     writer.writeheader()

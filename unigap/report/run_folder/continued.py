@@ -123,8 +123,8 @@ def length_is_fixed(recipe: Mapping[str, Any]) -> bool:
     True
     """
     stage = (recipe.get("model") or {}).get("init_args") or {}
-    schedule = stage.get("lr_schedule")
-    return bool(schedule) and schedule["class_path"].rpartition(".")[2] != "Constant"
+    name = str((stage.get("lr_schedule") or {}).get("class_path", ""))
+    return bool(name) and name.rpartition(".")[2] != "Constant"
 
 
 def length_options(config: Mapping[str, Any]) -> dict[str, Any]:
