@@ -46,11 +46,13 @@ def main(checkpoint: Path, folder: Path, stages: list[str]) -> None:
             os.chdir(folder / stage / name)
             assert improve(checkpoint, stage, {**TWO, "resume": "auto"}) == 0
             found[f"{stage}: {name}"] = differences(left_behind(stage), whole)
-        in_folder(folder / stage / "stopped")
-        for name in signals_of(stage):
-            run_stopped(checkpoint, stage, name, TWO)
-        assert improve(checkpoint, stage, {**TWO, "resume": "auto"}) == 0
-        found[f"{stage}: {', '.join(signals_of(stage))}"] = differences(left_behind(stage), whole)
+        *first, last = signals_of(stage)
+        for signals in (first, [last]):  # the second epoch has two batches, room for one signal
+            in_folder(folder / stage / signals[-1])
+            for name in signals:
+                run_stopped(checkpoint, stage, name, TWO)
+            assert improve(checkpoint, stage, {**TWO, "resume": "auto"}) == 0
+            found[f"{stage}: {', '.join(signals)}"] = differences(left_behind(stage), whole)
     (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
 
 
