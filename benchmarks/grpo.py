@@ -10,14 +10,13 @@ reference; each side runs in its own process.
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,11 +45,12 @@ def ours(kl: float) -> Step:
     janus.encode_prompt(texts)  # tokenizers load their tables once, on both sides before the measurement
     batch = RewardedBatch(texts, texts, code_BM, advantage_B, behaviour_BM)
     objective = GRPO(kl=kl)
-    janus.reference_state = janus.trainable_state() if kl else None
     optimizer = torch.optim.AdamW([p for p in janus.parameters() if p.requires_grad], lr=LEARNING_RATE)
     janus.trunk.train()
 
     def step() -> None:
+        if kl and janus.reference_state is None:  # in the first step, so that the peak of memory holds it
+            janus.reference_state = janus.trainable_state()
         optimizer.zero_grad()
         objective.step(janus, batch).loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -82,9 +82,7 @@ def trl(kl: float) -> Step:
     model.requires_grad_(False)
     for part in (model.model.layers, model.model.norm):
         part.requires_grad_(True)
-    reference = copy.deepcopy(model).eval() if kl else None
-    for each in filter(None, (model, reference)):
-        add_fused_lm_head(each, temperature=1.0, outputs=("log_probs", "entropy"))
+    add_fused_lm_head(model, temperature=1.0, outputs=("log_probs", "entropy"))
     trainer = _trainer_state(model, kl)
     log_probs = partial(GRPOTrainer._get_per_token_logps_and_entropies, trainer)
     trainer._get_per_token_logps_and_entropies = log_probs
@@ -100,11 +98,18 @@ def trl(kl: float) -> Step:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE)
     model.train()
 
+    @cache
+    def reference() -> Any:  # made in the first step, so that the peak of memory holds it
+        copied: Any = LlamaForCausalLM(config).eval()
+        copied.load_state_dict(model.state_dict())
+        add_fused_lm_head(copied, temperature=1.0, outputs=("log_probs", "entropy"))
+        return copied
+
     def step() -> None:
         optimizer.zero_grad()
-        if reference is not None:
+        if kl:
             with torch.no_grad():
-                found = log_probs(reference, rows, torch.ones_like(rows), code_BM.shape[1])
+                found = log_probs(reference(), rows, torch.ones_like(rows), code_BM.shape[1])
             inputs["ref_per_token_logps"] = found[0]
         GRPOTrainer._compute_loss(trainer, model, inputs).backward()
         optimizer.step()
