@@ -20,7 +20,7 @@ import unigap.prompt_sets.hub
 import unigap.prompt_sets.same_text
 import unigap.prompt_sets.science_t2i
 from unigap.__main__ import main
-from unigap.cli.commands.judge import _sheet, _write_images
+from unigap.cli.commands.judge import _write_images, sheet_bytes
 from unigap.evaluation.gap_meter import GapMeter
 from unigap.judges import QuestionFile, SelfJudge
 from unigap.judges.human import read_votes
@@ -130,7 +130,7 @@ def test_what_a_spreadsheet_would_run_is_text_in_the_sheet(tmp_path: Path) -> No
     texts = ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "a red circle", "'=quoted"]
     drawn = [Candidate(Prompt(text, text), 0, 0, 0, None, 0.0) for text in texts]  # type: ignore[arg-type]
     rows = _write_images(tmp_path, iter([Image.new("RGB", (2, 2))] * len(texts)), drawn)
-    (tmp_path / "sheet.csv").write_bytes(_sheet([row | {"verdict": "yes"} for row in rows]))
+    (tmp_path / "sheet.csv").write_bytes(sheet_bytes([row | {"verdict": "yes"} for row in rows]))
     cells = [cell for row in csv.reader(io.StringIO((tmp_path / "sheet.csv").read_text())) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
     assert list(read_votes(tmp_path / "sheet.csv")) == [candidate.id for candidate in drawn]
