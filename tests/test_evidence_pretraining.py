@@ -11,8 +11,8 @@ from small_runs import PRETRAIN, TRAINER, expect_error, words
 
 import evidence.pretraining
 from evidence.__main__ import main
-from evidence.claims import recipes
 from evidence.claims.arm import Arm
+from evidence.claims.recipes import JUDGE
 from evidence.claims.setting import Setting
 from evidence.fit import spec
 from evidence.pretraining_page import BASE, IMPROVED, RECALLED, gains, target_rows
@@ -37,7 +37,7 @@ def test_one_command_compares_self_improvement_with_recall(
     pretrained: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(evidence.pretraining, "demo_setting", TINY)
-    arm = Arm("c_sft", {recipes.JUDGE: FICKLE, recipes.CANDIDATES: 2, recipes.EPOCHS: 1})
+    arm = Arm("c_sft", {JUDGE: FICKLE, "regrow.plan.candidates": 2, "trainer.max_epochs": 1})
     monkeypatch.setattr(evidence.pretraining, "C_SFT", arm)
     monkeypatch.setattr(evidence.pretraining, "RECALL", Arm("recall", {"data.init_args.trunk_batch": 2}))
     command = ["pretraining", str(pretrained), "--seeds", "1", "--jobs", "1", "--out", "page"]

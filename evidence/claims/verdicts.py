@@ -34,22 +34,11 @@ class Statement:
 
 INVERTED = "SFT, inverted accepts"
 STATEMENTS = (
+    Statement("SFT on own judgments improves generation", "improvement", "generation", "SFT", "SFT, random accepts"),
+    Statement("SFT lowers non-unification", "improvement", "non-unification", "SFT", "SFT, random accepts", falls=True),
     *(
-        Statement(
-            f"{arm} on own judgments improves generation", "improvement", "generation", arm, f"{arm}, random accepts"
-        )
-        for arm in ("SFT", "DPO")
-    ),
-    *(
-        Statement(
-            f"{arm} lowers non-unification", "improvement", "non-unification", arm, f"{arm}, random accepts", falls=True
-        )
-        for arm in ("SFT", "DPO")
-    ),
-    Statement("replay adds where much is rejected", "replay", "generation", "hard: C-SFT", "hard: SFT, steps of C-SFT"),
-    *(
-        Statement(f"the judge improves with {arm}", "co-improvement", "AUROC", arm, f"{control}, random accepts")
-        for arm, control in (("SFT", "SFT"), ("DPO", "DPO"), ("C-SFT", "SFT"))
+        Statement(f"the judge improves with {arm}", "co-improvement", "AUROC", arm, "SFT, random accepts")
+        for arm in ("SFT", "recommended")
     ),
     Statement("poor supervision degrades generation", "degradation", "generation", INVERTED, falls=True),
     Statement("poor supervision degrades understanding", "degradation", "AUROC", INVERTED, falls=True),
