@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from small_bagel import random_state, random_tensor
 from torch import nn
 
+from benchmarks.small_bagel import random_state, random_tensor
 from unigap.models.vila_u.checkpoint import PARTS, TOWER, WEIGHTS, published_name
 from unigap.models.vila_u.depth_transformer import DepthShape
 from unigap.models.vila_u.image_tokenizer import DecoderShape, TokenizerShape

@@ -67,7 +67,7 @@ BREAKAGES: dict[str, tuple[Breakage, str]] = {
         edit_json(TOWER_CONFIG, ["rqtransformer", "block_size"], [4, 4, 10**9]), "block_size is 1000000000",
     ),
     "more layers": (edit_json(LLM_CONFIG, ["num_hidden_layers"], 4), "layers.3.*are missing"),
-    "other width": (edit_json(LLM_CONFIG, ["intermediate_size"], 80), r"have shape .*96.* the configs say .*80"),
+    "other width": (edit_json(LLM_CONFIG, ["intermediate_size"], 80), r"have shape .*96.* the config says .*80"),
     "another depth": (edit_json(TOWER_CONFIG, ["rqtransformer", "block_size"], [4, 4, 2]), "block_size is 2"),
     "another codebook size": (edit_json(TOWER_CONFIG, ["rqtransformer", "vocab_size"], 9), "vocab_size is 9"),
     "codebooks of several sizes": (

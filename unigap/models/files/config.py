@@ -23,23 +23,22 @@ def read_config(checkpoint: str) -> dict[str, Any]:
     Raises:
         ValueError: The file is neither found nor downloadable, or is not a JSON object.
     """
-    return read_object(checkpoint, _config_file(checkpoint))
+    file = _config_file(checkpoint)
+    return read_object(checkpoint, file.parent, file.name)
 
 
-def read_object(checkpoint: str, path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file of a checkpoint.
+def read_object(checkpoint: str, folder: Path, name: str) -> dict[str, Any]:
+    """Return the content of a JSON file in the folder of a checkpoint.
 
     Raises:
         ValueError: The file is not a JSON object.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads((folder / name).read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("it is a list or a single value")
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"checkpoint {checkpoint!r}: {path.name} is not a JSON object ({error}); restore it"
-        ) from error
+        raise ValueError(f"checkpoint {checkpoint!r}: {name} is not a JSON object ({error}); restore it") from error
     return config
 
 

@@ -26,7 +26,7 @@ def read_part(checkpoint: str, folder: Path, name: str, counts: Sequence[str] = 
     Raises:
         ValueError: The file is not a JSON object, describes too large a network, or an entry is missing.
     """
-    config = read_object(checkpoint, folder / name)
+    config = read_object(checkpoint, folder, name)
     for count in counts:
         if not isinstance(config.get(count), int):
             raise ValueError(f"checkpoint {checkpoint!r}: {name} has no number {count}; restore it")

@@ -104,7 +104,7 @@ def janus_flow_from_folder(
             raise ValueError(f"checkpoint {checkpoint!r} has no {name}; download it")
     if not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
         raise ValueError(f"checkpoint {checkpoint!r} has no {WEIGHTS}; only safetensors files are read, no pickles")
-    config, images, sizes = (read_object(checkpoint, folder / name) for name in (CONFIG, IMAGES, PROCESSOR))
+    config, images, sizes = (read_object(checkpoint, folder, name) for name in (CONFIG, IMAGES, PROCESSOR))
     check_counts(checkpoint, config)
     codec = _codec(checkpoint, folder, vae)
     try:
@@ -232,7 +232,7 @@ def _codec(checkpoint: str, folder: Path, vae: str | None) -> LatentCodec:
     where = local_folder(source, VAE_FILES)
     if not (where / VAE_FILES[1]).is_file():
         raise ValueError(f"checkpoint {source!r} has no {VAE_FILES[1]}; only safetensors files are read, no pickles")
-    scale = read_object(source, where / VAE_FILES[0]).get("scaling_factor")
+    scale = read_object(source, where, VAE_FILES[0]).get("scaling_factor")
     if not isinstance(scale, float):
         raise ValueError(f"checkpoint {source!r}: config.json has no number scaling_factor; take {PUBLISHED_VAE}")
     loading: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False, "output_loading_info": True}
