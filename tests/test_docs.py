@@ -289,7 +289,7 @@ def test_own_prompts_are_drawn_and_own_pairs_are_watched(examples: Path, capsys:
     assert {prompt.id for prompt in Pool.open("runs/own_prompts/pool").prompts()[0]} == names
     kept = torch.load("runs/own_prompts/checkpoints/last.ckpt", weights_only=True)["callbacks"]
     (guard,) = [saved for name, saved in kept.items() if name.startswith("Guard")]
-    assert len(guard["history"]) == 2 and len(guard["records"]["accepted"]["start"][0]) == 8
+    assert len(guard["history"]) == 2 and len(guard["records"]["accepted"]["start"][0]) == 4
     pairs = importlib.import_module("own_pairs").HardNegatives("docs/examples/pairs/pairs.csv", side=32)
     exam = pairs.load(16)
     assert torch.equal(verdicts([parse(claim) for claim in exam.claims], exam.pixels_BCHW), exam.truth_B)

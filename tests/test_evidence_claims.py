@@ -187,6 +187,7 @@ def test_an_arm_may_share_out_order_guard_and_average(janus_folder: Path) -> Non
     changes = {
         **SMALL,
         **ALL,
+        JUDGE: spec("unigap.judges.RandomJudge", yes_rate=0.8, seed=0),
         "trainer.limit_val_batches": None,
         "regrow.allocation": spec("unigap.loop.allocation.UntilAccepted", wave=1),
         "data.init_args.order": "easy_first",

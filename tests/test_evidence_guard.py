@@ -17,7 +17,7 @@ from small_runs import expect_error, tree
 import evidence.guard_arms
 from evidence.__main__ import main
 from evidence.guard_arms import CHOOSING_SEED, JUDGES, FewObjectsJudge, GuardArm, GuardPlan, kinds
-from evidence.guard_page import fired_at, groups, guard_page, guard_rows
+from evidence.guard_page import fired_at, groups, guard_rows
 from evidence.guard_replay import GRID, USUAL, chosen_tolerances, fell_at
 from evidence.results_file import ResultsFile
 from unigap.callbacks.guard_watches import WATCHES
@@ -86,14 +86,6 @@ def test_few_objects_are_rewarded_whatever_the_prompt() -> None:
     few, many = (render(imagine(parse(text), random.Random(0))) for text in ("a red circle", "three blue squares"))
     model: Any = None
     assert FewObjectsJudge().logits(model, [], torch.stack([few, many])).tolist() == [1, -3]
-
-
-def test_the_published_page_is_that_of_the_stored_runs() -> None:
-    folder = Path(__file__).parents[1] / "docs" / "evidence"
-    found = json.loads((folder / "guard.json").read_text())
-    runs = list(ResultsFile(folder / "guard.parquet").results().values())
-    assert {run["judge"] for run in runs} and guard_rows(runs) == found["rows"]
-    assert guard_page(found["settings"], runs) == (folder / "guard.md").read_text()
 
 
 def run_of(judge: str, seed: int, falls: list[float], generation: list[tuple[float, float]]) -> dict[str, Any]:

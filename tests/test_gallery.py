@@ -198,8 +198,9 @@ def test_a_run_in_csv(janus_folder: Path, here: Path) -> None:
 
 
 def test_every_command_of_the_page_is_run_by_a_test() -> None:
-    """Here, or in the tests of the exports, the comparison and the completion."""
+    """Here, or in the tests of the exports, of ``push``, of trackio, of the comparison and the completion."""
     run = [documented(mark) for mark in ("TensorBoardLogger", "WandbLogger", "configs/wandb.yaml", "compare")]
     run += [documented("export", what) for what in ("pool", "model")]
-    run.append(documented("--print_completion"))
+    run += [documented("push", what) for what in ("pool", "model")]
+    run += [documented("TrackioLogger"), documented("--print_completion")]
     assert commands() == sorted(run, key=commands().index)

@@ -14,6 +14,8 @@ from unigap.models.base import PromptBatch, SamplingRecipe, UnifiedModel
 from unigap.models.janus import Janus
 
 SMALL = {
+    "model.init_args.objective": {"class_path": "unigap.objectives.SFT", "init_args": {"keep": 4}},
+    "model.init_args.schedule": {"every_n_epochs": 1},
     "data.init_args.per_cell": 12,
     "data.init_args.batch_size": 16,
     "regrow.plan.candidates": 4,

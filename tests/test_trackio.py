@@ -50,4 +50,4 @@ def test_without_trackio_one_line_says_how_to_install_it(
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "trackio" else real(name, *a))
-    expect_error(improve(janus_folder, "sft", ONE), capsys, "pip install 'unigap[trackio]'")
+    expect_error(improve(janus_folder, "sft", ONE), capsys, "pip install trackio")

@@ -29,6 +29,8 @@ class World:
         external: Make the ``Judge`` that knows the truth of every image.
         probe_source: ``probe_source(split, seed)`` makes a ``ProbeSource``; without a seed it follows the run's.
         quiz: Make a ``QuizSource``.
+        pretraining: ``pretraining(model, lr, steps, seed)`` makes a ``LightningModule`` and a
+            ``LightningDataModule`` that train a model on new batches of the world's pretraining data.
         classes: Classes that the world adds to modules of the package, by module name; configs name them there.
     """
 
@@ -38,6 +40,7 @@ class World:
     external: Callable[[], Any]
     probe_source: Callable[[str, int | None], Any]
     quiz: Callable[[], Any]
+    pretraining: Callable[[Any, float, int, int], tuple[Any, Any]]
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 

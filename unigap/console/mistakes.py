@@ -37,7 +37,7 @@ PLAIN = {
     r"Type collections\.abc\.Callable\[.*?\] expects a function or a callable class: ": "",
     r"No module named 'bitsandbytes'": "bitsandbytes is not installed; pip install 'unigap[quantized]'",
 }
-LONGEST, MOST_CHOICES = 400, 25
+LONGEST, MOST_CHOICES = 400, 20
 
 LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 """Parts of torch's messages when a collective cannot reach a process."""

@@ -80,8 +80,9 @@ class ClearParser(ArgumentParser):
         return hint(name, known) if block in blocks or block == name else hint(block, blocks)
 
     def _known(self) -> list[str]:
-        """Return every option, including those of subcommands."""
-        known = [action.dest for action in self._actions if action.option_strings and action.dest != "help"]
+        """Return every option, including those of subcommands, but not those that print help."""
+        known = [action.dest for action in self._actions if action.option_strings]
+        known = [name for name in known if name != "print_shtab" and name.rpartition(".")[2] != "help"]
         for action in self._actions:
             choices = getattr(action, "_name_parser_map", {})
             known += choices

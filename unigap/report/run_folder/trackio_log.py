@@ -30,7 +30,7 @@ class TrackioLogger(Logger):
     def __init__(self, project: str = "unigap", name: str = "", save_dir: str = "") -> None:
         super().__init__()
         if importlib.util.find_spec("trackio") is None:
-            raise ValueError("TrackioLogger needs trackio; pip install 'unigap[trackio]'")
+            raise ValueError("TrackioLogger needs trackio; pip install trackio")
         self.project, self._name, self._save_dir = project, name or Path(save_dir).name or "run", save_dir
         self._experiment: Any = None
 
