@@ -121,6 +121,8 @@ def lay_sets(folder: Path) -> None:
     (folder / "dpg_bench.csv").write_text(DSG)
     (folder / "tifa_v1.0_question_answers.json").write_text(json.dumps(TIFA))
     pq.write_table(pa.table(SCIENCE), folder / "science-t2i-s.parquet")
+    (folder / "WISE/data").mkdir(parents=True)
+    (folder / "WISE/data/natural_science.json").write_text(BROKEN["wise.json"])
 
 
 GOOD = GENEVAL.splitlines(keepends=True)[0]
