@@ -124,12 +124,12 @@ class ShapesLessons(LightningDataModule):
     def __init__(
         self,
         tokenizer_steps: int = 3400,
-        trunk_steps: int = 3600,
+        trunk_steps: int = 4400,
         tokenizer_batch: int = 16,
         trunk_batch: int = 32,
         caption_noise: float = 0.35,
         questioned_share: float = 0.25,
-        instruct_steps: int = 800,
+        instruct_steps: int = 1600,
         seed: int | None = None,
     ) -> None:
         super().__init__()
