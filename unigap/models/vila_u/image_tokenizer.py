@@ -123,7 +123,8 @@ class ImageTokenizer(nn.Module):
     def reconstruct(self, vectors_BMC: torch.Tensor) -> torch.Tensor:
         """Decode sums of code vectors to pixels, about in [-1, 1], differentiable."""
         grid = self.shape.grid
-        vectors_BCHW = vectors_BMC.transpose(1, 2).unflatten(2, (grid, grid))
+        vectors_BCM = vectors_BMC.transpose(1, 2)
+        vectors_BCHW = vectors_BCM.reshape(*vectors_BCM.shape[:2], grid, grid)
         if self.shape.decoder_grid is not None:
             vectors_BCHW = F.interpolate(vectors_BCHW, self.shape.decoder_grid, mode="bilinear")
         return self.decoder(self.post_quant_conv(vectors_BCHW))
