@@ -76,7 +76,9 @@ def draw_picture(run: Path, out: Path) -> None:
         for row, when in enumerate(("before", "after")):
             shown = sample[when]
             draw_sample(grid[row, column], run / shown["image"], shown["p_yes"], shown["external"])
-        grid[0, column].set_title(textwrap.fill(sample["prompt"], 20, max_lines=4, placeholder="…"), fontsize=8, color=INK, loc="left")
+        grid[0, column].set_title(
+            textwrap.fill(sample["prompt"], 20, max_lines=4, placeholder="…"), fontsize=8, color=INK, loc="left"
+        )
     for row, when in enumerate(("before", "after")):
         grid[row, 0].set_ylabel(when, fontsize=11, color=INK, fontweight="bold")
     figure.suptitle(heading(gallery, summary), x=0.012, y=0.98, ha="left", fontsize=10, color=INK)
