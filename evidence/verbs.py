@@ -136,7 +136,7 @@ def pretraining(checkpoint: str, out: str = OUT, seeds: int = 3, jobs: int = 2) 
     _print_paths(pretraining_evidence(demo_setting(checkpoint), seeds, jobs, Path(out)))
 
 
-def coverage(out: str = OUT, repeats: int = 500) -> None:
+def coverage(out: str = OUT, repeats: int = 200) -> None:
     """Simulate how often the intervals of the claims hold the true value.
 
     Args:

@@ -35,7 +35,7 @@ SUMMARY = {"summary.per_cell": 1, "summary.plan.candidates": 2, "summary.exam": 
 SMALL_DEMO = {
     # every accepted image is a row, and discarded prompts come back after each epoch
     "model.init_args.objective": {"class_path": "unigap.objectives.SFT", "init_args": {"keep": 4}},
-    "model.init_args.schedule": {"every_n_epochs": 1},
+    "model.init_args.schedule": {"every_n_epochs": 1, "at_epochs": [], "redraw": "discarded"},
     "data.init_args.per_cell": 2,
     "data.init_args.batch_size": 1,
     "regrow.plan.candidates": 2,

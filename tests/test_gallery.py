@@ -82,6 +82,7 @@ def test_a_run_in_wandb(janus_folder: Path, offline: Path, capsys: pytest.Captur
     last_line = capsys.readouterr().out.splitlines()[-1]
     assert last_line.startswith("W&B: the run is offline; upload it with: wandb sync runs/c_sft/wandb/offline-run-")
     run = offline / last_line.rpartition(" ")[2]
+    wandb.teardown()  # its service writes the log
     log = written(next(run.glob("*.wandb")))
 
     # every epoch hangs the same prompts, with both verdicts and a picture
@@ -132,6 +133,7 @@ def test_a_run_killed_at_its_end_still_uploads_its_artifacts(point: str, janus_f
     before = {*offline.rglob("offline-run-*/*.wandb")}
     trained = state(offline / "runs/sft/checkpoints/last.ckpt")
     assert improve(janus_folder, "sft", {**flags, "resume": "auto"}) == 0
+    wandb.teardown()  # its service writes the log
     (log,) = {*offline.rglob("offline-run-*/*.wandb")} - before
     assert f"sha256-{str(Pool.open('runs/sft/pool').state()['sha256'])[:12]}".encode() in written(log)
     weights = [load(data) for data in staged(offline / "data") if data[8:9] == b"{"]

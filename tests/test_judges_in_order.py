@@ -15,7 +15,7 @@ from unigap.models.janus import Janus
 
 SMALL = {
     "model.init_args.objective": {"class_path": "unigap.objectives.SFT", "init_args": {"keep": 4}},
-    "model.init_args.schedule": {"every_n_epochs": 1},
+    "model.init_args.schedule": {"every_n_epochs": 1, "at_epochs": [], "redraw": "discarded"},
     "data.init_args.per_cell": 12,
     "data.init_args.batch_size": 16,
     "regrow.plan.candidates": 4,
