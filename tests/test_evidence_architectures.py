@@ -28,8 +28,13 @@ NAMES = ("two Januses", "Janus", "Show-o", "Emu3", "Emu3, question first")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "ArchitecturesPlan", TINY)
     for name in ARMS:
-        small = {recipes.JUDGE: FICKLE, recipes.CANDIDATES: 2, recipes.EPOCHS: 1, recipes.LR: 1e-3}
-        monkeypatch.setitem(recipes.ARMS, name, Arm(recipes.ARMS[name].config, small))
+        small = {
+            recipes.JUDGE: FICKLE,
+            "regrow.plan.candidates": 2,
+            "trainer.max_epochs": 1,
+            "model.init_args.lr": 1e-3,
+        }
+        monkeypatch.setitem(ARMS, name, Arm(ARMS[name].config, small))
 
 
 def test_one_command_compares_three_families_and_two_copies(

@@ -8,7 +8,6 @@ from pathlib import Path
 from evidence.architectures.page import write_page
 from evidence.architectures.plan import ARMS, ArchitecturesPlan
 from evidence.arms import run_arms
-from evidence.claims import recipes
 from evidence.claims.plan import run_name
 from evidence.claims.run import base, measure_base, run_arm
 from evidence.claims.setting import Setting
@@ -38,7 +37,7 @@ def architectures_evidence(plan: ArchitecturesPlan, jobs: int, out: Path) -> lis
             arms[run_name(f"{name}, base", seed)] = partial(measure_base, setting, "standard", seed)
             arms[run_name(f"{name}, coupling", seed)] = partial(coupling, setting, plan.probes, seed)
             for arm in ARMS:
-                arms[run_name(f"{name}, {arm}", seed)] = partial(run_arm, setting, recipes.ARMS[arm], seed)
+                arms[run_name(f"{name}, {arm}", seed)] = partial(run_arm, setting, ARMS[arm], seed)
     return write_page(plan, settings, run_arms(out / "architectures.parquet", recipe, arms, jobs), out)
 
 

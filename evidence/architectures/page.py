@@ -62,7 +62,7 @@ def write_page(plan: ArchitecturesPlan, settings: Mapping[str, Setting], results
 
 
 def _claim(names: Sequence[str]) -> Claim:
-    ours, *controls = ARMS[:3]
+    ours, *controls = list(ARMS)[:3]
     return Claim(
         "What self-improvement does to each",
         tuple(f"{name}: {arm}" for name in names for arm in ARMS),
@@ -109,7 +109,7 @@ def _models(plan: ArchitecturesPlan, results: Results, measured: Mapping[str, Me
     rows = []
     for name, architecture in plan.architectures().items():
         counted = _arm(plan, results, name, "coupling")[0]
-        base = {key: value.estimate() for key, value in base_readings(measured[f"{name}: {ARMS[0]}"]).items()}
+        base = {key: value.estimate() for key, value in base_readings(measured[f"{name}: {next(iter(ARMS))}"]).items()}
         size = f"{counted['parameters'] / 1e6:.2f} M, {counted['trained'] / 1e6:.2f} M"
         rows.append([name, architecture.shared, size, *map(percent, base.values())])
     header = ("model", "shared by both branches", "weights, trained", *base)

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evidence.claims import recipes
+from evidence.claims.arm import Arm
 from evidence.claims.setting import Setting
 from evidence.fit import spec
 from evidence.two_models import TwoModels
 from unigap.models.base import UnifiedModel
 
-ARMS = ("SFT", "SFT, random accepts", "SFT, oracle accepts", "DPO")
-"""Arms by their names among the claims; the first is held against the two behind it."""
+ARMS = {
+    **{name: recipes.ARMS[name] for name in ("SFT", "SFT, random accepts", "SFT, oracle accepts")},
+    "DPO": Arm("dpo", {"model.init_args.lr": 1.5e-4}),  # one learning rate in all arms
+}
+"""Arms by name; the first is compared with the two after it."""
 
 
 @dataclass(frozen=True)
