@@ -26,6 +26,9 @@ from unigap.metrics.intervals import Estimate
 Results = Mapping[str, Result]
 FIGURE = "architectures.png"
 
+FIRST, RANDOM, *_ = ARMS
+"""The arm that is compared with its controls, and the first of these."""
+
 
 def write_page(plan: ArchitecturesPlan, settings: Mapping[str, Setting], results: Results, out: Path) -> list[Path]:
     """Writes ``architectures.md``, its picture and ``architectures.json``, which holds the numbers of the page.
@@ -62,7 +65,7 @@ def write_page(plan: ArchitecturesPlan, settings: Mapping[str, Setting], results
 
 
 def _claim(names: Sequence[str]) -> Claim:
-    ours, *controls = list(ARMS)[:3]
+    ours, *controls = FIRST, *list(ARMS)[1:3]
     return Claim(
         "What self-improvement does to each",
         tuple(f"{name}: {arm}" for name in names for arm in ARMS),
@@ -109,7 +112,7 @@ def _models(plan: ArchitecturesPlan, results: Results, measured: Mapping[str, Me
     rows = []
     for name, architecture in plan.architectures().items():
         counted = _arm(plan, results, name, "coupling")[0]
-        base = {key: value.estimate() for key, value in base_readings(measured[f"{name}: {next(iter(ARMS))}"]).items()}
+        base = {key: value.estimate() for key, value in base_readings(measured[f"{name}: {FIRST}"]).items()}
         size = f"{counted['parameters'] / 1e6:.2f} M, {counted['trained'] / 1e6:.2f} M"
         rows.append([name, architecture.shared, size, *map(percent, base.values())])
     header = ("model", "shared by both branches", "weights, trained", *base)
@@ -172,13 +175,13 @@ def _answer(told: Mapping[str, Mapping[str, Estimate]], found: Readings, gaps: S
     """The answer in words, which follow from the intervals."""
     rows = []
     for name in sorted(told, key=lambda name: told[name]["value"].value):
-        (gap,) = [gap for gap in gaps if gap.name == f"{name}: {ARMS[0]} minus {name}: {ARMS[1]}"]
-        change, beyond = found[f"{name}: {ARMS[0]}"]["change of AUROC"].estimate(), gap.estimates["AUROC"]
+        (gap,) = [gap for gap in gaps if gap.name == f"{name}: {FIRST} minus {name}: {RANDOM}"]
+        change, beyond = found[f"{name}: {FIRST}"]["change of AUROC"].estimate(), gap.estimates["AUROC"]
         coupling = f"{told[name]['value'].value:.4f}"
         rows.append([name, coupling, points(change), _direction(change), points(beyond), _direction(beyond)])
     header = ("model", "cosine", "change of AUROC", "which is", "minus random acceptance", "which is")
     return (
-        f"## The answer\n\nFrom the least to the most coupled, what {ARMS[0]} on its own judgments does to the judge: "
+        f"## The answer\n\nFrom the least to the most coupled, what {FIRST} on its own judgments does to the judge: "
         "AUROC on fixed drawings against the base's, and against the same with random acceptance.\n\n"
         + table(header, rows)
     )

@@ -180,8 +180,9 @@ def _noticeable(gap: Estimate) -> str:
 
 
 def _verdict(gap: Estimate) -> str:
-    most = 100 * max(abs(gap.low), abs(gap.high))
-    none = f"no significant difference; effects above {most:.1f} points are excluded"
+    none = "no significant difference"
+    if gap.has_interval:
+        none += f"; effects above {100 * max(abs(gap.low), abs(gap.high)):.1f} points are excluded"
     return (none, "higher", "lower")[gap.side()]
 
 
