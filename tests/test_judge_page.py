@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import http.client
 import json
 import re
@@ -40,7 +41,10 @@ def sheet(here: Path) -> Path:
 def served(sheet: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The process of ``unigap judge page`` and its port."""
     command = [sys.executable, "-m", "unigap", "judge", "page", "sheet", "--rater", "ann"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # a shell that runs the tests in the background hands on an ignored SIGINT
+    heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, preexec_fn=heeded) as process:
         assert process.stdout is not None
         told = re.search(r"0 of 3 judged; open http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
         assert told
