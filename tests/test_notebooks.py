@@ -23,7 +23,7 @@ IN_SMALL = {
     },
     "03_learning_dynamics": {"per_cell=5": "per_cell=3", "per_group=10": "per_group=5"},
     "04_reading_a_sweep": {
-        "(2, 8), (0.0001, 0.5, 0.95), 24": "(2, 4), (0.0001, 0.5), 3",
+        "(2, 8), (0.0001, 0.5, 0.65), 24": "(2, 4), (0.0001, 0.5), 3",
         '"test", per_cell=5': '"test", per_cell=2',
         'pool", per_cell=5': 'pool", per_cell=2',
     },
