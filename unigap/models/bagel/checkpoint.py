@@ -26,7 +26,7 @@ from unigap.models.files.config import check_family, model_type, reading
 from unigap.models.files.load_options import DTYPES, check_load_options
 from unigap.models.files.location import local_folder
 from unigap.models.files.published_layout import read_part, read_tokenizer
-from unigap.models.files.weights import fill, first_not_finite, read_tensors
+from unigap.models.files.weights import check_finite_weights, fill, read_tensors
 
 MODEL_TYPE = "bagel"
 WEIGHTS, VAE, LLM, VIT = "ema.safetensors", "ae.safetensors", "llm_config.json", "vit_config.json"
@@ -86,11 +86,7 @@ def bagel_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
     except Exception as error:  # a damaged folder raises exceptions without a common class
         reason = shortened(str(error)) or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as BAGEL: {reason}; restore it") from error
-    broken = first_not_finite({**dict(net.named_parameters()), **dict(codec.named_parameters())})
-    if broken:
-        raise ValueError(
-            f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
-        )
+    check_finite_weights(checkpoint, {**dict(net.named_parameters()), **dict(codec.named_parameters())})
     files = {name: (folder / name).read_bytes() for name in SMALL_FILES if (folder / name).is_file()}
     return BagelParts(net.to(device).eval(), codec.to(device).eval(), tokenizer, files, *settings)
 

@@ -19,7 +19,7 @@ from unigap.models.files.config import check_family, model_type, read_config
 from unigap.models.files.load_options import PRECISIONS, check_load_options
 from unigap.models.files.location import SHIPPED, resolve
 from unigap.models.files.placement import Placement
-from unigap.models.files.weights import first_not_finite, stored_numbers
+from unigap.models.files.weights import check_finite_weights, stored_numbers
 
 IMAGE_READER = ("an image-text-to-text model", "choose one that answers questions")
 """Its name in messages, and what to do without a chat template."""
@@ -210,11 +210,7 @@ def _load_weights(
         raise ValueError(
             f"checkpoint {checkpoint!r}: {len(missing)} weights are missing, first {missing[0]!r}; download it anew"
         )
-    broken = first_not_finite(dict(net.named_parameters()))
-    if broken:
-        raise ValueError(
-            f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
-        )
+    check_finite_weights(checkpoint, dict(net.named_parameters()))
     return net.eval(), sorted(report["unexpected_keys"])
 
 

@@ -58,6 +58,19 @@ def first_not_finite(weights: Mapping[str, Any]) -> str | None:
     return next((name for name, tensor in floats if not torch.isfinite(tensor.sum(dtype=torch.float64))), None)
 
 
+def check_finite_weights(checkpoint: str, weights: Mapping[str, Any]) -> None:
+    """Check that the weights of a checkpoint are finite.
+
+    Raises:
+        ValueError: One is not; names it.
+    """
+    broken = first_not_finite(weights)
+    if broken:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
+        )
+
+
 def stored_numbers(folder: Path) -> int:
     """Return how many numbers the safetensors files of a folder hold, 0 if a file cannot be read."""
     count = 0

@@ -22,7 +22,7 @@ from unigap.models.files.config import FLOW_PART, JANUS_FLOW, check_family, mode
 from unigap.models.files.load_options import DTYPES, check_load_options
 from unigap.models.files.location import local_folder
 from unigap.models.files.tokens import check_has, check_tokens
-from unigap.models.files.weights import fill, first_not_finite, read_tensors
+from unigap.models.files.weights import check_finite_weights, fill, first_not_finite, read_tensors
 from unigap.models.janus_flow.chat_template import (
     IMAGE,
     IMAGE_END,
@@ -119,11 +119,7 @@ def janus_flow_from_folder(
         raise ValueError(f"checkpoint {checkpoint!r} does not load as JanusFlow: {reason}; restore it") from error
     marks = [IMAGE, IMAGE_START, IMAGE_END]
     check_tokens(checkpoint, processor.tokenizer, int(shape.llm.vocab_size), marks)
-    broken = first_not_finite(dict(net.named_parameters()))
-    if broken:
-        raise ValueError(
-            f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
-        )
+    check_finite_weights(checkpoint, dict(net.named_parameters()))
     files = {name: (folder / name).read_bytes() for name in SMALL_FILES if (folder / name).is_file()}
     unused = {name: tensor for name, tensor in state.items() if name.startswith(POOL)}
     return JanusFlowParts(net.to(device).eval(), codec.to(device), processor, files, unused, settings)

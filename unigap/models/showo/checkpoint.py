@@ -22,7 +22,7 @@ from unigap.models.files.config import read_config
 from unigap.models.files.load_options import DTYPES, check_load_options
 from unigap.models.files.location import resolve
 from unigap.models.files.tokens import check_tokens
-from unigap.models.files.weights import fill, first_not_finite
+from unigap.models.files.weights import check_finite_weights, fill
 from unigap.models.showo.chat_template import IMAGE_END, IMAGE_START, QUESTION, TEXT_TO_IMAGE, UNDERSTANDING, with_marks
 from unigap.models.showo.magvit import MagvitConfig, signs
 from unigap.models.showo.network import FUSED_GELU, ShowONetwork, ShowOShape
@@ -144,11 +144,7 @@ def showo_from_folder(checkpoint: str, dtype: str, attn_implementation: str, dev
     except Exception as error:  # a damaged folder raises exceptions without a common class
         reason = shortened(str(error)) or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as Show-o: {reason}; restore it") from error
-    broken = first_not_finite(dict(net.named_parameters()))
-    if broken:
-        raise ValueError(
-            f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
-        )
+    check_finite_weights(checkpoint, dict(net.named_parameters()))
     check_tokens(checkpoint, tokenizer, shape.first_code, [IMAGE_START, IMAGE_END, TEXT_TO_IMAGE, UNDERSTANDING])
     return net.to(device).eval(), tokenizer
 

@@ -22,7 +22,7 @@ from unigap.models.files.config import check_family, model_type, reading
 from unigap.models.files.load_options import DTYPES, check_load_options
 from unigap.models.files.location import local_folder
 from unigap.models.files.published_layout import read_part, read_tokenizer
-from unigap.models.files.weights import check_tensors, first_not_finite, read_tensors
+from unigap.models.files.weights import check_finite_weights, check_tensors, read_tensors
 from unigap.models.vila_u.chat_template import MARKS
 from unigap.models.vila_u.depth_transformer import DepthShape
 from unigap.models.vila_u.image_tokenizer import DecoderShape, TokenizerShape
@@ -94,11 +94,7 @@ def vila_u_from_folder(checkpoint: str, dtype: str, attn_implementation: str, de
     except Exception as error:  # a damaged folder raises exceptions without a common class
         reason = shortened(str(error)) or type(error).__name__
         raise ValueError(f"checkpoint {checkpoint!r} does not load as VILA-U: {reason}; restore it") from error
-    broken = first_not_finite(dict(net.named_parameters()))
-    if broken:
-        raise ValueError(
-            f"checkpoint {checkpoint!r}: the weights {broken!r} are not finite; take an earlier checkpoint"
-        )
+    check_finite_weights(checkpoint, dict(net.named_parameters()))
     return VilaUParts(net.to(device).eval(), tokenizer, _small_files(folder), unused, cfg)
 
 
