@@ -14,38 +14,22 @@ from unigap.bench.base import Benchmark
 from unigap.bench.page import Picture, page
 from unigap.evaluation.scoring.answers import ImageAnswers
 from unigap.evaluation.scoring.benchmarks import Scored
-from unigap.files.durable import (
-    check_empty_folder,
-    durable_file,
-    make_folder,
-    render_json,
-    seal,
-    unseal,
-    write_durable,
-)
-from unigap.files.journal import append_line, line_of, read_journal
-from unigap.files.outputs import refuse_inside_pool, write_figures
+from unigap.files.continued_folder import ContinuedFolder
+from unigap.files.durable import durable_file, make_folder, write_durable
+from unigap.files.journal import append_line
+from unigap.files.outputs import write_figures
 from unigap.records import Candidate
 
-RECIPE, JOURNAL, ANSWERS = "bench.json", "measured.jsonl", "answers.jsonl"
+JOURNAL, ANSWERS = "measured.jsonl", "answers.jsonl"
 SCORES, RESULTS, PAGE, PICTURES, POOL = "scores.json", "results.parquet", "README.md", "pictures", "pool"
 KEYS = ("id", "picture", "answer")
 """Keys of a line of ``JOURNAL``: the candidate, its picture's file, and the answers about it."""
 
 
-class BenchFolder:
-    """The output of ``unigap bench``; the same command continues an unfinished one.
+class BenchFolder(ContinuedFolder):
+    """The output of ``unigap bench``; for arguments see `ContinuedFolder`."""
 
-    Args:
-        folder: A folder that is empty, does not exist, or holds an earlier output of the same command.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
-        refuse_inside_pool(self.folder, "--out")
-        if not (self.folder / RECIPE).is_file():
-            check_empty_folder(self.folder)
-        self._records: dict[str, dict[str, Any]] = {}
+    recipe_file, journal_file, keys, holds = "bench.json", JOURNAL, KEYS, "results of"
 
     @property
     def pool(self) -> Path:
@@ -53,28 +37,9 @@ class BenchFolder:
         return self.folder / POOL
 
     def begin(self, recipe: Mapping[str, Any]) -> None:
-        """Begin the output, or continue it.
-
-        Args:
-            recipe: Everything that pictures and answers depend on, as plain JSON.
-
-        Raises:
-            ValueError: The folder holds results of another recipe, or a damaged file.
-        """
-        path = self.folder / RECIPE
+        """Begin the output, or continue it; see `ContinuedFolder.begin`."""
         make_folder(self.folder / PICTURES)
-        if not path.exists():
-            write_durable(path, seal(recipe))
-            return
-        stored = unseal(path).content
-        changed = [
-            key for key in sorted({*stored, *recipe}) if render_json(stored.get(key)) != render_json(recipe.get(key))
-        ]
-        if changed:
-            raise ValueError(
-                f"--out {str(self.folder)!r} holds results of another {', '.join(changed)}; give another name"
-            )
-        self._read_journal()
+        super().begin(recipe)
 
     def is_measured(self, candidate: Candidate) -> bool:
         """Whether a candidate has its answers and its picture."""
@@ -129,15 +94,6 @@ class BenchFolder:
             pq.write_table(_table(candidates, pictures, p_yes, images), file)
         write_figures(str(self.folder / SCORES), {tag: e.to_dict() for tag, e in scored.figures.items()})
         write_durable(self.folder / PAGE, page(benchmark, scored.figures, pictures, p_yes, facts).encode())
-
-    def _read_journal(self) -> None:
-        path = self.folder / JOURNAL
-        if not path.exists():
-            return
-        journal = read_journal(path, KEYS)
-        if journal.torn:
-            write_durable(path, "".join(map(line_of, journal.records)).encode())
-        self._records = {record["id"]: record for record in journal.records}
 
 
 def _file_name(candidate: Candidate) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unigap.files.durable import digest, explain_write_errors, make_folder
+from unigap.files.durable import digest, explain_write_errors, make_folder, write_durable
 from unigap.files.plain import check_plain, open_plain
 
 DIGEST = "sha256"
@@ -72,6 +72,25 @@ def read_journal(path: Path, keys: Collection[str]) -> Journal:
                 )
             records.append(record)
     return Journal(records, "")
+
+
+def recover_journal(path: Path, keys: Collection[str]) -> list[dict[str, Any]]:
+    """Return the records of a journal, and cut off a last line that is torn; none if there is no file yet.
+
+    Args:
+        path: The file.
+        keys: As in `read_journal`.
+
+    Raises:
+        ValueError: As in `read_journal`.
+        OSError: A torn line cannot be cut off.
+    """
+    if not path.exists():
+        return []
+    journal = read_journal(path, keys)
+    if journal.torn:
+        write_durable(path, "".join(map(line_of, journal.records)).encode())
+    return journal.records
 
 
 def _record(raw: bytes, keys: Collection[str]) -> dict[str, Any] | None:

@@ -6,19 +6,18 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from unigap.files.durable import check_empty_folder, make_folder, render_json, seal, unseal, write_durable
+from unigap.files.continued_folder import ContinuedFolder
+from unigap.files.durable import write_durable
 from unigap.files.images import png_bytes
-from unigap.files.journal import append_line, line_of, read_journal
-from unigap.files.outputs import refuse_inside_pool
+from unigap.files.journal import append_line
 from unigap.judges.human import safe_cell
 from unigap.loop.best_of import JudgedImage
 from unigap.records import Prompt
 
-RECIPE, VERDICTS, TABLE = "draw.json", "verdicts.jsonl", "images.csv"
+VERDICTS, TABLE = "verdicts.jsonl", "images.csv"
 KEYS = ("id", "text", "images")
 """Keys of a line of ``VERDICTS``."""
 COLUMNS = ("file", "prompt", "seed", "index", "judge", "p_yes", "logit")
@@ -26,47 +25,10 @@ MAX_NAME = 40
 """Characters of a prompt in the name of a file."""
 
 
-class DrawFolder:
-    """The output of ``unigap draw``; the same command continues an unfinished one.
+class DrawFolder(ContinuedFolder):
+    """The output of ``unigap draw``; for arguments see `ContinuedFolder`. The prompts are no part of the recipe."""
 
-    Args:
-        folder: A folder that is empty, does not exist, or holds an earlier output of the same command.
-        option: The option that names it, for messages.
-    """
-
-    def __init__(self, folder: str, option: str = "--out") -> None:
-        self.folder, self._option = Path(folder), option
-        refuse_inside_pool(self.folder, option)
-        if not (self.folder / RECIPE).is_file():
-            check_empty_folder(self.folder)
-        self._records: dict[str, dict[str, Any]] = {}
-
-    def begin(self, recipe: Mapping[str, Any]) -> None:
-        """Begin the output, or continue it.
-
-        Args:
-            recipe: Everything that the images and verdicts depend on, except the prompts; plain JSON.
-
-        Raises:
-            ValueError: The folder holds images of another recipe, or a damaged file.
-        """
-        path = self.folder / RECIPE
-        if not path.exists():
-            make_folder(self.folder)
-            write_durable(path, seal(recipe))
-            return
-        stored = unseal(path).content
-        changed = [
-            name
-            for name in sorted({*stored, *recipe})
-            if render_json(stored.get(name)) != render_json(recipe.get(name))
-        ]
-        if changed:
-            raise ValueError(
-                f"{self._option} {str(self.folder)!r} holds images drawn with another {', '.join(changed)}; "
-                "give another name"
-            )
-        self._read()
+    recipe_file, journal_file, keys, holds = "draw.json", VERDICTS, KEYS, "images drawn with"
 
     def missing(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Return the prompts whose images are not stored yet.
@@ -111,15 +73,6 @@ class DrawFolder:
             writer.writerow({"prompt": safe_cell(prompt.text)} | {name: row[name] for name in COLUMNS if name in row})
         write_durable(self.folder / TABLE, text.getvalue().encode())
         return len(rows), sum(row["logit"] >= 0 for _, row in rows)
-
-    def _read(self) -> None:
-        path = self.folder / VERDICTS
-        if not path.exists():
-            return
-        journal = read_journal(path, KEYS)
-        if journal.torn:
-            write_durable(path, "".join(map(line_of, journal.records)).encode())
-        self._records = {record["id"]: record for record in journal.records}
 
     def _is_whole(self, name: str) -> bool:
         """Whether a prompt has its verdicts, and all its kept images are there."""

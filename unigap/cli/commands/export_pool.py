@@ -39,8 +39,6 @@ ROWS_AT_ONCE = 100
 """Rows in one row group, which the hub's viewer reads for one page."""
 TEXTS = ("prompt", "category", "difficulty", "split", "prompt_id", "candidate_id")
 NUMBERS = ("round", "index", "seed")
-NO_SAMPLING = ("weights", "judges", SELECTS)
-"""Keys of a recipe that do not describe how images were sampled."""
 
 
 @dataclass(frozen=True)
