@@ -15,6 +15,7 @@ from PIL import Image
 
 from unigap.evaluation.scoring.answers import Detection
 from unigap.judges.described import Described
+from unigap.models.files.config import read_config
 from unigap.models.files.load_options import check_device
 from unigap.models.files.location import resolve
 from unigap.models.files.pretrained import Network, check_network, network_from_folder
@@ -114,6 +115,18 @@ class Detector(Instrument):
             names: Classes to look for; a detector with classes of its own may find others too.
             device: Device of the model that is measured.
         """
+
+
+class ClassDetector(Detector):
+    """A detector with classes of its own, which its checkpoint names."""
+
+    def classes(self) -> frozenset[str]:
+        return classes_of(self.checkpoint, read_config(self.checkpoint))
+
+    def seen(self, image: Image.Image, device: torch.device | str) -> tuple[Any, Any, Any]:
+        """Return the network, its processor, and the network's outputs for an RGB image."""
+        net, processor = self.loaded(device)
+        return net, processor, net(**processor(images=[image], return_tensors="pt").to(net.device))
 
 
 def coco_name(label: str) -> str:

@@ -9,12 +9,11 @@ from PIL import Image
 
 from unigap.evaluation.scoring.answers import Box, Detection
 from unigap.evaluation.scoring.boxes import clipped
-from unigap.instruments.base import Detector, Found, classes_of, coco_name, sorted_by_confidence
-from unigap.models.files.config import read_config
+from unigap.instruments.base import ClassDetector, Found, coco_name, sorted_by_confidence
 from unigap.models.files.pretrained import Network
 
 
-class BoxDetector(Detector):
+class BoxDetector(ClassDetector):
     """An object detector with classes of its own; it gives boxes and no masks.
 
     Without masks, colours are read from the whole box, background included.
@@ -36,13 +35,9 @@ class BoxDetector(Detector):
         network = AutoModelForObjectDetection
         return Network("an object detector", network, network.from_config, AutoImageProcessor)
 
-    def classes(self) -> frozenset[str]:
-        return classes_of(self.checkpoint, read_config(self.checkpoint))
-
     @torch.no_grad()
     def find(self, image: Image.Image, names: Sequence[str], device: torch.device | str) -> list[Found]:
-        net, processor = self.loaded(device)
-        outputs = net(**processor(images=[image], return_tensors="pt").to(net.device))
+        net, processor, outputs = self.seen(image, device)
         (result,) = processor.post_process_object_detection(
             outputs, threshold=self.confidence, target_sizes=[(image.height, image.width)]
         )

@@ -10,15 +10,14 @@ import torch
 from PIL import Image
 
 from unigap.evaluation.scoring.answers import Detection
-from unigap.instruments.base import Detector, Found, classes_of, coco_name, sorted_by_confidence
-from unigap.models.files.config import read_config
+from unigap.instruments.base import ClassDetector, Found, coco_name, sorted_by_confidence
 from unigap.models.files.pretrained import Network
 
 MASK2FORMER = "facebook/mask2former-swin-small-coco-instance"
 """Mask2Former, Swin-S, COCO instances: the architecture and the training set of GenEval's published detector."""
 
 
-class InstanceDetector(Detector):
+class InstanceDetector(ClassDetector):
     """Mask2Former or a relative, which gives each object its pixels.
 
     The box is that of the pixels. The confidence is the probability of the class times the mean probability of the
@@ -44,13 +43,9 @@ class InstanceDetector(Detector):
         network = AutoModelForUniversalSegmentation
         return Network("a network for instance segmentation", network, network.from_config, AutoImageProcessor)
 
-    def classes(self) -> frozenset[str]:
-        return classes_of(self.checkpoint, read_config(self.checkpoint))
-
     @torch.no_grad()
     def find(self, image: Image.Image, names: Sequence[str], device: torch.device | str) -> list[Found]:
-        net, processor = self.loaded(device)
-        outputs = net(**processor(images=[image], return_tensors="pt").to(net.device))
+        net, processor, outputs = self.seen(image, device)
         (result,) = processor.post_process_instance_segmentation(
             outputs, threshold=self.confidence, target_sizes=[(image.height, image.width)], return_binary_maps=True
         )

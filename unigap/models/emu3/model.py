@@ -17,6 +17,7 @@ from unigap.models.emu3.likelihood import image_logps
 from unigap.models.emu3.sampling import Emu3Sampler
 from unigap.models.emu3.understanding import Emu3Understanding
 from unigap.models.engine.chat_template import with_null_prompts
+from unigap.models.files.lora import llama_targets
 from unigap.models.files.weights import digest
 from unigap.models.folder_model import IN_MEMORY, TransformersModel, transformers_loading
 
@@ -120,7 +121,7 @@ class Emu3(TransformersModel):
 
     @property
     def lora_target(self) -> str:
-        return r"model\.text_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+        return llama_targets("model.text_model")
 
     # -- generation
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from torch.distributed.tensor import DTensor
 def is_adapted(module: nn.Module) -> bool:
     """Return whether any submodule has a LoRA adapter."""
     return any(".lora_" in name for name, _ in module.named_parameters())
+
+
+def llama_targets(trunk: str) -> str:
+    """Return a regular expression for the linear layers of a Llama's layers.
+
+    Args:
+        trunk: Dotted name of the Llama in the network that is adapted.
+    """
+    return rf"{re.escape(trunk)}\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 
 
 def attach_lora(net: Any, base: str, target: str, rank: int, alpha: int, dropout: float) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from unigap.models.base import TYPICAL_PROMPT_TOKENS, PromptBatch, Samples, SamplingRecipe, evaluating
 from unigap.models.engine.chat_template import left_padded
 from unigap.models.engine.precision import float32_arithmetic
+from unigap.models.files.lora import llama_targets
 from unigap.models.files.weights import digest
 from unigap.models.folder_model import IN_MEMORY, TransformersModel, transformers_loading
 from unigap.models.janus.chat_template import JanusChatTemplate
@@ -112,7 +113,7 @@ class Janus(TransformersModel):
 
     @property
     def lora_target(self) -> str:
-        return r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+        return llama_targets("model.language_model")
 
     # -- generation
 

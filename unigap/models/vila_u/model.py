@@ -17,7 +17,7 @@ from unigap.models.base import (
     evaluating,
 )
 from unigap.models.engine.chat_template import with_null_prompts
-from unigap.models.files.lora import merged
+from unigap.models.files.lora import llama_targets, merged
 from unigap.models.files.saved_folder import Loading
 from unigap.models.files.weights import digest
 from unigap.models.folder_model import FolderModel
@@ -126,7 +126,7 @@ class VilaU(FolderModel):
 
     @property
     def lora_target(self) -> str:
-        return r"model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+        return llama_targets("model")
 
     @property
     def adapted(self) -> Any:
