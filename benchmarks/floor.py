@@ -1,4 +1,4 @@
-"""Compare what a full-size Janus-Pro does with the time of its matrix products alone.
+"""Compare the time of a full-size Janus-Pro with the time of its matrix products alone.
 
 ``python -m benchmarks.floor`` prints, for each precision and number of rows, the milliseconds of one step of sampling,
 of judging images and of the gradient of a DPO step, and of the matrix products that each of them makes, measured in

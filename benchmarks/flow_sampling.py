@@ -1,7 +1,7 @@
 """Plain loops of the published sampling algorithms of flows: one image at a time, with stock classes only.
 
-Each does what the authors' code does: BAGEL's encodes a prompt once and keeps its keys and values, and JanusFlow's demo
-encodes it in every step.
+They follow the authors' code. That of BAGEL encodes a prompt once and keeps its keys and values; that of JanusFlow
+encodes the prompt in every step.
 """
 
 from __future__ import annotations

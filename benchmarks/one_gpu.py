@@ -57,7 +57,7 @@ class Need:
 
 
 def need(name: str) -> Need:
-    """Return what a config needs with ``c_sft.yaml``; memory of an adapter is that of DPO, with two images in a row."""
+    """Return what a config needs with ``c_sft.yaml``; for an adapter, the memory of DPO, whose rows hold two images."""
     found: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
     stage, device = found["model"]["init_args"], CARDS[name]
     size = stage["model"]["init_args"]["checkpoint"].rpartition("-")[2]

@@ -181,8 +181,8 @@ def _answer(told: Mapping[str, Mapping[str, Estimate]], found: Readings, gaps: S
         rows.append([name, coupling, points(change), _direction(change), points(beyond), _direction(beyond)])
     header = ("model", "cosine", "change of AUROC", "which is", "minus random acceptance", "which is")
     return (
-        f"## The answer\n\nFrom the least to the most coupled, what {FIRST} on its own judgments does to the judge: "
-        "AUROC on fixed drawings against the base's, and against the same with random acceptance.\n\n"
+        f"## The answer\n\nChange of the judge's AUROC on fixed images by {FIRST} on its own judgments, against the "
+        "base model and against random acceptance. Models are in the order of their coupling, the weakest first.\n\n"
         + table(header, rows)
     )
 
